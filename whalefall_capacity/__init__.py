@@ -1,0 +1,1 @@
+"""Capacity pipeline for a fleet of MySQL, MariaDB and PostgreSQL servers, built on Dagster."""

@@ -1,0 +1,1 @@
+"""The assets: what is kept up to date, and how."""

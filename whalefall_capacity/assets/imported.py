@@ -1,0 +1,18 @@
+"""Imported days as materialized partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from whalefall_capacity.assets.metadata import materializations, stored_days
+
+
+def report_imported_days(engine: Engine, days: Iterable[date]) -> None:
+    """Record a materialization of both stats assets for each of *days* in the Dagster instance of DAGSTER_HOME."""
+    with dg.DagsterInstance.get() as instance:
+        for event in materializations(stored_days(engine, days)):
+            instance.report_runless_asset_event(event)

@@ -1,0 +1,93 @@
+"""What an operator sees of a day in the Dagster UI; numbers are plotted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from whalefall_capacity.resources.fleet import Collection
+from whalefall_capacity.store.stats import BigDatabase, DayTotals, biggest_databases, day_totals
+
+DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
+INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
+STATS_KEYS = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
+
+DayMetadata = Mapping[dg.AssetKey, dict[str, Any]]
+
+# A fleet of nobody: there was nothing to measure, and that is no failure.
+NO_INSTANCES: DayMetadata = {key: {"skipped": True, "instances": 0} for key in STATS_KEYS}
+
+
+def stored_days(engine: Engine, days: Iterable[date], collection: Collection | None = None) -> dict[date, DayMetadata]:
+    """Return the metadata per asset of each of *days* that is stored, oldest first.
+
+    *collection* is what was measured just now; it belongs to the latest of the days.
+    """
+    totals = {total.day: total for total in day_totals(engine, days)}
+    biggest: dict[date, list[BigDatabase]] = defaultdict(list)
+    for database in biggest_databases(engine, totals):
+        biggest[database.day].append(database)
+    latest = max(totals, default=None)
+    return {
+        day: _day_metadata(total, biggest[day], collection if day == latest else None) for day, total in totals.items()
+    }
+
+
+def materializations(days: Mapping[date, DayMetadata]) -> Iterator[dg.AssetMaterialization]:
+    """Yield the event of every day and asset."""
+    for day, metadata in days.items():
+        for key in STATS_KEYS:
+            yield dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata[key])
+
+
+def failed_table(collection: Collection) -> dg.TableMetadataValue:
+    """Return the instances that could not be measured, with the reason of each."""
+    return _table(("instance", "error", "seconds"), [(f.name, f.error, round(f.seconds, 1)) for f in collection.failed])
+
+
+def _day_metadata(totals: DayTotals, biggest: Sequence[BigDatabase], collection: Collection | None) -> DayMetadata:
+    shared: dict[str, Any] = {
+        "instances": totals.instances,
+        "databases": totals.databases,
+        "missing_databases": totals.missing_databases,
+        "total_size_bytes": totals.total_size_bytes,
+        "measured_now": collection is not None,
+    }
+    if totals.log_size_bytes is not None:
+        shared["log_size_bytes"] = totals.log_size_bytes
+    if collection is not None:
+        shared |= _collection_metadata(collection)
+    rows = [(database.instance, database.database, database.size_bytes) for database in biggest]
+    return {
+        DATABASE_SIZE_STATS: shared
+        | {
+            "dagster/partition_row_count": totals.databases,
+            "biggest_databases": _table(("instance", "database", "size_bytes"), rows),
+        },
+        INSTANCE_SIZE_STATS: shared | {"dagster/partition_row_count": totals.instances},
+    }
+
+
+def _collection_metadata(collection: Collection) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "instances_ok": len(collection.stored),
+        "instances_failed": len(collection.failed),
+    }
+    if collection.failed:
+        metadata["failed_instances"] = failed_table(collection)
+    if missing := collection.missing_databases():
+        metadata["databases_not_measured"] = _table(("instance", "database", "reason"), missing)
+    return metadata
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
+    """Return rows as a metadata table; the schema is given so that an empty one is a table too."""
+    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows], schema=schema
+    )

@@ -1,0 +1,160 @@
+"""Database and instance sizes, a day a partition; one visit to each server feeds both.
+
+Annotations are not postponed here: Dagster reads the type of `config` from the function.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
+from whalefall_capacity.assets.external import SERVERS
+from whalefall_capacity.assets.metadata import (
+    DATABASE_SIZE_STATS,
+    INSTANCE_SIZE_STATS,
+    NO_INSTANCES,
+    STATS_KEYS,
+    failed_table,
+    materializations,
+    stored_days,
+)
+from whalefall_capacity.collection.sizes import FailedVisit, Visit
+from whalefall_capacity.partitions import DAILY
+from whalefall_capacity.periods import today
+from whalefall_capacity.resources.fleet import Collection, FleetResource
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.stats import coverage
+
+
+class SizeStatsConfig(dg.Config):
+    """What to collect; the defaults measure the whole fleet."""
+
+    instance_ids: list[int] | None = Field(
+        default=None,
+        description="Measure only these instances (ids as in `fleet list`); rows of the others stay as they are.",
+    )
+    accept_empty: bool = Field(
+        default=False,
+        description="Accept that the servers in instance_ids list no database any more, and store a total of 0.",
+    )
+
+
+SPECS = [
+    dg.AssetSpec(
+        DATABASE_SIZE_STATS,
+        deps=SERVERS,
+        group_name="stats",
+        kinds={"postgres"},
+        description="Size in bytes of every database of the fleet, per day. Only today can be measured; materializing "
+        "a past day reports what is stored for it and changes nothing.",
+        metadata={
+            "dagster/table_name": "database_size_stats",
+            "dagster/column_schema": dg.TableSchema(
+                columns=[
+                    dg.TableColumn("instance_id", "integer", description="the server"),
+                    dg.TableColumn("database_name", "text"),
+                    dg.TableColumn("collected_date", "date", description="day in the configured time zone"),
+                    dg.TableColumn("size_bytes", "bigint"),
+                    dg.TableColumn("source", "text", description="measured or imported"),
+                    dg.TableColumn("collected_at", "timestamptz"),
+                ]
+            ),
+        },
+    ),
+    dg.AssetSpec(
+        INSTANCE_SIZE_STATS,
+        deps=SERVERS,
+        group_name="stats",
+        kinds={"postgres"},
+        description="Total size in bytes of every server of the fleet, per day: the sum of its databases, how many "
+        "there are, how many could not be measured, and the size of its WAL or binary logs where it may be read.",
+        metadata={
+            "dagster/table_name": "instance_size_stats",
+            "dagster/column_schema": dg.TableSchema(
+                columns=[
+                    dg.TableColumn("instance_id", "integer", description="the server"),
+                    dg.TableColumn("collected_date", "date", description="day in the configured time zone"),
+                    dg.TableColumn("total_size_bytes", "bigint", description="sum of its databases"),
+                    dg.TableColumn("database_count", "integer"),
+                    dg.TableColumn("missing_count", "integer", description="listed but not measured"),
+                    dg.TableColumn("log_size_bytes", "bigint", description="WAL or binary logs; NULL when not known"),
+                ]
+            ),
+        },
+    ),
+]
+
+
+@dg.multi_asset(
+    name="size_stats",
+    specs=SPECS,
+    check_specs=[FLEET_COVERAGE],
+    partitions_def=DAILY,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def size_stats(
+    context: dg.AssetExecutionContext, config: SizeStatsConfig, store: StoreResource, fleet: FleetResource
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Measure today, report what is stored of past days, and fail for days of which nothing is stored."""
+    days = [date.fromisoformat(key) for key in context.partition_keys]
+    this_day = today(load_settings().zone)
+    collection = collect(context, config, store, fleet, this_day) if this_day in days else None
+    # Today is the last day that there is a partition of, so what was measured now is the latest of the days.
+    stored = stored_days(store.engine, days, collection)
+    if collection is not None and not collection.visited:
+        stored.setdefault(this_day, NO_INSTANCES)
+    unknown = [day for day in days if day not in stored]
+    if unknown:
+        # Outputs of a failing step are not recorded; these events are.
+        for event in materializations(stored):
+            context.log_event(event)
+        raise dg.Failure(
+            f"nothing is stored for {describe_days(unknown)}, and a past day cannot be measured; "
+            "`whalefall-capacity history import FILE` brings sizes from elsewhere",
+            allow_retries=False,
+        )
+    for day, metadata in stored.items():
+        for key in STATS_KEYS:
+            context.add_asset_metadata(metadata[key], asset_key=key, partition_key=day.isoformat())
+    yield dg.MaterializeResult(DATABASE_SIZE_STATS)
+    yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
+    latest = max(days)
+    yield coverage_result(latest, coverage(store.engine, latest), collection.failed if collection else [])
+
+
+def collect(
+    context: dg.AssetExecutionContext,
+    config: SizeStatsConfig,
+    store: StoreResource,
+    fleet: FleetResource,
+    day: date,
+) -> Collection:
+    """Visit the fleet and store its sizes under *day*; fails when there was someone to visit and none answered."""
+    if config.accept_empty and config.instance_ids is None:
+        raise dg.Failure("accept_empty needs instance_ids: it confirms one server, not the fleet", allow_retries=False)
+
+    def log(outcome: Visit | FailedVisit) -> None:
+        if isinstance(outcome, FailedVisit):
+            context.log.error(outcome.error)
+        else:
+            count = len(outcome.measurement.databases)
+            context.log.info(f"{outcome.target.name}: {count} databases in {outcome.seconds:.2f} s")
+
+    collection = fleet.collect(store.engine, day, config.instance_ids, config.accept_empty, log)
+    if collection.visited and not collection.stored:
+        raise dg.Failure(
+            f"none of {collection.visited} instances could be measured; the first: {collection.failed[0].error}",
+            metadata={"failed_instances": failed_table(collection)},
+            allow_retries=False,
+        )
+    return collection
+
+
+def describe_days(days: Sequence[date]) -> str:
+    """Return the days as text, the first ten by name."""
+    shown = ", ".join(day.isoformat() for day in days[:10])
+    return shown if len(days) <= 10 else f"{shown} and {len(days) - 10} more"

@@ -1,0 +1,22 @@
+"""When things run by themselves."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from whalefall_capacity.jobs import sync_databases
+from whalefall_capacity.partitions import DAILY
+from whalefall_capacity.settings import load_settings
+
+
+@dg.schedule(
+    job=sync_databases,
+    cron_schedule=load_settings().collection_schedule,
+    execution_timezone=load_settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Measures the fleet once a day, for the day on which the tick is due.",
+)
+def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    due = context.scheduled_execution_time.astimezone(load_settings().zone)
+    day = DAILY.get_partition_key_for_timestamp(due.timestamp())
+    return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day)

@@ -1,0 +1,39 @@
+"""The command line: `whalefall-capacity`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+
+from whalefall_capacity.commands import collect, credential, demo, fleet, history, store, up
+from whalefall_capacity.commands.output import err
+from whalefall_capacity.errors import WhalefallError
+
+# Tracebacks with local variables would print passwords.
+app = typer.Typer(
+    help="Sizes of every database of a fleet, every day.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(up.up)
+app.add_typer(fleet.app, name="fleet")
+app.command()(collect.collect)
+app.add_typer(history.app, name="history")
+app.add_typer(credential.app, name="credential")
+app.add_typer(store.app, name="store")
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage."""
+    try:
+        app()
+    except WhalefallError as error:
+        err.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except SQLAlchemyError as error:
+        err.print(f"error: the store cannot be used: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)

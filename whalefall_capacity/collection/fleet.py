@@ -1,0 +1,137 @@
+"""All servers of the fleet, concurrently, each with its own deadline.
+
+A server that does not answer costs its own deadline and nobody else's: its visit runs in a thread of its
+own, the coordinator stops waiting at the deadline, shuts the visit's socket and gives the place to the
+next server. Threads are daemons, so that one stuck in a name look-up cannot hold the process.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from whalefall_capacity.collection.sizes import Cutoff, FailedVisit, Limits, Target, Visit
+from whalefall_capacity.collection.visit import Checkup, Filters, check, failed, visit
+from whalefall_capacity.errors import CollectionError
+
+T = TypeVar("T")
+Call = Callable[[Target, Cutoff], T]
+
+
+@dataclass
+class _Running:
+    target: Target
+    started: float
+    cutoff: Cutoff = field(default_factory=Cutoff)
+
+
+class _Fan(Generic[T]):
+    """Runs a call per target on at most *concurrency* threads.
+
+    Yields (target, outcome, seconds) in batches of whatever ended since the last look, so that a slow
+    consumer gets larger batches rather than a longer queue.
+    """
+
+    def __init__(self, targets: Sequence[Target], call: Call[T], concurrency: int, deadline_seconds: float) -> None:
+        self._waiting = deque(targets)
+        self._call = call
+        self._concurrency = concurrency
+        self._deadline_seconds = deadline_seconds
+        self._running: dict[int, _Running] = {}
+        self._ended: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
+        self._tickets = iter(range(len(targets)))
+
+    def batches(self) -> Iterator[list[tuple[Target, T | Exception, float]]]:
+        try:
+            while self._waiting or self._running:
+                self._start_what_fits()
+                batch = self._expired() + self._next_ended()
+                if batch:
+                    yield batch
+        finally:
+            for run in self._running.values():
+                run.cutoff.cut()
+
+    def _start_what_fits(self) -> None:
+        while self._waiting and len(self._running) < self._concurrency:
+            ticket = next(self._tickets)
+            run = self._running[ticket] = _Running(self._waiting.popleft(), time.monotonic())
+            thread = threading.Thread(
+                target=self._work, args=(ticket, run), name=f"visit-{run.target.name}", daemon=True
+            )
+            thread.start()
+
+    def _work(self, ticket: int, run: _Running) -> None:
+        outcome: T | Exception
+        try:
+            outcome = self._call(run.target, run.cutoff)
+        except Exception as error:
+            outcome = error
+        self._ended.put((ticket, outcome))
+
+    def _next_ended(self) -> list[tuple[Target, T | Exception, float]]:
+        """Wait for the next visit to end, or for the next deadline; return all that have ended."""
+        batch: list[tuple[Target, T | Exception, float]] = []
+        oldest = min((run.started for run in self._running.values()), default=0.0)
+        patience: float | None = max(oldest + self._deadline_seconds - time.monotonic(), 0.0)
+        while True:
+            try:
+                ticket, outcome = self._ended.get(timeout=patience)
+            except queue.Empty:
+                return batch
+            # A ticket that is not there belongs to a visit that was already given up.
+            if (run := self._running.pop(ticket, None)) is not None:
+                batch.append((run.target, outcome, time.monotonic() - run.started))
+                # Its place is taken again before the rest is looked at.
+                self._start_what_fits()
+            patience = 0.0
+
+    def _expired(self) -> list[tuple[Target, T | Exception, float]]:
+        now = time.monotonic()
+        late = [t for t, run in self._running.items() if now - run.started >= self._deadline_seconds]
+        return [self._give_up(self._running.pop(ticket), now) for ticket in late]
+
+    def _give_up(self, run: _Running, now: float) -> tuple[Target, T | Exception, float]:
+        run.cutoff.cut()
+        error = CollectionError(
+            f"{run.target.name}: no answer from {run.target.host}:{run.target.port} within the deadline of "
+            f"{self._deadline_seconds:g} s; look at the server's load, or raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"
+        )
+        return run.target, error, now - run.started
+
+
+def visit_fleet(
+    targets: Sequence[Target], limits: Limits, filters: Filters, concurrency: int
+) -> Iterator[list[Visit | FailedVisit]]:
+    """Visit every server and yield, in batches, what came of each as soon as it is there, in no particular order."""
+
+    def call(target: Target, cutoff: Cutoff) -> Visit:
+        return visit(target, limits, filters, cutoff)
+
+    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds).batches():
+        yield [
+            outcome if isinstance(outcome, Visit) else failed(target, str(outcome), seconds)
+            for target, outcome, seconds in batch
+        ]
+
+
+def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, concurrency: int) -> list[Checkup]:
+    """Run the privilege doctor on every server; the result is in the order of *targets*."""
+
+    def call(target: Target, cutoff: Cutoff) -> Checkup:
+        return check(target, limits, filters, cutoff)
+
+    found: dict[int, Checkup] = {}
+    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds).batches():
+        for target, outcome, seconds in batch:
+            found[target.instance_id] = (
+                outcome
+                if isinstance(outcome, Checkup)
+                else Checkup(target.name, None, (), failed(target, str(outcome), seconds).error)
+            )
+    return [found[target.instance_id] for target in targets]

@@ -1,0 +1,103 @@
+"""One visit to one server, whole: connect, list, measure, leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from whalefall_capacity.collection.sizes import (
+    Capability,
+    Cutoff,
+    FailedVisit,
+    Limits,
+    NameFilter,
+    ServerEngine,
+    Session,
+    Target,
+    Visit,
+)
+from whalefall_capacity.errors import CollectionError
+
+Filters = Mapping[ServerEngine, NameFilter]
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What the privilege doctor found on one server; *error* when it could not even connect."""
+
+    name: str
+    version: str | None
+    capabilities: tuple[Capability, ...]
+    error: str | None
+
+    @property
+    def healthy(self) -> bool:
+        return self.error is None and all(c.available for c in self.capabilities if c.required)
+
+
+def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Visit:
+    """Measure one server. Raises CollectionError, which names the server and never a secret."""
+    started = time.monotonic()
+    session = _open(target, limits, cutoff)
+    try:
+        measurement = session.measure(filters[target.engine])
+    except Exception as error:
+        raise CollectionError(_describe(target, "measuring", error)) from None
+    finally:
+        session.close()
+        cutoff.release()
+    listed = measurement.databases
+    if listed and all(database.size_bytes is None for database in listed):
+        raise CollectionError(
+            f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
+            "`whalefall-capacity fleet check` prints the GRANT that is missing"
+        )
+    return Visit(target, measurement, datetime.now(timezone.utc), time.monotonic() - started)
+
+
+def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Checkup:
+    """Say what can be measured on one server; a server that cannot be reached is a finding, not an error."""
+    try:
+        session = _open(target, limits, cutoff)
+    except CollectionError as error:
+        return Checkup(target.name, None, (), str(error))
+    try:
+        found = tuple(session.capabilities(filters[target.engine]))
+        return Checkup(target.name, session.version, found, None)
+    except Exception as error:
+        return Checkup(target.name, session.version, (), _describe(target, "checking", error))
+    finally:
+        session.close()
+        cutoff.release()
+
+
+def failed(target: Target, error: str, seconds: float) -> FailedVisit:
+    """Return a failed visit with the server's password, should a driver have quoted it, blotted out."""
+    return FailedVisit(target.instance_id, target.name, _without_secret(target, error), seconds)
+
+
+def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
+    # Imported here: a fleet of one engine needs only that engine's driver.
+    try:
+        if target.engine is ServerEngine.POSTGRESQL:
+            from whalefall_capacity.collection import postgresql
+
+            return postgresql.connect(target, limits, cutoff)
+        from whalefall_capacity.collection import mysql
+
+        return mysql.connect(target, limits, cutoff)
+    except Exception as error:
+        raise CollectionError(_describe(target, "connecting", error)) from None
+
+
+def _describe(target: Target, doing: str, error: Exception) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    text = f"{target.name}: {doing} to {target.host}:{target.port} as {target.username} failed: {reason}"
+    return _without_secret(target, text if doing == "connecting" else text.replace(f"{doing} to", f"{doing} on"))
+
+
+def _without_secret(target: Target, text: str) -> str:
+    password = target.password.get_secret_value()
+    return text.replace(password, "********") if password else text

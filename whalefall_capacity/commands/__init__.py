@@ -1,0 +1,1 @@
+"""The commands of `whalefall-capacity`, a module a group."""

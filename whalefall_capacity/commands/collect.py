@@ -1,0 +1,71 @@
+"""`whalefall-capacity collect`: measure the fleet now, from a terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from whalefall_capacity.commands.output import JsonOption, binary_size, print_json, print_table
+from whalefall_capacity.errors import CollectionError, FleetFileError
+from whalefall_capacity.periods import today
+from whalefall_capacity.runtime import open_store
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.fleet import list_instances
+from whalefall_capacity.store.stats import InstanceTotal, instance_totals
+
+
+def collect(
+    instance: Annotated[
+        list[str] | None, typer.Option("--instance", help="Measure only this instance; may be repeated.")
+    ] = None,
+    accept_empty: Annotated[
+        bool, typer.Option("--accept-empty", help="Accept that the named servers list no database any more.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the fleet, or a few instances of it, for today: a Dagster run in this terminal.
+
+    Exits with 1 when the run fails or any instance could not be measured.
+
+    Example: whalefall-capacity collect --instance shop-primary
+    """
+    if accept_empty and not instance:
+        raise typer.BadParameter("--accept-empty needs --instance: it confirms one server, not the fleet")
+    with open_store(load_settings()) as engine:
+        # Imported here: Dagster takes seconds to load, and `--help` needs none of it.
+        from whalefall_capacity.jobs.local import run_collection
+
+        day = today(load_settings().zone)
+        ids = {i.name: i.id for i in list_instances(engine) if i.is_active}
+        if unknown := [name for name in instance or [] if name not in ids]:
+            raise FleetFileError(f"{', '.join(unknown)}: not in the fleet; `whalefall-capacity fleet list` shows it")
+        outcome = run_collection(day, [ids[name] for name in instance] if instance else None, accept_empty)
+        totals = instance_totals(engine, day)
+    if as_json:
+        print_json(totals)
+    else:
+        print_totals(str(day), totals)
+    reasons = [reason for name, reason in outcome.not_measured.items() if not instance or name in instance]
+    if outcome.error is not None:
+        raise CollectionError(f"run {outcome.run_id} failed: {outcome.error}")
+    if reasons:
+        raise CollectionError("\n".join([f"run {outcome.run_id}: not measured:", *reasons]))
+
+
+def print_totals(day: str, totals: list[InstanceTotal]) -> None:
+    """Print what is stored of a day, an instance a line."""
+    columns = ("instance", "engine", "version", "databases", "not measured", "size", "logs")
+    rows = [
+        (
+            total.instance,
+            total.db_type,
+            total.version or "-",
+            str(total.database_count),
+            str(total.missing_count),
+            binary_size(total.total_size_bytes),
+            binary_size(total.log_size_bytes),
+        )
+        for total in totals
+    ]
+    print_table(f"sizes of {day}", columns, rows, right=columns[3:])

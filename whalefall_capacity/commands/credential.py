@@ -1,0 +1,42 @@
+"""`whalefall-capacity credential`: passwords kept in the store, encrypted."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+
+from whalefall_capacity.commands.output import out
+from whalefall_capacity.runtime import open_store
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.fleet import set_credential
+
+app = typer.Typer(help="Passwords kept in the store, encrypted with WHALEFALL_SECRET_KEY.", no_args_is_help=True)
+
+
+@app.command("new-key")
+def new_key() -> None:
+    """Print a new key for WHALEFALL_SECRET_KEY.
+
+    Example: echo "WHALEFALL_SECRET_KEY=$(whalefall-capacity credential new-key)" >> .env
+    """
+    typer.echo(Fernet.generate_key().decode())
+
+
+@app.command("set")
+def set_command(
+    name: Annotated[str, typer.Argument(help="What `stored:` in the fleet file says.")],
+    username: Annotated[str, typer.Option(help="Who to connect as.")],
+    description: Annotated[str | None, typer.Option(help="A note for people.")] = None,
+) -> None:
+    """Store a password, or replace it; it is asked for, or read from standard input when that is no terminal.
+
+    Example: whalefall-capacity credential set monitoring --username whalefall < password.txt
+    """
+    stdin = typer.get_text_stream("stdin")
+    password = typer.prompt("Password", hide_input=True) if stdin.isatty() else stdin.readline().rstrip("\r\n")
+    with open_store(load_settings()) as engine:
+        set_credential(engine, name, username, SecretStr(password), load_settings().secret_key, description)
+    out.print(f"stored credential {name}", markup=False)

@@ -1,0 +1,78 @@
+"""`whalefall-capacity demo`: real servers, measured, with a made-up past."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from whalefall_capacity.commands.output import binary_size, err, out, print_table
+from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
+from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.past import DAYS, write_past
+from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.fleet_file import read_fleet_file
+from whalefall_capacity.history_file import read_history
+from whalefall_capacity.periods import today
+from whalefall_capacity.runtime import open_store
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.fleet import apply_fleet
+from whalefall_capacity.store.history import import_history
+from whalefall_capacity.store.stats import database_sizes
+from whalefall_capacity.supervisor import serve
+
+
+def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table.")] = False) -> None:
+    """Start a fleet of real servers on this machine, measure it, and serve the Dagster UI until Ctrl-C.
+
+    Example: whalefall-capacity demo --once
+    """
+    if MariadbServer.program() is None:
+        err.print("MariaDB is not installed: the demo goes on with PostgreSQL alone")
+    with open_store(load_settings()) as engine:
+        refuse_real_fleet(engine)
+        settings = load_settings()
+        folder = settings.home / "demo"
+        day = today(settings.zone)
+        with demo_fleet(folder) as fleet_file:
+            apply_fleet(engine, read_fleet_file(fleet_file))
+            _measure(day)
+            _import_past(engine, folder / "made-up-past.csv", day)
+            _print_sizes(engine, day)
+            if not once:
+                out.print(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
+                serve(settings.webserver_port)
+
+
+def _measure(day: date) -> None:
+    from whalefall_capacity.jobs.local import run_collection
+
+    run = run_collection(day)
+    if run.error is not None:
+        raise CollectionError(f"run {run.run_id} failed: {run.error}")
+    if run.not_measured:
+        raise CollectionError("\n".join(run.not_measured.values()))
+
+
+def _import_past(engine: Engine, path: Path, day: date) -> None:
+    from whalefall_capacity.assets.imported import report_imported_days
+
+    if not path.exists():
+        write_past(path, database_sizes(engine, day), day)
+    result = import_history(engine, read_history(path, load_settings().start_date, day), str(path))
+    report_imported_days(engine, result.changed_days)
+    out.print(f"{result.written} of {result.rows} sizes of {DAYS} made-up days imported from {path}", soft_wrap=True)
+
+
+def _print_sizes(engine: Engine, day: date) -> None:
+    sizes = database_sizes(engine, day)
+    rows = [
+        (size.instance, size.database, size.source, binary_size(size.size_bytes), str(size.size_bytes))
+        for size in sizes
+    ]
+    total = sum(size.size_bytes for size in sizes)
+    rows.append(("total", f"{len(sizes)} databases", "", binary_size(total), str(total)))
+    print_table(f"sizes of {day}", ("instance", "database", "source", "size", "bytes"), rows, right=("size", "bytes"))

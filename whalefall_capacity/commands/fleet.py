@@ -1,0 +1,109 @@
+"""`whalefall-capacity fleet`: which servers are watched, and what can be measured on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalefall_capacity.collection.fleet import check_fleet
+from whalefall_capacity.collection.visit import Checkup
+from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_table
+from whalefall_capacity.fleet_file import read_fleet_file
+from whalefall_capacity.runtime import collection_limits, name_filters, open_store
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.fleet import apply_fleet, list_instances, load_roster
+
+app = typer.Typer(help="The servers that are watched.", no_args_is_help=True)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="The fleet file, YAML.", exists=True, dir_okay=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the registry equal to a fleet file; instances that it does not name are disabled, never removed.
+
+    Example: whalefall-capacity fleet apply fleet.yaml --dry-run
+    """
+    fleet = read_fleet_file(file)
+    with open_store(load_settings()) as engine:
+        changes = apply_fleet(engine, fleet, dry_run)
+    if as_json:
+        print_json(changes)
+        return
+    rows = [(change.name, change.action, ", ".join(change.fields)) for change in changes]
+    print_table("would change" if dry_run else "fleet", ("instance", "action", "fields"), rows)
+
+
+@app.command("list")
+def list_command(as_json: JsonOption = False) -> None:
+    """List the registered instances, disabled ones too.
+
+    Example: whalefall-capacity fleet list --json
+    """
+    with open_store(load_settings()) as engine:
+        instances = list_instances(engine)
+    if as_json:
+        print_json(instances)
+        return
+    rows = [
+        (
+            str(i.id),
+            i.name,
+            i.db_type,
+            f"{i.host or '-'}:{i.port or '-'}",
+            i.version or "-",
+            "active" if i.is_active else "disabled",
+            str(i.databases),
+            i.last_connected_at.isoformat(timespec="seconds") if i.last_connected_at else "never",
+            binary_size(i.capacity_limit_bytes),
+        )
+        for i in instances
+    ]
+    columns = ("id", "instance", "engine", "address", "version", "state", "databases", "last connected", "disk")
+    print_table("fleet", columns, rows, right=("id", "databases", "disk"))
+
+
+@app.command()
+def check(as_json: JsonOption = False) -> None:
+    """Connect to every server and say what can be measured there, and which GRANT is missing.
+
+    Exits with 1 when any server cannot be measured whole.
+
+    Example: whalefall-capacity fleet check
+    """
+    with open_store(load_settings()) as engine:
+        settings = load_settings()
+        roster = load_roster(engine, settings.secret_key)
+    checkups = [
+        *check_fleet(
+            roster.targets, collection_limits(settings), name_filters(settings), settings.collection_concurrency
+        ),
+        *(Checkup(failed.name, None, (), failed.error) for failed in roster.unresolved),
+    ]
+    if as_json:
+        print_json(checkups)
+    else:
+        _print_checkups(checkups)
+    if not all(checkup.healthy for checkup in checkups):
+        raise typer.Exit(1)
+
+
+def _print_checkups(checkups: list[Checkup]) -> None:
+    rows = []
+    for checkup in checkups:
+        who = (checkup.name, checkup.version or "-")
+        if checkup.error:
+            rows.append((*who, "connect", "failed", checkup.error))
+        for capability in checkup.capabilities:
+            state = "ok" if capability.available else "missing" if capability.required else "not known"
+            rows.append((*who, capability.name, state, capability.detail))
+    print_table("what can be measured", ("instance", "version", "what", "state", "detail"), rows)
+    grants = [(c.name, capability.grant) for c in checkups for capability in c.capabilities if capability.grant]
+    if grants:
+        out.print("To mend, as an administrator of the server:")
+        for name, grant in grants:
+            out.print(f"  {name}: {grant}", markup=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""`whalefall-capacity history`: sizes of past days from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whalefall_capacity.commands.output import JsonOption, out, print_json
+from whalefall_capacity.history_file import read_history
+from whalefall_capacity.periods import today
+from whalefall_capacity.runtime import open_store
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.history import HistoryImport, import_history
+
+app = typer.Typer(help="Sizes of past days from elsewhere.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="CSV, or Parquet (*.parquet).", exists=True, dir_okay=False)],
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite measured rows too.")] = False,
+    create_instances: Annotated[
+        bool, typer.Option("--create-instances", help="Register unknown instances, inactive.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import columns instance, database, date, size_bytes and optionally data_size_bytes, log_size_bytes.
+
+    Measured rows stay as they are. When any row is bad, nothing is written. The days that changed become
+    materialized partitions in the Dagster UI.
+
+    Example: whalefall-capacity history import sizes.csv --dry-run
+    """
+    with open_store(load_settings()) as engine:
+        settings = load_settings()
+        result = import_history(
+            engine,
+            read_history(file, settings.start_date, today(settings.zone)),
+            str(file),
+            replace=replace,
+            create_instances=create_instances,
+            dry_run=dry_run,
+        )
+        if not dry_run:
+            # Imported here: Dagster takes seconds to load, and a refused file needs none of it.
+            from whalefall_capacity.assets.imported import report_imported_days
+
+            report_imported_days(engine, result.changed_days)
+    if as_json:
+        print_json(result)
+    else:
+        _print_result(result, dry_run)
+
+
+def _print_result(result: HistoryImport, dry_run: bool) -> None:
+    out.print(
+        f"{'would write' if dry_run else 'wrote'} {result.written} of {result.rows} rows on "
+        f"{len(result.changed_days)} days; {result.unchanged} unchanged, {result.kept_measured} measured rows kept"
+    )
+    if result.created_instances:
+        out.print(f"registered as inactive: {', '.join(result.created_instances)}", markup=False)

@@ -1,0 +1,54 @@
+"""`whalefall-capacity store`: the PostgreSQL database that holds the sizes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import typer
+
+from whalefall_capacity.commands.output import out
+from whalefall_capacity.runtime import open_runtime, store_url
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.embedded import bundled_psql
+from whalefall_capacity.store.engine import create_store_engine, libpq_environment
+from whalefall_capacity.store.schema import migrate
+
+app = typer.Typer(help="The PostgreSQL database that holds the sizes.", no_args_is_help=True)
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the store's schema to this version.
+
+    Example: whalefall-capacity store migrate
+    """
+    with open_runtime(load_settings()) as settings:
+        before, after = migrate(create_store_engine(store_url(settings)))
+    out.print(f"store is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
+
+
+@app.command()
+def url() -> None:
+    """Print the URL of the store, with the password if it has one.
+
+    Example: pg_dump "$(whalefall-capacity store url)" > store.sql
+    """
+    with open_runtime(load_settings()) as settings:
+        typer.echo(store_url(settings).get_secret_value().replace("+psycopg2", "", 1))
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def psql(context: typer.Context) -> None:
+    """Open psql on the store; arguments are psql's own.
+
+    Example: whalefall-capacity store psql -c "SELECT count(*) FROM instances"
+    """
+    configured = load_settings().store_url
+    program = (shutil.which("psql") if configured else None) or str(bundled_psql())
+    with open_runtime(load_settings()) as settings:
+        # Through the environment: arguments of a process are open to every user of the machine.
+        environment = os.environ | libpq_environment(store_url(settings))
+        status = subprocess.run([program, *context.args], env=environment, check=False).returncode
+    raise typer.Exit(status)

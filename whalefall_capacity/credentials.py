@@ -1,0 +1,55 @@
+"""Passwords of the fleet: looked up where the reference says, never kept in clear.
+
+A reference is `env:VARIABLE` or `file:/path`; a password kept in the store is Fernet ciphertext under
+WHALEFALL_SECRET_KEY. Error messages name the reference, never the secret.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+from pydantic import SecretStr
+
+from whalefall_capacity.errors import CredentialError
+
+
+def resolve_reference(reference: str) -> SecretStr:
+    """Return the password behind *reference*. Raises CredentialError."""
+    kind, _, where = reference.partition(":")
+    if kind == "env":
+        value = os.environ.get(where)
+        if value is None:
+            raise CredentialError(f"environment variable {where} is not set")
+        return SecretStr(value)
+    if kind == "file":
+        try:
+            return SecretStr(Path(where).read_text(encoding="utf-8").rstrip("\r\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise CredentialError(f"password file {where} cannot be read: {error}") from None
+    raise CredentialError(f"{reference!r} is neither env:VARIABLE nor file:/path")
+
+
+def encrypt(password: SecretStr, key: SecretStr | None) -> str:
+    """Return the Fernet ciphertext of *password*. Raises CredentialError without a key."""
+    return _fernet(key).encrypt(password.get_secret_value().encode()).decode()
+
+
+def decrypt(name: str, ciphertext: str, key: SecretStr | None) -> SecretStr:
+    """Return the password of the stored credential *name*. Raises CredentialError."""
+    try:
+        return SecretStr(_fernet(key).decrypt(ciphertext.encode()).decode())
+    except InvalidToken:
+        raise CredentialError(
+            f"stored credential {name} cannot be decrypted: WHALEFALL_SECRET_KEY is not the key it was stored with; "
+            f"set the right key, or store it again with `whalefall-capacity credential set {name}`"
+        ) from None
+
+
+def _fernet(key: SecretStr | None) -> Fernet:
+    if key is None:
+        raise CredentialError(
+            "stored credentials need WHALEFALL_SECRET_KEY; `whalefall-capacity credential new-key` prints a new one"
+        )
+    return Fernet(key.get_secret_value())

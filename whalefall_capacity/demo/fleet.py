@@ -1,0 +1,76 @@
+"""The servers of the demo, started and described as a fleet file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from whalefall_capacity.demo.content import ACCOUNT, fill_mariadb, fill_postgresql
+from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.fleet import list_instances
+
+POSTGRESQL_VERSION = 16
+PREFIX = "demo-"
+DESCRIPTION = "Demo server. Its past is made up; what is marked as measured was measured."
+
+
+def refuse_real_fleet(engine: Engine) -> None:
+    """Raise WhalefallError when the store watches other servers: applying the demo's file would disable them."""
+    others = [i.name for i in list_instances(engine) if i.is_active and not i.name.startswith(PREFIX)]
+    if others:
+        raise WhalefallError(
+            f"the store already watches {', '.join(others[:5])}: the demo would disable them. "
+            "Set WHALEFALL_HOME to another folder, or unset WHALEFALL_STORE_URL"
+        )
+
+
+@contextmanager
+def demo_fleet(folder: Path) -> Iterator[Path]:
+    """Hold the demo's servers for the length of the block and yield the path of its fleet file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    password_file = folder / "password"
+    password = _password(password_file)
+    credential = {"username": ACCOUNT, "password_file": str(password_file)}
+    with ExitStack() as servers:
+        postgresql = servers.enter_context(EmbeddedPostgres(folder / "postgresql", POSTGRESQL_VERSION).running())
+        fill_postgresql(postgresql, password)
+        instances = [_entry("postgresql", str(postgresql.socket_dir), credential)]
+        if MariadbServer.program() is not None:
+            # Row images would only repeat the tables; some megabytes of binary logs are enough to see.
+            mariadb = servers.enter_context(
+                MariadbServer(folder / "mariadb").running("--log-bin=binlog", "--binlog-format=STATEMENT")
+            )
+            fill_mariadb(mariadb, password)
+            instances.append(_entry("mariadb", str(mariadb.socket), credential))
+        fleet_file = folder / "fleet.yaml"
+        fleet_file.write_text(yaml.safe_dump({"instances": instances}, sort_keys=False), encoding="utf-8")
+        yield fleet_file
+
+
+def _entry(engine: str, host: str, credential: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": f"{PREFIX}{engine}",
+        "engine": engine,
+        "host": host,
+        "credential": credential,
+        "description": DESCRIPTION,
+    }
+
+
+def _password(path: Path) -> SecretStr:
+    if not path.exists():
+        # Not readable by others at any moment.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(24))
+    return SecretStr(path.read_text())

@@ -1,0 +1,29 @@
+"""The errors this project raises on purpose; every message says what, where, and what to do."""
+
+
+class WhalefallError(Exception):
+    """Base of all expected errors; the command line prints these without a traceback."""
+
+
+class SettingsError(WhalefallError):
+    """A WHALEFALL_* variable has a value that cannot be used."""
+
+
+class StoreError(WhalefallError):
+    """The PostgreSQL store is absent, unreachable or not as this version expects it."""
+
+
+class FleetFileError(WhalefallError):
+    """fleet.yaml cannot be used; nothing was changed."""
+
+
+class CredentialError(WhalefallError):
+    """A password cannot be resolved from its reference."""
+
+
+class HistoryFileError(WhalefallError):
+    """A history file has bad rows; nothing was written."""
+
+
+class CollectionError(WhalefallError):
+    """One server could not be measured."""

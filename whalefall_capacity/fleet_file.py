@@ -1,0 +1,140 @@
+"""fleet.yaml: the servers to watch, checked by schema; errors name the line and the field."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.errors import FleetFileError
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")
+}
+
+
+def _bytes(value: Any) -> Any:
+    """Accept a number of bytes or a size in binary units, such as 500GiB."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value.lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CredentialEntry(_Strict):
+    """Who to connect as; the password by reference, in exactly one of three ways."""
+
+    username: str | None = Field(default=None, min_length=1)
+    password_env: str | None = Field(default=None, min_length=1)
+    password_file: str | None = Field(default=None, min_length=1)
+    stored: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def one_reference(self) -> CredentialEntry:
+        given = [self.password_env, self.password_file, self.stored]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of password_env, password_file and stored")
+        if (self.stored is None) == (self.username is None):
+            raise ValueError("username goes with password_env or password_file; a stored credential has its own")
+        return self
+
+    @property
+    def reference(self) -> str | None:
+        """`env:VARIABLE`, `file:/path`, or None for a stored credential."""
+        if self.password_env is not None:
+            return f"env:{self.password_env}"
+        return f"file:{self.password_file}" if self.password_file is not None else None
+
+
+class TlsEntry(_Strict):
+    """TLS of the connection, in libpq's words."""
+
+    mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
+class InstanceEntry(_Strict):
+    """One server."""
+
+    name: str = Field(min_length=1, max_length=128)
+    engine: ServerEngine
+    host: str = Field(min_length=1)
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    database: str | None = Field(default=None, min_length=1)
+    tls: TlsEntry | None = None
+    credential: CredentialEntry
+    capacity_limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(default=None, gt=0)
+    description: str | None = None
+    active: bool = True
+
+
+class FleetFile(_Strict):
+    """The whole file. A fleet of no server is refused: applying it would disable every instance."""
+
+    instances: list[InstanceEntry] = Field(min_length=1)
+
+    @field_validator("instances")
+    @classmethod
+    def distinct_names(cls, instances: list[InstanceEntry]) -> list[InstanceEntry]:
+        names = [instance.name for instance in instances]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names must be distinct; more than once: {', '.join(twice)}")
+        return instances
+
+
+def read_fleet_file(path: Path) -> FleetFile:
+    """Read and check a fleet file. Raises FleetFileError that names every bad field with its line."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        tree = yaml.compose(source, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetFileError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise FleetFileError(f"{path}:{line} not YAML: {getattr(error, 'problem', error)}") from None
+    try:
+        return FleetFile.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        lines = [_describe(path, tree, problem["loc"], problem["msg"]) for problem in problems]
+        raise FleetFileError("\n".join(lines) + "\nnothing was changed") from None
+
+
+def _describe(path: Path, tree: yaml.Node | None, location: tuple[int | str, ...], message: str) -> str:
+    field = ".".join(str(part) for part in location) or "file"
+    return f"{path}: line {_line(tree, location)}: {field}: {message.removeprefix('Value error, ')}"
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Return the line of the innermost part of *location* that the file has."""
+    if node is None:
+        return 1
+    line = node.start_mark.line + 1
+    for part in location:
+        child = None
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            child = node.value[part]
+            line = child.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    child, line = value, key.start_mark.line + 1
+        if child is None:
+            break
+        node = child
+    return line

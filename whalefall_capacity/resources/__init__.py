@@ -1,0 +1,1 @@
+"""The bridge: what the Dagster layer uses of the store and of the fleet."""

@@ -1,0 +1,1 @@
+"""Everything that talks to the PostgreSQL store; knows nothing of Dagster."""

@@ -1,0 +1,34 @@
+"""Connections to the store."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine, make_url
+
+APPLICATION_NAME = "whalefall_capacity"
+
+
+def create_store_engine(url: SecretStr) -> Engine:
+    """Return an engine for the store; bound values never appear in its error messages."""
+    return create_engine(
+        url.get_secret_value(),
+        hide_parameters=True,
+        pool_pre_ping=True,
+        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": 10},
+    )
+
+
+def libpq_environment(url: SecretStr) -> dict[str, str]:
+    """Return *url* as the variables that libpq reads, for programs such as psql."""
+    parts = make_url(url.get_secret_value())
+    host = parts.host or parts.query.get("host")
+    values = {
+        "PGHOST": host,
+        "PGPORT": parts.port,
+        "PGDATABASE": parts.database,
+        "PGUSER": parts.username,
+        "PGPASSWORD": parts.password,
+        "PGSSLMODE": parts.query.get("sslmode"),
+        "PGSSLROOTCERT": parts.query.get("sslrootcert"),
+    }
+    return {name: str(value) for name, value in values.items() if value}

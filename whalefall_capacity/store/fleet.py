@@ -1,0 +1,250 @@
+"""The fleet registry: instances and their credentials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
+from whalefall_capacity.credentials import decrypt, encrypt, resolve_reference
+from whalefall_capacity.errors import CredentialError, FleetFileError
+from whalefall_capacity.fleet_file import CredentialEntry, FleetFile, InstanceEntry
+
+REGISTERED = """
+SELECT i.name, i.db_type, i.host, i.port, i.database_name, i.tls, i.description, i.capacity_limit_bytes,
+       i.is_active AND i.deleted_at IS NULL AS is_active, c.name AS credential
+FROM instances AS i
+LEFT JOIN credentials AS c ON c.id = i.credential_id
+"""
+UPSERT_CREDENTIAL = """
+INSERT INTO credentials (name, username, secret_reference)
+VALUES (:name, :username, :reference)
+ON CONFLICT (name) DO NOTHING
+"""
+UPSERT_INSTANCES = """
+INSERT INTO instances (name, db_type, host, port, database_name, tls, description, capacity_limit_bytes, is_active,
+                       credential_id)
+SELECT e.name, e.db_type, e.host, e.port, e.database_name, e.tls, e.description, e.capacity_limit_bytes, e.is_active,
+       c.id
+FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
+         name text, db_type text, host text, port int, database_name text, tls jsonb, description text,
+         capacity_limit_bytes bigint, is_active boolean, credential text)
+JOIN credentials AS c ON c.name = e.credential
+ON CONFLICT (name) DO UPDATE
+SET db_type = excluded.db_type, host = excluded.host, port = excluded.port, database_name = excluded.database_name,
+    tls = excluded.tls, description = excluded.description, capacity_limit_bytes = excluded.capacity_limit_bytes,
+    is_active = excluded.is_active, credential_id = excluded.credential_id, deleted_at = NULL, updated_at = now()
+"""
+DISABLE = """
+UPDATE instances SET is_active = false, deleted_at = now(), updated_at = now()
+WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
+"""
+TARGETS = """
+SELECT i.id, i.name, i.db_type, i.host, i.port, i.database_name, i.tls,
+       c.name AS credential, c.username, c.password, c.secret_reference
+FROM instances AS i
+LEFT JOIN credentials AS c ON c.id = i.credential_id
+WHERE i.is_active AND i.deleted_at IS NULL
+ORDER BY i.name
+"""
+INSTANCES = """
+SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.deleted_at IS NULL AS is_active,
+       i.last_connected_at, i.description, i.capacity_limit_bytes,
+       (SELECT count(*) FROM instance_databases AS d WHERE d.instance_id = i.id AND d.is_active) AS databases
+FROM instances AS i
+ORDER BY i.name
+"""
+SET_CREDENTIAL = """
+INSERT INTO credentials (name, username, password, description)
+VALUES (:name, :username, :password, :description)
+ON CONFLICT (name) DO UPDATE
+SET username = excluded.username, password = excluded.password, secret_reference = NULL,
+    description = excluded.description, updated_at = now()
+"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What applying a fleet file does to one instance."""
+
+    name: str
+    action: str
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RegisteredInstance:
+    """One row of `fleet list`."""
+
+    id: int
+    name: str
+    db_type: str
+    host: str | None
+    port: int | None
+    version: str | None
+    is_active: bool
+    last_connected_at: datetime | None
+    description: str | None
+    capacity_limit_bytes: int | None
+    databases: int
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who is to be visited: *targets*, and those whose password could not be found, as failed visits."""
+
+    targets: list[Target] = field(default_factory=list)
+    unresolved: list[FailedVisit] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.targets) + len(self.unresolved)
+
+
+def apply_fleet(engine: Engine, fleet: FleetFile, dry_run: bool = False) -> list[Change]:
+    """Make the registry equal to *fleet* in one transaction and say what changed, instance by instance.
+
+    Instances that the file does not name are disabled, never removed. Raises FleetFileError when a stored
+    credential is not there; then nothing is changed.
+    """
+    with engine.begin() as connection:
+        # Two appliers take turns, so that each sees what the other did.
+        connection.execute(text("LOCK TABLE instances IN SHARE ROW EXCLUSIVE MODE"))
+        changes = _changes(connection, fleet)
+        if dry_run:
+            return changes
+        _require_stored(connection, fleet)
+        touched = {change.name for change in changes if change.action in {"created", "changed"}}
+        _upsert(connection, [entry for entry in fleet.instances if entry.name in touched])
+        gone = [change.name for change in changes if change.action == "disabled"]
+        connection.execute(text(DISABLE), {"names": gone})
+    return changes
+
+
+def list_instances(engine: Engine) -> list[RegisteredInstance]:
+    """Return every registered instance, disabled ones too, by name."""
+    with engine.connect() as connection:
+        return [RegisteredInstance(**row) for row in connection.execute(text(INSTANCES)).mappings()]
+
+
+def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int] | None = None) -> Roster:
+    """Return the fleet, or those of it in *instance_ids*, with passwords resolved.
+
+    Raises FleetFileError when an id is not in the fleet.
+    """
+    with engine.connect() as connection:
+        rows = list(connection.execute(text(TARGETS)).mappings())
+    if instance_ids is not None:
+        unknown = sorted(set(instance_ids) - {row["id"] for row in rows})
+        if unknown:
+            raise FleetFileError(
+                f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
+                "`whalefall-capacity fleet list` shows it"
+            )
+        rows = [row for row in rows if row["id"] in set(instance_ids)]
+    roster = Roster()
+    for row in rows:
+        try:
+            roster.targets.append(_target(row, secret_key))
+        except CredentialError as error:
+            roster.unresolved.append(FailedVisit(row["id"], row["name"], f"{row['name']}: {error}", 0.0))
+    return roster
+
+
+def set_credential(
+    engine: Engine, name: str, username: str, password: SecretStr, key: SecretStr | None, description: str | None = None
+) -> None:
+    """Keep a password in the store, encrypted. Raises CredentialError without a key."""
+    values = {"name": name, "username": username, "password": encrypt(password, key), "description": description}
+    with engine.begin() as connection:
+        connection.execute(text(SET_CREDENTIAL), values)
+
+
+def _changes(connection: Connection, fleet: FleetFile) -> list[Change]:
+    registered = {row["name"]: dict(row) for row in connection.execute(text(REGISTERED)).mappings()}
+    changes = []
+    for entry in fleet.instances:
+        wanted = _columns(entry)
+        present = registered.get(entry.name)
+        if present is None:
+            changes.append(Change(entry.name, "created"))
+        else:
+            different = tuple(name for name, value in wanted.items() if present[name] != value)
+            changes.append(Change(entry.name, "changed" if different else "unchanged", different))
+    named = {entry.name for entry in fleet.instances}
+    changes += [
+        Change(name, "disabled") for name, row in sorted(registered.items()) if row["is_active"] and name not in named
+    ]
+    return changes
+
+
+def _columns(entry: InstanceEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "db_type": entry.engine.value,
+        "host": entry.host,
+        "port": entry.port or entry.engine.default_port,
+        "database_name": entry.database,
+        "tls": entry.tls.model_dump(exclude_none=True) if entry.tls else None,
+        "description": entry.description,
+        "capacity_limit_bytes": entry.capacity_limit,
+        "is_active": entry.active,
+        "credential": _credential_name(entry.credential),
+    }
+
+
+def _credential_name(credential: CredentialEntry) -> str:
+    return credential.stored or f"{credential.username} ({credential.reference})"
+
+
+def _require_stored(connection: Connection, fleet: FleetFile) -> None:
+    wanted = {entry.credential.stored for entry in fleet.instances if entry.credential.stored}
+    known = connection.execute(
+        text("SELECT name FROM credentials WHERE name = ANY (:names)"), {"names": sorted(wanted)}
+    ).scalars()
+    absent = sorted(wanted - set(known))
+    if absent:
+        raise FleetFileError(
+            f"stored credentials {', '.join(absent)} do not exist: store them with "
+            "`whalefall-capacity credential set NAME --username USER`; nothing was changed"
+        )
+
+
+def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
+    references = [
+        {
+            "name": _credential_name(entry.credential),
+            "username": entry.credential.username,
+            "reference": entry.credential.reference,
+        }
+        for entry in entries
+        if entry.credential.reference
+    ]
+    if references:
+        connection.execute(text(UPSERT_CREDENTIAL), references)
+    connection.execute(text(UPSERT_INSTANCES), {"entries": json.dumps([_columns(entry) for entry in entries])})
+
+
+def _target(row: Any, secret_key: SecretStr | None) -> Target:
+    if row["credential"] is None or row["host"] is None:
+        raise CredentialError("has no host or no credential; describe it in fleet.yaml and apply that")
+    if row["password"] is not None:
+        password = decrypt(row["credential"], row["password"], secret_key)
+    else:
+        password = resolve_reference(row["secret_reference"])
+    return Target(
+        instance_id=row["id"],
+        name=row["name"],
+        engine=ServerEngine(row["db_type"]),
+        host=row["host"],
+        port=row["port"],
+        database=row["database_name"],
+        username=row["username"],
+        password=password,
+        tls=Tls(**(row["tls"] or {})),
+    )

@@ -1,0 +1,69 @@
+"""Bringing the store's schema to the version that this program needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.errors import StoreError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+OLDEST_SERVER = 15
+# Two programs that start together must not both migrate.
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('whalefall_capacity.migrate'))"
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Return Alembic's configuration for *connection*; there is no alembic.ini."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that the store is at, None when it is empty."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def latest_revision() -> str | None:
+    """Return the revision that this program needs."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def migrate(engine: Engine, revision: str = "head") -> tuple[str | None, str | None]:
+    """Bring the store to *revision* in one transaction and return the revisions before and after.
+
+    Raises StoreError when the server is older than PostgreSQL 15.
+    """
+    with engine.begin() as connection:
+        version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+        if version < OLDEST_SERVER:
+            raise StoreError(f"the store runs on PostgreSQL {version}; it needs {OLDEST_SERVER} or newer")
+        connection.execute(text(LOCK))
+        before = current_revision(connection)
+        command.upgrade(alembic_config(connection), revision)
+        return before, current_revision(connection)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the store back to *revision* in one transaction."""
+    with engine.begin() as connection:
+        connection.execute(text(LOCK))
+        command.downgrade(alembic_config(connection), revision)
+
+
+def require_current(engine: Engine) -> None:
+    """Raise StoreError unless the store is at the revision that this program needs."""
+    with engine.connect() as connection:
+        found = current_revision(connection)
+    if found != latest_revision():
+        raise StoreError(
+            f"the store is at revision {found or 'none'}, this program needs {latest_revision()}: "
+            "run `whalefall-capacity store migrate`"
+        )

@@ -1,0 +1,277 @@
+"""The raw daily sizes: what a day's visits brought, and what is stored of a day.
+
+Writing is set-based: the databases of a batch of visits go into a temporary table by COPY, and one
+statement each brings inventory, sizes and totals up to date, in one transaction. For an instance the
+last listing of a day counts: sizes of databases that it no longer lists are removed from that day, and
+a database that it lists but could not measure keeps an earlier size of the same day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.collection.sizes import FailedVisit, Visit
+from whalefall_capacity.store.copying import copy_rows
+from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
+
+# Made once a connection and emptied at every commit: a table a batch would bloat the catalog.
+LISTED_TABLE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS listed (
+    instance_id integer NOT NULL,
+    database_name text COLLATE "C" NOT NULL,
+    size_bytes bigint
+) ON COMMIT DELETE ROWS
+"""
+# Two runs that bring the same instance take turns; in one order, so that they cannot deadlock.
+LOCK_INSTANCES = "SELECT id FROM instances WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"
+ACTIVE_DATABASES = """
+SELECT instance_id, count(*) FROM instance_databases
+WHERE is_active AND instance_id = ANY (:ids)
+GROUP BY instance_id
+"""
+UPSERT_INVENTORY = """
+INSERT INTO instance_databases AS known (instance_id, database_name, first_seen_date, last_seen_date)
+SELECT instance_id, database_name, :day, :day FROM listed
+ORDER BY instance_id, database_name
+ON CONFLICT (instance_id, database_name) DO UPDATE
+SET is_active = true, deleted_at = NULL, last_seen_date = greatest(known.last_seen_date, excluded.last_seen_date),
+    updated_at = now()
+WHERE NOT known.is_active OR known.deleted_at IS NOT NULL OR known.last_seen_date < excluded.last_seen_date
+"""
+DEACTIVATE_UNLISTED = """
+UPDATE instance_databases AS known SET is_active = false, deleted_at = now(), updated_at = now()
+WHERE known.is_active AND known.instance_id = ANY (:ids)
+  AND NOT EXISTS (SELECT FROM listed
+                  WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
+"""
+DELETE_UNLISTED = """
+DELETE FROM database_size_stats AS stored
+WHERE stored.collected_date = :day AND stored.instance_id = ANY (:ids)
+  AND NOT EXISTS (SELECT FROM listed
+                  WHERE listed.instance_id = stored.instance_id AND listed.database_name = stored.database_name)
+"""
+# One instance of a batch has one time of collection; it comes from the arrays, not from each row.
+UPSERT_SIZES = """
+INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+SELECT instance_id, database_name, :day, size_bytes, 'measured', collected_at
+FROM listed
+JOIN unnest(CAST(:ids AS integer[]), CAST(:collected_ats AS timestamptz[])) AS visited (instance_id, collected_at)
+     USING (instance_id)
+WHERE size_bytes IS NOT NULL
+ORDER BY instance_id, database_name
+ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
+SET size_bytes = excluded.size_bytes, data_size_bytes = NULL, log_size_bytes = NULL, source = excluded.source,
+    collected_at = excluded.collected_at, updated_at = now()
+"""
+UPSERT_TOTALS = """
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count,
+                                 log_size_bytes, source, collected_at)
+SELECT visited.instance_id, :day, coalesce(sum(stored.size_bytes), 0), count(stored.database_name),
+       count(listed.database_name) - count(stored.database_name), visited.log_size_bytes, 'measured',
+       visited.collected_at
+FROM unnest(CAST(:ids AS integer[]), CAST(:log_sizes AS bigint[]), CAST(:collected_ats AS timestamptz[]))
+     AS visited (instance_id, log_size_bytes, collected_at)
+LEFT JOIN listed ON listed.instance_id = visited.instance_id
+LEFT JOIN database_size_stats AS stored
+       ON stored.instance_id = listed.instance_id AND stored.database_name = listed.database_name
+      AND stored.collected_date = :day
+GROUP BY visited.instance_id, visited.log_size_bytes, visited.collected_at
+ON CONFLICT (instance_id, collected_date) DO UPDATE
+SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count,
+    missing_count = excluded.missing_count, log_size_bytes = excluded.log_size_bytes, source = excluded.source,
+    collected_at = excluded.collected_at, updated_at = now()
+"""
+MARK_CONNECTED = """
+UPDATE instances SET version = visited.version, last_connected_at = visited.collected_at, updated_at = now()
+FROM unnest(CAST(:ids AS integer[]), CAST(:versions AS text[]), CAST(:collected_ats AS timestamptz[]))
+     AS visited (instance_id, version, collected_at)
+WHERE instances.id = visited.instance_id
+"""
+DAY_TOTALS = """
+SELECT collected_date AS day, count(*) AS instances, sum(database_count) AS databases,
+       sum(missing_count) AS missing_databases, sum(total_size_bytes)::bigint AS total_size_bytes,
+       sum(log_size_bytes)::bigint AS log_size_bytes, max(updated_at) AS updated_at
+FROM instance_size_stats
+WHERE collected_date = ANY (:days)
+GROUP BY collected_date
+ORDER BY collected_date
+"""
+BIGGEST = """
+SELECT wanted.day, i.name AS instance, biggest.database_name AS database, biggest.size_bytes
+FROM unnest(CAST(:days AS date[])) AS wanted (day)
+CROSS JOIN LATERAL (
+    SELECT instance_id, database_name, size_bytes FROM database_size_stats
+    WHERE collected_date = wanted.day
+    ORDER BY size_bytes DESC, instance_id, database_name
+    LIMIT :count) AS biggest
+JOIN instances AS i ON i.id = biggest.instance_id
+ORDER BY wanted.day, biggest.size_bytes DESC, i.name, biggest.database_name
+"""
+INSTANCE_TOTALS = """
+SELECT i.name AS instance, i.db_type, i.version, s.database_count, s.missing_count, s.total_size_bytes,
+       s.log_size_bytes, s.collected_at
+FROM instance_size_stats AS s
+JOIN instances AS i ON i.id = s.instance_id
+WHERE s.collected_date = :day
+ORDER BY i.name
+"""
+DATABASE_SIZES = """
+SELECT i.name AS instance, s.database_name AS database, s.size_bytes, s.source
+FROM database_size_stats AS s
+JOIN instances AS i ON i.id = s.instance_id
+WHERE s.collected_date = :day
+ORDER BY i.name, s.database_name
+"""
+COVERAGE = """
+SELECT i.name, s.instance_id IS NOT NULL AS stored
+FROM instances AS i
+LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
+WHERE i.is_active AND i.deleted_at IS NULL
+ORDER BY i.name
+"""
+
+
+@dataclass(frozen=True)
+class DayTotals:
+    """What is stored of one day, over all instances. Sizes are bytes."""
+
+    day: date
+    instances: int
+    databases: int
+    missing_databases: int
+    total_size_bytes: int
+    log_size_bytes: int | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class BigDatabase:
+    """One of the biggest databases of a day."""
+
+    day: date
+    instance: str
+    database: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class InstanceTotal:
+    """What is stored of one instance on one day."""
+
+    instance: str
+    db_type: str
+    version: str | None
+    database_count: int
+    missing_count: int
+    total_size_bytes: int
+    log_size_bytes: int | None
+    collected_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredSize:
+    """What is stored of one database on one day."""
+
+    instance: str
+    database: str
+    size_bytes: int
+    source: str
+
+
+def write_visits(
+    engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool = False
+) -> list[Visit | FailedVisit]:
+    """Store what *visits* brought under *day*, in one transaction, and return what became of each.
+
+    A visit with an empty listing, from a server that has active databases on record, changes nothing and
+    comes back as failed, unless *accept_empty* confirms that the server really was emptied.
+    """
+    with engine.begin() as connection:
+        ensure_children(connection, STATS_TABLES, [day])
+        connection.execute(text(LOCK_INSTANCES), {"ids": [visit.target.instance_id for visit in visits]})
+        outcomes: list[Visit | FailedVisit] = [*visits] if accept_empty else _refuse_emptied(connection, visits)
+        accepted = [outcome for outcome in outcomes if isinstance(outcome, Visit)]
+        if accepted:
+            _store(connection, day, accepted)
+    return outcomes
+
+
+def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
+    """Return what is stored of each of *days*, oldest first; days without a row are left out."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(DAY_TOTALS), {"days": list(days)}).mappings()
+        return [DayTotals(**row) for row in rows]
+
+
+def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[BigDatabase]:
+    """Return the biggest databases of each of *days*, days in order, biggest first."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(BIGGEST), {"days": list(days), "count": count}).mappings()
+        return [BigDatabase(**row) for row in rows]
+
+
+def instance_totals(engine: Engine, day: date) -> list[InstanceTotal]:
+    """Return what is stored of every instance on *day*, by name."""
+    with engine.connect() as connection:
+        return [InstanceTotal(**row) for row in connection.execute(text(INSTANCE_TOTALS), {"day": day}).mappings()]
+
+
+def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
+    """Return what is stored of every database on *day*, by instance and name."""
+    with engine.connect() as connection:
+        return [StoredSize(**row) for row in connection.execute(text(DATABASE_SIZES), {"day": day}).mappings()]
+
+
+def coverage(engine: Engine, day: date) -> dict[str, bool]:
+    """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
+    with engine.connect() as connection:
+        return dict(connection.execute(text(COVERAGE), {"day": day}).tuples().all())
+
+
+def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:
+    empty = [visit.target.instance_id for visit in visits if not visit.measurement.databases]
+    known: dict[int, int] = dict(connection.execute(text(ACTIVE_DATABASES), {"ids": empty}).tuples().all())
+    return [
+        FailedVisit(
+            visit.target.instance_id,
+            visit.target.name,
+            f"{visit.target.name}: inventory shrank from {known[visit.target.instance_id]} to 0; nothing was changed. "
+            "If the server really was emptied: "
+            f"`whalefall-capacity collect --instance {visit.target.name} --accept-empty`",
+            visit.seconds,
+        )
+        if visit.target.instance_id in known
+        else visit
+        for visit in visits
+    ]
+
+
+def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
+    connection.execute(text(LISTED_TABLE))
+    rows = (
+        (visit.target.instance_id, database.name, database.size_bytes)
+        for visit in visits
+        for database in visit.measurement.databases
+    )
+    copy_rows(connection, "listed", ("instance_id", "database_name", "size_bytes"), rows)
+    values = {
+        "day": day,
+        "ids": [visit.target.instance_id for visit in visits],
+        "versions": [visit.measurement.version for visit in visits],
+        "log_sizes": [visit.measurement.log_size_bytes for visit in visits],
+        "collected_ats": [visit.collected_at for visit in visits],
+    }
+    for statement in (
+        "ANALYZE listed",
+        UPSERT_INVENTORY,
+        DEACTIVATE_UNLISTED,
+        DELETE_UNLISTED,
+        UPSERT_SIZES,
+        UPSERT_TOTALS,
+        MARK_CONNECTED,
+    ):
+        connection.execute(text(statement), values)

@@ -1,0 +1,257 @@
+"""The store's tables as SQLAlchemy Core metadata; migrations create them, a test compares the two.
+
+Sizes are bytes (BIGINT), sums of sizes NUMERIC. NULL means "not known". Names of databases and
+instances sort by code point (COLLATE "C"): the same order on every machine, and no index that a new
+version of the C library could silently break. Partitioned tables carry no foreign keys.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+    }
+)
+
+
+def _name(column: str, **options: object) -> Column[str]:
+    return Column(column, Text(collation="C"), nullable=False, **options)  # type: ignore[arg-type]
+
+
+def _timestamp(column: str, nullable: bool = True) -> Column[object]:
+    return Column(column, DateTime(timezone=True), nullable=nullable)
+
+
+def _row_times() -> tuple[Column[object], Column[object]]:
+    return (
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+        Column("updated_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    )
+
+
+def _measures(kind: str) -> tuple[Column[object], ...]:
+    """Nullable count, sum, max, min and closing value of *kind* ('data' or 'log') over a window."""
+    return (
+        Column(f"{kind}_size_count", Integer),
+        Column(f"sum_{kind}_size_bytes", Numeric),
+        Column(f"max_{kind}_size_bytes", BigInteger),
+        Column(f"min_{kind}_size_bytes", BigInteger),
+        Column(f"closing_{kind}_size_bytes", BigInteger),
+    )
+
+
+_PERIOD_TYPES = "period_type IN ('daily', 'weekly', 'monthly', 'quarterly')"
+_RUN_STATUSES = "status IN ('pending', 'running', 'completed', 'completed_with_errors', 'failed', 'cancelled')"
+_ITEM_STATUSES = "status IN ('pending', 'running', 'completed', 'failed', 'cancelled')"
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", Integer, Identity(), primary_key=True),
+    _name("name", unique=True),
+    Column("username", Text, nullable=False),
+    Column("password", Text, comment="Fernet ciphertext"),
+    Column("secret_reference", Text, comment="env:VARIABLE or file:/path"),
+    Column("description", Text),
+    *_row_times(),
+    CheckConstraint("num_nonnulls(password, secret_reference) = 1", name="one_secret"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Integer, Identity(), primary_key=True),
+    _name("name", unique=True),
+    Column("db_type", Text, nullable=False),
+    Column("host", Text),
+    Column("port", Integer),
+    Column("database_name", Text, comment="what to connect to first"),
+    Column("credential_id", Integer, ForeignKey("credentials.id")),
+    Column("tls", JSONB),
+    Column("version", Text, comment="as the server reported at the last visit"),
+    Column("description", Text),
+    Column("is_active", Boolean, nullable=False, server_default=text("true")),
+    _timestamp("deleted_at"),
+    _timestamp("last_connected_at"),
+    Column("capacity_limit_bytes", BigInteger, comment="size of the disk it lives on"),
+    *_row_times(),
+    CheckConstraint("db_type IN ('postgresql', 'mysql', 'mariadb', 'unknown')", name="db_type"),
+)
+
+instance_databases = Table(
+    "instance_databases",
+    metadata,
+    Column("instance_id", Integer, ForeignKey("instances.id"), primary_key=True),
+    _name("database_name", primary_key=True),
+    Column("is_active", Boolean, nullable=False, server_default=text("true")),
+    Column("first_seen_date", Date, nullable=False),
+    Column("last_seen_date", Date, nullable=False),
+    _timestamp("deleted_at"),
+    *_row_times(),
+    postgresql_with={"fillfactor": 80},
+)
+
+database_size_stats = Table(
+    "database_size_stats",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    _name("database_name", primary_key=True),
+    Column("collected_date", Date, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("data_size_bytes", BigInteger),
+    Column("log_size_bytes", BigInteger),
+    Column("source", Text, nullable=False),
+    _timestamp("collected_at", nullable=False),
+    *_row_times(),
+    CheckConstraint("source IN ('measured', 'imported')", name="source"),
+    CheckConstraint("size_bytes >= 0", name="size_bytes"),
+    Index("database_size_stats_collected_date_idx", "collected_date", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (collected_date)",
+)
+
+instance_size_stats = Table(
+    "instance_size_stats",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    Column("collected_date", Date, primary_key=True),
+    Column("total_size_bytes", BigInteger, nullable=False, comment="sum of its databases"),
+    Column("database_count", Integer, nullable=False),
+    Column("missing_count", Integer, nullable=False, comment="listed but not measured"),
+    Column("log_size_bytes", BigInteger, comment="WAL or binary logs"),
+    Column("source", Text, nullable=False),
+    _timestamp("collected_at", nullable=False),
+    *_row_times(),
+    CheckConstraint("source IN ('measured', 'imported')", name="source"),
+    Index("instance_size_stats_collected_date_idx", "collected_date", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (collected_date)",
+)
+
+database_size_aggregations = Table(
+    "database_size_aggregations",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    _name("database_name", primary_key=True),
+    Column("period_type", Text, primary_key=True),
+    Column("period_start", Date, primary_key=True),
+    Column("period_end", Date, nullable=False, comment="last day of the window"),
+    Column("data_count", Integer, nullable=False, comment="days with data"),
+    Column("sum_size_bytes", Numeric, nullable=False),
+    Column("max_size_bytes", BigInteger, nullable=False),
+    Column("min_size_bytes", BigInteger, nullable=False),
+    Column("closing_size_bytes", BigInteger, nullable=False, comment="last day with data"),
+    *_measures("data"),
+    *_measures("log"),
+    _timestamp("calculated_at", nullable=False),
+    *_row_times(),
+    Index("database_size_aggregations_period_start_idx", "period_start", postgresql_using="brin"),
+    postgresql_partition_by="LIST (period_type)",
+)
+
+instance_size_aggregations = Table(
+    "instance_size_aggregations",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    Column("period_type", Text, primary_key=True),
+    Column("period_start", Date, primary_key=True),
+    Column("period_end", Date, nullable=False, comment="last day of the window"),
+    Column("data_count", Integer, nullable=False, comment="days with data"),
+    Column("partial_days", Integer, nullable=False, comment="days with missing databases"),
+    Column("sum_size_bytes", Numeric, nullable=False, comment="of the daily totals"),
+    Column("max_size_bytes", BigInteger, nullable=False),
+    Column("min_size_bytes", BigInteger, nullable=False),
+    Column("closing_size_bytes", BigInteger, nullable=False, comment="last day with data"),
+    Column("sum_database_count", BigInteger, nullable=False),
+    Column("max_database_count", Integer, nullable=False),
+    Column("min_database_count", Integer, nullable=False),
+    *_measures("log"),
+    _timestamp("calculated_at", nullable=False),
+    *_row_times(),
+    Index("instance_size_aggregations_period_start_idx", "period_start", postgresql_using="brin"),
+    postgresql_partition_by="LIST (period_type)",
+)
+
+aggregation_windows = Table(
+    "aggregation_windows",
+    metadata,
+    Column("level", Text, primary_key=True),
+    Column("period_type", Text, primary_key=True),
+    Column("period_start", Date, primary_key=True),
+    _timestamp("calculated_at", nullable=False),
+    Column("source_rows", BigInteger, nullable=False),
+    Column("source_sum_bytes", Numeric, nullable=False),
+    _timestamp("source_max_updated_at"),
+    Column("result_rows", BigInteger, nullable=False),
+    Column("instances", Integer, nullable=False),
+    _timestamp("sealed_at"),
+    *_row_times(),
+    CheckConstraint("level IN ('database', 'instance')", name="level"),
+    CheckConstraint(_PERIOD_TYPES, name="period_type"),
+)
+
+task_runs = Table(
+    "task_runs",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", String(36), nullable=False, unique=True, comment="the Dagster run id"),
+    Column("task_key", Text, nullable=False),
+    Column("task_name", Text, nullable=False),
+    Column("task_category", Text, nullable=False),
+    Column("trigger_source", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    _timestamp("started_at"),
+    _timestamp("completed_at"),
+    Column("created_by", Text),
+    Column("progress_total", Integer, nullable=False, server_default=text("0")),
+    Column("progress_completed", Integer, nullable=False, server_default=text("0")),
+    Column("progress_failed", Integer, nullable=False, server_default=text("0")),
+    Column("summary_json", JSONB),
+    Column("result_url", Text),
+    Column("error_message", Text),
+    *_row_times(),
+    CheckConstraint(_RUN_STATUSES, name="status"),
+    CheckConstraint("trigger_source IN ('scheduled', 'manual', 'api')", name="trigger_source"),
+    Index("task_runs_created_at_idx", "created_at"),
+)
+
+task_run_items = Table(
+    "task_run_items",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", String(36), ForeignKey("task_runs.run_id", ondelete="CASCADE"), nullable=False),
+    Column("item_type", String(20), nullable=False),
+    Column("item_key", String(128), nullable=False),
+    Column("item_name", Text, nullable=False),
+    Column("instance_id", Integer),
+    Column("status", Text, nullable=False),
+    _timestamp("started_at"),
+    _timestamp("completed_at"),
+    Column("metrics_json", JSONB),
+    Column("details_json", JSONB),
+    Column("error_message", Text),
+    *_row_times(),
+    CheckConstraint(_ITEM_STATUSES, name="status"),
+    Index("task_run_items_run_id_item_type_item_key_key", "run_id", "item_type", "item_key", unique=True),
+)
