@@ -1,0 +1,105 @@
+"""Real servers once a session; a store of its own, and settings of its own, for every test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.settings import PREFIX, Settings, load_settings
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.schema import migrate
+from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+
+TEMPLATE = "migrated"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The server (PostgreSQL 18) of all stores, with one migrated store as the template of the others."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("store") / "postgres", 18)
+    with server.running():
+        server.create_databases(TEMPLATE)
+        engine = create_store_engine(server.url(TEMPLATE))
+        migrate(engine)
+        engine.dispose()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
+    """A server of the fleet: PostgreSQL 16."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("fleet") / "postgres", 16).running() as server:
+        yield PostgresqlServer(server)
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariadbFleetServer]:
+    """A server of the fleet: MariaDB, with binary logs."""
+    with MariadbServer(tmp_path_factory.mktemp("mariadb")).running("--log-bin=binlog") as server:
+        yield MariadbFleetServer(server)
+
+
+@pytest.fixture
+def empty_database(store_server: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of an empty database on the server of the stores."""
+    name = f"empty_{next(_numbers)}"
+    store_server.create_databases(name)
+    yield store_server.url(name).get_secret_value()
+    _drop(store_server, name)
+
+
+@pytest.fixture
+def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+    """A migrated store without any row."""
+    name = f"store_{next(_numbers)}"
+    with _administrator(store_server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    engine = create_store_engine(store_server.url(name))
+    yield engine
+    engine.dispose()
+    _drop(store_server, name)
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
+    """The settings of the test: defaults, a home of its own, and the test's store when it has one."""
+    for variable in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"{PREFIX}HOME", str(tmp_path / "home"))
+    if "store" in request.fixturenames:
+        engine: Engine = request.getfixturevalue("store")
+        monkeypatch.setenv(f"{PREFIX}STORE_URL", engine.url.render_as_string(hide_password=False))
+    load_settings.cache_clear()
+    yield load_settings()
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def dagster_instance() -> Iterator[dg.DagsterInstance]:
+    """An ephemeral Dagster instance, which remembers runs and events for the length of the test."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def _drop(server: EmbeddedPostgres, name: str) -> None:
+    with _administrator(server) as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
+def _administrator(server: EmbeddedPostgres) -> Iterator[Connection]:
+    engine = create_store_engine(server.url("postgres"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+    engine.dispose()

@@ -1,0 +1,73 @@
+"""Real servers for the tests, started once a session, and the targets that lead to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+import pymysql
+from pydantic import SecretStr
+
+from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine, Target
+from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+
+LIMITS = Limits(connect_timeout_seconds=5, statement_timeout_seconds=20, deadline_seconds=30)
+NO_FILTERS: Mapping[ServerEngine, NameFilter] = {engine: NameFilter() for engine in ServerEngine}
+
+
+@dataclass(frozen=True)
+class PostgresqlServer:
+    """A PostgreSQL server of the fleet; its superuser needs no password."""
+
+    embedded: EmbeddedPostgres
+
+    def target(self, name: str = "pg", instance_id: int = 1, username: str = "postgres", password: str = "") -> Target:
+        return Target(
+            instance_id,
+            name,
+            ServerEngine.POSTGRESQL,
+            str(self.embedded.socket_dir),
+            5432,
+            None,
+            username,
+            SecretStr(password),
+        )
+
+    @contextmanager
+    def connect(self, database: str = "postgres") -> Iterator[psycopg2.extensions.cursor]:
+        """Yield a cursor of the superuser, in autocommit."""
+        connection = psycopg2.connect(host=str(self.embedded.socket_dir), user="postgres", dbname=database)
+        connection.autocommit = True
+        with closing(connection), connection.cursor() as cursor:
+            yield cursor
+
+
+@dataclass(frozen=True)
+class MariadbFleetServer:
+    """A MariaDB server of the fleet; its root needs no password."""
+
+    server: MariadbServer
+    options: tuple[str, ...] = field(default=())
+
+    def target(self, name: str = "maria", instance_id: int = 2, username: str = "root", password: str = "") -> Target:
+        return Target(
+            instance_id,
+            name,
+            ServerEngine.MARIADB,
+            str(self.server.socket),
+            3306,
+            None,
+            username,
+            SecretStr(password),
+        )
+
+    @contextmanager
+    def connect(self) -> Iterator[pymysql.cursors.Cursor]:
+        """Yield a cursor of root, in autocommit."""
+        connection: pymysql.Connection[Any] = self.server.connect()
+        with closing(connection), connection.cursor() as cursor:
+            yield cursor
