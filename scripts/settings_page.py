@@ -9,8 +9,8 @@ from whalefall_capacity.settings import setting_rows
 INTRODUCTION = """# Settings
 
 Every setting is an environment variable; a file `.env` in the working directory is read too, and the environment wins.
-They are checked once, at start: a bad value ends the program with the variable's name, the value (unless it is a
-secret) and what is allowed. This page is made by `make docs`.
+An empty value counts as unset. All are checked once, at start: a bad value ends the program with the variable's name,
+the value (unless it is a secret) and what is allowed. This page is made by `make docs`.
 
 | variable | default | allowed | meaning |
 | --- | --- | --- | --- |

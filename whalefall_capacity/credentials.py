@@ -24,10 +24,7 @@ def resolve_reference(reference: str) -> SecretStr:
             raise CredentialError(f"environment variable {where} is not set")
         return SecretStr(value)
     if kind == "file":
-        try:
-            return SecretStr(Path(where).read_text(encoding="utf-8").rstrip("\r\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CredentialError(f"password file {where} cannot be read: {error}") from None
+        return _from_file(where)
     raise CredentialError(f"{reference!r} is neither env:VARIABLE nor file:/path")
 
 
@@ -45,6 +42,19 @@ def decrypt(name: str, ciphertext: str, key: SecretStr | None) -> SecretStr:
             f"stored credential {name} cannot be decrypted: WHALEFALL_SECRET_KEY is not the key it was stored with; "
             f"set the right key, or store it again with `whalefall-capacity credential set {name}`"
         ) from None
+
+
+def _from_file(path: str) -> SecretStr:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise CredentialError(f"password file {path} cannot be read: {error}") from None
+    try:
+        return SecretStr(content.decode().rstrip("\r\n"))
+    except UnicodeDecodeError:
+        pass
+    # Not raised from the handler: the error that it handles carries the password.
+    raise CredentialError(f"password file {path} is not UTF-8")
 
 
 def _fernet(key: SecretStr | None) -> Fernet:

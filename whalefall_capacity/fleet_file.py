@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +19,16 @@ _UNITS = {"": 1, "b": 1} | {
 }
 
 
+LARGEST_SIZE = 2**63 - 1
+
+
+def _number(value: Any) -> Any:
+    """Refuse yes and no, which would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
 def _bytes(value: Any) -> Any:
     """Accept a number of bytes or a size in binary units, such as 500GiB."""
     if not isinstance(value, str):
@@ -24,11 +36,11 @@ def _bytes(value: Any) -> Any:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value.lower())
     if match is None or match[2] not in _UNITS:
         raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(Decimal(match[1]) * _UNITS[match[2]])
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class CredentialEntry(_Strict):
@@ -71,11 +83,13 @@ class InstanceEntry(_Strict):
     name: str = Field(min_length=1, max_length=128)
     engine: ServerEngine
     host: str = Field(min_length=1)
-    port: int | None = Field(default=None, ge=1, le=65_535)
+    port: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=1, le=65_535)
     database: str | None = Field(default=None, min_length=1)
     tls: TlsEntry | None = None
     credential: CredentialEntry
-    capacity_limit: Annotated[int | None, BeforeValidator(_bytes)] = Field(default=None, gt=0)
+    capacity_limit: Annotated[int | None, BeforeValidator(_bytes), BeforeValidator(_number)] = Field(
+        default=None, gt=0, le=LARGEST_SIZE
+    )
     description: str | None = None
     active: bool = True
 
@@ -101,14 +115,16 @@ def read_fleet_file(path: Path) -> FleetFile:
         source = path.read_text(encoding="utf-8")
         tree = yaml.compose(source, Loader=yaml.SafeLoader)
         content = yaml.safe_load(source)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        # ValueError: not UTF-8, or a date with a thirteenth month.
         raise FleetFileError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise FleetFileError(f"{path}:{line} not YAML: {getattr(error, 'problem', error)}") from None
+        raise FleetFileError(f"{path}:{_describe_yaml(error)}") from None
+    repeated = [f"{path}: line {line}: {key}: stands twice in one mapping" for line, key in _repeated_keys(tree)]
+    if repeated:
+        raise FleetFileError("\n".join(repeated) + "\nnothing was changed")
     try:
-        return FleetFile.model_validate(content)
+        return FleetFile.model_validate(content if isinstance(content, dict) else {})
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         lines = [_describe(path, tree, problem["loc"], problem["msg"]) for problem in problems]
@@ -118,6 +134,34 @@ def read_fleet_file(path: Path) -> FleetFile:
 def _describe(path: Path, tree: yaml.Node | None, location: tuple[int | str, ...], message: str) -> str:
     field = ".".join(str(part) for part in location) or "file"
     return f"{path}: line {_line(tree, location)}: {field}: {message.removeprefix('Value error, ')}"
+
+
+def _describe_yaml(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f" not YAML: {error}"
+    what = " ".join(part for part in (error.context, error.problem) if part)
+    line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+    # The name of an alias or a tag may be a password that begins with * or !.
+    return f"{line} not YAML: " + re.sub(r"(alias|anchor|tag|handle) '.*'", r"\1", what)
+
+
+def _repeated_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """Yield line and key for every key that a mapping has already: YAML would silently keep the last."""
+    pending, visited = [root], set[int]()
+    while pending:
+        node = pending.pop()
+        # An alias leads to the same node again, even to one that it is part of.
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for position, (key, value) in enumerate(node.value):
+                pending.append(value)
+                if key.value in keys[:position]:
+                    yield key.start_mark.line + 1, str(key.value)
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

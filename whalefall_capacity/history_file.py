@@ -6,7 +6,7 @@ Rows come in chunks, so that a file of many millions needs no more memory than a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,7 +28,10 @@ SHOWN_ERRORS = 20
 
 @dataclass(frozen=True)
 class HistoryRows:
-    """Some rows of a history file: text per column, empty where not known; *positions* say where they stand."""
+    """Some rows of a history file: text per column, empty where not known.
+
+    *positions* say where they stand: the line of a CSV on which each begins, the row of a Parquet file.
+    """
 
     positions: Sequence[int]
     columns: Sequence[Sequence[str]]
@@ -40,22 +43,21 @@ def read_history(path: Path, first: date, last: date) -> Iterator[HistoryRows]:
     Raises HistoryFileError at the end of the file, with the first bad rows by line (CSV) or row (Parquet):
     the caller writes nothing until the last chunk has come.
     """
-    unit = "row" if path.suffix == ".parquet" else "line"
     errors: list[str] = []
     count = 0
-    for position, frame in _frames(path):
+    for frame in _frames(path):
         kept = frame[(frame != "").any(axis="columns")]
         found = _errors(kept, first, last)
         count += len(found)
-        errors += [
-            f"{path}: {unit} {position + row}: {message}" for row, message in found[: SHOWN_ERRORS - len(errors)]
-        ]
-        yield HistoryRows(
-            positions=[position + int(row) for row in kept.index],
-            columns=[kept[column].tolist() for column in COLUMNS],
-        )
+        errors += [f"{where(path, position)}: {message}" for position, message in found[: SHOWN_ERRORS - len(errors)]]
+        yield HistoryRows(kept.index.tolist(), [kept[column].tolist() for column in COLUMNS])
     if count:
         raise refused(errors, count)
+
+
+def where(path: Path | str, position: int) -> str:
+    """Return how errors name a place in a history file."""
+    return f"{path}: {'row' if str(path).endswith('.parquet') else 'line'} {position}"
 
 
 def refused(errors: Sequence[str], count: int) -> HistoryFileError:
@@ -64,37 +66,57 @@ def refused(errors: Sequence[str], count: int) -> HistoryFileError:
     return HistoryFileError("\n".join(errors) + f"{more}\nnothing was written")
 
 
-def _frames(path: Path) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Yield (position of the first row, rows as text); the index counts from 0 in each."""
+def _frames(path: Path) -> Iterator[pd.DataFrame]:
+    """Yield the rows as text; the index is their position in the file."""
     try:
         yield from _parquet_frames(path) if path.suffix == ".parquet" else _csv_frames(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        raise HistoryFileError(f"{path}: line {_line_of_bad_text(path)}: not UTF-8: {error.reason}") from None
+    except (OSError, ValueError, NotImplementedError) as error:
         raise HistoryFileError(f"{path}: cannot be read: {error}") from None
 
 
-def _csv_frames(path: Path) -> Iterator[tuple[int, pd.DataFrame]]:
+def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
     import pandas as pd
 
-    first_line = 2
+    line = 2
     with pd.read_csv(
         path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig", chunksize=CHUNK_ROWS
     ) as chunks:
         for chunk in chunks:
-            frame = chunk.reset_index(drop=True)
-            yield first_line, _with_all_columns(path, frame)
-            first_line += len(frame)
+            _check_columns(f"{path}: line 1", chunk.columns)
+            if not isinstance(chunk.index, pd.RangeIndex):
+                # Pandas takes the first fields for an index then, and every column is off by one.
+                raise HistoryFileError(f"{where(path, line)}: more fields than line 1 has; nothing was written")
+            frame = _with_all_columns(chunk)
+            lines = 1 + sum(frame[column].str.count(r"\r\n?|\n") for column in COLUMNS)
+            frame.index = line + lines.cumsum() - lines
+            yield frame
+            line += int(lines.sum())
 
 
-def _parquet_frames(path: Path) -> Iterator[tuple[int, pd.DataFrame]]:
+def _line_of_bad_text(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:
     import pandas as pd
     import pyarrow.parquet
 
-    first_row = 1
+    row = 1
     with pyarrow.parquet.ParquetFile(path) as source:
+        _check_columns(str(path), source.schema_arrow.names)
         for batch in source.iter_batches(CHUNK_ROWS):
             columns = {name: _as_text(batch.column(name)) for name in batch.schema.names}
-            yield first_row, _with_all_columns(path, pd.DataFrame(columns, dtype=str))
-            first_row += batch.num_rows
+            index = pd.RangeIndex(row, row + batch.num_rows)
+            yield _with_all_columns(pd.DataFrame(columns, index, dtype=str))
+            row += batch.num_rows
 
 
 def _as_text(column: pa.Array) -> list[str]:
@@ -102,23 +124,31 @@ def _as_text(column: pa.Array) -> list[str]:
 
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.date32())
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        # A whole number in full: Arrow writes 1e+10.
+        values = column.to_pylist()
+        return ["" if value is None else str(int(value) if value % 1 == 0 else value) for value in values]
     return [value or "" for value in column.cast(pa.string()).to_pylist()]
 
 
-def _with_all_columns(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    given = [str(column) for column in frame.columns]
-    if absent := [column for column in REQUIRED_COLUMNS if column not in given]:
-        raise HistoryFileError(f"{path}: line 1: column {', '.join(absent)} is missing; nothing was written")
-    if unknown := [column for column in given if column not in COLUMNS]:
+def _check_columns(place: str, given: Iterable[str]) -> None:
+    names = list(given)
+    if absent := [column for column in REQUIRED_COLUMNS if column not in names]:
+        raise HistoryFileError(f"{place}: column {', '.join(absent)} is missing; nothing was written")
+    if unknown := [name for name in names if name not in COLUMNS]:
         raise HistoryFileError(
-            f"{path}: line 1: column {', '.join(unknown)} is unknown; allowed: {', '.join(COLUMNS)}; "
-            "nothing was written"
+            f"{place}: column {', '.join(unknown)} is unknown; allowed: {', '.join(COLUMNS)}; nothing was written"
         )
+    if len(set(names)) < len(names):
+        raise HistoryFileError(f"{place}: column names must be distinct; nothing was written")
+
+
+def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(columns=list(COLUMNS), fill_value="").fillna("")
 
 
 def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str]]:
-    """Return (index, message) of every bad field, in order."""
+    """Return (position, message) of every bad field, in order."""
     import pandas as pd
 
     problems: list[tuple[int, str]] = []
@@ -129,7 +159,8 @@ def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str
 
     for column in ("instance", "database"):
         report(frame[column].str.strip() == "", column, "must not be empty")
-    iso = frame["date"].str.fullmatch(r"\d{4}-\d\d-\d\d")
+        report(frame[column].str.contains("\0", regex=False), column, "must not have a NUL character")
+    iso = frame["date"].str.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}")
     days = pd.to_datetime(frame["date"].where(iso), format="%Y-%m-%d", errors="coerce")
     report(
         ~days.between(pd.Timestamp(first), pd.Timestamp(last)),
@@ -138,8 +169,8 @@ def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str
     )
     for column in ("size_bytes", *OPTIONAL_COLUMNS):
         # Up to 18 digits always fit; the few longer ones are compared as Python integers.
-        whole = frame[column].str.fullmatch(r"\d{1,18}")
-        longer = frame[column].where(~whole & frame[column].str.fullmatch(r"\d{19}"), "")
+        whole = frame[column].str.fullmatch("[0-9]{1,18}")
+        longer = frame[column].where(~whole & frame[column].str.fullmatch("[0-9]{19}"), "")
         fits = whole | longer.map(lambda value: value != "" and int(value) <= LARGEST_SIZE)
         if column in OPTIONAL_COLUMNS:
             fits |= frame[column] == ""

@@ -1,7 +1,8 @@
 """Every WHALEFALL_* variable, typed and checked once; .env in the working directory is read too.
 
-The environment wins over .env. A bad value raises SettingsError that names the variable, shows the
-value unless it is a secret, and says what is allowed. `docs/settings.md` is generated from here.
+The environment wins over .env; an empty value counts as unset. A bad value raises SettingsError that
+names the variable, shows the value unless it is a secret, and says what is allowed. `docs/settings.md`
+is generated from here.
 """
 
 from __future__ import annotations
@@ -19,9 +20,21 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from whalefall_capacity.errors import SettingsError
+from whalefall_capacity.periods import today
 
 PREFIX = "WHALEFALL_"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ".env"
+
+
+def _folder(value: Path) -> Path:
+    try:
+        folder = value.expanduser()
+    except RuntimeError as error:
+        raise ValueError("must be a folder; ~ stands for the home of a user that exists") from error
+    if folder.exists() and not folder.is_dir():
+        raise ValueError("must be a folder, or nothing yet")
+    return folder
 
 
 def _zone_name(value: str) -> str:
@@ -33,11 +46,30 @@ def _zone_name(value: str) -> str:
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg2"}:
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
-    return SecretStr(f"postgresql+psycopg2://{rest}")
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    url = SecretStr(f"postgresql+psycopg2://{rest}")
+    if not separator or scheme not in {"postgresql", "postgres", "postgresql+psycopg2"} or _address(url) is None:
+        raise ValueError(
+            "must look like postgresql://user:password@host:5432/database; special characters of the password "
+            "as %XX, such as %40 for @"
+        )
+    return url
+
+
+def _address(url: SecretStr) -> tuple[str, int, str] | None:
+    """Return host (or folder of the socket), port and database; None when one of them cannot be."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parts = make_url(url.get_secret_value())
+        port = int(str(parts.query.get("port", 5432))) if parts.port is None else parts.port
+    except (ArgumentError, ValueError):
+        return None
+    host = str(parts.host or parts.query.get("host") or "").lower()
+    if "@" in host or not 1 <= port <= 65_535 or not parts.database:
+        return None
+    return host, port, parts.database
 
 
 def _fernet_key(value: SecretStr) -> SecretStr:
@@ -48,6 +80,15 @@ def _fernet_key(value: SecretStr) -> SecretStr:
     except ValueError as error:
         raise ValueError("must be a Fernet key: 32 bytes in URL-safe base64") from error
     return value
+
+
+def _day(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"must be a day such as 2025-01-31 ({error})") from error
 
 
 def _names(value: Any) -> Any:
@@ -72,6 +113,8 @@ def _cron(value: str) -> str:
     return value
 
 
+Folder = Annotated[Path, AfterValidator(_folder)]
+Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
@@ -84,9 +127,17 @@ Months = Annotated[int, Field(ge=1, le=1200)]
 class Settings(BaseSettings):
     """All settings; see the field descriptions. Build it through `load_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
 
-    home: Path = Field(
+    home: Folder = Field(
         default=PROJECT_ROOT / ".whalefall",
         description="Folder for the state of the embedded PostgreSQL server and of Dagster.",
     )
@@ -104,8 +155,9 @@ class Settings(BaseSettings):
         default="Asia/Shanghai",
         description="Zone that decides which day it is, for partitions and schedules (IANA name).",
     )
-    start_date: date = Field(
+    start_date: Day = Field(
         default=date(2025, 1, 1),
+        ge=date(2000, 1, 1),
         description="First day that can have sizes; the first daily partition and the oldest day of an import.",
     )
     secret_key: FernetKey | None = Field(
@@ -149,7 +201,14 @@ class Settings(BaseSettings):
     create_ahead_months: int = Field(
         default=3, ge=1, le=24, description="How many months ahead table partitions are created."
     )
-    retention_stats_months: Months = Field(default=13, description="Calendar months for which daily sizes are kept.")
+    retention_stats_months: int = Field(
+        default=13,
+        # A child of a month goes only when the whole month is past, and a quarter has three of them.
+        ge=4,
+        le=1200,
+        description="Calendar months for which daily sizes are kept; so many at least that a quarter is over before "
+        "its first days go.",
+    )
     retention_daily_months: Months = Field(
         default=13, description="Calendar months for which daily aggregations are kept."
     )
@@ -172,17 +231,14 @@ class Settings(BaseSettings):
         """The configured time zone."""
         return ZoneInfo(self.timezone)
 
-    def raw_days_too_short(self) -> str | None:
-        """Say why raw days would go before the longest window that needs them is over, or None.
-
-        A quarter has three months, and a child of a month goes only when the whole month is past.
-        """
-        if self.retention_stats_months < 4:
-            return (
-                f"{PREFIX}RETENTION_STATS_MONTHS: {self.retention_stats_months} would drop daily sizes before the "
-                "quarter that needs them is over; allowed: 4 to 1200"
-            )
-        return None
+    def contradictions(self, day: date) -> list[str]:
+        """Return one line per setting that is good alone but not beside the others, or not on *day*, today."""
+        lines = []
+        if self.start_date > day:
+            lines.append(f"{PREFIX}START_DATE: '{self.start_date}': must not be in the future; today is {day}")
+        if self.store_url and self.dagster_url and _address(self.store_url) == _address(self.dagster_url):
+            lines.append(f"{PREFIX}DAGSTER_URL: (secret): must be another database than that of {PREFIX}STORE_URL")
+        return lines
 
 
 def describe_errors(error: ValidationError) -> str:
@@ -194,7 +250,8 @@ def describe_errors(error: ValidationError) -> str:
         secret = field is not None and ("SecretStr" in str(field.annotation) or name.endswith(("_url", "_key")))
         value = "(secret)" if secret else repr(str(problem["input"]))
         message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{PREFIX}{name.upper()}: {value}: {message}")
+        allowed = f"; allowed: {_allowed(field)}" if field is not None and _allowed(field) else ""
+        lines.append(f"{PREFIX}{name.upper()}: {value}: {message}{allowed}")
     return "\n".join(lines)
 
 
@@ -203,10 +260,14 @@ def build_settings(**overrides: Any) -> Settings:
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        raise SettingsError(describe_errors(error)) from None
-    too_short = settings.raw_days_too_short()
-    if too_short:
-        raise SettingsError(too_short)
+        problems = describe_errors(error)
+    except UnicodeDecodeError as error:
+        problems = f"{ENV_FILE}: must be UTF-8 ({error.reason} at byte {error.start})"
+    else:
+        problems = "\n".join(settings.contradictions(today(settings.zone)))
+    # Not raised from the handlers: the errors that they handle carry the values, secrets too.
+    if problems:
+        raise SettingsError(problems)
     return settings
 
 

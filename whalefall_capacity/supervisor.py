@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from whalefall_capacity.settings import PROJECT_ROOT
 GRACE_SECONDS = 30
 
 
-def serve(port: int) -> int:
-    """Run the Dagster UI and daemon until a signal or until they end; return their exit status (0 after a signal).
+def serve(port: int) -> None:
+    """Run the Dagster UI and daemon until a signal. Raises WhalefallError when they end by themselves.
 
     The handlers are set here even where the shell started us with SIGINT ignored: children get the default
     action back, and so can be stopped.
@@ -30,15 +31,19 @@ def serve(port: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", WORKSPACE_FILE, "-h", "127.0.0.1", "-p", str(port)]
-    child = subprocess.Popen(command, cwd=PROJECT_ROOT, start_new_session=True)
+    command = [
+        sys.executable,
+        # Dagster's own command of another package; this one needs nothing more to be installed.
+        *("-W", "ignore:Function `dev_command` is superseded"),
+        *("-m", "dagster", "dev", "-w", str(PROJECT_ROOT / WORKSPACE_FILE), "-h", "127.0.0.1", "-p", str(port)),
+    ]
+    child = subprocess.Popen(command, cwd=os.environ["DAGSTER_HOME"], start_new_session=True)
     try:
         while not asked.wait(0.2):
             if child.poll() is not None:
                 raise WhalefallError(f"Dagster ended by itself with status {child.returncode}; its messages are above")
     finally:
         stop_family(child.pid)
-    return 0
 
 
 def stop_family(pid: int) -> None:

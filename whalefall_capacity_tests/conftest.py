@@ -73,16 +73,20 @@ def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
 @pytest.fixture(autouse=True)
 def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
     """The settings of the test: defaults, a home of its own, and the test's store when it has one."""
-    for variable in [name for name in os.environ if name.startswith(PREFIX)]:
-        monkeypatch.delenv(variable)
+    before = dict(os.environ)
+    for variable in [name for name in os.environ if name.startswith((PREFIX, "DAGSTER_"))]:
+        del os.environ[variable]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(f"{PREFIX}HOME", str(tmp_path / "home"))
+    os.environ[f"{PREFIX}HOME"] = str(tmp_path / "home")
     if "store" in request.fixturenames:
         engine: Engine = request.getfixturevalue("store")
-        monkeypatch.setenv(f"{PREFIX}STORE_URL", engine.url.render_as_string(hide_password=False))
+        os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)
     load_settings.cache_clear()
     yield load_settings()
     load_settings.cache_clear()
+    # Commands put URLs and Dagster's home into the environment, for the processes that they start.
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ class MariadbServer:
         return psutil.Process(started.pid)
 
     def _install(self, common: list[str]) -> None:
-        program = shutil.which("mariadb-install-db", path=f"{SEARCH_PATH}") or "mariadb-install-db"
+        program = shutil.which("mariadb-install-db", path=SEARCH_PATH) or "mariadb-install-db"
         # Into another folder first: one that is half done would look like one that is done.
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import psutil
 from pydantic import SecretStr
@@ -35,8 +36,15 @@ class EmbeddedPostgres:
         """Hold the server for the length of the block; it is started when it is not running."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         self._forget_dead_holders()
-        with _pgserver().get_server(self.data_dir, cleanup_mode="stop", postgres_version=self.version):
-            yield self
+        server = _pgserver().get_server(self.data_dir, cleanup_mode="stop", postgres_version=self.version)
+        try:
+            with server:
+                yield self
+        finally:
+            if server._count == 0:
+                # Where another process still holds it, it remains known here as started, and would not be
+                # started again after that process has stopped it.
+                server._instances.pop(server.pgdata, None)
 
     def create_databases(self, *names: str) -> None:
         """Create the databases that are not there yet."""
@@ -58,9 +66,8 @@ class EmbeddedPostgres:
     @property
     def socket_dir(self) -> Path:
         """The folder of the server's Unix socket. Raises StoreError when the server is not running."""
-        read_info = _pgserver().utils.PostmasterInfo.read_from_pgdata
-        info = read_info(self.data_dir.resolve()) if self.data_dir.exists() else None
-        if info is None or not info.is_running() or info.socket_dir is None:
+        info = self._postmaster()
+        if info is None or info.socket_dir is None:
             raise StoreError(
                 f"the embedded PostgreSQL server in {self.data_dir} is not running: start it with "
                 "`whalefall-capacity up`, or set WHALEFALL_STORE_URL"
@@ -68,11 +75,29 @@ class EmbeddedPostgres:
         socket_dir: Path = info.socket_dir
         return socket_dir
 
+    def _postmaster(self) -> Any:
+        """Return what the running server says of itself, None when it is not running."""
+        read_info = _pgserver().utils.PostmasterInfo.read_from_pgdata
+        info = read_info(self.data_dir.resolve()) if self.data_dir.exists() else None
+        return info if info is not None and info.is_running() else None
+
     def _forget_dead_holders(self) -> None:
-        """Strike off processes that were killed: they would keep the server running for ever."""
+        """Strike off processes that were killed: they would keep the server running for ever.
+
+        All of them when the server is not running: after a reboot their ids belong to others.
+        """
         holders = _pgserver().utils.DiskList(self.data_dir / ".handle_pids.json")
-        if holders.path.exists():
-            holders.put([pid for pid in holders._get() if psutil.pid_exists(pid)])
+        with _pgserver().PostgresServer._lock:
+            if holders.path.exists():
+                running = self._postmaster() is not None
+                holders.put([pid for pid in holders._get() if running and _is_alive(pid)])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def bundled_psql() -> Path:

@@ -39,7 +39,8 @@ def latest_revision() -> str | None:
 def migrate(engine: Engine, revision: str = "head") -> tuple[str | None, str | None]:
     """Bring the store to *revision* in one transaction and return the revisions before and after.
 
-    Raises StoreError when the server is older than PostgreSQL 15.
+    Raises StoreError when the server is older than PostgreSQL 15, and when the database is at a revision
+    that this program does not know.
     """
     with engine.begin() as connection:
         version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
@@ -47,6 +48,7 @@ def migrate(engine: Engine, revision: str = "head") -> tuple[str | None, str | N
             raise StoreError(f"the store runs on PostgreSQL {version}; it needs {OLDEST_SERVER} or newer")
         connection.execute(text(LOCK))
         before = current_revision(connection)
+        _require_known(before)
         command.upgrade(alembic_config(connection), revision)
         return before, current_revision(connection)
 
@@ -66,4 +68,13 @@ def require_current(engine: Engine) -> None:
         raise StoreError(
             f"the store is at revision {found or 'none'}, this program needs {latest_revision()}: "
             "run `whalefall-capacity store migrate`"
+        )
+
+
+def _require_known(revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise StoreError(
+            f"the store is at revision {revision}, which this program does not know: a newer version of it made the "
+            "store (install that one), or the database belongs to another program, such as Dagster"
         )

@@ -3,21 +3,25 @@
 Writing is set-based: the databases of a batch of visits go into a temporary table by COPY, and one
 statement each brings inventory, sizes and totals up to date, in one transaction. For an instance the
 last listing of a day counts: sizes of databases that it no longer lists are removed from that day, and
-a database that it lists but could not measure keeps an earlier size of the same day.
+a database that it lists but could not measure keeps an earlier size of the same day. What the store
+cannot take of one instance costs that instance alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
+import psycopg2
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DataError, IntegrityError
 
-from whalefall_capacity.collection.sizes import FailedVisit, Visit
+from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
 from whalefall_capacity.store.copying import copy_rows
 from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
 
+LARGEST_SIZE = 2**63 - 1  # of a BIGINT
 # Made once a connection and emptied at every commit: a table a batch would bloat the catalog.
 LISTED_TABLE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS listed (
@@ -26,10 +30,14 @@ CREATE TEMPORARY TABLE IF NOT EXISTS listed (
     size_bytes bigint
 ) ON COMMIT DELETE ROWS
 """
-# Two runs that bring the same instance take turns; in one order, so that they cannot deadlock.
-LOCK_INSTANCES = "SELECT id FROM instances WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"
+# Two runs that bring the same instance take turns; in one order, so that they cannot deadlock. The table comes
+# before its rows: whoever applies a fleet file locks the table and then waits for the rows.
+LOCK_INSTANCES = """
+LOCK TABLE instances IN ROW EXCLUSIVE MODE;
+SELECT id FROM instances WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE
+"""
 ACTIVE_DATABASES = """
-SELECT instance_id, count(*) FROM instance_databases
+SELECT instance_id, count(*) AS databases FROM instance_databases
 WHERE is_active AND instance_id = ANY (:ids)
 GROUP BY instance_id
 """
@@ -38,13 +46,16 @@ INSERT INTO instance_databases AS known (instance_id, database_name, first_seen_
 SELECT instance_id, database_name, :day, :day FROM listed
 ORDER BY instance_id, database_name
 ON CONFLICT (instance_id, database_name) DO UPDATE
-SET is_active = true, deleted_at = NULL, last_seen_date = greatest(known.last_seen_date, excluded.last_seen_date),
-    updated_at = now()
-WHERE NOT known.is_active OR known.deleted_at IS NOT NULL OR known.last_seen_date < excluded.last_seen_date
+SET is_active = true, deleted_at = NULL,
+    first_seen_date = least(known.first_seen_date, excluded.first_seen_date),
+    last_seen_date = greatest(known.last_seen_date, excluded.last_seen_date), updated_at = now()
+WHERE NOT known.is_active OR known.deleted_at IS NOT NULL
+   OR :day NOT BETWEEN known.first_seen_date AND known.last_seen_date
 """
+# A run that crossed midnight may be late: it knows nothing of databases that a later day has seen.
 DEACTIVATE_UNLISTED = """
 UPDATE instance_databases AS known SET is_active = false, deleted_at = now(), updated_at = now()
-WHERE known.is_active AND known.instance_id = ANY (:ids)
+WHERE known.is_active AND known.instance_id = ANY (:ids) AND known.last_seen_date <= :day
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
 """
@@ -188,16 +199,17 @@ def write_visits(
     """Store what *visits* brought under *day*, in one transaction, and return what became of each.
 
     A visit with an empty listing, from a server that has active databases on record, changes nothing and
-    comes back as failed, unless *accept_empty* confirms that the server really was emptied.
+    comes back as failed, unless *accept_empty* confirms that the server really was emptied. A size that no
+    database can have comes back as not measured.
     """
-    with engine.begin() as connection:
-        ensure_children(connection, STATS_TABLES, [day])
-        connection.execute(text(LOCK_INSTANCES), {"ids": [visit.target.instance_id for visit in visits]})
-        outcomes: list[Visit | FailedVisit] = [*visits] if accept_empty else _refuse_emptied(connection, visits)
-        accepted = [outcome for outcome in outcomes if isinstance(outcome, Visit)]
-        if accepted:
-            _store(connection, day, accepted)
-    return outcomes
+    visits = [_without_impossible_sizes(visit) for visit in visits]
+    try:
+        return _write(engine, day, visits, accept_empty)
+    except (DataError, IntegrityError, psycopg2.DataError) as error:
+        if len(visits) == 1:
+            return [_refused(visits[0], error)]
+        # One of them cannot be stored: one by one, the others can.
+        return [outcome for visit in visits for outcome in write_visits(engine, day, [visit], accept_empty)]
 
 
 def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
@@ -229,12 +241,40 @@ def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
 def coverage(engine: Engine, day: date) -> dict[str, bool]:
     """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
     with engine.connect() as connection:
-        return dict(connection.execute(text(COVERAGE), {"day": day}).tuples().all())
+        return {row.name: row.stored for row in connection.execute(text(COVERAGE), {"day": day})}
+
+
+def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool) -> list[Visit | FailedVisit]:
+    with engine.begin() as connection:
+        ensure_children(connection, STATS_TABLES, [day])
+        connection.execute(text(LOCK_INSTANCES), {"ids": [visit.target.instance_id for visit in visits]})
+        outcomes: list[Visit | FailedVisit] = [*visits] if accept_empty else _refuse_emptied(connection, visits)
+        accepted = [outcome for outcome in outcomes if isinstance(outcome, Visit)]
+        if accepted:
+            _store(connection, day, accepted)
+    return outcomes
+
+
+def _without_impossible_sizes(visit: Visit) -> Visit:
+    databases = tuple(
+        database
+        if database.size_bytes is None or 0 <= database.size_bytes <= LARGEST_SIZE
+        else DatabaseSize(database.name, None, f"the server reported {database.size_bytes} bytes")
+        for database in visit.measurement.databases
+    )
+    return replace(visit, measurement=replace(visit.measurement, databases=databases))
+
+
+def _refused(visit: Visit, error: Exception) -> FailedVisit:
+    # The statement that SQLAlchemy quotes is of no use to an operator.
+    reason = " ".join(str(getattr(error, "orig", error)).split())
+    message = f"{visit.target.name}: the store refused its sizes: {reason}"
+    return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
 
 
 def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:
     empty = [visit.target.instance_id for visit in visits if not visit.measurement.databases]
-    known: dict[int, int] = dict(connection.execute(text(ACTIVE_DATABASES), {"ids": empty}).tuples().all())
+    known = {row.instance_id: row.databases for row in connection.execute(text(ACTIVE_DATABASES), {"ids": empty})}
     return [
         FailedVisit(
             visit.target.instance_id,

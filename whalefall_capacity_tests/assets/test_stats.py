@@ -1,0 +1,263 @@
+"""The two stats assets: one visit feeds both, only today is measured, and failures are told by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.assets.external import SERVERS
+from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
+from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.automation.schedules import daily_collection
+from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
+from whalefall_capacity.definitions import defs
+from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity_tests.registry import entry, refusing, register
+from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+
+ZONE = ZoneInfo("Asia/Shanghai")
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+def today() -> date:
+    return datetime.now(ZONE).date()
+
+
+@pytest.fixture
+def shop(postgresql: PostgresqlServer) -> Iterator[str]:
+    """A database of the PostgreSQL server, for the length of the test."""
+    with postgresql.connect() as cursor:
+        cursor.execute("CREATE DATABASE shop")
+    with postgresql.connect("shop") as cursor:
+        cursor.execute("CREATE TABLE orders AS SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+    yield "shop"
+    with postgresql.connect() as cursor:
+        cursor.execute("DROP DATABASE shop WITH (FORCE)")
+
+
+def materialize(
+    instance: dg.DagsterInstance, first: date, last: date | None = None, **config: Any
+) -> dg.ExecuteInProcessResult:
+    """Materialize one partition, or a range of partitions in one run."""
+    tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()} if last else None
+    return dg.materialize(
+        [*SERVERS, size_stats],
+        instance=instance,
+        resources={"store": StoreResource(), "fleet": FleetResource()},
+        partition_key=None if last else first.isoformat(),
+        tags=tags,
+        run_config={"ops": {"size_stats": {"config": config}}},
+        raise_on_error=False,
+    )
+
+
+def stored(store: Engine) -> list[tuple[Any, ...]]:
+    query = """
+        SELECT i.name, s.database_name, s.collected_date FROM database_size_stats AS s
+        JOIN instances AS i ON i.id = s.instance_id ORDER BY 1, 2, 3
+    """
+    with store.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def partitions(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[str]:
+    return sorted(instance.get_materialized_partitions(key))
+
+
+def metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, Any]:
+    """Return the metadata of the one materialization of *key*."""
+    (event,) = [e for e in result.asset_materializations_for_node("size_stats") if e.asset_key == key]
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [event for event in result.all_node_events if event.is_step_failure]
+    data = event.step_failure_data.user_failure_data
+    assert data is not None
+    return str(data.description)
+
+
+def store_past(store: Engine, server: PostgresqlServer, instance_id: int, days: Sequence[date]) -> None:
+    """Leave sizes of *days*, as if they had been measured then."""
+    for day in days:
+        measurement = Measurement("16", (DatabaseSize("shop", 1000),), None)
+        visit = Visit(server.target("pg", instance_id), measurement, datetime.now(ZONE), 0.1)
+        write_visits(store, day, [visit])
+
+
+def test_one_visit_feeds_both_assets(
+    store: Engine,
+    dagster_instance: dg.DagsterInstance,
+    postgresql: PostgresqlServer,
+    mariadb: MariadbFleetServer,
+    shop: str,
+) -> None:
+    register(store, entry("pg", postgresql.target()), entry("maria", mariadb.target()))
+    result = materialize(dagster_instance, today())
+    assert result.success
+    assert ("pg", shop, today()) in stored(store)
+    assert ("pg", "postgres", today()) in stored(store)
+    assert partitions(dagster_instance, DATABASE_SIZE_STATS) == [today().isoformat()]
+    assert partitions(dagster_instance, INSTANCE_SIZE_STATS) == [today().isoformat()]
+    with postgresql.connect() as cursor:
+        cursor.execute("SELECT sum(pg_database_size(oid))::bigint FROM pg_database WHERE NOT datistemplate")
+        (asked,) = cursor.fetchone() or ()
+    with store.connect() as connection:
+        query = "SELECT total_size_bytes FROM instance_size_stats JOIN instances ON id = instance_id WHERE name = 'pg'"
+        assert connection.execute(text(query)).scalar_one() == asked
+
+
+def test_metadata_holds_what_an_operator_needs(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, shop: str
+) -> None:
+    register(store, entry("pg", postgresql.target()), refusing("gone"))
+    found = metadata(materialize(dagster_instance, today()), DATABASE_SIZE_STATS)
+    assert found["instances_ok"] == 1
+    assert found["instances_failed"] == 1
+    assert found["databases"] == found["dagster/partition_row_count"] == 2
+    assert found["total_size_bytes"] > 10_000_000
+    assert [record.data["database"] for record in found["biggest_databases"].records] == [shop, "postgres"]
+    (failed,) = found["failed_instances"].records
+    assert failed.data["instance"] == "gone"
+    assert "127.0.0.1:1" in str(failed.data["error"])
+
+
+def test_some_failing_instances_leave_a_partition_and_a_warning_with_their_names(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()), refusing("gone"))
+    result = materialize(dagster_instance, today())
+    (check,) = result.get_asset_check_evaluations()
+    assert result.success
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert check.description == f"1 of 2 instances gave their sizes for {today()}; not: gone"
+    assert "gone: connecting to 127.0.0.1:1 as nobody failed" in str(check.metadata["gone"].value)
+
+
+def test_fewer_than_half_of_the_fleet_is_an_error_but_blocks_nothing(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()), refusing("gone"), refusing("away"))
+    result = materialize(dagster_instance, today())
+    (check,) = result.get_asset_check_evaluations()
+    assert result.success
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert check.blocking is False
+
+
+def test_a_run_in_which_all_instances_fail_fails(store: Engine, dagster_instance: dg.DagsterInstance) -> None:
+    register(store, refusing("gone"), refusing("away"))
+    result = materialize(dagster_instance, today())
+    assert not result.success
+    assert failure(result).startswith("none of 2 instances could be measured; the first: ")
+    assert partitions(dagster_instance, DATABASE_SIZE_STATS) == []
+
+
+def test_a_fleet_of_nobody_is_skipped_not_failed(store: Engine, dagster_instance: dg.DagsterInstance) -> None:
+    result = materialize(dagster_instance, today())
+    assert result.success
+    assert metadata(result, INSTANCE_SIZE_STATS)["skipped"] is True
+    assert stored(store) == []
+
+
+def test_instance_ids_measure_a_few_servers_and_leave_the_rows_of_the_others(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    ids = register(store, entry("first", postgresql.target()), entry("second", postgresql.target()))
+    assert materialize(dagster_instance, today()).success
+    touched = "SELECT i.name, s.updated_at FROM instance_size_stats AS s JOIN instances AS i ON i.id = s.instance_id"
+    with store.connect() as connection:
+        before = {row.name: row.updated_at for row in connection.execute(text(touched))}
+    assert materialize(dagster_instance, today(), instance_ids=[ids["second"]]).success
+    with store.connect() as connection:
+        after = {row.name: row.updated_at for row in connection.execute(text(touched))}
+    assert after["first"] == before["first"]
+    assert after["second"] > before["second"]
+
+
+def test_an_unknown_instance_id_fails_and_measures_nobody(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    result = materialize(dagster_instance, today(), instance_ids=[4711])
+    assert not result.success
+    assert stored(store) == []
+
+
+def test_a_past_day_is_reported_from_the_store_and_changes_nothing(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    ids = register(store, entry("pg", postgresql.target()))
+    yesterday = today() - timedelta(days=1)
+    store_past(store, postgresql, ids["pg"], [yesterday])
+    result = materialize(dagster_instance, yesterday)
+    assert result.success
+    assert metadata(result, DATABASE_SIZE_STATS)["measured_now"] is False
+    assert metadata(result, DATABASE_SIZE_STATS)["total_size_bytes"] == 1000
+    assert stored(store) == [("pg", "shop", yesterday)]
+
+
+def test_a_past_day_of_which_nothing_is_stored_fails_and_is_not_retried(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    result = materialize(dagster_instance, today() - timedelta(days=3))
+    assert failure(result).startswith(f"nothing is stored for {today() - timedelta(days=3)}, and a past day cannot")
+    (event,) = [event for event in result.all_node_events if event.is_step_failure]
+    assert event.step_failure_data.user_failure_data is not None
+    assert not result.success
+    assert stored(store) == []
+
+
+def test_in_a_range_today_is_measured_and_stored_days_are_materialized_before_the_step_fails_for_the_others(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    ids = register(store, entry("pg", postgresql.target()))
+    days = [today() - timedelta(days=age) for age in (3, 2, 1, 0)]
+    store_past(store, postgresql, ids["pg"], [days[0], days[2]])
+    result = materialize(dagster_instance, days[0], days[3])
+    assert not result.success
+    assert failure(result).startswith(f"nothing is stored for {days[1]}, and")
+    materialized = [day.isoformat() for day in (days[0], days[2], days[3])]
+    assert partitions(dagster_instance, DATABASE_SIZE_STATS) == materialized
+    assert partitions(dagster_instance, INSTANCE_SIZE_STATS) == materialized
+    assert ("pg", "postgres", days[3]) in stored(store)
+
+
+def test_a_range_of_stored_days_is_one_run(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    ids = register(store, entry("pg", postgresql.target()))
+    days = [today() - timedelta(days=age) for age in range(30, 0, -1)]
+    store_past(store, postgresql, ids["pg"], days)
+    assert materialize(dagster_instance, days[0], days[-1]).success
+    assert partitions(dagster_instance, INSTANCE_SIZE_STATS) == [day.isoformat() for day in days]
+
+
+def test_the_schedule_targets_the_day_on_which_its_tick_is_due(store: Engine) -> None:  # noqa: ARG001 - its settings
+    # 03:00 in Shanghai on the 25th is still the 24th in UTC.
+    due = datetime(2026, 11, 25, 3, 0, tzinfo=ZONE)
+    with dg.build_schedule_context(scheduled_execution_time=due) as context:
+        request = daily_collection(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "2026-11-25"
+
+
+def test_the_schedule_runs_by_default_at_three_in_the_configured_zone() -> None:
+    assert daily_collection.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert daily_collection.cron_schedule == "0 3 * * *"
+    assert daily_collection.execution_timezone == "Asia/Shanghai"
+
+
+def test_definitions_load() -> None:
+    dg.Definitions.validate_loadable(defs)

@@ -1,0 +1,131 @@
+"""The program as its users start it: commands that end, and the UI that serves until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from whalefall_capacity.settings import PREFIX
+from whalefall_capacity.supervisor import stop_family
+
+PROGRAM = str(Path(sys.executable).parent / "whalefall-capacity")
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with *variables* as its only settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "DAGSTER_"))}
+    return kept | dict(variables)
+
+
+def run(arguments: list[str], variables: Mapping[str, str], timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return its streams and status."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        env=environment(variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def start(arguments: list[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, its streams in *log*."""
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [PROGRAM, *arguments],
+            env=environment(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
+    """Poll until *condition* is true and return its value; fail after *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} within {timeout:g} s"
+        time.sleep(0.1)
+    return value
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def processes_below(folder: Path) -> list[str]:
+    """Return the command lines of running processes that name *folder*."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if str(folder) in command and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+            found.append(command)
+    return found
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A running program with its Dagster UI."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Send a query to the UI's API and return its data."""
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{self.url}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server
+            content: dict[str, Any] = json.load(answer)
+        assert "errors" not in content, content
+        data: dict[str, Any] = content["data"]
+        return data
+
+    def serves(self) -> bool:
+        """Does the UI answer?"""
+        assert self.process.poll() is None, self.log.read_text(errors="replace")
+        try:
+            urllib.request.urlopen(f"{self.url}/server_info", timeout=5).close()  # noqa: S310 - our own server
+        except (urllib.error.URLError, OSError):
+            return False
+        return True
+
+
+@contextmanager
+def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[Deployment]:
+    """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
+    port = free_port()
+    process = start(command, {**variables, f"{PREFIX}WEBSERVER_PORT": str(port)}, log)
+    running = Deployment(process, f"http://127.0.0.1:{port}", log)
+    try:
+        wait_for(running.serves, "answer of the Dagster UI", 120)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        finally:
+            stop_family(process.pid)

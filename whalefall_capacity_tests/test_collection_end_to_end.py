@@ -1,0 +1,202 @@
+"""The command `collect` as a process of its own: killed in the middle, and with a secret to keep."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine, text
+
+from whalefall_capacity.fleet_file import FleetFile
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.fleet import apply_fleet, set_credential
+from whalefall_capacity.store.schema import migrate
+from whalefall_capacity_tests.processes import deployment, run, start, wait_for
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register, silent
+from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+
+pytestmark = pytest.mark.slow
+
+SIZES = """
+SELECT i.name, s.database_name, s.collected_date, s.size_bytes, s.source
+FROM database_size_stats AS s JOIN instances AS i ON i.id = s.instance_id ORDER BY 1, 2
+"""
+TOTALS = """
+SELECT i.name, t.collected_date, t.total_size_bytes, t.database_count, t.missing_count
+FROM instance_size_stats AS t JOIN instances AS i ON i.id = t.instance_id ORDER BY 1
+"""
+INVENTORY = """
+SELECT i.name, d.database_name, d.is_active, d.first_seen_date, d.last_seen_date
+FROM instance_databases AS d JOIN instances AS i ON i.id = d.instance_id ORDER BY 1, 2
+"""
+SECRET = "tr0ub4dor-und-3-Geheimnis"
+
+LAUNCH = """
+mutation($day: String!) {
+  launchRun: launchPipelineExecution(executionParams: {
+    selector: {repositoryLocationName: "whalefall_capacity", repositoryName: "__repository__",
+               pipelineName: "sync_databases"},
+    executionMetadata: {tags: [{key: "dagster/partition", value: $day}]}
+  }) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+EVENTS = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
+  ... on MessageEvent { message }
+  ... on AssetCheckEvaluationEvent {
+    evaluation { description metadataEntries { label ... on TextMetadataEntry { text } } }
+  }
+} } } }
+"""
+
+
+@pytest.fixture
+def variables(store: Engine, empty_database: str, tmp_path: Path) -> dict[str, str]:
+    """Settings of the processes: this test's store, and Dagster's storage beside it."""
+    return {
+        "WHALEFALL_HOME": str(tmp_path / "home"),
+        "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
+        "WHALEFALL_DAGSTER_URL": empty_database,
+        PASSWORD_VARIABLE: "",
+    }
+
+
+@pytest.fixture
+def undisturbed(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+    """A second store, for the run that nobody kills."""
+    store_server.create_databases("undisturbed")
+    engine = create_store_engine(store_server.url("undisturbed"))
+    migrate(engine)
+    yield engine
+    engine.dispose()
+    administrator = create_engine(engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.execute(text("DROP DATABASE undisturbed WITH (FORCE)"))
+    administrator.dispose()
+
+
+def rows(store: Engine, query: str) -> list[tuple[object, ...]]:
+    with store.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_a_collection_that_is_killed_and_run_again_leaves_the_rows_of_an_undisturbed_one(
+    store: Engine, undisturbed: Engine, variables: dict[str, str], postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    fleet = [entry(f"pg-{number:02}", postgresql.target()) for number in range(20)]
+    with silent("silent") as tarpit:
+        # One server at a time, and the silent one in the middle: half of the fleet is stored, half is not.
+        register(store, *fleet[:10], {**tarpit, "name": "pg-09-silent"}, *fleet[10:])
+        slow = variables | {"WHALEFALL_COLLECTION_CONCURRENCY": "1"}
+        process = start(["collect"], slow, tmp_path / "killed.log")
+        wait_for(lambda: len(rows(store, TOTALS)) == 10, "first half of the fleet")
+        process.kill()
+        process.wait()
+    assert [row[0] for row in rows(store, TOTALS)] == [f"pg-{number:02}" for number in range(10)]
+
+    register(store, *fleet)
+    register(undisturbed, *fleet)
+    again = run(["collect"], variables)
+    assert again.returncode == 0, again.stderr
+    other = variables | {"WHALEFALL_STORE_URL": undisturbed.url.render_as_string(hide_password=False)}
+    assert run(["collect"], other).returncode == 0
+    for query in (SIZES, TOTALS, INVENTORY):
+        assert rows(store, query) == rows(undisturbed, query)
+
+
+def test_no_secret_shows_up_anywhere(
+    store: Engine,
+    variables: dict[str, str],
+    postgresql: PostgresqlServer,
+    mariadb: MariadbFleetServer,
+    tmp_path: Path,
+) -> None:
+    """Good and bad passwords by every kind of reference, through the CLI and the UI; then everything is searched."""
+    key = Fernet.generate_key().decode()
+    with mariadb.connect() as cursor:
+        cursor.execute("CREATE USER IF NOT EXISTS planted@localhost IDENTIFIED BY %s", (SECRET,))
+        cursor.execute("GRANT PROCESS, SHOW DATABASES, SHOW VIEW ON *.* TO planted@localhost")
+        cursor.execute("CREATE DATABASE IF NOT EXISTS planted")
+    with postgresql.connect() as cursor:
+        cursor.execute("DROP ROLE IF EXISTS planted")
+        cursor.execute("CREATE ROLE planted LOGIN PASSWORD %s IN ROLE pg_monitor", (SECRET,))
+    password_file = tmp_path / "secret"
+    password_file.write_text(SECRET)
+    by_file = {"username": "planted", "password_file": str(password_file)}
+    by_environment = {"username": "planted", "password_env": "PLANTED"}
+    set_credential(store, "planted", "planted", SecretStr(SECRET), SecretStr(key))
+    fleet = FleetFile.model_validate(
+        {
+            "instances": [
+                entry("maria-env", mariadb.target(), credential=by_environment),
+                entry("maria-file", mariadb.target(), credential=by_file),
+                entry("maria-stored", mariadb.target(), credential={"stored": "planted"}),
+                entry("maria-wrong-user", mariadb.target(), credential=by_file | {"username": "stranger"}),
+                entry("pg-file", postgresql.target(), credential=by_file),
+                entry("pg-wrong-user", postgresql.target(), credential=by_file | {"username": "stranger"}),
+            ]
+        }
+    )
+    apply_fleet(store, fleet)
+    settings = variables | {"PLANTED": SECRET, "WHALEFALL_SECRET_KEY": key}
+    arguments: set[str] = set()
+    watching = threading.Event()
+    watcher = threading.Thread(target=_note_arguments, args=(arguments, watching))
+    watcher.start()
+
+    streams = [run([*command], settings) for command in (["fleet", "check"], ["fleet", "list"], ["collect"])]
+    with deployment(["up"], settings, tmp_path / "up.log") as running:
+        launched = running.graphql(LAUNCH, day=rows(store, TOTALS)[0][1].isoformat())["launchRun"]  # type: ignore[attr-defined]
+        wait_for(lambda: _status(running.graphql(STATUS, run=launched["run"]["runId"])) == "SUCCESS", "end of the run")
+        pages = str(running.graphql(EVENTS, run=launched["run"]["runId"]))
+    watching.set()
+    watcher.join()
+
+    assert [row[0] for row in rows(store, TOTALS)] == ["maria-env", "maria-file", "maria-stored", "pg-file"]
+    searched = {
+        "the streams of the commands": "".join(done.stdout + done.stderr for done in streams),
+        "the arguments of processes": "\n".join(arguments),
+        "the events in the UI": pages,
+        "the store": _dump(settings["WHALEFALL_STORE_URL"]),
+        "Dagster's storage": _dump(settings["WHALEFALL_DAGSTER_URL"]),
+        "the log of the server": (tmp_path / "up.log").read_text(errors="replace"),
+    }
+    for file in (tmp_path / "home").rglob("*"):
+        if file.is_file():
+            searched[str(file)] = file.read_text(errors="replace")
+    assert "maria-wrong-user" in searched["the events in the UI"]
+    assert "maria-wrong-user" in searched["Dagster's storage"]
+    assert [where for where, content in searched.items() if SECRET in content or key in content] == []
+
+
+def _status(answer: dict[str, dict[str, str]]) -> str:
+    status = answer["runOrError"]["status"]
+    assert status not in {"FAILURE", "CANCELED"}
+    return status
+
+
+def _note_arguments(arguments: set[str], enough: threading.Event) -> None:
+    while not enough.wait(0.05):
+        for process in psutil.process_iter(["cmdline"]):
+            arguments.add(" ".join(process.info["cmdline"] or []))
+
+
+def _dump(url: str) -> str:
+    """Return every row of every table of a database, as text."""
+    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'")
+        tables = [row[0] for row in cursor.fetchall()]
+        content = []
+        for table in tables:
+            cursor.execute(f"SELECT t::text FROM {table} AS t")
+            content += [row[0] for row in cursor.fetchall()]
+    return "\n".join(content)

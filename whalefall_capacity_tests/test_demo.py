@@ -1,0 +1,166 @@
+"""`make demo` on real servers: the README's first command, as a new user sees it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import pytest
+from typer.testing import CliRunner
+
+from whalefall_capacity.cli import app
+from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres, bundled_psql
+from whalefall_capacity_tests.processes import processes_below, run
+
+pytestmark = pytest.mark.slow
+
+SIZES_OF_MARIADB = (".ibd", ".MYD", ".MYI", ".MAD", ".MAI")
+ROWS = """
+SELECT 'database', instance_id, database_name, collected_date, size_bytes, source, updated_at FROM database_size_stats
+WHERE source = 'imported'
+UNION ALL
+SELECT 'instance', instance_id, NULL, collected_date, total_size_bytes, source, updated_at FROM instance_size_stats
+WHERE source = 'imported'
+UNION ALL
+SELECT 'fleet', id, name, NULL, NULL, db_type, created_at FROM instances
+ORDER BY 1, 2, 3, 4
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo that has run once, and what it printed."""
+
+    home: Path
+    printed: str
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"WHALEFALL_HOME": str(self.home)}
+
+    def sizes(self) -> dict[tuple[str, str], int]:
+        """Return the bytes of the printed table by (instance, database)."""
+        lines = re.findall(r"│ (demo-\w+) +│ (\S+) +│ measured +│[^│]+│ +(\d+) │", self.printed)
+        return {(instance, database): int(size_bytes) for instance, database, size_bytes in lines}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    home = tmp_path_factory.mktemp("demo")
+    # A terminal wide enough for the table.
+    done = run(["demo", "--once"], {"WHALEFALL_HOME": str(home), "COLUMNS": "140"})
+    assert done.returncode == 0, done.stderr
+    return Demo(home, done.stdout)
+
+
+@pytest.fixture
+def store_of_demo(demo: Demo) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(demo.home / "postgres").running() as server:
+        yield server
+
+
+def test_the_table_agrees_with_what_psql_is_told_by_the_servers(demo: Demo) -> None:
+    printed = {database: size for (instance, database), size in demo.sizes().items() if instance == "demo-postgresql"}
+    assert sorted(printed) == ["analytics", "blog", "crm", "postgres", "shop"]
+    with EmbeddedPostgres(demo.home / "demo" / "postgresql", 16).running() as server:
+        asked = {database: _size_by_psql(server, database) for database in printed}
+    assert printed == pytest.approx(asked, rel=0.01)
+
+
+def test_the_table_agrees_with_the_files_in_mariadbs_data_directory(demo: Demo) -> None:
+    folders = {"orders": "orders", "web-logs": "web@002dlogs", "inventory": "inventory", "会员": "@4f1a@5458"}
+    printed = {database: size for (instance, database), size in demo.sizes().items() if instance == "demo-mariadb"}
+    assert printed == {
+        database: sum(
+            file.stat().st_size
+            for file in (demo.home / "demo" / "mariadb" / "data" / folder).iterdir()
+            if file.suffix in SIZES_OF_MARIADB
+        )
+        for database, folder in folders.items()
+    }
+
+
+def test_databases_are_of_visibly_different_sizes(demo: Demo) -> None:
+    megabytes = sorted(size // 2**20 for size in demo.sizes().values())
+    assert megabytes[0] < 10
+    assert megabytes[-1] > 100
+
+
+def test_400_days_are_imported_and_marked_as_imported(store_of_demo: EmbeddedPostgres) -> None:
+    days = _rows(
+        store_of_demo,
+        "SELECT source, count(DISTINCT collected_date), count(*) FROM database_size_stats GROUP BY source",
+    )
+    assert sorted(days) == [("imported", 400, 3600), ("measured", 1, 9)]
+    described = _rows(store_of_demo, "SELECT DISTINCT description FROM instances")
+    assert described == [("Demo server. Its past is made up; what is marked as measured was measured.",)]
+
+
+def test_every_day_is_a_materialized_partition_of_both_assets(store_of_demo: EmbeddedPostgres) -> None:
+    partitions = _rows(
+        store_of_demo,
+        "SELECT asset_key, count(DISTINCT partition) FROM event_logs "
+        "WHERE dagster_event_type = 'ASSET_MATERIALIZATION' GROUP BY asset_key",
+        DAGSTER_DATABASE,
+    )
+    assert sorted(partitions) == [('["database_size_stats"]', 401), ('["instance_size_stats"]', 401)]
+
+
+def test_a_second_start_changes_no_row_that_it_need_not(demo: Demo, store_of_demo: EmbeddedPostgres) -> None:
+    before = _rows(store_of_demo, ROWS)
+    again = run(["demo", "--once"], demo.settings)
+    assert again.returncode == 0, again.stderr
+    assert "0 of 3600 sizes" in again.stdout
+    assert _rows(store_of_demo, ROWS) == before
+    measured = _rows(store_of_demo, "SELECT count(*) FROM database_size_stats WHERE source = 'measured'")
+    assert measured == [(9,)]
+
+
+def test_every_process_that_it_started_is_gone(demo: Demo) -> None:
+    assert processes_below(demo.home) == []
+
+
+def test_without_mariadb_it_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MariadbServer, "program", staticmethod(lambda: None))
+    done = CliRunner().invoke(app, ["demo", "--once"])
+    assert done.exit_code == 0, done.output
+    assert "MariaDB is not installed: the demo goes on with PostgreSQL alone" in done.stderr
+    assert "demo-postgresql" in done.stdout
+    assert "demo-mariadb" not in done.stdout
+
+
+def test_it_refuses_a_store_that_watches_a_real_fleet(tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(
+        "instances: [{name: production, engine: postgresql, host: 127.0.0.1, port: 1,"
+        " credential: {username: u, password_env: P}}]"
+    )
+    home = {"WHALEFALL_HOME": str(tmp_path / "home")}
+    assert run(["fleet", "apply", str(fleet)], home).returncode == 0
+    done = run(["demo", "--once"], home)
+    assert done.returncode == 1
+    assert "the store already watches production" in done.stderr
+
+
+def _size_by_psql(server: EmbeddedPostgres, database: str) -> int:
+    """Ask the database itself: the first connection after a restart writes a cache of 160 kB that belongs to it."""
+    query = "SELECT pg_database_size(current_database())"
+    answer = subprocess.run(
+        [str(bundled_psql()), "-h", str(server.socket_dir), "-U", "postgres", "-d", database, "-Atc", query],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(answer.stdout)
+
+
+def _rows(server: EmbeddedPostgres, query: str, database: str = STORE_DATABASE) -> list[tuple[object, ...]]:
+    with psycopg2.connect(host=str(server.socket_dir), user="postgres", dbname=database) as connection:
+        cursor = connection.cursor()
+        cursor.execute(query)
+        return cursor.fetchall()

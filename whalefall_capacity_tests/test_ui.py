@@ -1,0 +1,103 @@
+"""The Dagster UI in headless Chromium: what an operator sees and clicks. Pictures go to `screenshots/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from whalefall_capacity.settings import PROJECT_ROOT
+from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ZONE = "Asia/Shanghai"
+SCREENSHOTS = PROJECT_ROOT / "screenshots"
+LATEST_RUN = """
+query { runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }
+"""
+ALL_GROUPS = "expanded=global%40global%3Afleet%2Cglobal%40global%3Astats"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("ui")
+    with deployment(["demo"], {"WHALEFALL_HOME": str(folder / "home")}, folder / "demo.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        # The operator's browser is in the zone of the fleet: the UI's "last 90 days" end on the browser's date.
+        page = browser.new_page(viewport={"width": 1600, "height": 1000}, timezone_id=ZONE)
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def test_the_lineage_graph_leads_from_the_servers_to_the_sizes(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/asset-groups?{ALL_GROUPS}")
+    for asset in ("mariadb", "mysql", "postgresql", "database_size_stats", "instance_size_stats"):
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "lineage.png")
+
+
+def test_one_click_on_materialize_measures_today(demo: Deployment, page: Page) -> None:
+    before = _latest_run(demo)["runId"]
+    page.goto(f"{demo.url}/asset-groups")
+    page.get_by_role("button", name="Materialize all").click()
+    page.get_by_role("button", name="Latest").click()
+    page.screenshot(path=SCREENSHOTS / "materialize.png")
+    page.get_by_role("button", name="Launch 1 run").click()
+
+    wait_for(lambda: _latest_run(demo)["runId"] != before, "new run")
+    run = wait_for(lambda: (run := _latest_run(demo))["status"] in {"SUCCESS", "FAILURE"} and run, "end of the run")
+    assert run["status"] == "SUCCESS"
+    today = datetime.now(ZoneInfo(ZONE)).date().isoformat()
+    assert {"key": "dagster/partition", "value": today} in run["tags"]
+
+
+def test_the_partition_is_green_and_says_what_was_measured(demo: Deployment, page: Page) -> None:
+    today = datetime.now(ZoneInfo(ZONE)).date().isoformat()
+    page.goto(f"{demo.url}/assets/database_size_stats?view=partitions&partition={today}")
+    expect(page.get_by_text("Materialized (401)")).to_be_visible()
+    expect(page.get_by_text("Failed (0)")).to_be_visible()
+    expect(page.get_by_text("biggest_databases").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "partition.png")
+
+
+def test_the_total_size_is_plotted_over_time(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/instance_size_stats")
+    page.get_by_role("button", name="Plots").click()
+    plot = page.get_by_text("total_size_bytes", exact=True).last
+    expect(plot).to_be_visible()
+    page.get_by_text("When graphing values by partition").scroll_into_view_if_needed()
+    expect(page.locator("canvas").last).to_be_in_viewport()
+    page.screenshot(path=SCREENSHOTS / "plots.png")
+
+
+def test_the_coverage_check_passed(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/database_size_stats?view=checks")
+    expect(page.get_by_text("2 of 2 instances gave their sizes").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "check.png")
+
+
+def _latest_run(demo: Deployment) -> dict[str, object]:
+    run: dict[str, object] = demo.graphql(LATEST_RUN)["runsOrError"]["results"][0]
+    return run
