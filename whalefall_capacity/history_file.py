@@ -71,9 +71,10 @@ def _frames(path: Path) -> Iterator[pd.DataFrame]:
     try:
         yield from _parquet_frames(path) if path.suffix == ".parquet" else _csv_frames(path)
     except UnicodeDecodeError as error:
-        raise HistoryFileError(f"{path}: line {_line_of_bad_text(path)}: not UTF-8: {error.reason}") from None
+        place = path if path.suffix == ".parquet" else where(path, _line_of_bad_text(path))
+        raise HistoryFileError(f"{place}: not UTF-8: {error.reason}") from None
     except (OSError, ValueError, NotImplementedError) as error:
-        raise HistoryFileError(f"{path}: cannot be read: {error}") from None
+        raise HistoryFileError(f"{path}: cannot be read: {str(error).strip()}") from None
 
 
 def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
@@ -89,8 +90,9 @@ def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
                 # Pandas takes the first fields for an index then, and every column is off by one.
                 raise HistoryFileError(f"{where(path, line)}: more fields than line 1 has; nothing was written")
             frame = _with_all_columns(chunk)
-            lines = 1 + sum(frame[column].str.count(r"\r\n?|\n") for column in COLUMNS)
-            frame.index = line + lines.cumsum() - lines
+            breaks = frame.apply(lambda column: column.str.count(r"\r\n?|\n")).sum(axis="columns")
+            lines = 1 + breaks.astype(int)
+            frame.index = pd.Index(line + lines.cumsum() - lines)
             yield frame
             line += int(lines.sum())
 
@@ -171,7 +173,7 @@ def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str
         # Up to 18 digits always fit; the few longer ones are compared as Python integers.
         whole = frame[column].str.fullmatch("[0-9]{1,18}")
         longer = frame[column].where(~whole & frame[column].str.fullmatch("[0-9]{19}"), "")
-        fits = whole | longer.map(lambda value: value != "" and int(value) <= LARGEST_SIZE)
+        fits = whole | longer.map(lambda value: value != "" and int(value) <= LARGEST_SIZE).astype(bool)
         if column in OPTIONAL_COLUMNS:
             fits |= frame[column] == ""
         report(~fits, column, f"must be a whole number of bytes from 0 to {LARGEST_SIZE}")

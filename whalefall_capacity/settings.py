@@ -88,7 +88,7 @@ def _day(value: Any) -> Any:
     try:
         return date.fromisoformat(value)
     except ValueError as error:
-        raise ValueError(f"must be a day such as 2025-01-31 ({error})") from error
+        raise ValueError("must be a day such as 2025-01-31") from error
 
 
 def _names(value: Any) -> Any:

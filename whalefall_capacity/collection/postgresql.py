@@ -28,7 +28,7 @@ from whalefall_capacity.collection.sizes import (
 # A name may hold bytes that are not text in the encoding of the connection: it is fetched as bytes.
 # The oid goes along, because a name that was not decodable could not be looked up again.
 LIST_DATABASES = """
-SELECT oid, datname,
+SELECT oid, namesend(datname),
        has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE') AS readable
 FROM pg_database
 WHERE datallowconn AND NOT datistemplate
@@ -36,12 +36,10 @@ ORDER BY datname
 """
 MEASURE_ALL = "SELECT oid, pg_database_size(oid) FROM pg_database WHERE oid = ANY(%s::oid[])"
 MEASURE_ONE = "SELECT pg_database_size(%s::oid)"
-MEASURE_WAL = """
-SELECT CASE WHEN has_function_privilege('pg_ls_waldir()', 'EXECUTE')
-            THEN (SELECT sum(size)::bigint FROM pg_ls_waldir()) END
-"""
+# Two statements: a function that may not be executed is refused even in a branch that is not taken.
+MAY_LIST_WAL = "SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')"
+MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
-NAME_TYPE = 19
 
 
 class PostgresqlSession:
@@ -57,8 +55,7 @@ class PostgresqlSession:
     def measure(self, excluded: NameFilter) -> Measurement:
         names: dict[int, str] = {}
         readable: list[int] = []
-        for oid, raw_name, may_read in self._list():
-            name = _decode(raw_name)
+        for oid, name, may_read in self._list():
             if not excluded.excludes(name):
                 names[oid] = name
                 if may_read:
@@ -75,10 +72,9 @@ class PostgresqlSession:
         return Measurement(self.version, databases, self._wal_size())
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:
-        listed = [(_decode(name), readable) for _, name, readable in self._list()]
-        watched = [(name, readable) for name, readable in listed if not excluded.excludes(name)]
+        watched = [(name, readable) for _, name, readable in self._list() if not excluded.excludes(name)]
         unreadable = [name for name, readable in watched if not readable]
-        wal = self._rows("SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')")[0][0]
+        wal = self._may_list_wal()
         return [
             Capability(
                 name="database sizes",
@@ -90,7 +86,7 @@ class PostgresqlSession:
             ),
             Capability(
                 name="WAL size",
-                available=bool(wal),
+                available=wal,
                 required=False,
                 detail="pg_ls_waldir()",
                 grant=None if wal else self._grant("pg_monitor"),
@@ -105,36 +101,43 @@ class PostgresqlSession:
         statement = sql.SQL("GRANT {} TO {};").format(sql.Identifier(role), sql.Identifier(user))
         return statement.as_string(self._connection).replace(f'"{role}"', role)
 
-    def _list(self) -> list[tuple[int, bytes, bool]]:
-        with self._connection.cursor() as cursor:
-            names_as_bytes = psycopg2.extensions.new_type((NAME_TYPE,), "RAW_NAME", psycopg2.extensions.BYTES)
-            psycopg2.extensions.register_type(names_as_bytes, cursor)
-            cursor.execute(LIST_DATABASES)
-            return cursor.fetchall()
+    def _list(self) -> list[tuple[int, str, bool]]:
+        # Such a server does not know the encoding of its names, and would refuse to send one that is not UTF-8.
+        knows_no_encoding = self._connection.get_parameter_status("server_encoding") == "SQL_ASCII"
+        if knows_no_encoding:
+            self._connection.set_client_encoding("SQL_ASCII")
+        listed = self._rows(LIST_DATABASES)
+        if knows_no_encoding:
+            self._connection.set_client_encoding("UTF8")
+        return [(oid, _decode(bytes(raw_name)), readable) for oid, raw_name, readable in listed]
 
     def _sizes(self, oids: list[int]) -> dict[int, int | str]:
         """Return the size of each database, or the text of the error where one could not be measured."""
         try:
             return {oid: size for oid, size in self._rows(MEASURE_ALL, (oids,)) if size is not None}
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            raise
         except psycopg2.Error:
+            if self._connection.closed:
+                raise
             return dict(self._measure_one_by_one(oids))
 
     def _measure_one_by_one(self, oids: list[int]) -> Iterable[tuple[int, int | str]]:
         for oid in oids:
             try:
                 size = self._rows(MEASURE_ONE, (oid,))[0][0]
-            except (psycopg2.OperationalError, psycopg2.InterfaceError):
-                raise
             except psycopg2.Error as error:
+                if self._connection.closed:
+                    raise
                 yield oid, str(error).strip()
             else:
                 if size is not None:
                     yield oid, size
 
+    def _may_list_wal(self) -> bool:
+        allowed: bool = self._rows(MAY_LIST_WAL)[0][0]
+        return allowed
+
     def _wal_size(self) -> int | None:
-        size: int | None = self._rows(MEASURE_WAL)[0][0]
+        size: int | None = self._rows(MEASURE_WAL)[0][0] if self._may_list_wal() else None
         return size
 
     def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

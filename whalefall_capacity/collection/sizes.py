@@ -131,17 +131,24 @@ class Cutoff:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self._is_cut = False
 
     def watch(self, file_descriptor: int) -> None:
         """Remember the connection behind *file_descriptor*, through a duplicate that outlives TLS wrapping."""
         self.release()
         self._socket = socket.socket(fileno=os.dup(file_descriptor))
+        # The visit was given up while it was still connecting.
+        if self._is_cut:
+            self.cut()
 
     def cut(self) -> None:
-        """Shut the connection down, so that whoever reads from it gets an error at once."""
-        if self._socket is not None:
+        """Shut the connection down, now or as soon as there is one, so that its reader gets an error at once."""
+        self._is_cut = True
+        # Once: the visit's own thread may release it meanwhile.
+        watched = self._socket
+        if watched is not None:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                watched.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
         """Forget the connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -60,6 +61,7 @@ SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.del
 FROM instances AS i
 ORDER BY i.name
 """
+REFERENCE_NAME = re.compile(r".* \((env|file):.*\)", re.DOTALL)
 SET_CREDENTIAL = """
 INSERT INTO credentials (name, username, password, description)
 VALUES (:name, :username, :password, :description)
@@ -116,9 +118,9 @@ def apply_fleet(engine: Engine, fleet: FleetFile, dry_run: bool = False) -> list
         # Two appliers take turns, so that each sees what the other did.
         connection.execute(text("LOCK TABLE instances IN SHARE ROW EXCLUSIVE MODE"))
         changes = _changes(connection, fleet)
+        _require_stored(connection, fleet)
         if dry_run:
             return changes
-        _require_stored(connection, fleet)
         touched = {change.name for change in changes if change.action in {"created", "changed"}}
         _upsert(connection, [entry for entry in fleet.instances if entry.name in touched])
         gone = [change.name for change in changes if change.action == "disabled"]
@@ -159,7 +161,13 @@ def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequ
 def set_credential(
     engine: Engine, name: str, username: str, password: SecretStr, key: SecretStr | None, description: str | None = None
 ) -> None:
-    """Keep a password in the store, encrypted. Raises CredentialError without a key."""
+    """Keep a password in the store, encrypted.
+
+    Raises CredentialError without a key, and for a name under which the registry keeps a reference: the
+    servers of that reference would get this password.
+    """
+    if REFERENCE_NAME.fullmatch(name):
+        raise CredentialError(f"{name}: the registry names references in fleet files like that; choose another name")
     values = {"name": name, "username": username, "password": encrypt(password, key), "description": description}
     with engine.begin() as connection:
         connection.execute(text(SET_CREDENTIAL), values)
@@ -199,6 +207,7 @@ def _columns(entry: InstanceEntry) -> dict[str, Any]:
 
 
 def _credential_name(credential: CredentialEntry) -> str:
+    # Made of all that it says: whoever changes the reference or the username gets another credential. See REFERENCE_NAME.
     return credential.stored or f"{credential.username} ({credential.reference})"
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import HistoryFileError
-from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, refused
+from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, refused, where
 from whalefall_capacity.store.copying import copy_rows
 from whalefall_capacity.store.stats import LOCK_INSTANCES
 from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
@@ -28,7 +28,7 @@ CREATE TEMPORARY TABLE lines (
 """
 LINE_COLUMNS = ("position", "instance", "database_name", "day", "size_bytes", "data_size_bytes", "log_size_bytes")
 REPEATED = """
-SELECT max(position) AS position, instance, database_name, day, count(*) OVER () AS errors
+SELECT min(position) AS first, max(position) AS position, instance, database_name, day, count(*) OVER () AS errors
 FROM lines
 GROUP BY instance, database_name, day
 HAVING count(*) > 1
@@ -45,6 +45,7 @@ INSERT INTO instances (name, db_type, is_active, description)
 SELECT name, 'unknown', false, 'known only from imported history'
 FROM unnest(CAST(:names AS text[])) AS name
 ON CONFLICT (name) DO NOTHING
+RETURNING name
 """
 # In the order of the key: sorted input loads twice as fast.
 IMPORTED_TABLE = """
@@ -56,25 +57,32 @@ FROM lines AS l
 JOIN instances AS i ON i.name = l.instance
 ORDER BY i.id, l.database_name, l.day
 """
-# Databases that a visit listed but could not measure, and whose size now comes from the file.
+# Databases that a visit listed but could not measure, and whose size now comes from the file. One that is inactive
+# and was never deactivated is known from imports alone: no visit has listed it.
 FILLED_TABLE = """
 CREATE TEMPORARY TABLE filled ON COMMIT DROP AS
 SELECT instance_id, imported.day, count(*)::integer AS databases
 FROM imported
 JOIN instance_databases AS known USING (instance_id, database_name)
 WHERE imported.day BETWEEN known.first_seen_date AND known.last_seen_date
+  AND (known.is_active OR known.deleted_at IS NOT NULL)
   AND NOT EXISTS (SELECT FROM database_size_stats AS stored
                   WHERE stored.instance_id = imported.instance_id
                     AND stored.database_name = imported.database_name AND stored.collected_date = imported.day)
 GROUP BY instance_id, imported.day
 """
+# When a database was last seen is for visits to say, where there was one.
 REGISTER_DATABASES = """
 INSERT INTO instance_databases AS known (instance_id, database_name, is_active, first_seen_date, last_seen_date)
 SELECT instance_id, database_name, false, min(day), max(day) FROM imported
 GROUP BY instance_id, database_name
 ON CONFLICT (instance_id, database_name) DO UPDATE
-SET first_seen_date = excluded.first_seen_date, updated_at = now()
+SET first_seen_date = least(known.first_seen_date, excluded.first_seen_date),
+    last_seen_date = CASE WHEN known.is_active OR known.deleted_at IS NOT NULL THEN known.last_seen_date
+                          ELSE greatest(known.last_seen_date, excluded.last_seen_date) END,
+    updated_at = now()
 WHERE known.first_seen_date > excluded.first_seen_date
+   OR NOT known.is_active AND known.deleted_at IS NULL AND known.last_seen_date < excluded.last_seen_date
 """
 TOUCHED_TABLE = """
 CREATE TEMPORARY TABLE touched (instance_id integer NOT NULL, day date NOT NULL, rows bigint NOT NULL) ON COMMIT DROP
@@ -153,7 +161,7 @@ def import_history(
     with engine.connect() as connection, connection.begin() as transaction:
         rows = _load(connection, chunks)
         _refuse_repeated(connection, source)
-        created = _create_instances(connection, create_instances)
+        created = _create_instances(connection, source, create_instances)
         connection.execute(text(IMPORTED_TABLE))
         connection.execute(text("ANALYZE imported"))
         days = list(connection.execute(text("SELECT DISTINCT day FROM imported ORDER BY day")).scalars())
@@ -168,7 +176,8 @@ def _load(connection: Connection, chunks: Iterable[HistoryRows]) -> int:
     connection.execute(text(LINES_TABLE))
     rows = 0
     for chunk in chunks:
-        copy_rows(connection, "lines", LINE_COLUMNS, zip(chunk.positions, *chunk.columns, strict=True))
+        rows_of_chunk = zip(chunk.positions, *chunk.columns, strict=True)
+        copy_rows(connection, "lines", LINE_COLUMNS, rows_of_chunk, texts=LINE_COLUMNS[1:])
         rows += len(chunk.positions)
     connection.execute(text("ANALYZE lines"))
     return rows
@@ -179,22 +188,24 @@ def _refuse_repeated(connection: Connection, source: str) -> None:
     if repeated:
         raise refused(
             [
-                f"{source}: line {row.position}: {row.instance}, {row.database_name}, {row.day} again"
+                f"{where(source, row.position)}: {row.instance}, {row.database_name}, {row.day} again, first at "
+                f"{row.first}"
                 for row in repeated
             ],
             repeated[0].errors,
         )
 
 
-def _create_instances(connection: Connection, allowed: bool) -> tuple[str, ...]:
-    unknown = tuple(connection.execute(text(UNKNOWN_INSTANCES)).scalars())
+def _create_instances(connection: Connection, source: str, allowed: bool) -> tuple[str, ...]:
+    unknown = list(connection.execute(text(UNKNOWN_INSTANCES)).scalars())
     if unknown and not allowed:
+        more = f" and {len(unknown) - SHOWN_ERRORS} more" if len(unknown) > SHOWN_ERRORS else ""
         raise HistoryFileError(
-            f"instances {', '.join(unknown[:SHOWN_ERRORS])} are not registered: apply a fleet file that has them, or "
-            "pass --create-instances to register them as inactive; nothing was written"
+            f"{source}: instances {', '.join(unknown[:SHOWN_ERRORS])}{more} are not registered: apply a fleet file "
+            "that has them, or pass --create-instances to register them as inactive; nothing was written"
         )
-    connection.execute(text(CREATE_INSTANCES), {"names": list(unknown)})
-    return unknown
+    # Another import may have been faster; then the name is not among those that are returned.
+    return tuple(sorted(connection.execute(text(CREATE_INSTANCES), {"names": unknown}).scalars()))
 
 
 def _write(connection: Connection, rows: int, created: tuple[str, ...], replace: bool) -> HistoryImport:

@@ -41,16 +41,20 @@ SELECT instance_id, count(*) AS databases FROM instance_databases
 WHERE is_active AND instance_id = ANY (:ids)
 GROUP BY instance_id
 """
-UPSERT_INVENTORY = """
-INSERT INTO instance_databases AS known (instance_id, database_name, first_seen_date, last_seen_date)
-SELECT instance_id, database_name, :day, :day FROM listed
-ORDER BY instance_id, database_name
-ON CONFLICT (instance_id, database_name) DO UPDATE
-SET is_active = true, deleted_at = NULL,
-    first_seen_date = least(known.first_seen_date, excluded.first_seen_date),
-    last_seen_date = greatest(known.last_seen_date, excluded.last_seen_date), updated_at = now()
-WHERE NOT known.is_active OR known.deleted_at IS NOT NULL
-   OR :day NOT BETWEEN known.first_seen_date AND known.last_seen_date
+# A merge joins once; nobody else writes these instances meanwhile, they are locked. The ids are named again, so that
+# only their part of the inventory is read.
+MERGE_INVENTORY = """
+MERGE INTO instance_databases AS known
+USING listed
+   ON known.instance_id = listed.instance_id AND known.database_name = listed.database_name
+  AND known.instance_id = ANY (:ids)
+WHEN MATCHED AND (NOT known.is_active OR known.deleted_at IS NOT NULL
+                  OR :day NOT BETWEEN known.first_seen_date AND known.last_seen_date) THEN
+    UPDATE SET is_active = true, deleted_at = NULL, first_seen_date = least(known.first_seen_date, :day),
+               last_seen_date = greatest(known.last_seen_date, :day), updated_at = now()
+WHEN NOT MATCHED THEN
+    INSERT (instance_id, database_name, first_seen_date, last_seen_date)
+    VALUES (listed.instance_id, listed.database_name, :day, :day)
 """
 # A run that crossed midnight may be late: it knows nothing of databases that a later day has seen.
 DEACTIVATE_UNLISTED = """
@@ -59,9 +63,12 @@ WHERE known.is_active AND known.instance_id = ANY (:ids) AND known.last_seen_dat
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
 """
+# Only an instance that has its total has sizes of the day; on a new day nothing is looked through.
 DELETE_UNLISTED = """
 DELETE FROM database_size_stats AS stored
-WHERE stored.collected_date = :day AND stored.instance_id = ANY (:ids)
+USING instance_size_stats AS total
+WHERE total.instance_id = ANY (:ids) AND total.collected_date = :day
+  AND stored.instance_id = total.instance_id AND stored.collected_date = :day
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = stored.instance_id AND listed.database_name = stored.database_name)
 """
@@ -78,19 +85,24 @@ ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
 SET size_bytes = excluded.size_bytes, data_size_bytes = NULL, log_size_bytes = NULL, source = excluded.source,
     collected_at = excluded.collected_at, updated_at = now()
 """
+# A database that was listed but not measured counts with an earlier size of the same day, if there is one.
 UPSERT_TOTALS = """
 INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count,
                                  log_size_bytes, source, collected_at)
-SELECT visited.instance_id, :day, coalesce(sum(stored.size_bytes), 0), count(stored.database_name),
-       count(listed.database_name) - count(stored.database_name), visited.log_size_bytes, 'measured',
-       visited.collected_at
+SELECT visited.instance_id, :day, coalesce(sizes.total_size_bytes, 0), coalesce(sizes.database_count, 0),
+       coalesce(sizes.listed_count - sizes.database_count, 0), visited.log_size_bytes, 'measured', visited.collected_at
 FROM unnest(CAST(:ids AS integer[]), CAST(:log_sizes AS bigint[]), CAST(:collected_ats AS timestamptz[]))
      AS visited (instance_id, log_size_bytes, collected_at)
-LEFT JOIN listed ON listed.instance_id = visited.instance_id
-LEFT JOIN database_size_stats AS stored
-       ON stored.instance_id = listed.instance_id AND stored.database_name = listed.database_name
-      AND stored.collected_date = :day
-GROUP BY visited.instance_id, visited.log_size_bytes, visited.collected_at
+LEFT JOIN (
+    SELECT instance_id, sum(size_bytes) AS total_size_bytes, count(size_bytes) AS database_count,
+           count(*) AS listed_count
+    FROM (SELECT listed.instance_id,
+                 coalesce(listed.size_bytes, (SELECT stored.size_bytes FROM database_size_stats AS stored
+                                              WHERE stored.instance_id = listed.instance_id
+                                                AND stored.database_name = listed.database_name
+                                                AND stored.collected_date = :day)) AS size_bytes
+          FROM listed) AS known
+    GROUP BY instance_id) AS sizes USING (instance_id)
 ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count,
     missing_count = excluded.missing_count, log_size_bytes = excluded.log_size_bytes, source = excluded.source,
@@ -306,8 +318,7 @@ def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
         "collected_ats": [visit.collected_at for visit in visits],
     }
     for statement in (
-        "ANALYZE listed",
-        UPSERT_INVENTORY,
+        MERGE_INVENTORY,
         DEACTIVATE_UNLISTED,
         DELETE_UNLISTED,
         UPSERT_SIZES,

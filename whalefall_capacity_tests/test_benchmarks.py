@@ -1,0 +1,19 @@
+"""Every benchmark runs, at a small size; what it prints is for people."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import fleet, writing
+
+
+@pytest.mark.slow
+def test_writing_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    writing.run(0.01)
+    assert "10 x 50" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fleet_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    fleet.run(0.01)
+    assert "visiting 10 instances" in capsys.readouterr().out
