@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -50,7 +50,8 @@ class _Fan(Generic[T]):
         try:
             while self._waiting or self._running:
                 self._start_what_fits()
-                batch = self._expired() + self._next_ended()
+                # Not both: waiting for the next to end would leave the places of the expired ones empty.
+                batch = self._expired() or self._next_ended()
                 if batch:
                     yield batch
         finally:
@@ -107,8 +108,11 @@ class _Fan(Generic[T]):
 
 def visit_fleet(
     targets: Sequence[Target], limits: Limits, filters: Filters, concurrency: int
-) -> Iterator[list[Visit | FailedVisit]]:
-    """Visit every server and yield, in batches, what came of each as soon as it is there, in no particular order."""
+) -> Generator[list[Visit | FailedVisit], None, None]:
+    """Visit every server and yield, in batches, what came of each as soon as it is there, in no particular order.
+
+    Closing the generator early cuts the visits that run, and starts no more.
+    """
 
     def call(target: Target, cutoff: Cutoff) -> Visit:
         return visit(target, limits, filters, cutoff)

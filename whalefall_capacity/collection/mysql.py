@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pymysql
@@ -73,15 +74,24 @@ FROM information_schema.TABLES
 WHERE ENGINE IS NOT NULL
 GROUP BY name
 """
+# A MERGE table tells the lengths of the tables that it joins, a MEMORY table tells what it takes of the memory.
 TABLE_SIZES = """
 SELECT CAST(TABLE_SCHEMA AS BINARY) AS name, SUM(COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0))
 FROM information_schema.TABLES
-WHERE ENGINE IS NOT NULL AND (ENGINE <> 'InnoDB' OR %s)
+WHERE ENGINE NOT IN ('MRG_MyISAM', 'MEMORY') AND (ENGINE <> 'InnoDB' OR %s)
 GROUP BY name
 """
 # Any of them shows every table in information_schema.TABLES; SHOW VIEW lets the account read no data.
 TABLE_PRIVILEGES = frozenset({"ALL PRIVILEGES", "SELECT", "SHOW VIEW"})
 NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT that is missing"
+
+
+@dataclass(frozen=True)
+class InnodbSizes:
+    """Sizes by database: of the files of its tables, and of its tables without a file (None where not known)."""
+
+    files: Mapping[bytes, int]
+    shared: Mapping[bytes, int | None]
 
 
 class MysqlSession:
@@ -204,16 +214,18 @@ class MysqlSession:
             sizes[name] = _sum(parts) if parts else None
         return sizes
 
-    def _files_of(self, files: Mapping[bytes, int | None], name: bytes, directory: bytes) -> list[int | None]:
+    def _files_of(self, innodb: InnodbSizes, name: bytes, directory: bytes) -> list[int | None]:
         # Names such as `con`, which Windows reserves, get a suffix. A directory with an unencoded name is `#mysql50#…`.
-        encoded = {directory, directory + b"@@@", name.removeprefix(b"#mysql50#")}
-        if self._has_dictionary and name in files:
-            # The data dictionary keeps names of tablespaces as they are, older versions keep names of files.
-            encoded = {name}
-        return [files[directory] for directory in encoded if directory in files]
+        unencoded = name.startswith(b"#mysql50#")
+        encoded = {name.removeprefix(b"#mysql50#")} if unencoded else {directory, directory + b"@@@"}
+        # The data dictionary keeps names of tablespaces as they are, older versions keep names of files.
+        own = {name} if self._has_dictionary and name in innodb.files else encoded
+        return [innodb.files[key] for key in own & innodb.files.keys()] + [
+            innodb.shared[key] for key in encoded & innodb.shared.keys()
+        ]
 
-    def _innodb_sizes(self) -> dict[bytes, int | None]:
-        """Return the size of InnoDB per directory, None where not known; needs the PROCESS privilege."""
+    def _innodb_sizes(self) -> InnodbSizes:
+        """Return what InnoDB keeps for each database; needs the PROCESS privilege."""
         prefix = "INNODB_" if self._has_dictionary else "INNODB_SYS_"
         if self._is_mariadb:
             self._rows(OPEN_FILES)
@@ -222,11 +234,7 @@ class MysqlSession:
             # Telling the lengths loads the statistics, of the tables that the account may see.
             self._rows(TABLE_SIZES, (True,))
             shared = dict(self._rows(SHARED_SIZES.format(prefix=prefix)))
-        files = dict(self._rows(FILE_SIZES.format(prefix=prefix)))
-        return {
-            directory: _sum([files.get(directory, 0), shared.get(directory, 0)])
-            for directory in files.keys() | shared.keys()
-        }
+        return InnodbSizes(dict(self._rows(FILE_SIZES.format(prefix=prefix))), shared)
 
     def _without_dropped(self, databases: tuple[DatabaseSize, ...], excluded: NameFilter) -> tuple[DatabaseSize, ...]:
         """Mark as missing what measured 0 because it was dropped after it was listed."""
@@ -297,10 +305,10 @@ def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:
             defer_connect=True,
         )
         connection.connect(opened)
+        return MysqlSession(connection, limits)
     except BaseException:
         opened.close()
         raise
-    return MysqlSession(connection, limits)
 
 
 def _sum(sizes: Iterable[int | None]) -> int | None:
@@ -342,10 +350,16 @@ def _ssl_context(tls: Tls) -> ssl.SSLContext | None:
     """Return the context for libpq's *mode*; None leaves it to the driver, which then prefers TLS."""
     if tls.mode in {"disable", "prefer"}:
         return None
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:
+        files = ", ".join(file for file in (tls.ca_file, tls.cert_file, tls.key_file) if file)
+        raise CollectionError(f"cannot use the TLS files {files}: {error}") from None
+    # The authorities that MySQL makes for itself do not meet what Python 3.13 asks for.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = tls.mode == "verify-full"
     if tls.mode == "require":
         context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
     return context

@@ -25,7 +25,7 @@ Filters = Mapping[ServerEngine, NameFilter]
 
 @dataclass(frozen=True)
 class Checkup:
-    """What the privilege doctor found on one server; *error* when it could not even connect."""
+    """What the privilege doctor found on one server; *error* when it could not connect, or not stay connected."""
 
     name: str
     version: str | None
@@ -64,10 +64,11 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
     except CollectionError as error:
         return Checkup(target.name, None, (), str(error))
     try:
+        version = session.version
         found = tuple(session.capabilities(filters[target.engine]))
-        return Checkup(target.name, session.version, found, None)
+        return Checkup(target.name, version, found, None)
     except Exception as error:
-        return Checkup(target.name, session.version, (), _describe(target, "checking", error))
+        return Checkup(target.name, None, (), _describe(target, "checking", error))
     finally:
         session.close()
         cutoff.release()
@@ -89,13 +90,19 @@ def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
 
         return mysql.connect(target, limits, cutoff)
     except Exception as error:
+        cutoff.cut()
+        cutoff.release()
         raise CollectionError(_describe(target, "connecting", error)) from None
 
 
 def _describe(target: Target, doing: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    text = f"{target.name}: {doing} to {target.host}:{target.port} as {target.username} failed: {reason}"
-    return _without_secret(target, text if doing == "connecting" else text.replace(f"{doing} to", f"{doing} on"))
+    # PyMySQL's errors would show their text quoted, and a password in it escaped beyond recognition.
+    reason = str(error) if isinstance(error, OSError) else " ".join(str(part) for part in error.args)
+    # Before the blanks, of which a password may hold several.
+    reason = " ".join(_without_secret(target, reason).split()) or type(error).__name__
+    where = "to" if doing == "connecting" else "on"
+    text = f"{target.name}: {doing} {where} {target.host}:{target.port} as {target.username} failed: {reason}"
+    return _without_secret(target, text)
 
 
 def _without_secret(target: Target, text: str) -> str:

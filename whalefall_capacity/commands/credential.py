@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from whalefall_capacity.commands.output import out
+from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import set_credential
@@ -37,6 +38,9 @@ def set_command(
     """
     stdin = typer.get_text_stream("stdin")
     password = typer.prompt("Password", hide_input=True) if stdin.isatty() else stdin.readline().rstrip("\r\n")
+    if not password:
+        # What was to print it has failed, more likely than not.
+        raise CredentialError(f"no password came on standard input; credential {name} was left as it is")
     with open_store(load_settings()) as engine:
         set_credential(engine, name, username, SecretStr(password), load_settings().secret_key, description)
     out.print(f"stored credential {name}", markup=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import JsonOption, out, print_json
+from whalefall_capacity.errors import StoreError
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
@@ -44,15 +48,27 @@ def import_command(
             create_instances=create_instances,
             dry_run=dry_run,
         )
-        if not dry_run:
-            # Imported here: Dagster takes seconds to load, and a refused file needs none of it.
-            from whalefall_capacity.assets.imported import report_imported_days
-
-            report_imported_days(engine, result.changed_days)
+        if result.changed_days and not dry_run:
+            _report(engine, result.changed_days)
     if as_json:
         print_json(result)
     else:
         _print_result(result, dry_run)
+
+
+def _report(engine: Engine, days: Sequence[date]) -> None:
+    # Imported here: Dagster takes seconds to load, and a refused file needs none of it.
+    from whalefall_capacity.assets.imported import report_imported_days
+
+    try:
+        report_imported_days(engine, days)
+    except Exception as error:
+        # A second import would change nothing, and so report nothing.
+        raise StoreError(
+            f"the rows are written, but Dagster's storage could not be told: {error}; once it can be reached, "
+            f"materialize the days {days[0]} to {days[-1]} of database_size_stats in the Dagster UI, which reports "
+            "what is stored for them"
+        ) from error
 
 
 def _print_result(result: HistoryImport, dry_run: bool) -> None:
@@ -61,4 +77,5 @@ def _print_result(result: HistoryImport, dry_run: bool) -> None:
         f"{len(result.changed_days)} days; {result.unchanged} unchanged, {result.kept_measured} measured rows kept"
     )
     if result.created_instances:
-        out.print(f"registered as inactive: {', '.join(result.created_instances)}", markup=False)
+        registered = "would register" if dry_run else "registered"
+        out.print(f"{registered} as inactive: {', '.join(result.created_instances)}", markup=False)

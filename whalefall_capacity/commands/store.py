@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 
 import typer
@@ -50,5 +51,10 @@ def psql(context: typer.Context) -> None:
     with open_runtime(load_settings()) as settings:
         # Through the environment: arguments of a process are open to every user of the machine.
         environment = os.environ | libpq_environment(store_url(settings))
-        status = subprocess.run([program, *context.args], env=environment, check=False).returncode
+        # Ctrl-C is for psql, which cancels the statement and stays. Ignoring it would be handed down; a handler is not.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            status = subprocess.run([program, *context.args], env=environment, check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
     raise typer.Exit(status)

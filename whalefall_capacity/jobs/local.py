@@ -8,6 +8,8 @@ from datetime import date
 
 import dagster as dg
 
+from whalefall_capacity.errors import StoreError
+
 
 @dataclass(frozen=True)
 class LocalRun:
@@ -23,7 +25,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
     from whalefall_capacity.definitions import defs
 
     config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
-    with dg.DagsterInstance.get() as instance:
+    with _dagster_instance() as instance:
         result = defs.resolve_job_def("sync_databases").execute_in_process(
             run_config={
                 "ops": {"size_stats": {"config": config}},
@@ -42,6 +44,15 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
             for name, reason in evaluation.metadata.items()
         },
     )
+
+
+def _dagster_instance() -> dg.DagsterInstance:
+    try:
+        return dg.DagsterInstance.get()
+    except Exception as error:
+        raise StoreError(
+            f"Dagster's storage cannot be opened: {error}; WHALEFALL_DAGSTER_URL says where it is"
+        ) from error
 
 
 def _error(result: dg.ExecuteInProcessResult) -> str:

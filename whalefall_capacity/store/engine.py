@@ -14,7 +14,8 @@ def create_store_engine(url: SecretStr) -> Engine:
         url.get_secret_value(),
         hide_parameters=True,
         pool_pre_ping=True,
-        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": 10},
+        # Names are UTF-8 here, whatever the locale of the process says.
+        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": 10, "client_encoding": "utf8"},
     )
 
 

@@ -207,7 +207,7 @@ def _columns(entry: InstanceEntry) -> dict[str, Any]:
 
 
 def _credential_name(credential: CredentialEntry) -> str:
-    # Made of all that it says: whoever changes the reference or the username gets another credential. See REFERENCE_NAME.
+    # The name is made of all that a reference says (see REFERENCE_NAME): another username, another credential.
     return credential.stored or f"{credential.username} ({credential.reference})"
 
 

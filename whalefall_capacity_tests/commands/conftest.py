@@ -1,0 +1,79 @@
+"""The command line in this process: its exit status and both streams, on a store and a Dagster storage of our own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from whalefall_capacity.cli import main
+from whalefall_capacity.settings import PREFIX, Settings, load_settings
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Runs `whalefall-capacity` the way its entry point does, with *store* as the store."""
+
+    store: Engine
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str | Path, stdin: str = "") -> Outcome:
+        """Run a command; nothing but *stdin* comes from a terminal or a pipe."""
+        self.monkeypatch.setattr(sys, "argv", ["whalefall-capacity", *map(str, arguments)])
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        load_settings.cache_clear()
+        self.capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        streams = self.capfd.readouterr()
+        return Outcome(ended.value.code if isinstance(ended.value.code, int) else 0, streams.out, streams.err)
+
+    def write(self, name: str, content: str) -> Path:
+        """Write a file for a command to read."""
+        path = self.folder / name
+        path.write_text(content, encoding="utf-8")
+        return path
+
+
+@pytest.fixture(scope="session")
+def dagster_url(store_server: EmbeddedPostgres) -> str:
+    """A database for Dagster's storage, beside the stores; shared, for making its schema takes seconds."""
+    store_server.create_databases("dagster_of_commands")
+    return store_server.url("dagster_of_commands").get_secret_value()
+
+
+@pytest.fixture
+def whalefall(
+    store: Engine,
+    settings: Settings,  # noqa: ARG001 - puts the environment back afterwards
+    dagster_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> CommandLine:
+    """The command line, on the test's store."""
+    os.environ[f"{PREFIX}DAGSTER_URL"] = dagster_url
+    return CommandLine(store, tmp_path, monkeypatch, capfd)

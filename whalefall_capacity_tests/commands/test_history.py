@@ -1,0 +1,149 @@
+"""`whalefall-capacity history import`: a file goes in whole or not at all, and its days show up in Dagster."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy
+
+from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
+from whalefall_capacity.settings import PREFIX
+from whalefall_capacity_tests.commands.conftest import CommandLine
+from whalefall_capacity_tests.registry import refusing, register
+from whalefall_capacity_tests.store.records import children, row_versions, rows
+
+HEADER = "instance,database,date,size_bytes\n"
+
+
+@pytest.fixture
+def shop(whalefall: CommandLine) -> CommandLine:
+    register(whalefall.store, refusing("shop"))
+    return whalefall
+
+
+def reported(day: str) -> dict[dg.AssetKey, Any]:
+    """Return the metadata of the latest materialization of each stats asset for *day*."""
+    found = {}
+    with dg.DagsterInstance.get() as instance:
+        for key in (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS):
+            records = instance.fetch_materializations(
+                dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day]), limit=1
+            ).records
+            if records and records[0].asset_materialization is not None:
+                found[key] = {name: value.value for name, value in records[0].asset_materialization.metadata.items()}
+    return found
+
+
+def test_the_days_of_an_import_become_materialized_partitions(shop: CommandLine) -> None:
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-05,100\nshop,users,2025-05-05,50\n")
+    done = shop("history", "import", file)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "wrote 2 of 2 rows on 1 days; 0 unchanged, 0 measured rows kept\n"
+    metadata = reported("2025-05-05")
+    assert metadata.keys() == {DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS}
+    assert metadata[DATABASE_SIZE_STATS]["total_size_bytes"] == 150
+    assert metadata[DATABASE_SIZE_STATS]["dagster/partition_row_count"] == 2
+    assert metadata[INSTANCE_SIZE_STATS]["instances"] == 1
+    assert metadata[INSTANCE_SIZE_STATS]["measured_now"] is False
+
+
+def test_json_counts_what_happened(shop: CommandLine) -> None:
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-06,100\nbank,ledger,2025-05-07,7\n")
+    done = shop("history", "import", file, "--json", "--create-instances")
+    assert done.status == 0
+    assert done.json == {
+        "rows": 2,
+        "written": 2,
+        "kept_measured": 0,
+        "created_instances": ["bank"],
+        "changed_days": ["2025-05-06", "2025-05-07"],
+    }
+    again = shop("history", "import", file, "--json")
+    assert (again.status, again.json["written"], again.json["changed_days"]) == (0, 0, [])
+
+
+def test_a_dry_run_says_what_would_happen_and_leaves_nothing(shop: CommandLine) -> None:
+    shop("fleet", "list")
+    before, parents = row_versions(shop.store), children(shop.store)
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-08,100\nbank,ledger,2025-05-08,7\n")
+    done = shop("history", "import", file, "--create-instances", "--dry-run")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "would write 2 of 2 rows on 1 days; 0 unchanged, 0 measured rows kept",
+        "would register as inactive: bank",
+    ]
+    assert row_versions(shop.store) == before
+    assert children(shop.store) == parents
+    assert reported("2025-05-08") == {}
+
+
+def test_a_file_with_bad_rows_is_refused_with_their_lines(shop: CommandLine) -> None:
+    before = row_versions(shop.store)
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-09,100\nshop,users,2025-05-09,-1\n")
+    done = shop("history", "import", file)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines() == [
+        f"error: {file}: line 3: size_bytes: '-1': must be a whole number of bytes from 0 to 9223372036854775807",
+        "nothing was written",
+    ]
+    assert row_versions(shop.store) == before
+
+
+@pytest.mark.parametrize(("start_date", "status"), [("2025-05-10", 0), ("2025-05-11", 1)])
+def test_the_start_date_is_the_oldest_day(shop: CommandLine, start_date: str, status: int) -> None:
+    os.environ[f"{PREFIX}START_DATE"] = start_date
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-10,100\n")
+    assert shop("history", "import", file).status == status
+
+
+def test_tomorrow_cannot_be_imported(shop: CommandLine) -> None:
+    file = shop.write("sizes.csv", HEADER + f"shop,orders,{date(2999, 1, 1)},100\n")
+    done = shop("history", "import", file)
+    assert done.status == 1
+    assert "(today)" in done.err
+
+
+def test_an_unknown_instance_is_an_error(shop: CommandLine) -> None:
+    done = shop("history", "import", shop.write("sizes.csv", HEADER + "bank,ledger,2025-05-11,7\n"))
+    assert (done.status, done.out) == (1, "")
+    assert "instances bank are not registered" in done.err
+    assert "--create-instances" in done.err
+
+
+def test_measured_rows_are_kept_unless_they_are_to_be_replaced(shop: CommandLine) -> None:
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-12,100\n")
+    shop("history", "import", file)
+    with shop.store.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE database_size_stats SET source = 'measured'"))
+    shop.write("sizes.csv", HEADER + "shop,orders,2025-05-12,999\n")
+    kept = shop("history", "import", file)
+    assert kept.out == "wrote 0 of 1 rows on 0 days; 0 unchanged, 1 measured rows kept\n"
+    replaced = shop("history", "import", file, "--replace")
+    assert replaced.out == "wrote 1 of 1 rows on 1 days; 0 unchanged, 0 measured rows kept\n"
+    assert rows(shop.store, "SELECT size_bytes, source FROM database_size_stats") == [(999, "imported")]
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(whalefall: CommandLine) -> None:
+    assert whalefall("history", "import", "absent.csv").status == 2
+
+
+def test_when_dagster_cannot_be_told_the_error_says_that_the_rows_are_there_and_what_to_do(
+    shop: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable() -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(dg.DagsterInstance, "get", unreachable)
+    file = shop.write("sizes.csv", HEADER + "shop,orders,2025-05-13,100\nshop,orders,2025-05-14,100\n")
+    done = shop("history", "import", file)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "error: the rows are written, but Dagster's storage could not be told: no route to host; once it can be "
+        "reached, materialize the days 2025-05-13 to 2025-05-14 of database_size_stats in the Dagster UI, which "
+        "reports what is stored for them\n"
+    )
+    assert rows(shop.store, "SELECT count(*) FROM database_size_stats") == [(2,)]

@@ -1,0 +1,273 @@
+"""fleet.yaml is checked whole before anything is changed; every error names the line and the field.
+
+Passwords stand in it by reference only. One that was written into it by mistake is never repeated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.errors import FleetFileError
+from whalefall_capacity.fleet_file import FleetFile, TlsEntry, read_fleet_file
+
+WHOLE = """\
+instances:
+  - name: shop
+    engine: postgresql
+    host: shop.example
+    port: 5433
+    database: orders
+    tls: {mode: verify-full, ca_file: /etc/ssl/shop.pem}
+    credential: {username: whalefall, password_env: SHOP_PASSWORD}
+    capacity_limit: 2TiB
+    description: Orders and customers
+    active: false
+  - name: blog
+    engine: mariadb
+    host: blog.example
+    credential: {username: whalefall, password_file: /run/secrets/blog}
+  - name: 日志
+    engine: mysql
+    host: /run/mysqld/mysqld.sock
+    credential: {stored: monitoring}
+"""
+SERVER = """\
+instances:
+  - name: shop
+    engine: postgresql
+    host: shop.example
+    credential: {username: whalefall, password_env: SHOP_PASSWORD}
+"""
+ONE_REFERENCE = "give exactly one of password_env, password_file and stored"
+USERNAME_RULE = "username goes with password_env or password_file; a stored credential has its own"
+SIZE_FORM = "must be a number of bytes or a size such as 500GiB or 2TiB"
+
+
+def test_a_good_file_gives_its_servers_in_order(tmp_path: Path) -> None:
+    shop, blog, logs = _read(tmp_path, WHOLE).instances
+    assert (shop.name, shop.engine, shop.host, shop.port) == ("shop", ServerEngine.POSTGRESQL, "shop.example", 5433)
+    assert (shop.database, shop.description, shop.active) == ("orders", "Orders and customers", False)
+    assert shop.tls == TlsEntry(mode="verify-full", ca_file="/etc/ssl/shop.pem")
+    assert shop.capacity_limit == 2 * 1024**4
+    assert (blog.name, blog.engine) == ("blog", ServerEngine.MARIADB)
+    assert (logs.name, logs.engine) == ("日志", ServerEngine.MYSQL)
+
+
+def test_what_a_server_leaves_out_has_a_default(tmp_path: Path) -> None:
+    (shop,) = _read(tmp_path, SERVER).instances
+    assert (shop.port, shop.database, shop.tls, shop.capacity_limit, shop.description) == (None,) * 5
+    assert shop.active
+
+
+def test_a_password_is_known_by_its_reference(tmp_path: Path) -> None:
+    shop, blog, logs = (entry.credential for entry in _read(tmp_path, WHOLE).instances)
+    assert (shop.username, shop.reference) == ("whalefall", "env:SHOP_PASSWORD")
+    assert (blog.username, blog.reference) == ("whalefall", "file:/run/secrets/blog")
+    assert (logs.username, logs.reference, logs.stored) == (None, None, "monitoring")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("hots: shop.example", "hots: Extra inputs are not permitted"),
+        ("port: five", "port: Input should be a valid integer, unable to parse string as an integer"),
+        ("port: 0", "port: Input should be greater than or equal to 1"),
+        ("port: 65536", "port: Input should be less than or equal to 65535"),
+        ("port: yes", "port: must be a number"),
+        ("database: [orders]", "database: Input should be a valid string"),
+        ('database: ""', "database: String should have at least 1 character"),
+        ("description: 2026", "description: Input should be a valid string"),
+        ("active: perhaps", "active: Input should be a valid boolean, unable to interpret input"),
+        ("tls: require", "tls: Input should be a valid dictionary or instance of TlsEntry"),
+        (
+            "tls: {mode: strict}",
+            "tls.mode: Input should be 'disable', 'prefer', 'require', 'verify-ca' or 'verify-full'",
+        ),
+        ("tls: {ca: /etc/ssl/shop.pem}", "tls.ca: Extra inputs are not permitted"),
+        ("capacity_limit: 500GB", f"capacity_limit: {SIZE_FORM}"),
+        ("capacity_limit: 500 apples", f"capacity_limit: {SIZE_FORM}"),
+        ("capacity_limit: -1GiB", f"capacity_limit: {SIZE_FORM}"),
+        ("capacity_limit: 0", "capacity_limit: Input should be greater than 0"),
+        ("capacity_limit: true", "capacity_limit: must be a number"),
+        ("capacity_limit: 8192PiB", "capacity_limit: Input should be less than or equal to 9223372036854775807"),
+        (f"capacity_limit: {'9' * 400}G", "capacity_limit: Input should be less than or equal to 9223372036854775807"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_line(line: str, problem: str, tmp_path: Path) -> None:
+    assert _problems(tmp_path, f"{SERVER}    {line}\n") == [f"line 6: instances.0.{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("credential", "problem"),
+    [
+        ("{username: whalefall}", f"credential: {ONE_REFERENCE}"),
+        ("{username: whalefall, password_env: A, password_file: /a}", f"credential: {ONE_REFERENCE}"),
+        ("{password_env: A, stored: monitoring}", f"credential: {ONE_REFERENCE}"),
+        ("{password_env: A}", f"credential: {USERNAME_RULE}"),
+        ("{username: whalefall, stored: monitoring}", f"credential: {USERNAME_RULE}"),
+        ('{username: "", password_env: A}', "credential.username: String should have at least 1 character"),
+        ("{username: 7, password_env: A}", "credential.username: Input should be a valid string"),
+        ("whalefall", "credential: Input should be a valid dictionary or instance of CredentialEntry"),
+    ],
+)
+def test_a_credential_is_one_reference_and_who_it_is_for(credential: str, problem: str, tmp_path: Path) -> None:
+    content = SERVER.replace("{username: whalefall, password_env: SHOP_PASSWORD}", credential)
+    assert _problems(tmp_path, content) == [f"line 5: instances.0.{problem}"]
+
+
+def test_a_missing_field_is_named_with_the_line_of_its_server(tmp_path: Path) -> None:
+    content = SERVER + "  - name: blog\n    engine: oracle\n"
+    assert _problems(tmp_path, content) == [
+        "line 7: instances.1.engine: Input should be 'postgresql', 'mysql' or 'mariadb'",
+        "line 6: instances.1.host: Field required",
+        "line 6: instances.1.credential: Field required",
+    ]
+
+
+def test_a_field_of_a_credential_is_named_with_its_own_line(tmp_path: Path) -> None:
+    content = SERVER.replace(
+        "{username: whalefall, password_env: SHOP_PASSWORD}", "\n      username: whalefall\n      password: x"
+    )
+    assert _problems(tmp_path, content) == ["line 7: instances.0.credential.password: Extra inputs are not permitted"]
+
+
+def test_names_of_servers_are_distinct(tmp_path: Path) -> None:
+    content = SERVER + SERVER.removeprefix("instances:\n")
+    assert _problems(tmp_path, content) == ["line 1: instances: names must be distinct; more than once: shop"]
+
+
+def test_names_that_differ_in_case_are_distinct(tmp_path: Path) -> None:
+    content = SERVER + SERVER.removeprefix("instances:\n").replace("shop", "Shop")
+    assert [entry.name for entry in _read(tmp_path, content).instances] == ["shop", "Shop"]
+
+
+@pytest.mark.parametrize("name", ['""', "x" * 129, "2026", "no"])
+def test_the_name_of_a_server_is_a_text_of_1_to_128_characters(name: str, tmp_path: Path) -> None:
+    (problem,) = _problems(tmp_path, SERVER.replace("name: shop", f"name: {name}"))
+    assert problem.startswith("line 2: instances.0.name: ")
+
+
+def test_a_field_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    content = SERVER + "    host: other.example\n"
+    assert _problems(tmp_path, content) == ["line 6: host: stands twice in one mapping"]
+
+
+def test_a_second_list_of_servers_does_not_silently_replace_the_first(tmp_path: Path) -> None:
+    content = SERVER + SERVER.replace("shop", "blog")
+    assert _problems(tmp_path, content) == ["line 6: instances: stands twice in one mapping"]
+
+
+def test_the_same_field_of_two_servers_is_no_repetition(tmp_path: Path) -> None:
+    anchored = SERVER.replace("- name", "- &shop\n    name") + "  - <<: *shop\n    name: blog\n"
+    assert [(entry.name, entry.host) for entry in _read(tmp_path, anchored).instances] == [
+        ("shop", "shop.example"),
+        ("blog", "shop.example"),
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n", "- name: shop\n", "shop\n", "{}\n"])
+def test_a_file_without_a_list_of_servers_is_refused(content: str, tmp_path: Path) -> None:
+    assert _problems(tmp_path, content) == ["line 1: instances: Field required"]
+
+
+def test_a_fleet_of_no_server_is_refused(tmp_path: Path) -> None:
+    assert _problems(tmp_path, "instances: []\n") == [
+        "line 1: instances: List should have at least 1 item after validation, not 0"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("instances: [\n", "line 2: not YAML: while parsing a flow node expected the node content"),
+        ("instances:\n\t- name: shop\n", "line 2: not YAML: while scanning for the next token found character '\\t'"),
+        (f"{SERVER}---\n{SERVER}", "line 6: not YAML: expected a single document in the stream"),
+        ("instances: \x00\n", "not YAML: unacceptable character #x0000"),
+    ],
+)
+def test_what_is_not_yaml_is_named_with_its_line(content: str, problem: str, tmp_path: Path) -> None:
+    assert _refusal(tmp_path, content).startswith(f"{tmp_path / 'fleet.yaml'}: {problem}")
+
+
+def test_a_date_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    content = SERVER + "    description: 2026-13-01\n"
+    assert _refusal(tmp_path, content).startswith(f"{tmp_path / 'fleet.yaml'}: cannot be read: month must be in 1..12")
+
+
+def test_a_mapping_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    assert _problems(tmp_path, "instances: &all [*all]\n") == [
+        "line 1: instances.0: Input should be a valid dictionary or instance of InstanceEntry"
+    ]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FleetFileError) as raised:
+        read_fleet_file(tmp_path / "fleet.yaml")
+    assert str(raised.value).startswith(f"{tmp_path / 'fleet.yaml'}: cannot be read: [Errno 2] No such file")
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_bytes(b"instances: \xff\n")
+    with pytest.raises(FleetFileError, match="cannot be read: 'utf-8' codec can't decode byte 0xff in position 11"):
+        read_fleet_file(tmp_path / "fleet.yaml")
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes"),
+    [
+        ("1000", 1000),
+        ('"1000"', 1000),
+        ("1000B", 1000),
+        ("1KiB", 1024),
+        ("1k", 1024),
+        ("500GiB", 536_870_912_000),
+        ("500 gib", 536_870_912_000),
+        ("1.5Ti", 1_649_267_441_664),
+        ("8191PiB", 9_222_246_136_947_933_184),
+        ('"9007199254740993"', 9_007_199_254_740_993),
+    ],
+)
+def test_a_size_is_bytes_or_has_a_binary_unit(size: str, size_bytes: int, tmp_path: Path) -> None:
+    (shop,) = _read(tmp_path, f"{SERVER}    capacity_limit: {size}\n").instances
+    assert shop.capacity_limit == size_bytes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password: Tr0ub4dor",
+        "port: Tr0ub4dor",
+        "capacity_limit: Tr0ub4dor",
+        "tls: Tr0ub4dor",
+        "password: *Tr0ub4dor",
+        "password: !Tr0ub4dor x",
+        "password: %Tr0ub4dor",
+        'password: "Tr0ub4dor',
+    ],
+)
+def test_a_password_that_stands_in_the_file_by_mistake_is_not_repeated(line: str, tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, f"{SERVER}    {line}\n")
+    assert refusal.startswith(f"{tmp_path / 'fleet.yaml'}: line ")
+    assert "Tr0ub4dor" not in refusal
+
+
+def _read(folder: Path, content: str) -> FleetFile:
+    path = folder / "fleet.yaml"
+    path.write_text(content, encoding="utf-8")
+    return read_fleet_file(path)
+
+
+def _refusal(folder: Path, content: str) -> str:
+    with pytest.raises(FleetFileError) as raised:
+        _read(folder, content)
+    return str(raised.value)
+
+
+def _problems(folder: Path, content: str) -> list[str]:
+    """Return what is wrong with *content*, without the name of the file and the closing line."""
+    *lines, end = _refusal(folder, content).splitlines()
+    assert end == "nothing was changed"
+    return [line.removeprefix(f"{folder / 'fleet.yaml'}: ") for line in lines]

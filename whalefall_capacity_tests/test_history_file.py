@@ -1,0 +1,474 @@
+"""A history file is checked row by row before anything is written.
+
+CSV (UTF-8, with a header) or Parquet; columns instance, database, date, size_bytes, and optionally
+data_size_bytes and log_size_bytes. Every bad field is named with its line (CSV) or row (Parquet), its value
+and what is allowed; the first 20 are shown and the rest are counted.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from whalefall_capacity import history_file
+from whalefall_capacity.errors import HistoryFileError
+from whalefall_capacity.history_file import read_history
+
+FIRST = date(2026, 1, 1)
+LAST = date(2026, 6, 30)
+HEADER = "instance,database,date,size_bytes\n"
+GOOD = "shop,orders,2026-01-02,100\n"
+
+Row = tuple[int, str, str, str, str, str, str]
+
+BAD_DAY = "must be a day from 2026-01-01 (WHALEFALL_START_DATE) to 2026-06-30 (today), as YYYY-MM-DD"
+BAD_SIZE = "must be a whole number of bytes from 0 to 9223372036854775807"
+
+
+def read(path: Path) -> list[Row]:
+    """Return every row of a file as (position, instance, database, date, size, data size, log size)."""
+    return [
+        row for chunk in read_history(path, FIRST, LAST) for row in zip(chunk.positions, *chunk.columns, strict=True)
+    ]
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    return tmp_path / "sizes.csv"
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    return tmp_path / "sizes.parquet"
+
+
+def csv_problems(csv: Path, content: str | bytes) -> list[str]:
+    """Return the lines of the error about a CSV file, without the path."""
+    csv.write_bytes(content.encode() if isinstance(content, str) else content)
+    return problems(csv)
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(HistoryFileError) as caught:
+        read(path)
+    return str(caught.value).replace(f"{path}: ", "").splitlines()
+
+
+def write_parquet(path: Path, **columns: Any) -> None:
+    """Write one good row per value of *columns*; columns that are not given hold good values."""
+    rows = max(len(values) for values in columns.values())
+    good: dict[str, list[Any]] = {
+        "instance": ["shop"] * rows,
+        "database": ["orders"] * rows,
+        "date": ["2026-01-02"] * rows,
+        "size_bytes": [100] * rows,
+    }
+    pyarrow.parquet.write_table(pa.table(good | columns), path)
+
+
+# CSV
+
+
+def test_rows_come_as_text_with_their_line(csv: Path) -> None:
+    csv.write_text(HEADER + GOOD + "bank,ledger,2026-06-30,0\n")
+    assert read(csv) == [
+        (2, "shop", "orders", "2026-01-02", "100", "", ""),
+        (3, "bank", "ledger", "2026-06-30", "0", "", ""),
+    ]
+
+
+def test_columns_may_stand_in_any_order_and_the_optional_ones_may_be_there(csv: Path) -> None:
+    csv.write_text(
+        "log_size_bytes,size_bytes,date,database,instance,data_size_bytes\n"
+        "1,100,2026-01-02,orders,shop,99\n"
+        ",100,2026-01-03,orders,shop,\n"
+    )
+    assert read(csv) == [
+        (2, "shop", "orders", "2026-01-02", "100", "99", "1"),
+        (3, "shop", "orders", "2026-01-03", "100", "", ""),
+    ]
+
+
+@pytest.mark.parametrize("name", ["NA", "null", "None", "nan", "-", "#N/A", "001", " padded ", 'quo"ted', "库", "a,b"])
+def test_a_name_is_read_as_it_is_written(csv: Path, name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    csv.write_text(f"{HEADER}{quoted},{quoted},2026-01-02,1\n", encoding="utf-8")
+    assert read(csv) == [(2, name, name, "2026-01-02", "1", "", "")]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(csv: Path) -> None:
+    csv.write_text(HEADER + GOOD, encoding="utf-8-sig")
+    assert len(read(csv)) == 1
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_blank_lines_are_no_rows_and_count_as_lines(csv: Path, ending: str) -> None:
+    csv.write_bytes((HEADER + "\n\n" + GOOD + "\n,,,\n" + GOOD + "\n").replace("\n", ending).encode())
+    assert [position for position, *_ in read(csv)] == [4, 7]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_name_with_line_breaks_does_not_shift_the_lines_after_it(csv: Path, ending: str) -> None:
+    csv.write_bytes((HEADER + 'shop,"two\nlines\n",2026-01-02,1\n' + GOOD + GOOD).replace("\n", ending).encode())
+    assert [position for position, *_ in read(csv)] == [2, 5, 6]
+
+
+def test_lines_are_counted_on_from_chunk_to_chunk(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_file, "CHUNK_ROWS", 3)
+    lines = [
+        GOOD,
+        "\n",
+        'shop,"a\nb",2026-01-02,1\n',
+        GOOD,
+        GOOD,
+        'shop,"c\nd",2026-01-02,1\n',
+        "shop,x,2026-01-02,?\n",
+    ]
+    assert csv_problems(csv, HEADER + "".join(lines) + GOOD * 3 + "shop,x,2026-01-02,!\n") == [
+        f"line 10: size_bytes: '?': {BAD_SIZE}",
+        f"line 14: size_bytes: '!': {BAD_SIZE}",
+        "nothing was written",
+    ]
+
+
+def test_rows_come_in_chunks(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_file, "CHUNK_ROWS", 2)
+    csv.write_text(HEADER + GOOD * 5)
+    assert [list(chunk.positions) for chunk in read_history(csv, FIRST, LAST)] == [[2, 3], [4, 5], [6]]
+
+
+@pytest.mark.parametrize("day", ["2026-01-01", "2026-06-30", "2026-02-28"])
+def test_days_from_the_start_date_to_today_are_allowed(csv: Path, day: str) -> None:
+    csv.write_text(f"{HEADER}shop,orders,{day},1\n")
+    assert read(csv)[0][3] == day
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        "2025-12-31",
+        "2026-07-01",
+        "2026-02-29",
+        "2026-13-01",
+        "9999-12-31",
+        "0000-00-00",
+        "2026-1-2",
+        "02/01/2026",
+        "20260102",
+        "2026-01-02T00:00:00",
+        " 2026-01-02",
+        "\uff12026-01-02",
+        "yesterday",
+        "",
+    ],
+)
+def test_any_other_date_is_an_error(csv: Path, day: str) -> None:
+    assert csv_problems(csv, f"{HEADER}shop,orders,{day},1\n") == [
+        f"line 2: date: {day!r}: {BAD_DAY}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize("size", ["0", "1", "999999999999999999", "1000000000000000000", "9223372036854775807", "007"])
+def test_a_size_is_a_whole_number_of_bytes_that_a_bigint_holds(csv: Path, size: str) -> None:
+    csv.write_text(f"{HEADER}shop,orders,2026-01-02,{size}\n")
+    assert read(csv)[0][4] == size
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "-1",
+        "1.5",
+        "1.0",
+        "1e3",
+        "+1",
+        "1 000",
+        "1_000",
+        "9223372036854775808",
+        "99999999999999999999",
+        "\uff11\uff12",
+        "0x10",
+        "NaN",
+        "5 GiB",
+        "",
+    ],
+)
+def test_any_other_size_is_an_error(csv: Path, size: str) -> None:
+    assert csv_problems(csv, f"{HEADER}shop,orders,2026-01-02,{size}\n") == [
+        f"line 2: size_bytes: {size!r}: {BAD_SIZE}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize("column", ["data_size_bytes", "log_size_bytes"])
+def test_an_optional_size_may_be_empty_but_not_bad(csv: Path, column: str) -> None:
+    header = HEADER.replace("\n", f",{column}\n")
+    assert csv_problems(csv, header + "shop,orders,2026-01-02,1,\nshop,orders,2026-01-03,1,-1\n") == [
+        f"line 3: {column}: '-1': {BAD_SIZE}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+@pytest.mark.parametrize("column", ["instance", "database"])
+def test_an_empty_name_is_an_error(csv: Path, column: str, name: str) -> None:
+    row = {"instance": "shop", "database": "orders"} | {column: name}
+    assert csv_problems(csv, f"{HEADER}{row['instance']},{row['database']},2026-01-02,1\n") == [
+        f"line 2: {column}: {name!r}: must not be empty",
+        "nothing was written",
+    ]
+
+
+def test_a_name_that_postgresql_cannot_store_is_an_error(csv: Path) -> None:
+    assert csv_problems(csv, f"{HEADER}shop,or\0ders,2026-01-02,1\n") == [
+        "line 2: database: 'or\\x00ders': must not have a NUL character",
+        "nothing was written",
+    ]
+
+
+def test_every_bad_field_of_a_row_is_named(csv: Path) -> None:
+    assert csv_problems(csv, HEADER + GOOD + ",,soon,much\n") == [
+        "line 3: instance: '': must not be empty",
+        "line 3: database: '': must not be empty",
+        f"line 3: date: 'soon': {BAD_DAY}",
+        f"line 3: size_bytes: 'much': {BAD_SIZE}",
+        "nothing was written",
+    ]
+
+
+def test_a_row_that_is_cut_off_is_an_error(csv: Path) -> None:
+    assert csv_problems(csv, HEADER + GOOD + "shop,orders,2026-01-0") == [
+        f"line 3: date: '2026-01-0': {BAD_DAY}",
+        f"line 3: size_bytes: '': {BAD_SIZE}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize("first", ["", GOOD])
+def test_a_row_with_too_many_fields_is_an_error_and_never_shifted(csv: Path, first: str) -> None:
+    found = csv_problems(csv, HEADER + first + "shop,orders,2026-01-02,100,\n")
+    assert len(found) in {1, 2}
+    assert f"line {3 if first else 2}" in found[0]
+    assert "fields" in found[0]
+
+
+def test_the_first_twenty_errors_are_shown_and_the_others_counted(csv: Path) -> None:
+    found = csv_problems(csv, HEADER + "shop,orders,2026-01-02,?\n" * 23)
+    assert found[0] == f"line 2: size_bytes: '?': {BAD_SIZE}"
+    assert found[19] == f"line 21: size_bytes: '?': {BAD_SIZE}"
+    assert found[20:] == ["and 3 more", "nothing was written"]
+
+
+def test_twenty_errors_are_shown_without_a_count(csv: Path) -> None:
+    found = csv_problems(csv, HEADER + "shop,orders,2026-01-02,?\n" * 20)
+    assert len(found) == 21
+    assert found[20] == "nothing was written"
+
+
+def test_errors_are_counted_over_all_chunks(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_file, "CHUNK_ROWS", 7)
+    found = csv_problems(csv, HEADER + "shop,orders,2026-01-02,?\n" * 50)
+    assert [line.partition(":")[0] for line in found[:20]] == [f"line {number}" for number in range(2, 22)]
+    assert found[20:] == ["and 30 more", "nothing was written"]
+
+
+def test_errors_come_in_the_order_of_the_lines(csv: Path) -> None:
+    rows = "shop,orders,2026-01-02,?\n,orders,2026-01-02,1\nshop,orders,soon,1\n"
+    assert [line.partition(": ")[0] for line in csv_problems(csv, HEADER + rows)[:3]] == ["line 2", "line 3", "line 4"]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("instance,database,date", "line 1: column size_bytes is missing; nothing was written"),
+        ("instance,Database,date,Size", "line 1: column database, size_bytes is missing; nothing was written"),
+        ("instance;database;date;size_bytes", "line 1: column instance, database, date, size_bytes is missing; "),
+        (
+            "instance,database,date,size_bytes,owner",
+            "line 1: column owner is unknown; allowed: instance, database, date, size_bytes, data_size_bytes, "
+            "log_size_bytes; nothing was written",
+        ),
+        ("instance,database,date,size_bytes,size_bytes", "line 1: column size_bytes.1 is unknown; "),
+        ("instance,database,date,size_bytes,", "line 1: column Unnamed: 4 is unknown; "),
+    ],
+)
+@pytest.mark.parametrize("rows", ["", "a,b,2026-01-02,1,\n"])
+def test_columns_that_are_missing_or_unknown_are_named(csv: Path, header: str, expected: str, rows: str) -> None:
+    (found,) = csv_problems(csv, f"{header}\n{rows}")
+    assert found.startswith(expected)
+
+
+def test_a_header_alone_is_a_file_without_rows(csv: Path) -> None:
+    csv.write_text(HEADER)
+    assert read(csv) == []
+
+
+def test_an_empty_file_is_an_error(csv: Path) -> None:
+    assert csv_problems(csv, "") == ["cannot be read: No columns to parse from file"]
+
+
+@pytest.mark.parametrize("name", ["gr\xf6\xdfe", "caf\xe9"])
+def test_text_that_is_not_utf_8_is_named_by_its_line(csv: Path, name: str) -> None:
+    content = (HEADER + GOOD * 2 + f"shop,{name},2026-01-02,1\n" + GOOD).encode("latin-1")
+    (found,) = csv_problems(csv, content)
+    assert found.startswith("line 4: not UTF-8: invalid ")
+
+
+def test_a_file_in_utf_16_is_refused(csv: Path) -> None:
+    assert csv_problems(csv, (HEADER + GOOD).encode("utf-16")) == ["line 1: not UTF-8: invalid start byte"]
+
+
+def test_a_quotation_mark_that_is_never_closed_is_an_error(csv: Path) -> None:
+    (found,) = csv_problems(csv, HEADER + GOOD + 'shop,"orders,2026-01-02,1\n' + GOOD)
+    assert found.startswith("cannot be read: ")
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path / "absent.csv")
+    assert found.startswith("cannot be read: [Errno 2] No such file")
+
+
+# Parquet
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        pytest.param(pa.array([date(2026, 1, 2)], pa.date32()), id="date32"),
+        pytest.param(pa.array([date(2026, 1, 2)], pa.date64()), id="date64"),
+        pytest.param(pa.array(["2026-01-02"]), id="text"),
+        pytest.param(pa.array(["2026-01-02"]).dictionary_encode(), id="categories"),
+        pytest.param(pa.array([datetime(2026, 1, 2)], pa.timestamp("ns")), id="midnight"),
+        pytest.param(pa.array([datetime(2026, 1, 2, 23, 59)], pa.timestamp("ms")), id="evening"),
+    ],
+)
+def test_a_day_may_be_a_date_a_timestamp_or_text(parquet: Path, days: Any) -> None:
+    write_parquet(parquet, date=days)
+    assert read(parquet) == [(1, "shop", "orders", "2026-01-02", "100", "", "")]
+
+
+def test_a_timestamp_with_a_zone_is_the_day_in_that_zone(parquet: Path) -> None:
+    evening = datetime(2026, 1, 1, 20, 0, tzinfo=timezone.utc)
+    write_parquet(
+        parquet, date=pa.array([evening.astimezone(ZoneInfo("Asia/Shanghai"))], pa.timestamp("us", "Asia/Shanghai"))
+    )
+    assert read(parquet)[0][3] == "2026-01-02"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        pytest.param(pa.array([2**63 - 1]), "9223372036854775807", id="int64"),
+        pytest.param(pa.array([255], pa.uint8()), "255", id="uint8"),
+        pytest.param(pa.array([1.0]), "1", id="float"),
+        pytest.param(pa.array([1.5e12]), "1500000000000", id="terabytes as float"),
+        pytest.param(pa.array([1e18]), "1000000000000000000", id="exabyte as float"),
+        pytest.param(pa.array([16_777_216.0], pa.float32()), "16777216", id="float32"),
+        pytest.param(pa.array([Decimal(5)]), "5", id="decimal"),
+        pytest.param(pa.array([Decimal("5.00")]), "5", id="decimal with a scale"),
+        pytest.param(pa.array(["5"]), "5", id="text"),
+    ],
+)
+def test_a_size_may_be_any_number_that_is_whole(parquet: Path, sizes: Any, text: str) -> None:
+    write_parquet(parquet, size_bytes=sizes)
+    assert read(parquet)[0][4] == text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        pytest.param(pa.array([-1]), "-1", id="negative"),
+        pytest.param(pa.array([2**63], pa.uint64()), "9223372036854775808", id="uint64"),
+        pytest.param(pa.array([0.5]), "0.5", id="fraction"),
+        pytest.param(pa.array([1e19]), "10000000000000000000", id="too large"),
+        pytest.param(pa.array([float("nan")]), "nan", id="not a number"),
+        pytest.param(pa.array([float("inf")]), "inf", id="infinity"),
+        pytest.param(pa.array([Decimal("5.01")]), "5.01", id="decimal"),
+        pytest.param(pa.array([True]), "true", id="boolean"),
+        pytest.param(pa.array([None], pa.int64()), "", id="null"),
+        pytest.param(pa.array([None]), "", id="column of nulls"),
+    ],
+)
+def test_any_other_size_in_parquet_is_an_error_with_its_row(parquet: Path, sizes: Any, text: str) -> None:
+    write_parquet(parquet, size_bytes=sizes)
+    assert problems(parquet) == [f"row 1: size_bytes: {text!r}: {BAD_SIZE}", "nothing was written"]
+
+
+def test_a_null_in_parquet_is_not_known_where_that_is_allowed(parquet: Path) -> None:
+    # As pandas writes whole numbers with gaps.
+    write_parquet(parquet, data_size_bytes=pa.array([None, 3e12]), log_size_bytes=pa.array([7, None]))
+    assert [row[5:] for row in read(parquet)] == [("", "7"), ("3000000000000", "")]
+
+
+def test_a_null_name_or_date_is_an_error(parquet: Path) -> None:
+    write_parquet(parquet, instance=["shop", None], database=["orders", None], date=[date(2026, 1, 2), None])
+    assert problems(parquet) == [
+        "row 2: instance: '': must not be empty",
+        "row 2: database: '': must not be empty",
+        f"row 2: date: '': {BAD_DAY}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize("day", [date(2025, 12, 31), date(2026, 7, 1), date(1969, 12, 31), date(9999, 12, 31)])
+def test_a_day_out_of_range_in_parquet_is_an_error_with_its_row(parquet: Path, day: date) -> None:
+    write_parquet(parquet, date=[date(2026, 1, 2), day])
+    assert problems(parquet) == [f"row 2: date: '{day}': {BAD_DAY}", "nothing was written"]
+
+
+def test_rows_of_parquet_are_counted_over_batches(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_file, "CHUNK_ROWS", 3)
+    write_parquet(parquet, size_bytes=[1, 2, 3, 4, 5, -6, 7, -8])
+    assert problems(parquet) == [
+        f"row 6: size_bytes: '-6': {BAD_SIZE}",
+        f"row 8: size_bytes: '-8': {BAD_SIZE}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_columns_that_are_missing_in_parquet_are_named(parquet: Path, rows: int) -> None:
+    table = pa.table({"instance": ["shop"], "database": ["orders"]})
+    pyarrow.parquet.write_table(table.slice(0, rows), parquet)
+    assert problems(parquet) == ["column date, size_bytes is missing; nothing was written"]
+
+
+def test_a_column_that_is_unknown_in_parquet_is_named_whatever_it_holds(parquet: Path) -> None:
+    write_parquet(parquet, tags=[["a", "b"]])
+    assert problems(parquet) == [
+        "column tags is unknown; allowed: instance, database, date, size_bytes, data_size_bytes, log_size_bytes; "
+        "nothing was written"
+    ]
+
+
+def test_a_column_of_parquet_that_is_no_text_at_all_is_an_error(parquet: Path) -> None:
+    write_parquet(parquet, instance=[{"name": "shop"}])
+    (found,) = problems(parquet)
+    assert found.startswith("cannot be read: Unsupported cast from struct")
+
+
+def test_text_in_parquet_that_is_not_utf_8_is_an_error(parquet: Path) -> None:
+    latin_1 = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
+    write_parquet(parquet, database=latin_1)
+    assert problems(parquet) == ["not UTF-8: unexpected end of data"]
+
+
+def test_a_column_that_comes_twice_in_parquet_is_an_error(parquet: Path) -> None:
+    names = ["instance", "database", "date", "size_bytes", "size_bytes"]
+    arrays = [pa.array(["shop"]), pa.array(["orders"]), pa.array(["2026-01-02"]), pa.array([1]), pa.array([2])]
+    pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, names), parquet)
+    assert problems(parquet) == ["column names must be distinct; nothing was written"]
+
+
+def test_a_file_that_is_no_parquet_is_an_error(parquet: Path) -> None:
+    parquet.write_text(HEADER + GOOD)
+    (found,) = problems(parquet)
+    assert found.startswith("cannot be read: ")
