@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("writing", "fleet")
+NAMES = ("writing", "fleet", "aggregation")
 
 
 def main() -> None:

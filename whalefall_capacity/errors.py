@@ -27,3 +27,7 @@ class HistoryFileError(WhalefallError):
 
 class CollectionError(WhalefallError):
     """One server could not be measured."""
+
+
+class AggregationError(WhalefallError):
+    """Some windows could not be calculated."""

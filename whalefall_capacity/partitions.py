@@ -1,19 +1,41 @@
-"""Dagster partition definitions: calendar days in the configured zone, today included."""
+"""Dagster partition definitions: calendar periods in the configured zone, the one in progress included.
+
+The key of a partition is the first day of its period. All four start with the period that contains the start
+date, and share zone and end offset: otherwise the mapping to the days would not hold.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
+from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.settings import Settings, load_settings
 
 DAY_FORMAT = "%Y-%m-%d"
+CRON: Mapping[PeriodType, str] = {
+    PeriodType.DAILY: "0 0 * * *",
+    PeriodType.WEEKLY: "0 0 * * 1",
+    PeriodType.MONTHLY: "0 0 1 * *",
+    PeriodType.QUARTERLY: "0 0 1 1,4,7,10 *",
+}
 
 
-def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
-    """Return one partition a day from the start date to today; the key of a partition is its day."""
-    return dg.DailyPartitionsDefinition(
-        start_date=settings.start_date.isoformat(), timezone=settings.timezone, fmt=DAY_FORMAT, end_offset=1
+def partitions(settings: Settings, period_type: PeriodType) -> dg.TimeWindowPartitionsDefinition:
+    """Return one partition a period, from the one with the start date to the one with today."""
+    return dg.TimeWindowPartitionsDefinition(
+        start=window_of(settings.start_date, period_type).start.isoformat(),
+        cron_schedule=CRON[period_type],
+        timezone=settings.timezone,
+        fmt=DAY_FORMAT,
+        end_offset=1,
     )
 
 
-DAILY = daily_partitions(load_settings())
+PARTITIONS: Mapping[PeriodType, dg.TimeWindowPartitionsDefinition] = {
+    period_type: partitions(load_settings(), period_type) for period_type in PeriodType
+}
+DAILY = PARTITIONS[PeriodType.DAILY]
+# The period in progress has days that do not exist yet; without this the UI refuses to materialize it.
+DAYS_OF_PERIOD = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)

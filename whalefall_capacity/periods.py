@@ -1,9 +1,10 @@
-"""Calendar arithmetic on days: the months and years that table partitions span. Pure, no clock."""
+"""Calendar arithmetic on days: windows of aggregation, months and years of table partitions. Pure, no clock."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from enum import Enum
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,15 @@ class PeriodType(str, Enum):
     WEEKLY = "weekly"
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A calendar window, inclusive; *end* is its natural end, also for the period in progress."""
+
+    start: date
+    end: date
+    period_type: PeriodType = field(compare=False)
 
 
 def today(zone: ZoneInfo, now: datetime | None = None) -> date:
@@ -50,3 +60,39 @@ def month_starts(first: date, last: date) -> Iterator[date]:
     while month <= last:
         yield month
         month = add_months(month, 1)
+
+
+def window_of(day: date, period_type: PeriodType) -> Window:
+    """Return the window that contains *day*: the day, its Monday-Sunday week (ISO 8601), its month or its quarter."""
+    if period_type is PeriodType.DAILY:
+        return Window(day, day, period_type)
+    if period_type is PeriodType.WEEKLY:
+        monday = day - timedelta(days=day.weekday())
+        return Window(monday, monday + timedelta(days=6), period_type)
+    months = 1 if period_type is PeriodType.MONTHLY else 3
+    start = month_start(day) if period_type is PeriodType.MONTHLY else quarter_start(day)
+    return Window(start, add_months(start, months) - timedelta(days=1), period_type)
+
+
+def days_to_windows(days: Iterable[date], period_type: PeriodType) -> list[Window]:
+    """Return the distinct windows that contain any of *days*, oldest first."""
+    return sorted({window_of(day, period_type) for day in days})
+
+
+def windows_between(first: date, last: date, period_type: PeriodType) -> list[Window]:
+    """Return every window that has a day in first..last, inclusive, oldest first."""
+    windows = []
+    day = first
+    while day <= last:
+        windows.append(window_of(day, period_type))
+        day = windows[-1].end + timedelta(days=1)
+    return windows
+
+
+def look_back(window_start: date, period_type: PeriodType) -> date:
+    """Return the earliest start of a window that can be the baseline: 7 days, 4 weeks, 3 months or 4 quarters back."""
+    if period_type is PeriodType.DAILY:
+        return window_start - timedelta(days=7)
+    if period_type is PeriodType.WEEKLY:
+        return window_start - timedelta(weeks=4)
+    return add_months(window_start, -3 if period_type is PeriodType.MONTHLY else -12)

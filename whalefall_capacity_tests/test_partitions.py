@@ -7,7 +7,8 @@ from datetime import date, datetime, timedelta, timezone
 import dagster as dg
 import pytest
 
-from whalefall_capacity.partitions import DAILY, daily_partitions
+from whalefall_capacity.partitions import DAILY, partitions
+from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.settings import build_settings
 
 START = date(2026, 1, 1)
@@ -54,12 +55,12 @@ def test_on_the_start_date_itself_there_is_one_partition() -> None:
 
 def test_the_partitions_of_the_project_are_those_of_its_settings() -> None:
     settings = build_settings()
-    assert daily_partitions(settings) == DAILY
+    assert partitions(settings, PeriodType.DAILY) == DAILY
     assert DAILY.timezone == "Asia/Shanghai"
     assert DAILY.get_first_partition_key() == "2025-01-01"
 
 
 def _keys(zone: str, now: datetime) -> list[str]:
-    partitions = daily_partitions(build_settings(timezone=zone, start_date=START))
+    days = partitions(build_settings(timezone=zone, start_date=START), PeriodType.DAILY)
     with dg.partition_loading_context(effective_dt=now):
-        return list(partitions.get_partition_keys())
+        return list(days.get_partition_keys())

@@ -1,1 +1,8 @@
 """The assets: what is kept up to date, and how."""
+
+import warnings
+
+import dagster as dg
+
+# Backfill policies, and mappings to days that do not exist yet, are beta in Dagster; this project is built on them.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -14,5 +14,5 @@ from whalefall_capacity.assets.metadata import materializations, stored_days
 def report_imported_days(engine: Engine, days: Iterable[date]) -> None:
     """Record a materialization of both stats assets for each of *days* in the Dagster instance of DAGSTER_HOME."""
     with dg.DagsterInstance.get() as instance:
-        for event in materializations(stored_days(engine, days)):
+        for event in materializations(stored_days(engine, days, changed=None)):
             instance.report_runless_asset_event(event)

@@ -15,18 +15,23 @@ from whalefall_capacity.store.stats import BigDatabase, DayTotals, biggest_datab
 
 DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
 INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
+# How many stored rows a materialization of stats changed: 0 when it only reported what was there.
+ROWS_CHANGED = "rows_changed"
 STATS_KEYS = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
 
 DayMetadata = Mapping[dg.AssetKey, dict[str, Any]]
 
 # A fleet of nobody: there was nothing to measure, and that is no failure.
-NO_INSTANCES: DayMetadata = {key: {"skipped": True, "instances": 0} for key in STATS_KEYS}
+NO_INSTANCES: DayMetadata = {key: {"skipped": True, "instances": 0, ROWS_CHANGED: 0} for key in STATS_KEYS}
 
 
-def stored_days(engine: Engine, days: Iterable[date], collection: Collection | None = None) -> dict[date, DayMetadata]:
+def stored_days(
+    engine: Engine, days: Iterable[date], changed: Mapping[date, int] | None, collection: Collection | None = None
+) -> dict[date, DayMetadata]:
     """Return the metadata per asset of each of *days* that is stored, oldest first.
 
-    *collection* is what was measured just now; it belongs to the latest of the days.
+    *changed*: how many stored rows of a day changed just now, 0 for a day that it does not name; None when all of the
+    days changed. *collection* is what was measured just now; it belongs to the latest of the days.
     """
     totals = {total.day: total for total in day_totals(engine, days)}
     biggest: dict[date, list[BigDatabase]] = defaultdict(list)
@@ -34,7 +39,13 @@ def stored_days(engine: Engine, days: Iterable[date], collection: Collection | N
         biggest[database.day].append(database)
     latest = max(totals, default=None)
     return {
-        day: _day_metadata(total, biggest[day], collection if day == latest else None) for day, total in totals.items()
+        day: _day_metadata(
+            total,
+            biggest[day],
+            None if changed is None else changed.get(day, 0),
+            collection if day == latest else None,
+        )
+        for day, total in totals.items()
     }
 
 
@@ -47,10 +58,14 @@ def materializations(days: Mapping[date, DayMetadata]) -> Iterator[dg.AssetMater
 
 def failed_table(collection: Collection) -> dg.TableMetadataValue:
     """Return the instances that could not be measured, with the reason of each."""
-    return _table(("instance", "error", "seconds"), [(f.name, f.error, round(f.seconds, 1)) for f in collection.failed])
+    return metadata_table(
+        ("instance", "error", "seconds"), [(f.name, f.error, round(f.seconds, 1)) for f in collection.failed]
+    )
 
 
-def _day_metadata(totals: DayTotals, biggest: Sequence[BigDatabase], collection: Collection | None) -> DayMetadata:
+def _day_metadata(
+    totals: DayTotals, biggest: Sequence[BigDatabase], changed: int | None, collection: Collection | None
+) -> DayMetadata:
     shared: dict[str, Any] = {
         "instances": totals.instances,
         "databases": totals.databases,
@@ -58,6 +73,8 @@ def _day_metadata(totals: DayTotals, biggest: Sequence[BigDatabase], collection:
         "total_size_bytes": totals.total_size_bytes,
         "measured_now": collection is not None,
     }
+    if changed is not None:
+        shared[ROWS_CHANGED] = changed
     if totals.log_size_bytes is not None:
         shared["log_size_bytes"] = totals.log_size_bytes
     if collection is not None:
@@ -67,7 +84,7 @@ def _day_metadata(totals: DayTotals, biggest: Sequence[BigDatabase], collection:
         DATABASE_SIZE_STATS: shared
         | {
             "dagster/partition_row_count": totals.databases,
-            "biggest_databases": _table(("instance", "database", "size_bytes"), rows),
+            "biggest_databases": metadata_table(("instance", "database", "size_bytes"), rows),
         },
         INSTANCE_SIZE_STATS: shared | {"dagster/partition_row_count": totals.instances},
     }
@@ -81,11 +98,11 @@ def _collection_metadata(collection: Collection) -> dict[str, Any]:
     if collection.failed:
         metadata["failed_instances"] = failed_table(collection)
     if missing := collection.missing_databases():
-        metadata["databases_not_measured"] = _table(("instance", "database", "reason"), missing)
+        metadata["databases_not_measured"] = metadata_table(("instance", "database", "reason"), missing)
     return metadata
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
+def metadata_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
     """Return rows as a metadata table; the schema is given so that an empty one is a table too."""
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
     return dg.MetadataValue.table(

@@ -27,7 +27,7 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.stats import coverage
+from whalefall_capacity.store.stats import coverage, rows_changed, store_time
 
 
 class SizeStatsConfig(dg.Config):
@@ -102,9 +102,11 @@ def size_stats(
     """Measure today, report what is stored of past days, and fail for days of which nothing is stored."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     this_day = today(load_settings().zone)
+    started = store_time(store.engine)
     collection = collect(context, config, store, fleet, this_day) if this_day in days else None
+    changed = {this_day: rows_changed(store.engine, this_day, started)} if collection else {}
     # Today is the last day that there is a partition of, so what was measured now is the latest of the days.
-    stored = stored_days(store.engine, days, collection)
+    stored = stored_days(store.engine, days, changed, collection)
     if collection is not None and not collection.visited:
         stored.setdefault(this_day, NO_INSTANCES)
     unknown = [day for day in days if day not in stored]

@@ -41,7 +41,7 @@ def collect(
         if unknown := [name for name in instance or [] if name not in ids]:
             raise FleetFileError(f"{', '.join(unknown)}: not in the fleet; `whalefall-capacity fleet list` shows it")
         outcome = run_collection(day, [ids[name] for name in instance] if instance else None, accept_empty)
-        totals = instance_totals(engine, day)
+        totals = [total for total in instance_totals(engine, day) if not instance or total.instance in instance]
     if as_json:
         print_json(totals)
     else:

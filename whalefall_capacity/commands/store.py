@@ -34,6 +34,8 @@ def migrate_command() -> None:
 def url() -> None:
     """Print the URL of the store, with the password if it has one.
 
+    The embedded server answers at it as long as `up` runs.
+
     Example: pg_dump "$(whalefall-capacity store url)" > store.sql
     """
     with open_runtime(load_settings()) as settings:

@@ -1,14 +1,23 @@
-"""Runs in this process, for the command line: the same job, recorded in the same Dagster instance."""
+"""Runs in this process, for the command line: the same jobs, recorded in the same Dagster instance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from whalefall_capacity.assets.aggregations import aggregation_key
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.jobs import AGGREGATION_JOBS
+from whalefall_capacity.periods import Window
+from whalefall_capacity.resources.progress import listening
+from whalefall_capacity.store.aggregation import Level
+
+# The command prints what happened itself.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
     config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
     with _dagster_instance() as instance:
         result = defs.resolve_job_def("sync_databases").execute_in_process(
-            run_config={
-                "ops": {"size_stats": {"config": config}},
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
+            run_config={"ops": {"size_stats": {"config": config}}, **QUIET},
             partition_key=day.isoformat(),
             instance=instance,
             raise_on_error=False,
@@ -43,6 +49,75 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
             for evaluation in result.get_asset_check_evaluations()
             for name, reason in evaluation.metadata.items()
         },
+    )
+
+
+@dataclass(frozen=True)
+class AggregatedWindow:
+    """What became of one window of one level: done, skipped, sealed or failed."""
+
+    level: str
+    period_start: date
+    state: str
+    rows_written: int
+    rows_removed: int
+
+
+@dataclass(frozen=True)
+class LocalAggregation:
+    """How an aggregation went; *error* when it failed."""
+
+    run_id: str
+    error: str | None
+    windows: Sequence[AggregatedWindow]
+
+
+def run_aggregation(
+    windows: Sequence[Window], levels: Iterable[Level], on_progress: Callable[[int, int], None]
+) -> LocalAggregation:
+    """Materialize the aggregation assets of adjacent *windows* in one run and wait for it."""
+    from whalefall_capacity.definitions import defs
+
+    period_type = windows[0].period_type
+    keys = {aggregation_key(level, period_type): level for level in levels}
+    job = defs.resolve_job_def(AGGREGATION_JOBS[period_type].name)
+    with _dagster_instance() as instance, listening(on_progress):
+        result = job.execute_in_process(
+            run_config=QUIET,
+            instance=instance,
+            asset_selection=list(keys),
+            tags={
+                ASSET_PARTITION_RANGE_START_TAG: windows[0].start.isoformat(),
+                ASSET_PARTITION_RANGE_END_TAG: windows[-1].start.isoformat(),
+            },
+            raise_on_error=False,
+        )
+    found = {
+        (materialization.asset_key, str(materialization.partition)): materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
+    }
+    return LocalAggregation(
+        run_id=result.run_id,
+        error=None if result.success else _error(result),
+        windows=[
+            _aggregated(level, window, found.get((key, window.start.isoformat())))
+            for key, level in keys.items()
+            for window in windows
+        ],
+    )
+
+
+def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:
+    if metadata is None:
+        return AggregatedWindow(level.value, window.start, "failed", 0, 0)
+    values = {name: metadata[name].value if name in metadata else 0 for name in ("rows_written", "rows_removed")}
+    return AggregatedWindow(
+        level.value,
+        window.start,
+        str(metadata["state"].value),
+        int(str(values["rows_written"])),
+        int(str(values["rows_removed"])),
     )
 
 

@@ -72,9 +72,10 @@ WHERE total.instance_id = ANY (:ids) AND total.collected_date = :day
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = stored.instance_id AND listed.database_name = stored.database_name)
 """
-# One instance of a batch has one time of collection; it comes from the arrays, not from each row.
+# One instance of a batch has one time of collection; it comes from the arrays, not from each row. `updated_at` moves
+# only when a size changes: what follows from the sizes is then known to hold still.
 UPSERT_SIZES = """
-INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, source, collected_at)
 SELECT instance_id, database_name, :day, size_bytes, 'measured', collected_at
 FROM listed
 JOIN unnest(CAST(:ids AS integer[]), CAST(:collected_ats AS timestamptz[])) AS visited (instance_id, collected_at)
@@ -83,12 +84,14 @@ WHERE size_bytes IS NOT NULL
 ORDER BY instance_id, database_name
 ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
 SET size_bytes = excluded.size_bytes, data_size_bytes = NULL, log_size_bytes = NULL, source = excluded.source,
-    collected_at = excluded.collected_at, updated_at = now()
+    collected_at = excluded.collected_at,
+    updated_at = CASE WHEN (stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes)
+                           IS DISTINCT FROM (excluded.size_bytes, NULL, NULL) THEN now() ELSE stored.updated_at END
 """
 # A database that was listed but not measured counts with an earlier size of the same day, if there is one.
 UPSERT_TOTALS = """
-INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count,
-                                 log_size_bytes, source, collected_at)
+INSERT INTO instance_size_stats AS stored (instance_id, collected_date, total_size_bytes, database_count,
+                                           missing_count, log_size_bytes, source, collected_at)
 SELECT visited.instance_id, :day, coalesce(sizes.total_size_bytes, 0), coalesce(sizes.database_count, 0),
        coalesce(sizes.listed_count - sizes.database_count, 0), visited.log_size_bytes, 'measured', visited.collected_at
 FROM unnest(CAST(:ids AS integer[]), CAST(:log_sizes AS bigint[]), CAST(:collected_ats AS timestamptz[]))
@@ -106,7 +109,11 @@ LEFT JOIN (
 ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count,
     missing_count = excluded.missing_count, log_size_bytes = excluded.log_size_bytes, source = excluded.source,
-    collected_at = excluded.collected_at, updated_at = now()
+    collected_at = excluded.collected_at,
+    updated_at = CASE WHEN (stored.total_size_bytes, stored.database_count, stored.missing_count, stored.log_size_bytes)
+                           IS DISTINCT FROM (excluded.total_size_bytes, excluded.database_count,
+                                             excluded.missing_count, excluded.log_size_bytes)
+                      THEN now() ELSE stored.updated_at END
 """
 MARK_CONNECTED = """
 UPDATE instances SET version = visited.version, last_connected_at = visited.collected_at, updated_at = now()
@@ -122,6 +129,10 @@ FROM instance_size_stats
 WHERE collected_date = ANY (:days)
 GROUP BY collected_date
 ORDER BY collected_date
+"""
+CHANGED = """
+SELECT (SELECT count(*) FROM database_size_stats WHERE collected_date = :day AND updated_at >= :since)
+     + (SELECT count(*) FROM instance_size_stats WHERE collected_date = :day AND updated_at >= :since)
 """
 BIGGEST = """
 SELECT wanted.day, i.name AS instance, biggest.database_name AS database, biggest.size_bytes
@@ -229,6 +240,20 @@ def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     with engine.connect() as connection:
         rows = connection.execute(text(DAY_TOTALS), {"days": list(days)}).mappings()
         return [DayTotals(**row) for row in rows]
+
+
+def store_time(engine: Engine) -> datetime:
+    """Return the time by the store's clock."""
+    with engine.connect() as connection:
+        now: datetime = connection.execute(text("SELECT now()")).scalar_one()
+        return now
+
+
+def rows_changed(engine: Engine, day: date, since: datetime) -> int:
+    """Return how many sizes and totals of *day* are new or other than they were at *since*, by the store's clock."""
+    with engine.connect() as connection:
+        changed: int = connection.execute(text(CHANGED), {"day": day, "since": since}).scalar_one()
+        return changed
 
 
 def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[BigDatabase]:

@@ -7,7 +7,7 @@ take ACCESS EXCLUSIVE.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -16,7 +16,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
-from whalefall_capacity.periods import add_months, month_start, month_starts, quarter_start, year_start
+from whalefall_capacity.periods import PeriodType, add_months, month_start, month_starts, quarter_start, year_start
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.copying import raw_cursor
 
@@ -53,22 +53,29 @@ class Child:
     upper: date
 
 
-def _aggregations(level: str) -> Iterable[PartitionedTable]:
-    spans: tuple[tuple[str, Literal["month", "year"]], ...] = (
-        ("daily", "month"),
-        ("weekly", "month"),
-        ("monthly", "year"),
-        ("quarterly", "year"),
+AGGREGATION_SPANS: Mapping[PeriodType, Literal["month", "year"]] = {
+    PeriodType.DAILY: "month",
+    PeriodType.WEEKLY: "month",
+    PeriodType.MONTHLY: "year",
+    PeriodType.QUARTERLY: "year",
+}
+# By level ("database", "instance") and period type.
+AGGREGATION_TABLES = {
+    (level, period_type): PartitionedTable(
+        f"{level}_size_aggregations_{period_type.value}",
+        "period_start",
+        span,
+        f"retention_{period_type.value}_months",
     )
-    for period_type, span in spans:
-        name = f"{level}_size_aggregations_{period_type}"
-        yield PartitionedTable(name, "period_start", span, f"retention_{period_type}_months")
+    for level in ("database", "instance")
+    for period_type, span in AGGREGATION_SPANS.items()
+}
 
 
 DATABASE_SIZE_STATS = PartitionedTable("database_size_stats", "collected_date", "month", "retention_stats_months")
 INSTANCE_SIZE_STATS = PartitionedTable("instance_size_stats", "collected_date", "month", "retention_stats_months")
 STATS_TABLES = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
-PARTITIONED_TABLES = (*STATS_TABLES, *_aggregations("database"), *_aggregations("instance"))
+PARTITIONED_TABLES = (*STATS_TABLES, *AGGREGATION_TABLES.values())
 
 # Only true children count; a table that merely has such a name is none.
 EXISTING = """

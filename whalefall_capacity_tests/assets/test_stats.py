@@ -175,12 +175,12 @@ def test_instance_ids_measure_a_few_servers_and_leave_the_rows_of_the_others(
 ) -> None:
     ids = register(store, entry("first", postgresql.target()), entry("second", postgresql.target()))
     assert materialize(dagster_instance, today()).success
-    touched = "SELECT i.name, s.updated_at FROM instance_size_stats AS s JOIN instances AS i ON i.id = s.instance_id"
+    touched = "SELECT i.name, s.collected_at FROM instance_size_stats AS s JOIN instances AS i ON i.id = s.instance_id"
     with store.connect() as connection:
-        before = {row.name: row.updated_at for row in connection.execute(text(touched))}
+        before = {row.name: row.collected_at for row in connection.execute(text(touched))}
     assert materialize(dagster_instance, today(), instance_ids=[ids["second"]]).success
     with store.connect() as connection:
-        after = {row.name: row.updated_at for row in connection.execute(text(touched))}
+        after = {row.name: row.collected_at for row in connection.execute(text(touched))}
     assert after["first"] == before["first"]
     assert after["second"] > before["second"]
 

@@ -72,6 +72,8 @@ CONTENT = {
         INSERT INTO task_run_items (run_id, item_type, item_key, item_name, status, metrics_json)
         VALUES ('r', 'collection', '1', 'shop', 'completed', '{"databases": 1}');
     """,
+    # Views and functions: nothing to keep.
+    "0004": "SELECT * FROM database_size_growth, instance_size_growth",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """

@@ -1,0 +1,365 @@
+"""Aggregating: each asset step beside the bare statement, the growth of time with rows, and growth queries.
+
+The bare side is one hand-written `INSERT … SELECT … GROUP BY … ON CONFLICT DO UPDATE … WHERE … IS DISTINCT FROM` over
+the same days with the same measures, in one transaction with `jit = off` and `work_mem = 128MB`, which the program sets
+too. Parallel workers are at the server's defaults on both sides; an INSERT cannot use them. The asset step is what the
+run of the asset takes between the start and the end of its step, with everything that it does.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+
+import dagster as dg
+import psutil
+from sqlalchemy import Engine, text
+
+from benchmarks.harness import console, fresh_store, in_turns, print_result
+from benchmarks.writing import register_instances
+from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.partitions import PARTITIONS
+from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.settings import PREFIX, load_settings
+from whalefall_capacity.store.aggregation import BUCKETS, TABLES, Level, aggregate
+from whalefall_capacity.store.growth import database_growth, instance_growth, top_growing_databases
+from whalefall_capacity.store.table_partitions import PARTITIONED_TABLES, ensure_children
+
+FIRST = date(2026, 4, 1)
+DAYS = 91
+DATABASES = 50
+ONE_WINDOW = {
+    PeriodType.DAILY: date(2026, 6, 30),
+    PeriodType.WEEKLY: date(2026, 6, 22),
+    PeriodType.MONTHLY: date(2026, 5, 1),
+    PeriodType.QUARTERLY: date(2026, 4, 1),
+}
+FILL = """
+INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+SELECT i, 'database_' || lpad(d::text, 5, '0'), :day,
+       1000000000 + (i * d * 7919) % 100000000
+       + (hashint4(i * 50 + d) # hashint4(CAST(:day AS date) - DATE '2000-01-01')) % 1000000, 'measured', now()
+FROM generate_series(1, :instances) AS i, generate_series(1, :databases) AS d
+ORDER BY 1, 2
+"""
+FILL_TOTALS = """
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
+                                 collected_at)
+SELECT instance_id, collected_date, sum(size_bytes), count(*), 0, 'measured', now()
+FROM database_size_stats WHERE collected_date = :day GROUP BY instance_id, collected_date
+"""
+BARE_DATABASES = """
+INSERT INTO database_size_aggregations AS stored
+       (instance_id, database_name, period_type, period_start, period_end, {measures}, calculated_at)
+SELECT instance_id, database_name, :period_type, {bucket} AS period_start, {end},
+       count(*), sum(size_bytes), max(size_bytes), min(size_bytes),
+       max(size_bytes) FILTER (WHERE collected_date = ANY (CAST(:closing_days AS date[]))),
+       nullif(count(data_size_bytes), 0), sum(data_size_bytes), max(data_size_bytes), min(data_size_bytes),
+       max(data_size_bytes) FILTER (WHERE collected_date = ANY (CAST(:closing_days AS date[]))),
+       nullif(count(log_size_bytes), 0), sum(log_size_bytes), max(log_size_bytes), min(log_size_bytes),
+       max(log_size_bytes) FILTER (WHERE collected_date = ANY (CAST(:closing_days AS date[]))), now()
+FROM database_size_stats WHERE collected_date BETWEEN :first AND :last
+GROUP BY instance_id, database_name, {bucket}
+ON CONFLICT (instance_id, database_name, period_type, period_start) DO UPDATE
+SET ({measures}, calculated_at, updated_at) = ROW ({excluded}, excluded.calculated_at, now())
+WHERE ({stored}) IS DISTINCT FROM ({excluded})
+"""
+BARE_INSTANCES = """
+INSERT INTO instance_size_aggregations AS stored
+       (instance_id, period_type, period_start, period_end, {measures}, calculated_at)
+SELECT instance_id, :period_type, {bucket} AS period_start, {end},
+       count(*), sum(total_size_bytes), max(total_size_bytes), min(total_size_bytes),
+       (array_agg(total_size_bytes ORDER BY collected_date DESC))[1], 0,
+       sum(database_count), max(database_count), min(database_count),
+       nullif(count(log_size_bytes), 0), sum(log_size_bytes), max(log_size_bytes), min(log_size_bytes),
+       (array_agg(log_size_bytes ORDER BY collected_date DESC))[1], now()
+FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
+GROUP BY instance_id, {bucket}
+ON CONFLICT (instance_id, period_type, period_start) DO UPDATE
+SET ({measures}, calculated_at, updated_at) = ROW ({excluded}, excluded.calculated_at, now())
+WHERE ({stored}) IS DISTINCT FROM ({excluded})
+"""
+BARE = {Level.DATABASE: BARE_DATABASES, Level.INSTANCE: BARE_INSTANCES}
+ENDS = {
+    PeriodType.DAILY: "{bucket}",
+    PeriodType.WEEKLY: "{bucket} + 6",
+    PeriodType.MONTHLY: "({bucket} + interval '1 month')::date - 1",
+    PeriodType.QUARTERLY: "({bucket} + interval '3 months')::date - 1",
+}
+
+
+def run(scale: float) -> None:
+    """Print the tables at 1,000 instances x 50 databases x 91 days times *scale* (of the instances)."""
+    instances = max(int(1000 * scale), 2)
+    with fresh_store() as engine:
+        _point_settings_at(engine)
+        _fill(engine, instances, FIRST, DAYS)
+        _steps(engine, instances)
+        _growth_queries(engine, instances)
+        _memory(engine, instances)
+    _growth_of_time(scale)
+
+
+def _steps(engine: Engine, instances: int) -> None:
+    rows = []
+    for level in Level:
+        for period_type, start in ONE_WINDOW.items():
+            window = window_of(start, period_type)
+            for what in ("new", "again"):
+                bare_seconds, step_seconds = _bare_and_step(engine, level, window, empty_first=what == "new")
+                rows.append(
+                    (
+                        f"{level.value} {period_type.value}",
+                        what,
+                        step_seconds,
+                        bare_seconds,
+                        step_seconds / bare_seconds,
+                    )
+                )
+    print_result(
+        f"one window, {instances:,} instances x {DATABASES} databases x {DAYS} days",
+        ("asset", "rows", "asset step s", "bare statement s", "ratio"),
+        rows,
+    )
+
+
+def _bare_and_step(engine: Engine, level: Level, window: Window, *, empty_first: bool) -> tuple[float, float]:
+    times: tuple[list[float], list[float]] = ([], [])
+    with dg.instance_for_test() as instance:
+        for _ in range(5):
+            if empty_first:
+                _empty(engine)
+            times[0].append(_seconds(lambda: bare(engine, level, [window])))
+            if empty_first:
+                _empty(engine)
+            times[1].append(_step_seconds(instance, level, window))
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def bare(engine: Engine, level: Level, windows: Sequence[Window]) -> None:
+    """Run the hand-written statement over adjacent windows."""
+    period_type = windows[0].period_type
+    measures = TABLES[level].measures
+    bucket = BUCKETS[period_type].replace("%%", "%") if len(windows) > 1 else "CAST(:first AS date)"
+    statement = BARE[level].format(
+        bucket=bucket,
+        end=ENDS[period_type].format(bucket=bucket),
+        measures=", ".join(measures),
+        excluded=", ".join(f"excluded.{measure}" for measure in measures),
+        stored=", ".join(f"stored.{measure}" for measure in measures),
+    )
+    values = {
+        "period_type": period_type.value,
+        "first": windows[0].start,
+        "last": windows[-1].end,
+        "closing_days": [window.end for window in windows],
+    }
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
+        connection.execute(text(statement), values)
+
+
+def _step_seconds(instance: dg.DagsterInstance, level: Level, window: Window) -> float:
+    key = aggregation_key(level, window.period_type)
+    (asset,) = [asset for asset in AGGREGATIONS if asset.key == key]
+    result = dg.materialize(
+        [asset],
+        instance=instance,
+        resources={"store": StoreResource()},
+        partition_key=window.start.isoformat(),
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    (success,) = [event for event in result.all_node_events if event.is_step_success]
+    return float(success.step_success_data.duration_ms) / 1000
+
+
+def _growth_queries(engine: Engine, instances: int) -> None:
+    """Fill 400 days of daily and the months of one year, and ask for growth."""
+    year = windows_between(FIRST - timedelta(days=310), FIRST + timedelta(days=DAYS - 1), PeriodType.MONTHLY)
+    _fill(engine, instances, year[0].start, (FIRST - year[0].start).days, only_every=7)
+    for period_type in (PeriodType.MONTHLY, PeriodType.WEEKLY):
+        aggregate(engine, Level.DATABASE, windows_between(year[0].start, year[-1].end, period_type))
+        aggregate(engine, Level.INSTANCE, windows_between(year[0].start, year[-1].end, period_type))
+    _vacuum(engine)
+    middle, name = max(instances // 2, 1), "database_00025"
+    june = date(2026, 6, 1)
+    cases: list[tuple[str, Callable[[int], object], str, dict[str, object]]] = [
+        (
+            "one database's year of weeks",
+            lambda _: database_growth(engine, PeriodType.WEEKLY, year[0].start, year[-1].end, middle, name),
+            HAND_SERIES,
+            {"instance_id": middle, "name": name, "first": year[0].start, "last": year[-1].end},
+        ),
+        (
+            "one instance's month, all databases",
+            lambda _: database_growth(engine, PeriodType.MONTHLY, june, june, middle),
+            HAND_INSTANCE,
+            {"instance_id": middle, "month": june},
+        ),
+        (
+            "one instance's totals, a year of weeks",
+            lambda _: instance_growth(engine, PeriodType.WEEKLY, year[0].start, year[-1].end, middle),
+            HAND_TOTALS,
+            {"instance_id": middle, "first": year[0].start, "last": year[-1].end},
+        ),
+        (
+            "top 50 growers of a month",
+            lambda _: top_growing_databases(engine, window_of(june, PeriodType.MONTHLY), 50),
+            HAND_TOP,
+            {"month": june},
+        ),
+    ]
+    rows = []
+    for what, ours, statement, values in cases:
+
+        def by_hand(_: int, statement: str = statement, values: dict[str, object] = values) -> None:
+            with engine.connect() as connection:
+                connection.execute(text(statement), values).all()
+
+        mine, hand = in_turns((ours, by_hand), rounds=9)
+        rows.append((what, 1000 * mine, 1000 * hand, mine / hand))
+    print_result("growth", ("query", "ms", "by hand ms", "ratio"), rows)
+
+
+def _compared(kinds: Sequence[tuple[str, str]], earlier: str) -> str:
+    """Return average, change and percent of each (sum, count); *earlier* is the form of a value of the baseline.
+
+    By hand: averages that are rounded before they are compared, as one would write it in passing.
+    """
+    columns = []
+    for total, count in kinds:
+        now, then = f"a.{total} / a.{count}", earlier.format(f"{total} / {count}", total=total, count=count)
+        columns += [f"round({now})", f"round({now} - {then})", f"round(100 * ({now} / nullif({then}, 0) - 1), 2)"]
+    return ", ".join(columns)
+
+
+LAGGED = "(lag({}) OVER w)"
+JOINED = "(b.{total} / b.{count})"
+OF_DATABASES = [
+    ("sum_size_bytes", "data_count"),
+    ("sum_data_size_bytes", "data_size_count"),
+    ("sum_log_size_bytes", "log_size_count"),
+]
+OF_INSTANCES = [
+    ("sum_size_bytes", "data_count"),
+    ("sum_database_count", "data_count"),
+    ("sum_log_size_bytes", "log_size_count"),
+]
+HAND_SERIES = f"""
+SELECT * FROM (
+    SELECT i.name, a.database_name, a.period_start, a.period_end, a.data_count, a.max_size_bytes, a.min_size_bytes,
+           a.closing_size_bytes, {_compared(OF_DATABASES, LAGGED)}, lag(a.period_start) OVER w AS baseline
+    FROM database_size_aggregations AS a
+    JOIN instances AS i ON i.id = a.instance_id
+    WHERE a.instance_id = :instance_id AND a.database_name = :name AND a.period_type = 'weekly'
+      AND a.period_start BETWEEN CAST(:first AS date) - 28 AND :last
+    WINDOW w AS (ORDER BY a.period_start)
+) AS g WHERE period_start >= :first ORDER BY period_start
+"""
+HAND_INSTANCE = f"""
+SELECT i.name, a.database_name, a.period_start, a.period_end, a.data_count, a.max_size_bytes, a.min_size_bytes,
+       a.closing_size_bytes, b.period_start AS baseline, {_compared(OF_DATABASES, JOINED)}
+FROM database_size_aggregations AS a
+JOIN instances AS i ON i.id = a.instance_id
+LEFT JOIN LATERAL (SELECT * FROM database_size_aggregations AS e
+                   WHERE e.instance_id = a.instance_id AND e.database_name = a.database_name
+                     AND e.period_type = 'monthly' AND e.period_start < a.period_start
+                     AND e.period_start >= CAST(:month AS date) - interval '3 months'
+                   ORDER BY e.period_start DESC LIMIT 1) AS b ON true
+WHERE a.instance_id = :instance_id AND a.period_type = 'monthly' AND a.period_start = :month
+ORDER BY a.database_name
+"""
+HAND_TOTALS = f"""
+SELECT * FROM (
+    SELECT i.name, a.period_start, a.period_end, a.data_count, a.partial_days, a.max_size_bytes, a.min_size_bytes,
+           a.closing_size_bytes, {_compared(OF_INSTANCES, LAGGED)}, lag(a.period_start) OVER w AS baseline
+    FROM instance_size_aggregations AS a
+    JOIN instances AS i ON i.id = a.instance_id
+    WHERE a.instance_id = :instance_id AND a.period_type = 'weekly'
+      AND a.period_start BETWEEN CAST(:first AS date) - 28 AND :last
+    WINDOW w AS (ORDER BY a.period_start)
+) AS g WHERE period_start >= :first ORDER BY period_start
+"""
+HAND_TOP = """
+SELECT i.name, a.database_name, a.sum_size_bytes / a.data_count AS average, b.period_start AS baseline,
+       a.sum_size_bytes / a.data_count - b.sum_size_bytes / b.data_count AS change
+FROM database_size_aggregations AS a
+JOIN instances AS i ON i.id = a.instance_id
+LEFT JOIN LATERAL (SELECT * FROM database_size_aggregations AS e
+                   WHERE e.instance_id = a.instance_id AND e.database_name = a.database_name
+                     AND e.period_type = 'monthly' AND e.period_start < a.period_start
+                     AND e.period_start >= CAST(:month AS date) - interval '3 months'
+                   ORDER BY e.period_start DESC LIMIT 1) AS b ON true
+WHERE a.period_type = 'monthly' AND a.period_start = :month
+ORDER BY change DESC NULLS LAST LIMIT 50
+"""
+
+
+def _memory(engine: Engine, instances: int) -> None:
+    """Print the worker's resident memory after a day and after a quarter of every database."""
+    process = psutil.Process()
+    rows = []
+    for period_type in (PeriodType.DAILY, PeriodType.QUARTERLY):
+        result = aggregate(engine, Level.DATABASE, [window_of(ONE_WINDOW[period_type], period_type)])[0]
+        rows.append((period_type.value, result.source_rows, process.memory_info().rss // 2**20))
+    print_result(f"memory of the worker, {instances:,} instances", ("window", "source rows", "resident MiB"), rows)
+
+
+def _growth_of_time(scale: float) -> None:
+    rows = []
+    for share in (0.02, 0.1, 0.3, 1.0):
+        instances = max(int(1000 * scale * share), 2)
+        with fresh_store() as engine:
+            _fill(engine, instances, FIRST, DAYS)
+            window = window_of(FIRST, PeriodType.QUARTERLY)
+            seconds = _seconds(lambda: aggregate(engine, Level.DATABASE, [window]))  # noqa: B023 - called at once
+        source = instances * DATABASES * DAYS
+        rows.append((source, seconds, int(source / seconds)))
+    print_result("one quarter of all databases", ("source rows", "seconds", "source rows/s"), rows)
+
+
+def _fill(engine: Engine, instances: int, first: date, days: int, only_every: int = 1) -> None:
+    wanted = [first + timedelta(days=n) for n in range(0, days, only_every)]
+    if _count(engine, "instances") == 0:
+        register_instances(engine, instances)
+    with engine.begin() as connection:
+        ensure_children(connection, PARTITIONED_TABLES, wanted)
+    for day in wanted:
+        with engine.begin() as connection:
+            values = {"day": day, "instances": instances, "databases": DATABASES}
+            connection.execute(text(FILL), values)
+            connection.execute(text(FILL_TOTALS), values)
+    _vacuum(engine)
+
+
+def _empty(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE database_size_aggregations, instance_size_aggregations"))
+
+
+def _count(engine: Engine, table: str) -> int:
+    with engine.connect() as connection:
+        count: int = connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+        return count
+
+
+def _vacuum(engine: Engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _point_settings_at(engine: Engine) -> None:
+    os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)
+    load_settings.cache_clear()
+    assert date.fromisoformat(str(PARTITIONS[PeriodType.DAILY].get_first_partition_key())) <= FIRST
+    console.print()

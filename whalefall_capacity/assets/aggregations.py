@@ -1,0 +1,136 @@
+"""Sizes rolled up per period: one asset per level and period type, downstream of the stats.
+
+Annotations are not postponed here: Dagster reads the type of the resource from the function.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, metadata_table
+from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS
+from whalefall_capacity.periods import PeriodType, Window, window_of
+from whalefall_capacity.resources.progress import report_progress
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.store.aggregation import Level, WindowResult, WindowState, aggregate
+from whalefall_capacity.store.growth import top_growing_databases, top_growing_instances
+from whalefall_capacity.store.tables import database_size_aggregations, instance_size_aggregations
+
+STATS = {Level.DATABASE: DATABASE_SIZE_STATS, Level.INSTANCE: INSTANCE_SIZE_STATS}
+TABLES = {Level.DATABASE: database_size_aggregations, Level.INSTANCE: instance_size_aggregations}
+WHAT = {
+    Level.DATABASE: "Size of every database",
+    Level.INSTANCE: "Total size and number of databases of every server",
+}
+PERIODS = {
+    PeriodType.DAILY: "per day",
+    PeriodType.WEEKLY: "per week, Monday to Sunday",
+    PeriodType.MONTHLY: "per calendar month",
+    PeriodType.QUARTERLY: "per calendar quarter",
+}
+
+
+def aggregation_key(level: Level, period_type: PeriodType) -> dg.AssetKey:
+    """Return the key of an aggregation asset, such as database_size_aggregations/weekly."""
+    return dg.AssetKey([f"{level.value}_size_aggregations", period_type.value])
+
+
+def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:
+    """Return the asset that keeps the aggregations of one level and period type up to date."""
+    key = aggregation_key(level, period_type)
+
+    @dg.asset(
+        key=key,
+        deps=[dg.AssetDep(STATS[level], partition_mapping=DAYS_OF_PERIOD)],
+        partitions_def=PARTITIONS[period_type],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name=f"{level.value}_aggregations",
+        kinds={"postgres"},
+        owners=["team:dba"],
+        tags={"level": level.value, "period_type": period_type.value},
+        description=f"{WHAT[level]}, {PERIODS[period_type]}: count, sum, largest, smallest and closing value of the "
+        f"days. Averages and growth against the period before are in the view `{level.value}_size_growth`. "
+        "A sealed period is final.",
+        metadata={"dagster/table_name": key.path[0], "dagster/column_schema": _schema(level)},
+    )
+    def aggregations(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
+        windows = [window_of(date.fromisoformat(day), period_type) for day in context.partition_keys]
+        results = aggregate(store.engine, level, windows, report_progress)
+        for result in results:
+            context.log.info(f"{result.window.start}: {result.state.value}, {result.rows_written} rows written")
+            context.add_asset_metadata(window_metadata(result), partition_key=result.window.start.isoformat())
+        latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
+        if latest is not None:
+            growers = top_growers(store, level, latest)
+            context.add_asset_metadata({"top_growers": growers}, partition_key=latest.start.isoformat())
+        return dg.MaterializeResult()
+
+    return aggregations
+
+
+def window_metadata(result: WindowResult) -> Mapping[str, Any]:
+    """Return what an operator sees of one window; numbers are plotted by the UI."""
+    if result.state is WindowState.SEALED:
+        return {"state": result.state.value}
+    return {
+        "state": result.state.value,
+        "skipped": result.state is WindowState.SKIPPED,
+        "rows_written": result.rows_written,
+        "rows_removed": result.rows_removed,
+        "instances": result.instances,
+        "days_of_stats": result.source_rows,
+        "closing_size_bytes": result.closing_size_bytes,
+        "dagster/partition_row_count": result.result_rows,
+    }
+
+
+def top_growers(store: StoreResource, level: Level, window: Window) -> dg.TableMetadataValue:
+    """Return what grew most in *window*, against the window before in which it has a row."""
+    if level is Level.DATABASE:
+        databases = top_growing_databases(store.engine, window)
+        return metadata_table(
+            ("instance", "database", "average_bytes", "change_bytes", "change_percent"),
+            [
+                (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, _float(g.size_change_percent))
+                for g in databases
+            ],
+        )
+    instances = top_growing_instances(store.engine, window)
+    return metadata_table(
+        ("instance", "average_bytes", "change_bytes", "change_percent"),
+        [
+            (g.instance, g.total_size_bytes, g.total_size_change_bytes, _float(g.total_size_change_percent))
+            for g in instances
+        ],
+    )
+
+
+def _float(percent: Any) -> float | None:
+    return None if percent is None else float(percent)
+
+
+def _schema(level: Level) -> dg.TableSchema:
+    """Return the columns as the store's metadata has them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                str(column.type).lower(),
+                description=column.comment,
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            )
+            for column in TABLES[level].columns
+        ]
+    )
+
+
+AGGREGATIONS: Sequence[dg.AssetsDefinition] = [
+    aggregation_asset(level, period_type) for period_type in PeriodType for level in Level
+]
+
+
+def aggregation_keys(period_type: PeriodType, levels: Iterable[Level] = Level) -> list[dg.AssetKey]:
+    """Return the keys of the assets of one period type."""
+    return [aggregation_key(level, period_type) for level in levels]

@@ -1,0 +1,469 @@
+"""Rolling stats up into windows: one set-based calculation per level, period type and range of windows.
+
+The unit of work is a chunk of instances times a block of windows: one transaction under one advisory lock. It
+groups the stats of the chunk into a temporary table (`CREATE TABLE AS` may use parallel workers, `INSERT …
+SELECT` may not), removes rows whose sources are gone, writes rows that changed, and sums up what it saw. When
+every chunk is done, `aggregation_windows` records that sum. Sealed windows are left out of all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+
+from psycopg2 import sql
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.periods import PeriodType, Window
+from whalefall_capacity.store.copying import raw_cursor
+from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
+
+CHUNK_INSTANCES = 1000
+# Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
+BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
+
+
+class Level(str, Enum):
+    """What is aggregated: every database, or every instance as a whole."""
+
+    DATABASE = "database"
+    INSTANCE = "instance"
+
+
+class WindowState(str, Enum):
+    """What became of a window: calculated, without any stats, or final."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    SEALED = "sealed"
+
+
+@dataclass
+class WindowResult:
+    """What a calculation saw of a window and what it changed; sizes in bytes."""
+
+    window: Window
+    state: WindowState = WindowState.SKIPPED
+    source_rows: int = 0
+    source_sum_bytes: int = 0
+    source_max_updated_at: datetime | None = None
+    result_rows: int = 0
+    instances: int = 0
+    closing_size_bytes: int = 0
+    rows_written: int = 0
+    rows_removed: int = 0
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The tables of a level, the key of an instance's rows, and its measures."""
+
+    stats: str
+    aggregations: str
+    key: tuple[str, ...]
+    measures: tuple[str, ...]
+
+
+def _five(kind: str) -> tuple[str, ...]:
+    """Return the columns of the five measures of *kind* ('', 'data_' or 'log_')."""
+    count = f"{kind}size_count" if kind else "data_count"
+    return (count, *(f"{measure}_{kind}size_bytes" for measure in ("sum", "max", "min", "closing")))
+
+
+TABLES = {
+    Level.DATABASE: _Tables(
+        "database_size_stats",
+        "database_size_aggregations",
+        ("instance_id", "database_name"),
+        (*_five(""), *_five("data_"), *_five("log_")),
+    ),
+    Level.INSTANCE: _Tables(
+        "instance_size_stats",
+        "instance_size_aggregations",
+        ("instance_id",),
+        (
+            *_five(""),
+            "partial_days",
+            "sum_database_count",
+            "max_database_count",
+            "min_database_count",
+            *_five("log_"),
+        ),
+    ),
+}
+
+# The first day of the window of a day. Integer arithmetic: date_trunc costs a third more. 2000-01-03 was a Monday.
+BUCKETS = {
+    PeriodType.DAILY: "collected_date",
+    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '2000-01-03') %% 7",
+    PeriodType.MONTHLY: "collected_date - (extract(day FROM collected_date)::integer - 1)",
+    PeriodType.QUARTERLY: "date_trunc('quarter', collected_date::timestamp)::date",
+}
+ONE_BUCKET = "CAST(%(first)s AS date)"
+
+SCOPE = """
+collected_date BETWEEN %(first)s AND %(last)s AND instance_id BETWEEN %(low)s AND %(high)s
+"""
+
+# A day is its own window: nothing to group.
+DATABASE_DAYS = """
+CREATE TEMPORARY TABLE source ON COMMIT DROP AS
+SELECT instance_id, database_name, collected_date AS period_start,
+       1 AS data_count, size_bytes::numeric AS sum_size_bytes, size_bytes AS max_size_bytes,
+       size_bytes AS min_size_bytes, size_bytes AS closing_size_bytes,
+       CASE WHEN data_size_bytes IS NOT NULL THEN 1 END AS data_size_count,
+       data_size_bytes::numeric AS sum_data_size_bytes, data_size_bytes AS max_data_size_bytes,
+       data_size_bytes AS min_data_size_bytes, data_size_bytes AS closing_data_size_bytes,
+       CASE WHEN log_size_bytes IS NOT NULL THEN 1 END AS log_size_count,
+       log_size_bytes::numeric AS sum_log_size_bytes, log_size_bytes AS max_log_size_bytes,
+       log_size_bytes AS min_log_size_bytes, log_size_bytes AS closing_log_size_bytes,
+       1 AS source_rows, size_bytes::numeric AS source_sum_bytes, updated_at AS source_max_updated_at
+FROM database_size_stats
+WHERE {scope}
+"""
+# The closing value of nearly every key is that of the window's last day with stats, which a filter finds in passing;
+# the others are looked up one by one. Ordering the values within the aggregate would take 2.6 times as long.
+DATABASE_PERIODS = """
+CREATE TEMPORARY TABLE source ON COMMIT DROP AS
+SELECT instance_id, database_name, period_start,
+       data_count, sum_size_bytes, max_size_bytes, min_size_bytes,
+       coalesce(closing_size_bytes, (
+           SELECT s.size_bytes FROM database_size_stats AS s
+           WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
+             AND s.collected_date = g.last_day)) AS closing_size_bytes,
+       nullif(data_size_count, 0) AS data_size_count, sum_data_size_bytes, max_data_size_bytes, min_data_size_bytes,
+       CASE WHEN data_size_count > 0 THEN coalesce(closing_data_size_bytes, (
+           SELECT s.data_size_bytes FROM database_size_stats AS s
+           WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
+             AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.data_size_bytes IS NOT NULL
+           ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_data_size_bytes,
+       nullif(log_size_count, 0) AS log_size_count, sum_log_size_bytes, max_log_size_bytes, min_log_size_bytes,
+       CASE WHEN log_size_count > 0 THEN coalesce(closing_log_size_bytes, (
+           SELECT s.log_size_bytes FROM database_size_stats AS s
+           WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
+             AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.log_size_bytes IS NOT NULL
+           ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_log_size_bytes,
+       data_count AS source_rows, sum_size_bytes AS source_sum_bytes, source_max_updated_at
+FROM (
+    SELECT instance_id, database_name, {bucket} AS period_start,
+           count(*)::integer AS data_count, sum(size_bytes) AS sum_size_bytes, max(size_bytes) AS max_size_bytes,
+           min(size_bytes) AS min_size_bytes,
+           max(size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_size_bytes,
+           count(data_size_bytes)::integer AS data_size_count, sum(data_size_bytes) AS sum_data_size_bytes,
+           max(data_size_bytes) AS max_data_size_bytes, min(data_size_bytes) AS min_data_size_bytes,
+           max(data_size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_data_size_bytes,
+           count(log_size_bytes)::integer AS log_size_count, sum(log_size_bytes) AS sum_log_size_bytes,
+           max(log_size_bytes) AS max_log_size_bytes, min(log_size_bytes) AS min_log_size_bytes,
+           max(log_size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_log_size_bytes,
+           max(collected_date) AS last_day, max(updated_at) AS source_max_updated_at
+    FROM database_size_stats
+    WHERE {scope}
+    GROUP BY instance_id, database_name, period_start
+) AS g
+"""
+# A day with missing databases counts only where the window has no complete day. An instance has one row a day: this
+# level is small, and an ordered aggregate may find the closing values.
+INSTANCE_PERIODS = """
+CREATE TEMPORARY TABLE source ON COMMIT DROP AS
+SELECT instance_id, period_start,
+       count(*) FILTER (WHERE counts)::integer AS data_count,
+       sum(total_size_bytes) FILTER (WHERE counts) AS sum_size_bytes,
+       max(total_size_bytes) FILTER (WHERE counts) AS max_size_bytes,
+       min(total_size_bytes) FILTER (WHERE counts) AS min_size_bytes,
+       (array_agg(total_size_bytes ORDER BY collected_date DESC) FILTER (WHERE counts))[1] AS closing_size_bytes,
+       count(*) FILTER (WHERE missing_count > 0)::integer AS partial_days,
+       sum(database_count) FILTER (WHERE counts) AS sum_database_count,
+       max(database_count) FILTER (WHERE counts) AS max_database_count,
+       min(database_count) FILTER (WHERE counts) AS min_database_count,
+       nullif(count(log_size_bytes) FILTER (WHERE counts), 0)::integer AS log_size_count,
+       sum(log_size_bytes) FILTER (WHERE counts) AS sum_log_size_bytes,
+       max(log_size_bytes) FILTER (WHERE counts) AS max_log_size_bytes,
+       min(log_size_bytes) FILTER (WHERE counts) AS min_log_size_bytes,
+       (array_agg(log_size_bytes ORDER BY collected_date DESC)
+           FILTER (WHERE counts AND log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes,
+       count(*) AS source_rows, sum(total_size_bytes) AS source_sum_bytes, max(updated_at) AS source_max_updated_at
+FROM (
+    SELECT *, missing_count = 0
+              OR NOT bool_or(missing_count = 0) OVER (PARTITION BY instance_id, period_start) AS counts
+    FROM (SELECT *, {bucket} AS period_start FROM instance_size_stats WHERE {scope}) AS days
+) AS days
+GROUP BY instance_id, period_start
+"""
+REMOVE = """
+WITH removed AS (
+    DELETE FROM {aggregations} AS stored
+    WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s) AND instance_id BETWEEN %(low)s AND %(high)s
+      AND NOT EXISTS (SELECT FROM source WHERE {same_key} AND source.period_start = stored.period_start)
+    RETURNING period_start
+)
+SELECT period_start, count(*) FROM removed GROUP BY period_start
+"""
+# Rows that would not change are sorted out by one join: to try each against the index takes three times as long. The
+# lock keeps everybody else from the rows of this chunk.
+UPSERT = """
+WITH written AS (
+    INSERT INTO {aggregations} ({key}, period_type, period_start, period_end, {measures}, calculated_at)
+    SELECT {source_key}, %(period_type)s, source.period_start, period_end, {source_measures}, now()
+    FROM source
+    JOIN unnest(%(starts)s, %(ends)s) AS windows (period_start, period_end)
+      ON windows.period_start = source.period_start
+    LEFT JOIN (
+        SELECT {key}, period_start, {measures} FROM {aggregations}
+        WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s)
+          AND instance_id BETWEEN %(low)s AND %(high)s
+    ) AS stored ON {same_key} AND stored.period_start = source.period_start
+    WHERE stored.period_start IS NULL OR ({stored_measures}) IS DISTINCT FROM ({source_measures})
+    ORDER BY {source_key}, source.period_start
+    ON CONFLICT ({key}, period_type, period_start) DO UPDATE
+    SET ({measures}, calculated_at, updated_at) = ROW ({excluded_measures}, excluded.calculated_at, now())
+    RETURNING period_start
+)
+SELECT period_start, count(*) FROM written GROUP BY period_start
+"""
+# Grouped twice, which needs no sort; counting distinct instances would.
+SAW = """
+SELECT period_start, sum(source_rows), sum(source_sum_bytes), max(source_max_updated_at), sum(result_rows), count(*),
+       sum(closing_size_bytes)
+FROM (SELECT period_start, sum(source_rows) AS source_rows, sum(source_sum_bytes) AS source_sum_bytes,
+             max(source_max_updated_at) AS source_max_updated_at, count(*) AS result_rows,
+             sum(closing_size_bytes) AS closing_size_bytes
+      FROM source
+      GROUP BY period_start, instance_id) AS instances
+GROUP BY period_start
+"""
+STORED = """
+SELECT count(*) FROM {aggregations}
+WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s) AND instance_id BETWEEN %(low)s AND %(high)s
+"""
+# Shared, so that a window is not sealed while one of its chunks is under way.
+SEALED = """
+SELECT period_start, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
+WHERE level = :level AND period_type = :period_type AND period_start = ANY (:starts)
+ORDER BY period_start
+FOR SHARE
+"""
+RECORD = """
+INSERT INTO aggregation_windows AS recorded (level, period_type, period_start, calculated_at, source_rows,
+                                             source_sum_bytes, source_max_updated_at, result_rows, instances)
+SELECT :level, :period_type, saw.*
+FROM unnest(CAST(:starts AS date[]), CAST(:calculated_ats AS timestamptz[]), CAST(:source_rows AS bigint[]),
+            CAST(:source_sums AS numeric[]), CAST(:source_updated_ats AS timestamptz[]),
+            CAST(:result_rows AS bigint[]), CAST(:instances AS integer[])) AS saw
+ON CONFLICT (level, period_type, period_start) DO UPDATE
+SET calculated_at = excluded.calculated_at, source_rows = excluded.source_rows,
+    source_sum_bytes = excluded.source_sum_bytes, source_max_updated_at = excluded.source_max_updated_at,
+    result_rows = excluded.result_rows, instances = excluded.instances, updated_at = now()
+WHERE recorded.sealed_at IS NULL
+"""
+CHUNKS = "SELECT DISTINCT id / :size AS chunk FROM instances ORDER BY chunk"
+# Every database of the store's stats has an instance total on the same day, and there are few of those.
+DAYS_WITH_STATS = """
+SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
+"""
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
+
+
+def aggregate(
+    engine: Engine,
+    level: Level,
+    windows: Sequence[Window],
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[WindowResult]:
+    """Calculate *windows*, all of one period type and oldest first, from the stats as they are now.
+
+    *on_progress* is told the units done and their total, before the first and after each: it may raise to stop
+    between two of them; what is done then stays, and the next calculation completes it.
+    """
+    results = {window.start: WindowResult(window) for window in windows}
+    blocks = list(_blocks(windows))
+    with engine.connect() as connection:
+        chunks = list(connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars())
+    units = [(chunk, block) for block in blocks for chunk in chunks]
+    on_progress(0, len(units))
+    for number, (chunk, block) in enumerate(units, start=1):
+        _calculate(engine, level, chunk, block, results)
+        on_progress(number, len(units))
+    _record(engine, level, [result for result in results.values() if result.state is not WindowState.SEALED])
+    return list(results.values())
+
+
+def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Yield runs of windows that span no more days than a block may have, but at least one window each."""
+    block: list[Window] = []
+    for window in windows:
+        if block and (window.end - block[0].start).days >= BLOCK_DAYS[window.period_type]:
+            yield block
+            block = []
+        block.append(window)
+    if block:
+        yield block
+
+
+def _calculate(
+    engine: Engine, level: Level, chunk: int, windows: Sequence[Window], results: dict[date, WindowResult]
+) -> None:
+    """Bring the rows of one chunk up to date, in one transaction, and add what was seen to *results*."""
+    period_type = windows[0].period_type
+    with engine.begin() as connection:
+        connection.execute(text(LOCK), {"name": f"aggregation {level.value} {period_type.value} {chunk}"})
+        connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
+        open_windows = _without_sealed(connection, level, windows, results)
+        # What sealed windows leave of the block; usually all of it.
+        for run in _adjacent(open_windows):
+            _calculate_run(connection, level, chunk, run, results)
+
+
+def _without_sealed(
+    connection: Connection, level: Level, windows: Sequence[Window], results: dict[date, WindowResult]
+) -> list[Window]:
+    values = {
+        "level": level.value,
+        "period_type": windows[0].period_type.value,
+        "starts": [window.start for window in windows],
+    }
+    sealed = {row.period_start for row in connection.execute(text(SEALED), values) if row.is_sealed}
+    for start in sealed:
+        results[start].state = WindowState.SEALED
+    return [window for window in windows if window.start not in sealed]
+
+
+def _adjacent(windows: Iterable[Window]) -> Iterator[list[Window]]:
+    run: list[Window] = []
+    for window in windows:
+        if run and (window.start - run[-1].end).days != 1:
+            yield run
+            run = []
+        run.append(window)
+    if run:
+        yield run
+
+
+def _calculate_run(
+    connection: Connection, level: Level, chunk: int, windows: Sequence[Window], results: dict[date, WindowResult]
+) -> None:
+    days = _days_with_stats(connection, windows)
+    aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
+    ensure_children(connection, [aggregations], [window.start for window in windows if window in days])
+    values = {
+        "first": windows[0].start,
+        "last": windows[-1].end,
+        "low": chunk * CHUNK_INSTANCES,
+        "high": (chunk + 1) * CHUNK_INSTANCES - 1,
+        "period_type": windows[0].period_type.value,
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+        "closing_days": list(days.values()),
+    }
+    statements = _statements(level, windows)
+    with raw_cursor(connection) as cursor:
+        cursor.execute(statements.source, values)
+        cursor.execute(SAW)
+        saw = cursor.fetchall()
+        for row in saw:
+            _add(results[row[0]], *row[1:])
+        cursor.execute(statements.upsert, values)
+        for start, count in cursor.fetchall():
+            results[start].rows_written += count
+        cursor.execute(statements.stored, values)
+        # Every source row has its row now; only when there are more of them has one lost its source.
+        if cursor.fetchall() != [(sum(row[4] for row in saw),)]:
+            cursor.execute(statements.remove, values)
+            for start, count in cursor.fetchall():
+                results[start].rows_removed += count
+        cursor.execute("DROP TABLE source")
+
+
+def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[Window, date]:
+    """Return the last day with stats of each window that has any."""
+    span = {"first": windows[0].start, "last": windows[-1].end}
+    days = sorted(connection.execute(text(DAYS_WITH_STATS), span).scalars())
+    found: dict[Window, date] = {}
+    for window in windows:
+        inside = [day for day in days if window.start <= day <= window.end]
+        if inside:
+            found[window] = inside[-1]
+    return found
+
+
+def _add(
+    result: WindowResult,
+    source_rows: Decimal,
+    source_sum_bytes: Decimal,
+    source_max_updated_at: datetime,
+    result_rows: Decimal,
+    instances: int,
+    closing_size_bytes: Decimal,
+) -> None:
+    result.state = WindowState.DONE
+    result.source_rows += int(source_rows)
+    result.source_sum_bytes += int(source_sum_bytes)
+    result.source_max_updated_at = max(filter(None, (result.source_max_updated_at, source_max_updated_at)))
+    result.result_rows += int(result_rows)
+    result.instances += instances
+    result.closing_size_bytes += int(closing_size_bytes)
+
+
+def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> None:
+    if not results:
+        return
+    with engine.begin() as connection:
+        now = connection.execute(text("SELECT now()")).scalar_one()
+        connection.execute(
+            text(RECORD),
+            {
+                "level": level.value,
+                "period_type": results[0].window.period_type.value,
+                "starts": [result.window.start for result in results],
+                "calculated_ats": [now] * len(results),
+                "source_rows": [result.source_rows for result in results],
+                "source_sums": [result.source_sum_bytes for result in results],
+                "source_updated_ats": [result.source_max_updated_at for result in results],
+                "result_rows": [result.result_rows for result in results],
+                "instances": [result.instances for result in results],
+            },
+        )
+
+
+@dataclass(frozen=True)
+class _Statements:
+    source: sql.Composed
+    upsert: sql.Composed
+    stored: sql.Composed
+    remove: sql.Composed
+
+
+def _statements(level: Level, windows: Sequence[Window]) -> _Statements:
+    tables = TABLES[level]
+    period_type = windows[0].period_type
+    if level is Level.INSTANCE:
+        source = INSTANCE_PERIODS
+    else:
+        source = DATABASE_DAYS if period_type is PeriodType.DAILY else DATABASE_PERIODS
+    # With one window there is one bucket, and nothing to compute per row.
+    bucket = ONE_BUCKET if len(windows) == 1 else BUCKETS[period_type]
+    names = {
+        "aggregations": sql.Identifier(tables.aggregations),
+        "key": _columns(tables.key),
+        "measures": _columns(tables.measures),
+        "source_key": _columns(tables.key, "source"),
+        "source_measures": _columns(tables.measures, "source"),
+        "stored_measures": _columns(tables.measures, "stored"),
+        "excluded_measures": _columns(tables.measures, "excluded"),
+        "same_key": sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("source", column), sql.Identifier("stored", column))
+            for column in tables.key
+        ),
+    }
+    return _Statements(
+        source=sql.SQL(source).format(bucket=sql.SQL(bucket), scope=sql.SQL(SCOPE)),
+        upsert=sql.SQL(UPSERT).format(**names),
+        stored=sql.SQL(STORED).format(**names),
+        remove=sql.SQL(REMOVE).format(**names),
+    )
+
+
+def _columns(columns: Sequence[str], table: str | None = None) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(table, column) if table else sql.Identifier(column) for column in columns)

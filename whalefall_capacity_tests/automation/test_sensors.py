@@ -1,0 +1,253 @@
+"""The sensor that follows the data, on a real Dagster instance, real servers and a real store.
+
+Every day that landed or was corrected ends up in the four windows that contain it, whatever happens in between, and
+the number of runs stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.assets.metadata import materializations, stored_days
+from whalefall_capacity.automation import sensors
+from whalefall_capacity.automation.sensors import aggregations_follow_stats, ranges
+from whalefall_capacity.definitions import defs
+from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
+from whalefall_capacity.resources.progress import listening
+from whalefall_capacity.store.aggregation import Level, aggregate
+from whalefall_capacity_tests.registry import entry, refusing, register
+from whalefall_capacity_tests.servers import PostgresqlServer
+from whalefall_capacity_tests.store.past import put_sizes
+
+ZONE = ZoneInfo("Asia/Shanghai")
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+TABLES = ("database_size_aggregations", "instance_size_aggregations")
+
+
+def today() -> date:
+    return datetime.now(ZONE).date()
+
+
+@dataclass
+class Daemon:
+    """Evaluates the sensor as Dagster's daemon does: only a good tick moves the cursor, a run key counts once."""
+
+    instance: dg.DagsterInstance
+    cursor: str | None = None
+    launched: dict[str, dg.RunRequest] = field(default_factory=dict)
+
+    def tick(self) -> list[dg.RunRequest]:
+        """Evaluate once and return the runs to launch."""
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=defs) as context:
+            result = aggregations_follow_stats(context)
+        if isinstance(result, dg.SkipReason):
+            return []
+        assert isinstance(result, dg.SensorResult)
+        fresh = [request for request in result.run_requests or [] if request.run_key not in self.launched]
+        self.launched |= {str(request.run_key): request for request in fresh}
+        self.cursor = result.cursor
+        return fresh
+
+    def run(self, request: dg.RunRequest) -> None:
+        """Execute a requested run to its end."""
+        job = defs.resolve_job_def(str(request.job_name))
+        assert job.execute_in_process(instance=self.instance, tags=dict(request.tags)).success
+
+    def settle(self) -> None:
+        """Tick and run until nothing is left to do."""
+        while requests := self.tick():
+            for request in requests:
+                self.run(request)
+
+
+@pytest.fixture
+def daemon(dagster_instance: dg.DagsterInstance) -> Daemon:
+    return Daemon(dagster_instance)
+
+
+def land(daemon: Daemon, store: Engine, days: Iterable[date], size: int = 100) -> None:
+    """Bring sizes of *days* as an import does: rows, then the events."""
+    days = list(days)
+    put_sizes(store, [(1, "shop", day, size) for day in days])
+    for event in materializations(stored_days(store, days, changed=None)):
+        daemon.instance.report_runless_asset_event(event)
+
+
+def collect(daemon: Daemon) -> None:
+    job = defs.resolve_job_def("sync_databases")
+    assert job.execute_in_process(instance=daemon.instance, partition_key=today().isoformat()).success
+
+
+def rows(store: Engine) -> Iterator[list[Any]]:
+    with store.connect() as connection:
+        for table in TABLES:
+            result = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4")).mappings()
+            yield [{key: value for key, value in row.items() if not key.endswith("_at")} for row in result]
+
+
+def assert_as_from_scratch(store: Engine) -> None:
+    """Compare the rows with those of a calculation of everything."""
+    found = list(rows(store))
+    with store.begin() as connection:
+        for table in TABLES:
+            connection.execute(text(f"DELETE FROM {table}"))
+        days = list(connection.execute(text("SELECT DISTINCT collected_date FROM instance_size_stats")).scalars())
+    for period_type in PeriodType:
+        for level in Level:
+            aggregate(store, level, windows_between(min(days), max(days), period_type))
+    assert found == list(rows(store))
+    assert found[0]
+
+
+def asked(requests: Iterable[dg.RunRequest]) -> list[tuple[str, str, str]]:
+    return [(str(r.job_name), r.tags[RANGE_START], r.tags[RANGE_END]) for r in requests]
+
+
+def test_a_collected_day_sets_off_its_week_month_and_quarter(
+    daemon: Daemon, store: Engine, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    collect(daemon)
+    requests = daemon.tick()
+    assert [request.job_name for request in requests] == [
+        "aggregate_weekly",
+        "aggregate_monthly",
+        "aggregate_quarterly",
+    ]
+    for request in requests:
+        daemon.run(request)
+    assert daemon.tick() == []
+    assert_as_from_scratch(store)
+
+
+def test_a_failed_coverage_check_holds_nothing_back(
+    daemon: Daemon, store: Engine, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()), refusing("gone"), refusing("away"))
+    collect(daemon)
+    daemon.settle()
+    assert len(daemon.launched) == 3
+    assert_as_from_scratch(store)
+
+
+def test_an_unchanged_day_sets_nothing_off(daemon: Daemon, store: Engine) -> None:
+    yesterday = today() - timedelta(days=1)
+    land(daemon, store, [yesterday])
+    daemon.settle()
+    before = len(daemon.launched)
+    job = defs.resolve_job_def("sync_databases")
+    assert job.execute_in_process(instance=daemon.instance, partition_key=yesterday.isoformat()).success
+    assert daemon.tick() == []
+    assert len(daemon.launched) == before
+
+
+def test_an_import_of_365_days_is_one_tick_and_four_runs(daemon: Daemon, store: Engine) -> None:
+    first = today() - timedelta(days=365)
+    land(daemon, store, [first + timedelta(days=d) for d in range(365)])
+    requests = daemon.tick()
+    assert asked(requests) == [
+        (f"aggregate_{period_type.value}", str(windows[0].start), str(windows[-1].start))
+        for period_type in PeriodType
+        if (windows := windows_between(first, first + timedelta(days=364), period_type))
+    ]
+    for request in requests:
+        daemon.run(request)
+    assert daemon.tick() == []
+    assert_as_from_scratch(store)
+
+
+def test_days_that_lie_apart_do_not_drag_in_what_lies_between(daemon: Daemon, store: Engine) -> None:
+    land(daemon, store, [date(2025, 3, 3), date(2025, 3, 4), date(2026, 2, 2)])
+    assert asked(daemon.tick()) == [
+        ("aggregate_daily", "2025-03-03", "2025-03-04"),
+        ("aggregate_daily", "2026-02-02", "2026-02-02"),
+        ("aggregate_weekly", "2025-03-03", "2025-03-03"),
+        ("aggregate_weekly", "2026-02-02", "2026-02-02"),
+        ("aggregate_monthly", "2025-03-01", "2025-03-01"),
+        ("aggregate_monthly", "2026-02-01", "2026-02-01"),
+        ("aggregate_quarterly", "2025-01-01", "2025-01-01"),
+        ("aggregate_quarterly", "2026-01-01", "2026-01-01"),
+    ]
+
+
+def test_days_scattered_over_years_are_still_few_runs() -> None:
+    days = [date(2025, 1, 1) + timedelta(days=40 * n) for n in range(15)]
+    for period_type in PeriodType:
+        assert len(ranges(days_to_windows(days, period_type))) <= 3
+
+
+def test_a_day_that_lands_while_the_run_of_its_week_is_under_way_is_not_lost(daemon: Daemon, store: Engine) -> None:
+    monday = date(2026, 3, 2)
+    land(daemon, store, [monday])
+    requests = daemon.tick()
+    landed: list[bool] = []
+
+    def land_late(done: int, total: int) -> None:
+        # The step has read the stats, and has not ended.
+        if done == total and not landed:
+            landed.append(True)
+            land(daemon, store, [monday + timedelta(days=1)], size=500)
+
+    with listening(land_late):
+        for request in requests:
+            daemon.run(request)
+    daemon.settle()
+    with store.connect() as connection:
+        weeks = connection.execute(
+            text("SELECT data_count, max_size_bytes FROM database_size_aggregations WHERE period_type = 'weekly'")
+        )
+        assert [tuple(row) for row in weeks] == [(2, 500)]
+    assert len(daemon.launched) == 8
+    assert_as_from_scratch(store)
+
+
+def test_a_tick_that_fails_in_the_middle_loses_nothing_and_launches_nothing_twice(
+    daemon: Daemon, store: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(daemon, store, [date(2026, 3, 2)])
+    real = sensors.requests_for
+
+    def failing(instance: dg.DagsterInstance, period_type: PeriodType, *arguments: Any) -> Iterator[dg.RunRequest]:
+        if period_type is PeriodType.MONTHLY:
+            raise ConnectionError("the storage is away")
+        yield from real(instance, period_type, *arguments)
+
+    monkeypatch.setattr(sensors, "requests_for", failing)
+    with pytest.raises(ConnectionError):
+        daemon.tick()
+    monkeypatch.setattr(sensors, "requests_for", real)
+    first = daemon.tick()
+    daemon.cursor = None  # The daemon died after it launched the runs, and before it kept the cursor.
+    assert daemon.tick() == []
+    for request in first:
+        daemon.run(request)
+    daemon.settle()
+    assert len(daemon.launched) == 4
+    assert_as_from_scratch(store)
+
+
+def test_a_daemon_that_was_away_catches_up_in_one_tick(daemon: Daemon, store: Engine) -> None:
+    days = [date(2026, 3, 2) + timedelta(days=d) for d in range(10)]
+    for size, _ in enumerate(range(6), start=1):
+        land(daemon, store, days, size)
+    assert len(daemon.tick()) == 4
+    assert daemon.tick() == []
+
+
+def test_what_a_queued_run_will_read_anyway_is_not_asked_for_again(daemon: Daemon, store: Engine) -> None:
+    land(daemon, store, [date(2026, 3, 2)])
+    for request in daemon.tick():
+        daemon.instance.create_run_for_job(
+            defs.resolve_job_def(str(request.job_name)), tags=dict(request.tags), status=dg.DagsterRunStatus.NOT_STARTED
+        )
+    land(daemon, store, [date(2026, 3, 2)], size=7)
+    assert daemon.tick() == []
