@@ -3,6 +3,7 @@
 Annotations are not postponed here: Dagster reads the type of the resource from the function.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -58,8 +59,8 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
     def aggregations(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
         windows = [window_of(date.fromisoformat(day), period_type) for day in context.partition_keys]
         results = aggregate(store.engine, level, windows, report_progress)
+        context.log.info(describe(results))
         for result in results:
-            context.log.info(f"{result.window.start}: {result.state.value}, {result.rows_written} rows written")
             context.add_asset_metadata(window_metadata(result), partition_key=result.window.start.isoformat())
         latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
         if latest is not None:
@@ -68,6 +69,14 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         return dg.MaterializeResult()
 
     return aggregations
+
+
+def describe(results: Sequence[WindowResult]) -> str:
+    """Return one line for the log of the run."""
+    states = Counter(result.state.value for result in results)
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    written, removed = sum(r.rows_written for r in results), sum(r.rows_removed for r in results)
+    return f"windows: {counts}; {written} rows written, {removed} removed"
 
 
 def window_metadata(result: WindowResult) -> Mapping[str, Any]:

@@ -258,7 +258,8 @@ SET calculated_at = excluded.calculated_at, source_rows = excluded.source_rows,
     result_rows = excluded.result_rows, instances = excluded.instances, updated_at = now()
 WHERE recorded.sealed_at IS NULL
 """
-CHUNKS = "SELECT DISTINCT id / :size AS chunk FROM instances ORDER BY chunk"
+# Ids begin with 1.
+CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chunk"
 # Every database of the store's stats has an instance total on the same day, and there are few of those.
 DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
@@ -350,8 +351,8 @@ def _calculate_run(
     values = {
         "first": windows[0].start,
         "last": windows[-1].end,
-        "low": chunk * CHUNK_INSTANCES,
-        "high": (chunk + 1) * CHUNK_INSTANCES - 1,
+        "low": chunk * CHUNK_INSTANCES + 1,
+        "high": (chunk + 1) * CHUNK_INSTANCES,
         "period_type": windows[0].period_type.value,
         "starts": [window.start for window in windows],
         "ends": [window.end for window in windows],
