@@ -7,25 +7,13 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from whalefall_capacity.settings import PROJECT_ROOT
+from whalefall_capacity_tests.browser import SCREENSHOTS, ZONE, open_page
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-ZONE = "Asia/Shanghai"
-SCREENSHOTS = PROJECT_ROOT / "screenshots"
 LATEST_RUN = """
 query { runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }
 """
@@ -41,14 +29,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    SCREENSHOTS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        # The operator's browser is in the zone of the fleet: the UI's "last 90 days" end on the browser's date.
-        page = browser.new_page(viewport={"width": 1600, "height": 1000}, timezone_id=ZONE)
-        page.set_default_timeout(60_000)
+    with open_page() as page:
         yield page
-        browser.close()
 
 
 def test_the_lineage_graph_leads_from_the_servers_to_the_sizes(demo: Deployment, page: Page) -> None:

@@ -9,6 +9,7 @@ every chunk is done, `aggregation_windows` records that sum. Sealed windows are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -21,7 +22,9 @@ from whalefall_capacity.periods import PeriodType, Window
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
 
-CHUNK_INSTANCES = 1000
+CHUNK_INSTANCES = 500
+# Two at a time: while one reads and groups, the other writes.
+CONCURRENCY = 2
 # Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
 BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
 
@@ -55,6 +58,39 @@ class WindowResult:
     closing_size_bytes: int = 0
     rows_written: int = 0
     rows_removed: int = 0
+
+    def see(
+        self,
+        source_rows: Decimal,
+        source_sum_bytes: Decimal,
+        source_max_updated_at: datetime,
+        result_rows: Decimal,
+        instances: int,
+        closing_size_bytes: Decimal,
+    ) -> None:
+        """Take what the statement SAW says of the window."""
+        self.state = WindowState.DONE
+        self.source_rows = int(source_rows)
+        self.source_sum_bytes = int(source_sum_bytes)
+        self.source_max_updated_at = source_max_updated_at
+        self.result_rows = int(result_rows)
+        self.instances = instances
+        self.closing_size_bytes = int(closing_size_bytes)
+
+    def add(self, part: WindowResult) -> None:
+        """Add what was seen and done in one chunk; sealed for one is sealed for all."""
+        if self.state is not WindowState.SEALED and part.state is not WindowState.SKIPPED:
+            self.state = part.state
+        self.source_rows += part.source_rows
+        self.source_sum_bytes += part.source_sum_bytes
+        self.source_max_updated_at = max(
+            filter(None, (self.source_max_updated_at, part.source_max_updated_at)), default=None
+        )
+        self.result_rows += part.result_rows
+        self.instances += part.instances
+        self.closing_size_bytes += part.closing_size_bytes
+        self.rows_written += part.rows_written
+        self.rows_removed += part.rows_removed
 
 
 @dataclass(frozen=True)
@@ -275,18 +311,24 @@ def aggregate(
 ) -> list[WindowResult]:
     """Calculate *windows*, all of one period type and oldest first, from the stats as they are now.
 
-    *on_progress* is told the units done and their total, before the first and after each: it may raise to stop
-    between two of them; what is done then stays, and the next calculation completes it.
+    *on_progress* is told the units done and their total, before the first and after each. It may raise to stop: the
+    units under way are finished, what is done stays, and the next calculation completes it.
     """
     results = {window.start: WindowResult(window) for window in windows}
-    blocks = list(_blocks(windows))
     with engine.connect() as connection:
         chunks = list(connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars())
-    units = [(chunk, block) for block in blocks for chunk in chunks]
+    units = [(chunk, block) for block in _blocks(windows) for chunk in chunks]
     on_progress(0, len(units))
-    for number, (chunk, block) in enumerate(units, start=1):
-        _calculate(engine, level, chunk, block, results)
-        on_progress(number, len(units))
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        futures = [pool.submit(_calculate, engine, level, chunk, block) for chunk, block in units]
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                for result in future.result():
+                    results[result.window.start].add(result)
+                on_progress(number, len(units))
+        finally:
+            for future in futures:
+                future.cancel()
     _record(engine, level, [result for result in results.values() if result.state is not WindowState.SEALED])
     return list(results.values())
 
@@ -303,32 +345,28 @@ def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield block
 
 
-def _calculate(
-    engine: Engine, level: Level, chunk: int, windows: Sequence[Window], results: dict[date, WindowResult]
-) -> None:
-    """Bring the rows of one chunk up to date, in one transaction, and add what was seen to *results*."""
+def _calculate(engine: Engine, level: Level, chunk: int, windows: Sequence[Window]) -> list[WindowResult]:
+    """Bring the rows of one chunk up to date, in one transaction, and return what was seen and done."""
     period_type = windows[0].period_type
     with engine.begin() as connection:
         connection.execute(text(LOCK), {"name": f"aggregation {level.value} {period_type.value} {chunk}"})
         connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
-        open_windows = _without_sealed(connection, level, windows, results)
+        sealed = _sealed(connection, level, windows)
+        results = [WindowResult(window, WindowState.SEALED) for window in windows if window.start in sealed]
         # What sealed windows leave of the block; usually all of it.
-        for run in _adjacent(open_windows):
-            _calculate_run(connection, level, chunk, run, results)
+        for run in _adjacent(window for window in windows if window.start not in sealed):
+            results += _calculate_run(connection, level, chunk, run)
+    return results
 
 
-def _without_sealed(
-    connection: Connection, level: Level, windows: Sequence[Window], results: dict[date, WindowResult]
-) -> list[Window]:
+def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> set[date]:
+    """Return the starts of the windows that are final; none of the others becomes so in this transaction."""
     values = {
         "level": level.value,
         "period_type": windows[0].period_type.value,
         "starts": [window.start for window in windows],
     }
-    sealed = {row.period_start for row in connection.execute(text(SEALED), values) if row.is_sealed}
-    for start in sealed:
-        results[start].state = WindowState.SEALED
-    return [window for window in windows if window.start not in sealed]
+    return {row.period_start for row in connection.execute(text(SEALED), values) if row.is_sealed}
 
 
 def _adjacent(windows: Iterable[Window]) -> Iterator[list[Window]]:
@@ -342,12 +380,10 @@ def _adjacent(windows: Iterable[Window]) -> Iterator[list[Window]]:
         yield run
 
 
-def _calculate_run(
-    connection: Connection, level: Level, chunk: int, windows: Sequence[Window], results: dict[date, WindowResult]
-) -> None:
+def _calculate_run(connection: Connection, level: Level, chunk: int, windows: Sequence[Window]) -> list[WindowResult]:
     days = _days_with_stats(connection, windows)
     aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
-    ensure_children(connection, [aggregations], [window.start for window in windows if window in days])
+    ensure_children(connection, [aggregations], [window.start for window in days])
     values = {
         "first": windows[0].start,
         "last": windows[-1].end,
@@ -359,22 +395,24 @@ def _calculate_run(
         "closing_days": list(days.values()),
     }
     statements = _statements(level, windows)
+    results = {window.start: WindowResult(window) for window in windows}
     with raw_cursor(connection) as cursor:
         cursor.execute(statements.source, values)
         cursor.execute(SAW)
         saw = cursor.fetchall()
-        for row in saw:
-            _add(results[row[0]], *row[1:])
+        for start, *figures in saw:
+            results[start].see(*figures)
         cursor.execute(statements.upsert, values)
         for start, count in cursor.fetchall():
-            results[start].rows_written += count
+            results[start].rows_written = count
         cursor.execute(statements.stored, values)
         # Every source row has its row now; only when there are more of them has one lost its source.
-        if cursor.fetchall() != [(sum(row[4] for row in saw),)]:
+        if cursor.fetchall() != [(sum(result.result_rows for result in results.values()),)]:
             cursor.execute(statements.remove, values)
             for start, count in cursor.fetchall():
-                results[start].rows_removed += count
+                results[start].rows_removed = count
         cursor.execute("DROP TABLE source")
+    return list(results.values())
 
 
 def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[Window, date]:
@@ -387,24 +425,6 @@ def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[
         if inside:
             found[window] = inside[-1]
     return found
-
-
-def _add(
-    result: WindowResult,
-    source_rows: Decimal,
-    source_sum_bytes: Decimal,
-    source_max_updated_at: datetime,
-    result_rows: Decimal,
-    instances: int,
-    closing_size_bytes: Decimal,
-) -> None:
-    result.state = WindowState.DONE
-    result.source_rows += int(source_rows)
-    result.source_sum_bytes += int(source_sum_bytes)
-    result.source_max_updated_at = max(filter(None, (result.source_max_updated_at, source_max_updated_at)))
-    result.result_rows += int(result_rows)
-    result.instances += instances
-    result.closing_size_bytes += int(closing_size_bytes)
 
 
 def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> None:

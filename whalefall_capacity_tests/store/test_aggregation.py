@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from whalefall_capacity.store.growth import (
     instance_growth,
     top_growing_databases,
 )
+from whalefall_capacity_tests.processes import run, start, wait_for
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 
 DAILY, WEEKLY, MONTHLY, QUARTERLY = PeriodType
@@ -428,10 +430,52 @@ def test_what_stops_between_two_chunks_leaves_each_old_or_new_and_is_completed_l
 
     with pytest.raises(KeyboardInterrupt):
         aggregate(store, Level.DATABASE, [window], stop)
+    sizes = [row.max_size_bytes for row in growth_rows(store, DAILY)]
+    assert sizes[0:8:2] == sizes[1:8:2]
+    assert sizes.count(200) >= 3
     with store.connect() as connection:
-        sizes = connection.execute(text("SELECT max_size_bytes FROM database_size_aggregations ORDER BY instance_id"))
-        assert list(sizes.scalars()) == [200] * 4 + [100] * 5
         recorded = connection.execute(text("SELECT source_sum_bytes FROM aggregation_windows")).scalar_one()
         assert recorded == 900
     (result,) = aggregate(store, Level.DATABASE, [window])
-    assert (result.rows_written, result.source_sum_bytes) == (5, 1800)
+    assert (result.rows_written, result.source_sum_bytes) == (sizes.count(100), 1800)
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_mid_statement_leaves_each_chunk_old_or_new_and_the_next_run_completes_it(
+    store: Engine, empty_database: str, tmp_path: Path
+) -> None:
+    put_sizes(store, [(1, "shop", MONDAY, 100), (501, "shop", MONDAY, 100)])
+    aggregate(store, Level.DATABASE, [window_of(MONDAY, DAILY)])
+    put_sizes(store, [(1, "shop", MONDAY, 200), (501, "shop", MONDAY, 200)])
+    settings = {
+        "WHALEFALL_HOME": str(tmp_path / "home"),
+        "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
+        "WHALEFALL_DAGSTER_URL": empty_database,
+    }
+    command = ["aggregate", "daily", "--from", str(MONDAY), "--to", str(MONDAY), "--scope", "database"]
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with store.begin() as holder:
+        # Somebody holds a row of the second chunk: its statement gets so far and no further.
+        holder.execute(text("SELECT FROM database_size_aggregations WHERE instance_id = 501 FOR UPDATE"))
+        process = start(command, settings, tmp_path / "killed.log")
+        with store.connect() as observer:
+            autocommit = observer.execution_options(isolation_level="AUTOCOMMIT")
+            wait_for(lambda: autocommit.execute(waiting).scalar_one() == 1, "statement that waits")
+            sizes = text("SELECT max_size_bytes FROM database_size_aggregations ORDER BY instance_id")
+            wait_for(lambda: list(autocommit.execute(sizes).scalars()) == [200, 100], "first chunk")
+        process.kill()
+        process.wait()
+    assert [row.max_size_bytes for row in growth_rows(store, DAILY)] == [200, 100]
+    again = run(command, settings)
+    assert again.returncode == 0, again.stderr
+    assert [row.max_size_bytes for row in growth_rows(store, DAILY)] == [200, 200]
+
+
+def growth_rows(store: Engine, period_type: PeriodType) -> list[Any]:
+    query = text(
+        "SELECT * FROM database_size_growth WHERE period_type = :period_type ORDER BY instance_id, database_name"
+    )
+    with store.connect() as connection:
+        return list(connection.execute(text(statement), {"period_type": period_type.value}))

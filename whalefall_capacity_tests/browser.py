@@ -1,0 +1,36 @@
+"""Headless Chromium in the operator's zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Page, sync_playwright
+
+from whalefall_capacity.settings import PROJECT_ROOT
+
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ZONE = "Asia/Shanghai"
+SCREENSHOTS = PROJECT_ROOT / "screenshots"
+
+
+@contextmanager
+def open_page() -> Iterator[Page]:
+    """Hold a browser with one page; its pictures go to SCREENSHOTS."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        # The operator's browser is in the zone of the fleet: the UI's "last 90 days" end on the browser's date.
+        page = browser.new_page(viewport={"width": 1600, "height": 1000}, timezone_id=ZONE)
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()

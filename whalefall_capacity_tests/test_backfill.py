@@ -1,0 +1,173 @@
+"""A year's backfill of all eight aggregation assets in the running Dagster UI: through its API, and by clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.assets.aggregations import aggregation_key
+from whalefall_capacity.periods import PeriodType, windows_between
+from whalefall_capacity.store.aggregation import Level
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.schema import migrate
+from whalefall_capacity_tests.browser import SCREENSHOTS, open_page
+from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
+from whalefall_capacity_tests.store.past import put_sizes
+
+pytestmark = pytest.mark.slow
+
+FIRST, LAST = date(2025, 3, 1), date(2026, 2, 28)
+LEVELS = tuple(Level)
+LAUNCH = """
+mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } ... on UnauthorizedError { message }
+} }
+"""
+BACKFILL = """
+query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status runs: unfinishedRuns { runId } }
+} }
+"""
+BACKFILLS = """
+query { partitionBackfillsOrError(limit: 20) { ... on PartitionBackfills { results { id status } } } }
+"""
+RUNS = """
+query($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+  ... on Runs { results { runId status } }
+} }
+"""
+PARTITIONS = """
+query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  partitionStats { numMaterialized numFailed }
+} } }
+"""
+VERSIONS = """
+SELECT tableoid::regclass::text, ctid::text, xmin::text FROM {} ORDER BY 1, 2
+"""
+
+
+@pytest.fixture(scope="module")
+def year(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+    """A store with a year of stats."""
+    store_server.create_databases("year", "year_dagster")
+    engine = create_store_engine(store_server.url("year"))
+    migrate(engine)
+    days = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
+    put_sizes(
+        engine, [(n, f"db{m}", day, n * 10_000 + m * day.toordinal()) for n in (1, 2) for m in range(3) for day in days]
+    )
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def running(
+    year: Engine, store_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("backfill")
+    settings = {
+        "WHALEFALL_HOME": str(folder / "home"),
+        "WHALEFALL_STORE_URL": year.url.render_as_string(hide_password=False),
+        "WHALEFALL_DAGSTER_URL": store_server.url("year_dagster").get_secret_value(),
+    }
+    with deployment(["up"], settings, folder / "up.log") as deployed:
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with open_page() as page:
+        yield page
+
+
+def keys_of(period_type: PeriodType) -> tuple[str, str]:
+    windows = windows_between(FIRST, LAST, period_type)
+    return windows[0].start.isoformat(), windows[-1].start.isoformat()
+
+
+def row_versions(store: Engine) -> list[Any]:
+    """Return where every aggregation row stands and which transaction wrote it."""
+    with store.connect() as connection:
+        return [list(connection.execute(text(VERSIONS.format(f"{level.value}_size_aggregations")))) for level in LEVELS]
+
+
+def materialized(running: Deployment, level: Level, period_type: PeriodType) -> tuple[int, int]:
+    path = list(aggregation_key(level, period_type).path)
+    stats = running.graphql(PARTITIONS, key={"path": path})["assetNodeOrError"]["partitionStats"]
+    return stats["numMaterialized"], stats["numFailed"]
+
+
+def finished(running: Deployment, backfill: str) -> bool:
+    status = running.graphql(BACKFILL, id=backfill)["partitionBackfillOrError"]["status"]
+    assert status not in {"COMPLETED_FAILED", "FAILED", "CANCELED"}
+    return bool(status == "COMPLETED_SUCCESS")
+
+
+def test_through_the_api_it_is_four_runs_and_every_partition_is_green(running: Deployment, year: Engine) -> None:
+    ranges = [
+        {
+            "assetKey": {"path": list(aggregation_key(level, period_type).path)},
+            "partitions": {"ranges": [{"start": keys_of(period_type)[0], "end": keys_of(period_type)[1]}]},
+        }
+        for period_type in PeriodType
+        for level in Level
+    ]
+    launched = running.graphql(LAUNCH, params={"partitionsByAssets": ranges})["launchPartitionBackfill"]
+    backfill = launched["backfillId"]
+    wait_for(lambda: finished(running, backfill), "end of the backfill", 180)
+    runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
+    assert [run["status"] for run in runs] == ["SUCCESS"] * 4
+    for period_type, expected in zip(PeriodType, (365, 53, 12, 5), strict=True):
+        assert [materialized(running, level, period_type) for level in Level] == [(expected, 0)] * 2
+    with year.connect() as connection:
+        counts = connection.execute(
+            text("SELECT period_type, count(*) FROM database_size_aggregations GROUP BY 1 ORDER BY 2 DESC")
+        )
+        assert [tuple(row) for row in counts] == [
+            ("daily", 365 * 6),
+            ("weekly", 53 * 6),
+            ("monthly", 12 * 6),
+            ("quarterly", 5 * 6),
+        ]
+
+
+@pytest.mark.parametrize("period_type", PeriodType)
+def test_by_clicks_a_second_time_no_row_changes(
+    running: Deployment, year: Engine, page: Page, period_type: PeriodType
+) -> None:
+    before = row_versions(year)
+    started = datetime.now().timestamp()
+    selection = " or ".join(f'key:"{"/".join(aggregation_key(level, period_type).path)}"' for level in Level)
+    page.goto(f"{running.url}/asset-groups?asset-selection={selection}")
+    page.get_by_role("button", name="Materialize all (2)").click()
+    page.get_by_text("Show all partitions").click()
+    first, last = keys_of(period_type)
+    chosen = page.get_by_role("dialog").get_by_role("textbox").first
+    chosen.fill(f"[{first}...{last}]")
+    chosen.press("Enter")
+    page.screenshot(path=SCREENSHOTS / f"backfill-{period_type.value}.png")
+    page.get_by_role("button", name="Launch").last.click()
+
+    def launched() -> list[str]:
+        found = running.graphql(BACKFILLS)["partitionBackfillsOrError"]["results"]
+        return [b["id"] for b in found if b["status"] != "COMPLETED_SUCCESS"]
+
+    (backfill,) = wait_for(launched, "new backfill")
+    wait_for(lambda: finished(running, backfill), f"end of the backfill begun at {started}", 180)
+    runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
+    assert [run["status"] for run in runs] == ["SUCCESS"]
+    assert row_versions(year) == before
+
+
+def test_the_asset_page_shows_windows_and_growth(running: Deployment, page: Page) -> None:
+    key = "/".join(aggregation_key(Level.DATABASE, PeriodType.MONTHLY).path)
+    page.goto(f"{running.url}/assets/{key}?view=partitions&partition=2026-02-01")
+    expect(page.get_by_text("Materialized (12)")).to_be_visible()
+    expect(page.get_by_text("top_growers").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "aggregation.png")
