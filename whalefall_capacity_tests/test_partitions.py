@@ -7,8 +7,8 @@ from datetime import date, datetime, timedelta, timezone
 import dagster as dg
 import pytest
 
-from whalefall_capacity.partitions import DAILY, partitions
-from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.partitions import DAILY, DAYS_OF_PERIOD, partitions
+from whalefall_capacity.periods import PeriodType, window_of, windows_between
 from whalefall_capacity.settings import build_settings
 
 START = date(2026, 1, 1)
@@ -64,3 +64,54 @@ def _keys(zone: str, now: datetime) -> list[str]:
     days = partitions(build_settings(timezone=zone, start_date=START), PeriodType.DAILY)
     with dg.partition_loading_context(effective_dt=now):
         return list(days.get_partition_keys())
+
+
+# Berlin and Santiago change their clocks in different halves of the year; Santiago at midnight.
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Santiago", "Asia/Shanghai"])
+@pytest.mark.parametrize("period_type", PeriodType)
+def test_every_window_from_the_start_date_to_now_has_one_partition(zone: str, period_type: PeriodType) -> None:
+    definition = partitions(build_settings(timezone=zone, start_date=date(2025, 1, 15)), period_type)
+    now = datetime(2026, 11, 18, 15, 0, tzinfo=timezone.utc)
+    with dg.partition_loading_context(effective_dt=now):
+        keys = list(definition.get_partition_keys())
+    windows = windows_between(date(2025, 1, 15), date(2026, 11, 18), period_type)
+    assert keys == [window.start.isoformat() for window in windows]
+    for key, window in zip(keys, windows, strict=True):
+        ends = definition.time_window_for_partition_key(key).end
+        assert ends.date() - timedelta(days=1) == window.end
+
+
+@pytest.mark.parametrize(
+    ("zone", "monday"),
+    [
+        ("Europe/Berlin", date(2026, 3, 23)),  # 23 hours on Sunday
+        ("Europe/Berlin", date(2026, 10, 19)),  # 25 hours on Sunday
+        ("America/Santiago", date(2026, 9, 1)),  # 23 hours on 6 September
+        ("America/Santiago", date(2026, 3, 30)),  # 25 hours on 4 April
+    ],
+)
+@pytest.mark.parametrize("period_type", [PeriodType.WEEKLY, PeriodType.MONTHLY, PeriodType.QUARTERLY])
+def test_a_window_depends_on_its_own_days_also_where_a_day_has_23_or_25_hours(
+    zone: str, monday: date, period_type: PeriodType
+) -> None:
+    settings = build_settings(timezone=zone, start_date=date(2025, 1, 1))
+    days, periods = partitions(settings, PeriodType.DAILY), partitions(settings, period_type)
+    window = window_of(monday, period_type)
+    now = datetime(2026, 12, 31, 12, 0, tzinfo=timezone.utc)
+    with dg.partition_loading_context(effective_dt=now):
+        upstream = DAYS_OF_PERIOD.get_upstream_mapped_partitions_result_for_partitions(
+            periods.subset_with_partition_keys([window.start.isoformat()]), periods, days
+        )
+    expected = [str(window.start + timedelta(days=n)) for n in range((window.end - window.start).days + 1)]
+    assert sorted(upstream.partitions_subset.get_partition_keys()) == expected
+
+
+def test_the_period_in_progress_may_be_materialized_before_all_of_its_days_are_there() -> None:
+    settings = build_settings(start_date=date(2025, 1, 1))
+    days, weeks = partitions(settings, PeriodType.DAILY), partitions(settings, PeriodType.WEEKLY)
+    with dg.partition_loading_context(effective_dt=datetime(2026, 11, 17, 12, 0, tzinfo=timezone.utc)):
+        upstream = DAYS_OF_PERIOD.get_upstream_mapped_partitions_result_for_partitions(
+            weeks.subset_with_partition_keys(["2026-11-16"]), weeks, days
+        )
+    assert sorted(upstream.partitions_subset.get_partition_keys()) == ["2026-11-16", "2026-11-17"]
+    assert upstream.required_but_nonexistent_subset.is_empty

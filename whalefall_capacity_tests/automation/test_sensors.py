@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,9 +21,12 @@ from whalefall_capacity.assets.metadata import materializations, stored_days
 from whalefall_capacity.automation import sensors
 from whalefall_capacity.automation.sensors import aggregations_follow_stats, ranges
 from whalefall_capacity.definitions import defs
+from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
 from whalefall_capacity.resources.progress import listening
 from whalefall_capacity.store.aggregation import Level, aggregate
+from whalefall_capacity.store.growth import database_growth
+from whalefall_capacity.store.history import import_history
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.past import put_sizes
@@ -251,3 +255,37 @@ def test_what_a_queued_run_will_read_anyway_is_not_asked_for_again(daemon: Daemo
         )
     land(daemon, store, [date(2026, 3, 2)], size=7)
     assert daemon.tick() == []
+
+
+def test_a_sealed_quarter_whose_raw_months_are_gone_survives_and_still_serves_as_baseline(
+    daemon: Daemon, store: Engine, tmp_path: Path
+) -> None:
+    last_quarter = [date(2026, 1, 5), date(2026, 2, 5), date(2026, 3, 5)]
+    land(daemon, store, last_quarter, size=100)
+    daemon.settle()
+    with store.begin() as connection:
+        connection.execute(text("UPDATE aggregation_windows SET sealed_at = now()"))
+        for month in ("01", "02", "03"):
+            for level in Level:
+                connection.execute(text(f"DROP TABLE {level.value}_size_stats_2026_{month}"))
+    before = list(rows(store))
+    # A backfill, which is what a click on Materialize does too.
+    for period_type in PeriodType:
+        job = defs.resolve_job_def(f"aggregate_{period_type.value}")
+        windows = windows_between(last_quarter[0], last_quarter[-1], period_type)
+        tags = {RANGE_START: windows[0].start.isoformat(), RANGE_END: windows[-1].start.isoformat()}
+        assert job.execute_in_process(instance=daemon.instance, tags=tags).success
+    # One of its days is imported again, with another size.
+    history = tmp_path / "again.csv"
+    history.write_text("instance,database,date,size_bytes\ninstance-1,shop,2026-02-05,999\n")
+    imported = import_history(store, read_history(history, date(2025, 1, 1), today()), str(history))
+    assert imported.written == 1
+    for event in materializations(stored_days(store, imported.changed_days, changed=None)):
+        daemon.instance.report_runless_asset_event(event)
+    daemon.settle()
+    assert list(rows(store)) == before
+
+    land(daemon, store, [date(2026, 4, 6)], size=150)
+    daemon.settle()
+    (quarter,) = database_growth(store, PeriodType.QUARTERLY, date(2026, 4, 1), date(2026, 4, 1), 1, "shop")
+    assert (quarter.baseline_start, quarter.size_change_bytes) == (date(2026, 1, 1), 50)

@@ -474,8 +474,6 @@ def test_a_process_killed_in_mid_statement_leaves_each_chunk_old_or_new_and_the_
 
 
 def growth_rows(store: Engine, period_type: PeriodType) -> list[Any]:
-    query = text(
-        "SELECT * FROM database_size_growth WHERE period_type = :period_type ORDER BY instance_id, database_name"
-    )
+    query = "SELECT * FROM database_size_growth WHERE period_type = :period_type ORDER BY instance_id"
     with store.connect() as connection:
-        return list(connection.execute(text(statement), {"period_type": period_type.value}))
+        return list(connection.execute(text(query), {"period_type": period_type.value}))
