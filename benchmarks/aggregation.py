@@ -96,8 +96,8 @@ def run(scale: float) -> None:
     """Print the tables at 1,000 instances x 50 databases x 91 days times *scale* (of the instances)."""
     instances = max(int(1000 * scale), 2)
     with fresh_store() as engine:
-        _point_settings_at(engine)
-        _fill(engine, instances, FIRST, DAYS)
+        point_settings_at(engine)
+        fill(engine, instances, FIRST, DAYS)
         _steps(engine, instances)
         _growth_queries(engine, instances)
         _memory(engine, instances)
@@ -127,7 +127,7 @@ def _bare_and_step(engine: Engine, level: Level, window: Window, *, empty_first:
         for _ in range(5):
             if empty_first:
                 _empty(engine, level, window)
-            times[0].append(_seconds(lambda: bare(engine, level, [window])))
+            times[0].append(seconds_of(lambda: bare(engine, level, [window])))
             if empty_first:
                 _empty(engine, level, window)
             times[1].append(_step_seconds(instance, level, window))
@@ -174,7 +174,7 @@ def _step_seconds(instance: dg.DagsterInstance, level: Level, window: Window) ->
 def _growth_queries(engine: Engine, instances: int) -> None:
     """Fill 400 days of daily and the months of one year, and ask for growth."""
     year = windows_between(FIRST - timedelta(days=310), FIRST + timedelta(days=DAYS - 1), PeriodType.MONTHLY)
-    _fill(engine, instances, year[0].start, (FIRST - year[0].start).days, only_every=7)
+    fill(engine, instances, year[0].start, (FIRST - year[0].start).days, only_every=7)
     for period_type in (PeriodType.MONTHLY, PeriodType.WEEKLY):
         aggregate(engine, Level.DATABASE, windows_between(year[0].start, year[-1].end, period_type))
         aggregate(engine, Level.INSTANCE, windows_between(year[0].start, year[-1].end, period_type))
@@ -308,20 +308,23 @@ def _growth_of_time(scale: float) -> None:
     for share in (0.02, 0.1, 0.3, 1.0):
         instances = max(int(1000 * scale * share), 2)
         with fresh_store() as engine:
-            _fill(engine, instances, FIRST, DAYS)
+            fill(engine, instances, FIRST, DAYS)
             window = window_of(FIRST, PeriodType.QUARTERLY)
-            seconds = _seconds(lambda: aggregate(engine, Level.DATABASE, [window]))  # noqa: B023 - called at once
+            seconds = seconds_of(lambda: aggregate(engine, Level.DATABASE, [window]))  # noqa: B023 - called at once
         source = instances * DATABASES * DAYS
         rows.append((source, seconds, int(source / seconds)))
     print_result("one quarter of all databases", ("source rows", "seconds", "source rows/s"), rows)
 
 
-def _fill(engine: Engine, instances: int, first: date, days: int, only_every: int = 1) -> None:
+def fill(engine: Engine, instances: int, first: date, days: int, only_every: int = 1) -> None:
     wanted = [first + timedelta(days=n) for n in range(0, days, only_every)]
     if _count(engine, "instances") == 0:
         register_instances(engine, instances)
     with engine.begin() as connection:
-        ensure_children(connection, PARTITIONED_TABLES, wanted)
+        # A window may start up to a quarter before its first day here.
+        ensure_children(
+            connection, PARTITIONED_TABLES, [*wanted, *(first - timedelta(days=n) for n in (7, 31, 62, 92))]
+        )
     for day in wanted:
         with engine.begin() as connection:
             values = {"day": day, "instances": instances, "databases": DATABASES}
@@ -353,13 +356,13 @@ def _vacuum(engine: Engine) -> None:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
-def _point_settings_at(engine: Engine) -> None:
+def point_settings_at(engine: Engine) -> None:
     os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)
     load_settings.cache_clear()
     assert date.fromisoformat(str(PARTITIONS[PeriodType.DAILY].get_first_partition_key())) <= FIRST

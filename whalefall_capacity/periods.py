@@ -74,6 +74,11 @@ def window_of(day: date, period_type: PeriodType) -> Window:
     return Window(start, add_months(start, months) - timedelta(days=1), period_type)
 
 
+def window_before(window: Window) -> Window:
+    """Return the window of the same type that ends the day before *window* starts."""
+    return window_of(window.start - timedelta(days=1), window.period_type)
+
+
 def days_to_windows(days: Iterable[date], period_type: PeriodType) -> list[Window]:
     """Return the distinct windows that contain any of *days*, oldest first."""
     return sorted({window_of(day, period_type) for day in days})

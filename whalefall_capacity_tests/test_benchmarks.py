@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import fleet, writing
+from benchmarks import aggregation, backfill, fleet, writing
 
 
 @pytest.mark.slow
@@ -17,3 +17,17 @@ def test_writing_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
 def test_fleet_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     fleet.run(0.01)
     assert "visiting 10 instances" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_aggregation_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    aggregation.run(0.002)
+    printed = capsys.readouterr().out
+    assert "one window, 2 instances" in printed
+    assert "top 50 growers" in printed
+
+
+@pytest.mark.slow
+def test_backfill_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    backfill.run(0.01)
+    assert "all eight" in capsys.readouterr().out

@@ -12,10 +12,10 @@ import dagster as dg
 
 from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, metadata_table
 from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS
-from whalefall_capacity.periods import PeriodType, Window, window_of
+from whalefall_capacity.periods import PeriodType, Window, window_before, window_of
 from whalefall_capacity.resources.progress import report_progress
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.store.aggregation import Level, WindowResult, WindowState, aggregate
+from whalefall_capacity.store.aggregation import Level, WindowResult, WindowState, aggregate, closing_size
 from whalefall_capacity.store.growth import top_growing_databases, top_growing_instances
 from whalefall_capacity.store.tables import database_size_aggregations, instance_size_aggregations
 
@@ -60,8 +60,10 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         windows = [window_of(date.fromisoformat(day), period_type) for day in context.partition_keys]
         results = aggregate(store.engine, level, windows, report_progress)
         context.log.info(describe(results))
+        before = closing_size(store.engine, level, window_before(windows[0]))
         for result in results:
-            context.add_asset_metadata(window_metadata(result), partition_key=result.window.start.isoformat())
+            context.add_asset_metadata(window_metadata(result, before), partition_key=result.window.start.isoformat())
+            before = result.closing_size_bytes if result.state is WindowState.DONE else before
         latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
         if latest is not None:
             growers = top_growers(store, level, latest)
@@ -79,11 +81,19 @@ def describe(results: Sequence[WindowResult]) -> str:
     return f"windows: {counts}; {written} rows written, {removed} removed"
 
 
-def window_metadata(result: WindowResult) -> Mapping[str, Any]:
-    """Return what an operator sees of one window; numbers are plotted by the UI."""
+def window_metadata(result: WindowResult, before: int | None) -> Mapping[str, Any]:
+    """Return what an operator sees of one window; numbers are plotted by the UI.
+
+    *before* is the closing size of everything in the window before, None when that is not known.
+    """
     if result.state is WindowState.SEALED:
         return {"state": result.state.value}
-    return {
+    growth: dict[str, Any] = {}
+    if result.state is WindowState.DONE and before is not None:
+        growth["growth_bytes"] = result.closing_size_bytes - before
+        if before:
+            growth["growth_percent"] = round(100 * (result.closing_size_bytes - before) / before, 2)
+    return growth | {
         "state": result.state.value,
         "skipped": result.state is WindowState.SKIPPED,
         "rows_written": result.rows_written,

@@ -300,6 +300,7 @@ CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chun
 DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
 """
+CLOSING = "SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = %(type)s AND period_start = %(start)s"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
 
 
@@ -331,6 +332,15 @@ def aggregate(
                 future.cancel()
     _record(engine, level, [result for result in results.values() if result.state is not WindowState.SEALED])
     return list(results.values())
+
+
+def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
+    """Return the closing sizes of *window*, in bytes, of everything together; None when it has no row."""
+    statement = sql.SQL(CLOSING).format(aggregations=sql.Identifier(TABLES[level].aggregations))
+    with engine.connect() as connection, raw_cursor(connection) as cursor:
+        cursor.execute(statement, {"type": window.period_type.value, "start": window.start})
+        ((total,),) = cursor.fetchall()
+        return None if total is None else int(total)
 
 
 def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:

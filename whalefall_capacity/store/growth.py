@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.periods import PeriodType, Window, look_back, window_of
+from whalefall_capacity.periods import PeriodType, Window, look_back, window_before
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
     values = {
         "period_type": window.period_type.value,
         "start": window.start,
-        "before": window_of(window.start - timedelta(days=1), window.period_type).start,
+        "before": window_before(window).start,
         "earliest": look_back(window.start, window.period_type),
         "count": count,
     }

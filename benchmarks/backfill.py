@@ -1,0 +1,82 @@
+"""A year's backfill of all eight aggregation assets, beside the bare statements and the same runs with empty bodies.
+
+Annotations are not postponed here: Dagster reads the type of `context` from the function.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import dagster as dg
+from sqlalchemy import Engine, text
+
+from benchmarks.aggregation import DATABASES, bare, fill, point_settings_at, seconds_of
+from benchmarks.harness import fresh_store, print_result
+from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.partitions import PARTITIONS
+from whalefall_capacity.periods import PeriodType, Window, windows_between
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.store.aggregation import TABLES, Level
+
+FIRST, DAYS = date(2025, 6, 1), 365
+
+
+def run(scale: float) -> None:
+    """Print the seconds of each period type at 200 instances x 50 databases times *scale*."""
+    instances = max(int(200 * scale), 2)
+    with fresh_store() as engine, dg.instance_for_test() as instance:
+        point_settings_at(engine)
+        fill(engine, instances, FIRST, DAYS)
+        measured = {period_type: _measure(engine, instance, period_type) for period_type in PeriodType}
+    rows: list[tuple[object, ...]] = [(period_type.value, *_row(times)) for period_type, times in measured.items()]
+    rows.append(("all eight", *_row([sum(column) for column in zip(*measured.values(), strict=True)])))
+    print_result(
+        f"a year's backfill, {instances:,} instances x {DATABASES} databases",
+        ("assets", "backfill s", "bare statements s", "runs with empty bodies s", "ratio to their sum"),
+        rows,
+    )
+
+
+def _row(times: Sequence[float]) -> tuple[float, ...]:
+    backfill, plain, idle = times
+    return backfill, plain, idle, backfill / (plain + idle)
+
+
+def _measure(engine: Engine, instance: dg.DagsterInstance, period_type: PeriodType) -> tuple[float, float, float]:
+    """Return the seconds of the backfill, of the bare statements, and of the runs with empty bodies."""
+    windows = windows_between(FIRST, FIRST + timedelta(days=DAYS - 1), period_type)
+    real = [asset for asset in AGGREGATIONS if asset.key.path[1] == period_type.value]
+    idle = seconds_of(lambda: _backfill(instance, [_idle(level, period_type) for level in Level], windows))
+    plain = sum(seconds_of(lambda level=level: bare(engine, level, windows)) for level in Level)  # type: ignore[misc]
+    with engine.begin() as connection:
+        for level in Level:
+            connection.execute(text(f"TRUNCATE {TABLES[level].aggregations}"))
+    return seconds_of(lambda: _backfill(instance, real, windows)), plain, idle
+
+
+def _idle(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:
+    """Return an asset that has the partitions of the real one and says of each only that it is there."""
+
+    @dg.asset(
+        key=aggregation_key(level, period_type),
+        partitions_def=PARTITIONS[period_type],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def idle(context: dg.AssetExecutionContext) -> None:
+        for key in context.partition_keys:
+            context.add_asset_metadata({"state": "done"}, partition_key=key)
+
+    return idle
+
+
+def _backfill(instance: dg.DagsterInstance, assets: Sequence[dg.AssetsDefinition], windows: Sequence[Window]) -> None:
+    result = dg.materialize(
+        assets,
+        instance=instance,
+        resources={"store": StoreResource()},
+        tags={
+            "dagster/asset_partition_range_start": windows[0].start.isoformat(),
+            "dagster/asset_partition_range_end": windows[-1].start.isoformat(),
+        },
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    assert result.success
