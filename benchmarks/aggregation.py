@@ -146,14 +146,15 @@ def bare(engine: Engine, level: Level, windows: Sequence[Window]) -> None:
         excluded=", ".join(f"excluded.{measure}" for measure in measures),
         stored=", ".join(f"stored.{measure}" for measure in measures),
     )
-    values = {
+    values: dict[str, object] = {
         "period_type": period_type.value,
         "first": windows[0].start,
         "last": windows[-1].end,
-        "closing_days": [window.end for window in windows],
     }
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
+        last: date = connection.execute(text("SELECT max(collected_date) FROM instance_size_stats")).scalar_one()
+        values["closing_days"] = [min(window.end, last) for window in windows]
         connection.execute(text(statement), values)
 
 
