@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,7 +18,13 @@ pytestmark = pytest.mark.slow
 LATEST_RUN = """
 query { runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }
 """
-ALL_GROUPS = "expanded=global%40global%3Afleet%2Cglobal%40global%3Astats"
+STATS = 'group:"stats"'
+ALL_GROUPS = "expanded=" + quote(
+    ",".join(
+        f"global@global:{group}" for group in ("fleet", "stats", "database_aggregations", "instance_aggregations")
+    ),
+    safe="",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def test_the_lineage_graph_leads_from_the_servers_to_the_sizes(demo: Deployment,
 
 def test_one_click_on_materialize_measures_today(demo: Deployment, page: Page) -> None:
     before = _latest_run(demo)["runId"]
-    page.goto(f"{demo.url}/asset-groups")
+    page.goto(f"{demo.url}/asset-groups~{quote(STATS, safe='')}/")
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_role("button", name="Latest").click()
     page.screenshot(path=SCREENSHOTS / "materialize.png")

@@ -57,7 +57,15 @@ class MariadbServer:
         program = self.program()
         if program is None:
             raise WhalefallError("MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core")
-        common = ["--no-defaults", f"--datadir={self.data_dir}", f"--user={getpass.getuser()}"]
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True, mode=0o700)
+        common = [
+            "--no-defaults",
+            f"--datadir={self.data_dir}",
+            f"--user={getpass.getuser()}",
+            # A server that starts removes the temporary tables it finds there: those of others, in a shared folder.
+            f"--tmpdir={temporary}",
+        ]
         if not self.data_dir.exists():
             self._install(common)
         with (self.folder / "mariadbd.log").open("ab") as log:
