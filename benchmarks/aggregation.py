@@ -25,7 +25,8 @@ from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import PREFIX, load_settings
-from whalefall_capacity.store.aggregation import BUCKETS, TABLES, Level, aggregate
+from whalefall_capacity.store.aggregation import aggregate
+from whalefall_capacity.store.aggregation_statements import BUCKETS, TABLES, Level
 from whalefall_capacity.store.growth import database_growth, instance_growth, top_growing_databases
 from whalefall_capacity.store.table_partitions import PARTITIONED_TABLES, ensure_children
 

@@ -15,7 +15,7 @@ from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.store.aggregation import TABLES, Level
+from whalefall_capacity.store.aggregation_statements import TABLES, Level
 
 FIRST, DAYS = date(2025, 6, 1), 365
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.assets.aggregations import aggregation_key
 from whalefall_capacity.periods import PeriodType, windows_between
-from whalefall_capacity.store.aggregation import Level
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate

@@ -15,7 +15,8 @@ from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_before, window_of
 from whalefall_capacity.resources.progress import report_progress
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.store.aggregation import Level, WindowResult, WindowState, aggregate, closing_size
+from whalefall_capacity.store.aggregation import WindowResult, WindowState, aggregate, closing_size
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import top_growing_databases, top_growing_instances
 from whalefall_capacity.store.tables import database_size_aggregations, instance_size_aggregations
 

@@ -46,7 +46,7 @@ def aggregate(
     with open_store(settings):
         # Imported here: Dagster takes seconds to load, and a wrong date needs none of it.
         from whalefall_capacity.jobs.local import run_aggregation
-        from whalefall_capacity.store.aggregation import Level
+        from whalefall_capacity.store.aggregation_statements import Level
 
         levels = list(Level) if scope is Scope.ALL else [Level(scope.value)]
         windows = windows_between(first.date(), last.date(), period_type)

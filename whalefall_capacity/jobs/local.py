@@ -14,7 +14,7 @@ from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.periods import Window
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.store.aggregation import Level
+from whalefall_capacity.store.aggregation_statements import Level
 
 # The command prints what happened itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

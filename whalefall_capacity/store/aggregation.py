@@ -19,6 +19,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.periods import PeriodType, Window
+from whalefall_capacity.store.aggregation_statements import SAW, TABLES, Level, statements
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
 
@@ -27,13 +28,6 @@ CHUNK_INSTANCES = 500
 CONCURRENCY = 2
 # Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
 BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
-
-
-class Level(str, Enum):
-    """What is aggregated: every database, or every instance as a whole."""
-
-    DATABASE = "database"
-    INSTANCE = "instance"
 
 
 class WindowState(str, Enum):
@@ -93,187 +87,6 @@ class WindowResult:
         self.rows_removed += part.rows_removed
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The tables of a level, the key of an instance's rows, and its measures."""
-
-    stats: str
-    aggregations: str
-    key: tuple[str, ...]
-    measures: tuple[str, ...]
-
-
-def _five(kind: str) -> tuple[str, ...]:
-    """Return the columns of the five measures of *kind* ('', 'data_' or 'log_')."""
-    count = f"{kind}size_count" if kind else "data_count"
-    return (count, *(f"{measure}_{kind}size_bytes" for measure in ("sum", "max", "min", "closing")))
-
-
-TABLES = {
-    Level.DATABASE: _Tables(
-        "database_size_stats",
-        "database_size_aggregations",
-        ("instance_id", "database_name"),
-        (*_five(""), *_five("data_"), *_five("log_")),
-    ),
-    Level.INSTANCE: _Tables(
-        "instance_size_stats",
-        "instance_size_aggregations",
-        ("instance_id",),
-        (
-            *_five(""),
-            "partial_days",
-            "sum_database_count",
-            "max_database_count",
-            "min_database_count",
-            *_five("log_"),
-        ),
-    ),
-}
-
-# The first day of the window of a day. Integer arithmetic: date_trunc costs a third more. 2000-01-03 was a Monday.
-BUCKETS = {
-    PeriodType.DAILY: "collected_date",
-    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '2000-01-03') %% 7",
-    PeriodType.MONTHLY: "collected_date - (extract(day FROM collected_date)::integer - 1)",
-    PeriodType.QUARTERLY: "date_trunc('quarter', collected_date::timestamp)::date",
-}
-ONE_BUCKET = "CAST(%(first)s AS date)"
-
-SCOPE = """
-collected_date BETWEEN %(first)s AND %(last)s AND instance_id BETWEEN %(low)s AND %(high)s
-"""
-
-# A day is its own window: nothing to group.
-DATABASE_DAYS = """
-CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT instance_id, database_name, collected_date AS period_start,
-       1 AS data_count, size_bytes::numeric AS sum_size_bytes, size_bytes AS max_size_bytes,
-       size_bytes AS min_size_bytes, size_bytes AS closing_size_bytes,
-       CASE WHEN data_size_bytes IS NOT NULL THEN 1 END AS data_size_count,
-       data_size_bytes::numeric AS sum_data_size_bytes, data_size_bytes AS max_data_size_bytes,
-       data_size_bytes AS min_data_size_bytes, data_size_bytes AS closing_data_size_bytes,
-       CASE WHEN log_size_bytes IS NOT NULL THEN 1 END AS log_size_count,
-       log_size_bytes::numeric AS sum_log_size_bytes, log_size_bytes AS max_log_size_bytes,
-       log_size_bytes AS min_log_size_bytes, log_size_bytes AS closing_log_size_bytes,
-       1 AS source_rows, size_bytes::numeric AS source_sum_bytes, updated_at AS source_max_updated_at
-FROM database_size_stats
-WHERE {scope}
-"""
-# The closing value of nearly every key is that of the window's last day with stats, which a filter finds in passing;
-# the others are looked up one by one. Ordering the values within the aggregate would take 2.6 times as long.
-DATABASE_PERIODS = """
-CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT instance_id, database_name, period_start,
-       data_count, sum_size_bytes, max_size_bytes, min_size_bytes,
-       coalesce(closing_size_bytes, (
-           SELECT s.size_bytes FROM database_size_stats AS s
-           WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
-             AND s.collected_date = g.last_day)) AS closing_size_bytes,
-       nullif(data_size_count, 0) AS data_size_count, sum_data_size_bytes, max_data_size_bytes, min_data_size_bytes,
-       CASE WHEN data_size_count > 0 THEN coalesce(closing_data_size_bytes, (
-           SELECT s.data_size_bytes FROM database_size_stats AS s
-           WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
-             AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.data_size_bytes IS NOT NULL
-           ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_data_size_bytes,
-       nullif(log_size_count, 0) AS log_size_count, sum_log_size_bytes, max_log_size_bytes, min_log_size_bytes,
-       CASE WHEN log_size_count > 0 THEN coalesce(closing_log_size_bytes, (
-           SELECT s.log_size_bytes FROM database_size_stats AS s
-           WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
-             AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.log_size_bytes IS NOT NULL
-           ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_log_size_bytes,
-       data_count AS source_rows, sum_size_bytes AS source_sum_bytes, source_max_updated_at
-FROM (
-    SELECT instance_id, database_name, {bucket} AS period_start,
-           count(*)::integer AS data_count, sum(size_bytes) AS sum_size_bytes, max(size_bytes) AS max_size_bytes,
-           min(size_bytes) AS min_size_bytes,
-           max(size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_size_bytes,
-           count(data_size_bytes)::integer AS data_size_count, sum(data_size_bytes) AS sum_data_size_bytes,
-           max(data_size_bytes) AS max_data_size_bytes, min(data_size_bytes) AS min_data_size_bytes,
-           max(data_size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_data_size_bytes,
-           count(log_size_bytes)::integer AS log_size_count, sum(log_size_bytes) AS sum_log_size_bytes,
-           max(log_size_bytes) AS max_log_size_bytes, min(log_size_bytes) AS min_log_size_bytes,
-           max(log_size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_log_size_bytes,
-           max(collected_date) AS last_day, max(updated_at) AS source_max_updated_at
-    FROM database_size_stats
-    WHERE {scope}
-    GROUP BY instance_id, database_name, period_start
-) AS g
-"""
-# A day with missing databases counts only where the window has no complete day. An instance has one row a day: this
-# level is small, and an ordered aggregate may find the closing values.
-INSTANCE_PERIODS = """
-CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT instance_id, period_start,
-       count(*) FILTER (WHERE counts)::integer AS data_count,
-       sum(total_size_bytes) FILTER (WHERE counts) AS sum_size_bytes,
-       max(total_size_bytes) FILTER (WHERE counts) AS max_size_bytes,
-       min(total_size_bytes) FILTER (WHERE counts) AS min_size_bytes,
-       (array_agg(total_size_bytes ORDER BY collected_date DESC) FILTER (WHERE counts))[1] AS closing_size_bytes,
-       count(*) FILTER (WHERE missing_count > 0)::integer AS partial_days,
-       sum(database_count) FILTER (WHERE counts) AS sum_database_count,
-       max(database_count) FILTER (WHERE counts) AS max_database_count,
-       min(database_count) FILTER (WHERE counts) AS min_database_count,
-       nullif(count(log_size_bytes) FILTER (WHERE counts), 0)::integer AS log_size_count,
-       sum(log_size_bytes) FILTER (WHERE counts) AS sum_log_size_bytes,
-       max(log_size_bytes) FILTER (WHERE counts) AS max_log_size_bytes,
-       min(log_size_bytes) FILTER (WHERE counts) AS min_log_size_bytes,
-       (array_agg(log_size_bytes ORDER BY collected_date DESC)
-           FILTER (WHERE counts AND log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes,
-       count(*) AS source_rows, sum(total_size_bytes) AS source_sum_bytes, max(updated_at) AS source_max_updated_at
-FROM (
-    SELECT *, missing_count = 0
-              OR NOT bool_or(missing_count = 0) OVER (PARTITION BY instance_id, period_start) AS counts
-    FROM (SELECT *, {bucket} AS period_start FROM instance_size_stats WHERE {scope}) AS days
-) AS days
-GROUP BY instance_id, period_start
-"""
-REMOVE = """
-WITH removed AS (
-    DELETE FROM {aggregations} AS stored
-    WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s) AND instance_id BETWEEN %(low)s AND %(high)s
-      AND NOT EXISTS (SELECT FROM source WHERE {same_key} AND source.period_start = stored.period_start)
-    RETURNING period_start
-)
-SELECT period_start, count(*) FROM removed GROUP BY period_start
-"""
-# Rows that would not change are sorted out by one join: to try each against the index takes three times as long. The
-# lock keeps everybody else from the rows of this chunk.
-UPSERT = """
-WITH written AS (
-    INSERT INTO {aggregations} ({key}, period_type, period_start, period_end, {measures}, calculated_at)
-    SELECT {source_key}, %(period_type)s, source.period_start, period_end, {source_measures}, now()
-    FROM source
-    JOIN unnest(%(starts)s, %(ends)s) AS windows (period_start, period_end)
-      ON windows.period_start = source.period_start
-    LEFT JOIN (
-        SELECT {key}, period_start, {measures} FROM {aggregations}
-        WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s)
-          AND instance_id BETWEEN %(low)s AND %(high)s
-    ) AS stored ON {same_key} AND stored.period_start = source.period_start
-    WHERE stored.period_start IS NULL OR ({stored_measures}) IS DISTINCT FROM ({source_measures})
-    ORDER BY {source_key}, source.period_start
-    ON CONFLICT ({key}, period_type, period_start) DO UPDATE
-    SET ({measures}, calculated_at, updated_at) = ROW ({excluded_measures}, excluded.calculated_at, now())
-    RETURNING period_start
-)
-SELECT period_start, count(*) FROM written GROUP BY period_start
-"""
-# Grouped twice, which needs no sort; counting distinct instances would.
-SAW = """
-SELECT period_start, sum(source_rows), sum(source_sum_bytes), max(source_max_updated_at), sum(result_rows), count(*),
-       sum(closing_size_bytes)
-FROM (SELECT period_start, sum(source_rows) AS source_rows, sum(source_sum_bytes) AS source_sum_bytes,
-             max(source_max_updated_at) AS source_max_updated_at, count(*) AS result_rows,
-             sum(closing_size_bytes) AS closing_size_bytes
-      FROM source
-      GROUP BY period_start, instance_id) AS instances
-GROUP BY period_start
-"""
-STORED = """
-SELECT count(*) FROM {aggregations}
-WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s) AND instance_id BETWEEN %(low)s AND %(high)s
-"""
 # Shared, so that a window is not sealed while one of its chunks is under way.
 SEALED = """
 SELECT period_start, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
@@ -404,21 +217,21 @@ def _calculate_run(connection: Connection, level: Level, chunk: int, windows: Se
         "ends": [window.end for window in windows],
         "closing_days": list(days.values()),
     }
-    statements = _statements(level, windows)
+    run = statements(level, windows)
     results = {window.start: WindowResult(window) for window in windows}
     with raw_cursor(connection) as cursor:
-        cursor.execute(statements.source, values)
+        cursor.execute(run.source, values)
         cursor.execute(SAW)
         saw = cursor.fetchall()
         for start, *figures in saw:
             results[start].see(*figures)
-        cursor.execute(statements.upsert, values)
+        cursor.execute(run.upsert, values)
         for start, count in cursor.fetchall():
             results[start].rows_written = count
-        cursor.execute(statements.stored, values)
+        cursor.execute(run.stored, values)
         # Every source row has its row now; only when there are more of them has one lost its source.
         if cursor.fetchall() != [(sum(result.result_rows for result in results.values()),)]:
-            cursor.execute(statements.remove, values)
+            cursor.execute(run.remove, values)
             for start, count in cursor.fetchall():
                 results[start].rows_removed = count
         cursor.execute("DROP TABLE source")
@@ -456,45 +269,3 @@ def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> No
                 "instances": [result.instances for result in results],
             },
         )
-
-
-@dataclass(frozen=True)
-class _Statements:
-    source: sql.Composed
-    upsert: sql.Composed
-    stored: sql.Composed
-    remove: sql.Composed
-
-
-def _statements(level: Level, windows: Sequence[Window]) -> _Statements:
-    tables = TABLES[level]
-    period_type = windows[0].period_type
-    if level is Level.INSTANCE:
-        source = INSTANCE_PERIODS
-    else:
-        source = DATABASE_DAYS if period_type is PeriodType.DAILY else DATABASE_PERIODS
-    # With one window there is one bucket, and nothing to compute per row.
-    bucket = ONE_BUCKET if len(windows) == 1 else BUCKETS[period_type]
-    names = {
-        "aggregations": sql.Identifier(tables.aggregations),
-        "key": _columns(tables.key),
-        "measures": _columns(tables.measures),
-        "source_key": _columns(tables.key, "source"),
-        "source_measures": _columns(tables.measures, "source"),
-        "stored_measures": _columns(tables.measures, "stored"),
-        "excluded_measures": _columns(tables.measures, "excluded"),
-        "same_key": sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("source", column), sql.Identifier("stored", column))
-            for column in tables.key
-        ),
-    }
-    return _Statements(
-        source=sql.SQL(source).format(bucket=sql.SQL(bucket), scope=sql.SQL(SCOPE)),
-        upsert=sql.SQL(UPSERT).format(**names),
-        stored=sql.SQL(STORED).format(**names),
-        remove=sql.SQL(REMOVE).format(**names),
-    )
-
-
-def _columns(columns: Sequence[str], table: str | None = None) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(table, column) if table else sql.Identifier(column) for column in columns)

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.periods import PeriodType
-from whalefall_capacity.store.aggregation import Level
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity_tests.store.past import put_sizes
 
 MONDAY = date(2026, 6, 22)

@@ -24,7 +24,8 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.store.aggregation import Level, aggregate
+from whalefall_capacity.store.aggregation import aggregate
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import database_growth
 from whalefall_capacity.store.history import import_history
 from whalefall_capacity_tests.registry import entry, refusing, register

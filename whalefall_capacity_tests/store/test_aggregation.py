@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import PeriodType, days_to_windows, window_of, windows_between
 from whalefall_capacity.store import aggregation
-from whalefall_capacity.store.aggregation import Level, WindowResult, WindowState, aggregate
+from whalefall_capacity.store.aggregation import WindowResult, WindowState, aggregate
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import (
     DatabaseGrowth,
     InstanceGrowth,

@@ -20,7 +20,8 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
 from whalefall_capacity.store import aggregation
-from whalefall_capacity.store.aggregation import Level, aggregate
+from whalefall_capacity.store.aggregation import aggregate
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity_tests.store.past import put_sizes
 
 FIRST = date(2023, 11, 13)
