@@ -64,7 +64,9 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         before = closing_size(store.engine, level, window_before(windows[0]))
         for result in results:
             context.add_asset_metadata(window_metadata(result, before), partition_key=result.window.start.isoformat())
-            before = result.closing_size_bytes if result.state is WindowState.DONE else before
+            # Nothing was read of a sealed window; one without stats leaves the one before it to compare with.
+            if result.state is not WindowState.SKIPPED:
+                before = result.closing_size_bytes if result.state is WindowState.DONE else None
         latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
         if latest is not None:
             growers = top_growers(store, level, latest)
@@ -85,7 +87,7 @@ def describe(results: Sequence[WindowResult]) -> str:
 def window_metadata(result: WindowResult, before: int | None) -> Mapping[str, Any]:
     """Return what an operator sees of one window; numbers are plotted by the UI.
 
-    *before* is the closing size of everything in the window before, None when that is not known.
+    *before* is the closing size of everything in the nearest window before, None when that is not known.
     """
     if result.state is WindowState.SEALED:
         return {"state": result.state.value}

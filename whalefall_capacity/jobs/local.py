@@ -136,6 +136,9 @@ def _error(result: dg.ExecuteInProcessResult) -> str:
             data = event.step_failure_data
             if data.user_failure_data is not None and data.user_failure_data.description:
                 return str(data.user_failure_data.description)
-            if data.error is not None:
-                return data.error.message.strip()
+            error = data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return error.message.strip()
     return "the run failed; the Dagster UI shows its log"
