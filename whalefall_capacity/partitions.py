@@ -7,8 +7,10 @@ date, and share zone and end offset: otherwise the mapping to the days would not
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 
 import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.settings import Settings, load_settings
@@ -37,5 +39,12 @@ PARTITIONS: Mapping[PeriodType, dg.TimeWindowPartitionsDefinition] = {
     period_type: partitions(load_settings(), period_type) for period_type in PeriodType
 }
 DAILY = PARTITIONS[PeriodType.DAILY]
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Return the tags of one run over the partitions whose windows start on *first* to *last*."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first.isoformat(), ASSET_PARTITION_RANGE_END_TAG: last.isoformat()}
+
+
 # The period in progress has days that do not exist yet; without this the UI refuses to materialize it.
 DAYS_OF_PERIOD = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)

@@ -94,6 +94,17 @@ def windows_between(first: date, last: date, period_type: PeriodType) -> list[Wi
     return windows
 
 
+def adjacent_runs(windows: Iterable[Window]) -> list[list[Window]]:
+    """Return *windows*, oldest first, cut where one does not start the day after the one before ends."""
+    runs: list[list[Window]] = []
+    for window in windows:
+        if runs and (window.start - runs[-1][-1].end).days == 1:
+            runs[-1].append(window)
+        else:
+            runs.append([window])
+    return runs
+
+
 def look_back(window_start: date, period_type: PeriodType) -> date:
     """Return the earliest start of a window that can be the baseline: 7 days, 4 weeks, 3 months or 4 quarters back."""
     if period_type is PeriodType.DAILY:

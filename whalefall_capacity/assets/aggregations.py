@@ -4,7 +4,7 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -153,6 +153,6 @@ AGGREGATIONS: Sequence[dg.AssetsDefinition] = [
 ]
 
 
-def aggregation_keys(period_type: PeriodType, levels: Iterable[Level] = Level) -> list[dg.AssetKey]:
+def aggregation_keys(period_type: PeriodType) -> list[dg.AssetKey]:
     """Return the keys of the assets of one period type."""
-    return [aggregation_key(level, period_type) for level in levels]
+    return [aggregation_key(level, period_type) for level in Level]

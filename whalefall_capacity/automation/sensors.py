@@ -17,7 +17,8 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from whalefall_capacity.assets.aggregations import aggregation_keys
 from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, ROWS_CHANGED
 from whalefall_capacity.jobs import AGGREGATION_JOBS
-from whalefall_capacity.periods import PeriodType, Window, days_to_windows
+from whalefall_capacity.partitions import range_tags
+from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows
 
 # Ten years of days: an import of any size is one tick.
 EVENTS_PER_TICK = 4000
@@ -90,24 +91,16 @@ def requests_for(
             yield dg.RunRequest(
                 job_name=job.name,
                 run_key=f"{job.name} {first}..{last} after {landed[-1].storage_id}",
-                tags={
-                    ASSET_PARTITION_RANGE_START_TAG: first.isoformat(),
-                    ASSET_PARTITION_RANGE_END_TAG: last.isoformat(),
-                },
+                tags=range_tags(first, last),
             )
 
 
 def ranges(windows: Sequence[Window]) -> list[tuple[date, date]]:
     """Return (first start, last start) of each run of adjacent windows; of all of them when those are too many."""
-    found: list[tuple[Window, Window]] = []
-    for window in windows:
-        if found and (window.start - found[-1][1].end).days == 1:
-            found[-1] = (found[-1][0], window)
-        else:
-            found.append((window, window))
-    if len(found) > RUNS_PER_PERIOD:
-        found = [(found[0][0], found[-1][1])]
-    return [(first.start, last.start) for first, last in found]
+    runs = adjacent_runs(windows)
+    if len(runs) > RUNS_PER_PERIOD:
+        runs = [list(windows)]
+    return [(run[0].start, run[-1].start) for run in runs]
 
 
 def _aggregated_by_their_own_run(instance: dg.DagsterInstance, cursor: int) -> set[tuple[str, date]]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from whalefall_capacity.assets.aggregations import aggregation_key
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
+from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
 from whalefall_capacity.resources.progress import listening
 from whalefall_capacity.store.aggregation_statements import Level
@@ -86,10 +86,7 @@ def run_aggregation(
             run_config=QUIET,
             instance=instance,
             asset_selection=list(keys),
-            tags={
-                ASSET_PARTITION_RANGE_START_TAG: windows[0].start.isoformat(),
-                ASSET_PARTITION_RANGE_END_TAG: windows[-1].start.isoformat(),
-            },
+            tags=range_tags(windows[0].start, windows[-1].start),
             raise_on_error=False,
         )
     found = {

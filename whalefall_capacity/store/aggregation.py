@@ -2,13 +2,13 @@
 
 The unit of work is a chunk of instances times a block of windows: one transaction under one advisory lock. It
 groups the stats of the chunk into a temporary table (`CREATE TABLE AS` may use parallel workers, `INSERT …
-SELECT` may not), removes rows whose sources are gone, writes rows that changed, and sums up what it saw. When
+SELECT` may not), sums up what it saw, writes rows that changed, and removes rows whose sources are gone. When
 every chunk is done, `aggregation_windows` records that sum. Sealed windows are left out of all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -18,7 +18,7 @@ from enum import Enum
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
-from whalefall_capacity.periods import PeriodType, Window
+from whalefall_capacity.periods import PeriodType, Window, adjacent_runs
 from whalefall_capacity.store.aggregation_statements import SAW, TABLES, Level, statements
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
@@ -177,7 +177,7 @@ def _calculate(engine: Engine, level: Level, chunk: int, windows: Sequence[Windo
         sealed = _sealed(connection, level, windows)
         results = [WindowResult(window, WindowState.SEALED) for window in windows if window.start in sealed]
         # What sealed windows leave of the block; usually all of it.
-        for run in _adjacent(window for window in windows if window.start not in sealed):
+        for run in adjacent_runs(window for window in windows if window.start not in sealed):
             results += _calculate_run(connection, level, chunk, run)
     return results
 
@@ -190,17 +190,6 @@ def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> 
         "starts": [window.start for window in windows],
     }
     return {row.period_start for row in connection.execute(text(SEALED), values) if row.is_sealed}
-
-
-def _adjacent(windows: Iterable[Window]) -> Iterator[list[Window]]:
-    run: list[Window] = []
-    for window in windows:
-        if run and (window.start - run[-1].end).days != 1:
-            yield run
-            run = []
-        run.append(window)
-    if run:
-        yield run
 
 
 def _calculate_run(connection: Connection, level: Level, chunk: int, windows: Sequence[Window]) -> list[WindowResult]:
