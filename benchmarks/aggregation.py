@@ -20,7 +20,8 @@ from sqlalchemy import Engine, text
 
 from benchmarks.harness import console, fresh_store, in_turns, print_result
 from benchmarks.writing import register_instances
-from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
 from whalefall_capacity.resources.store import StoreResource

@@ -11,7 +11,8 @@ from sqlalchemy import Engine, text
 
 from benchmarks.aggregation import DATABASES, bare, fill, point_settings_at, seconds_of
 from benchmarks.harness import fresh_store, print_result
-from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource

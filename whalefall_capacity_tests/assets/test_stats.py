@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
