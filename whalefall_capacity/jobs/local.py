@@ -40,7 +40,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
     from whalefall_capacity.definitions import defs
 
     config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
-    with _dagster_instance() as instance, _mirrored(instance) as run_id:
+    with dagster_instance() as instance, _mirrored(instance) as run_id:
         result = defs.resolve_job_def(SYNC_DATABASES).execute_in_process(
             run_id=run_id,
             run_config={"ops": {STATS_STEP: {"config": config}}, **QUIET},
@@ -90,7 +90,7 @@ def run_aggregation(
     period_type = windows[0].period_type
     keys = {aggregation_key(level, period_type): level for level in levels}
     job = defs.resolve_job_def(AGGREGATION_JOBS[period_type].name)
-    with _dagster_instance() as instance, _mirrored(instance) as run_id, listening(on_progress):
+    with dagster_instance() as instance, _mirrored(instance) as run_id, listening(on_progress):
         result = job.execute_in_process(
             run_id=run_id,
             run_config=QUIET,
@@ -129,7 +129,8 @@ def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.Metadata
     )
 
 
-def _dagster_instance() -> dg.DagsterInstance:
+def dagster_instance() -> dg.DagsterInstance:
+    """Return Dagster's instance. Raises StoreError when its storage cannot be opened."""
     try:
         return dg.DagsterInstance.get()
     except Exception as error:
