@@ -349,7 +349,7 @@ def delete_old_task_runs(connection: Connection, before: datetime, batch: int) -
 
 
 def _error(status: Status, counts: Counts) -> str | None:
-    return f"all of {counts.total} items failed" if status is Status.FAILED else None
+    return f"all of {counts.total} items failed" if status is Status.FAILED and not counts.completed else None
 
 
 def _json(content: Mapping[str, Any]) -> str | None:
