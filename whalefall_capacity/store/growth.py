@@ -179,8 +179,8 @@ def database_growth(
     statement = DATABASE_GROWTH.format(scope=OF_INSTANCE if database_name is None else OF_DATABASE)
     values = {"instance_id": instance_id, "database_name": database_name} | _range(period_type, first, last)
     with engine.connect() as connection:
-        rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).mappings()
-        return [DatabaseGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).all()
+        return [DatabaseGrowth(*row) for row in rows]
 
 
 def instance_growth(
@@ -190,8 +190,8 @@ def instance_growth(
     statement = INSTANCE_GROWTH.format(scope=OF_INSTANCE)
     values = {"instance_id": instance_id} | _range(period_type, first, last)
     with engine.connect() as connection:
-        rows = connection.execute(text(statement + IN_ORDER), values).mappings()
-        return [InstanceGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + IN_ORDER), values).all()
+        return [InstanceGrowth(*row) for row in rows]
 
 
 def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> list[DatabaseGrowth]:
@@ -213,8 +213,8 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
             "database_names": [key.database_name for key in keys],
         }
         values = chosen | _range(window.period_type, window.start, window.start)
-        rows = connection.execute(text(statement + DATABASES_BY_GROWTH), values).mappings()
-        return [DatabaseGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + DATABASES_BY_GROWTH), values).all()
+        return [DatabaseGrowth(*row) for row in rows]
 
 
 def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> list[InstanceGrowth]:
@@ -222,8 +222,8 @@ def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> li
     statement = INSTANCE_GROWTH.format(scope=EVERYTHING)
     values = {"count": count} | _range(window.period_type, window.start, window.start)
     with engine.connect() as connection:
-        rows = connection.execute(text(statement + INSTANCES_BY_GROWTH), values).mappings()
-        return [InstanceGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + INSTANCES_BY_GROWTH), values).all()
+        return [InstanceGrowth(*row) for row in rows]
 
 
 def _range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
