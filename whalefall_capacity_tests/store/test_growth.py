@@ -33,8 +33,6 @@ FROM unnest(CAST(:sums AS numeric[]), CAST(:counts AS integer[]), CAST(:base_sum
             CAST(:base_counts AS integer[])) WITH ORDINALITY AS r (sum, count, base_sum, base_count, position)
 ORDER BY position
 """
-COUNTS = st.integers(1, 92)
-SUMS = st.one_of(st.integers(0, 500), st.integers(0, LARGEST // 10**6))
 
 
 def half_away_from_zero(value: Fraction, digits: int = 0) -> Fraction:
@@ -53,6 +51,18 @@ def near_halves(draw: st.DrawFn) -> tuple[int, int, int]:
     return draw(st.sampled_from([1, -1])) * dividend, divisor, digits
 
 
+@st.composite
+def means_near_halves(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    """Draw sum and count of two means whose change, in bytes or in hundredths of a percent, is beside a half."""
+    count, base_count = draw(st.integers(1, 92)), draw(st.integers(1, 92))
+    base_sum = draw(st.one_of(st.integers(0, 500), st.integers(0, base_count * 10**14)))
+    odd = 2 * draw(st.one_of(st.integers(0, 20), st.integers(0, 10**8))) + 1
+    change = Fraction(odd, 2) if draw(st.booleans()) else Fraction(base_sum, base_count) * Fraction(odd, 20000)
+    change *= draw(st.sampled_from([1, -1]))
+    total = int((Fraction(base_sum, base_count) + change) * count) + draw(st.integers(-1, 1))
+    return max(total, 0), count, base_sum, base_count
+
+
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ratios=st.lists(near_halves(), min_size=1, max_size=50))
 def test_a_ratio_beside_a_half_is_rounded_once_at_any_size(store: Engine, ratios: list[tuple[int, int, int]]) -> None:
@@ -63,7 +73,7 @@ def test_a_ratio_beside_a_half_is_rounded_once_at_any_size(store: Engine, ratios
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(means=st.lists(st.tuples(SUMS, COUNTS, SUMS, COUNTS), min_size=1, max_size=50))
+@given(means=st.lists(means_near_halves(), min_size=1, max_size=50))
 def test_change_and_percent_compare_means_that_are_not_rounded(
     store: Engine, means: list[tuple[int, int, int, int]]
 ) -> None:
