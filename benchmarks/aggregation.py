@@ -2,9 +2,9 @@
 
 The bare side is one hand-written `INSERT … SELECT … GROUP BY … ON CONFLICT DO UPDATE … WHERE … IS DISTINCT FROM` over
 the same days with the same measures, in one transaction with `jit = off` and `work_mem = 128MB`, which the program sets
-too. Parallel workers are at the server's defaults on both sides; an INSERT cannot use them. The asset step is what the
-run of the asset takes between the start and the end of its step, with everything that it does; a step with an empty
-body says what Dagster takes of that.
+too. Parallel workers are at the server's defaults, but an INSERT cannot use them, and the program does for quarters
+only. The asset step is what the run of the asset takes between the start and the end of its step, with everything that
+it does; a step with an empty body says what Dagster takes of that.
 """
 
 from __future__ import annotations
