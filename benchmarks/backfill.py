@@ -14,6 +14,7 @@ from benchmarks.idle import idle_asset
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregation_statements import TABLES, Level
 
 FIRST, DAYS = date(2025, 6, 1), 365
@@ -56,7 +57,7 @@ def _backfill(instance: dg.DagsterInstance, assets: Sequence[dg.AssetsDefinition
     result = dg.materialize(
         assets,
         instance=instance,
-        resources={"store": StoreResource()},
+        resources={"store": StoreResource(), "task_runs": TaskRunsResource()},
         tags={
             "dagster/asset_partition_range_start": windows[0].start.isoformat(),
             "dagster/asset_partition_range_end": windows[-1].start.isoformat(),

@@ -5,7 +5,7 @@ Annotations are not postponed here: Dagster reads the type of `context` from the
 
 import dagster as dg
 
-from whalefall_capacity.assets.aggregations import aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregation_statements import Level

@@ -31,3 +31,7 @@ class CollectionError(WhalefallError):
 
 class AggregationError(WhalefallError):
     """Some windows could not be calculated."""
+
+
+class TaskRunError(WhalefallError):
+    """A task run is not there, or did not complete."""

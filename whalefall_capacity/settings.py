@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -224,12 +224,30 @@ class Settings(BaseSettings):
     retention_task_runs_days: int = Field(
         default=180, ge=1, le=36_500, description="Days for which finished task runs are kept."
     )
+    retention_dagster_runs_days: int = Field(
+        default=400,
+        ge=1,
+        le=36_500,
+        description="Days for which Dagster keeps finished runs with their events; partitions that only older runs "
+        "materialized are shown as missing.",
+    )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
+    ui_url: HttpUrl | None = Field(
+        default=None,
+        description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
+        "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",
+    )
 
     @property
     def zone(self) -> ZoneInfo:
         """The configured time zone."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def run_url(self) -> str:
+        """Where a run is shown in the Dagster UI; {run_id} stands for its id."""
+        base = str(self.ui_url or f"http://127.0.0.1:{self.webserver_port}").rstrip("/")
+        return f"{base}/runs/{{run_id}}"
 
     def contradictions(self, day: date) -> list[str]:
         """Return one line per setting that is good alone but not beside the others, or not on *day*, today."""
