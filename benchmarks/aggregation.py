@@ -20,8 +20,8 @@ import psutil
 from sqlalchemy import Engine, text
 
 from benchmarks import growth
+from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import console, fresh_store, print_result
-from benchmarks.idle import idle_asset
 from benchmarks.writing import register_instances
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS

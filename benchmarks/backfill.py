@@ -9,8 +9,8 @@ import dagster as dg
 from sqlalchemy import Engine, text
 
 from benchmarks.aggregation import DATABASES, bare, fill, point_settings_at, seconds_of
+from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import fresh_store, print_result
-from benchmarks.idle import idle_asset
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource
