@@ -224,6 +224,15 @@ class Settings(BaseSettings):
     retention_task_runs_days: int = Field(
         default=180, ge=1, le=36_500, description="Days for which finished task runs are kept."
     )
+    maintenance_schedule: Cron = Field(
+        default="30 4 * * *",
+        description="When table partitions are created and retired every day (cron, in WHALEFALL_TIMEZONE).",
+    )
+    archive_dir: Folder | None = Field(
+        default=None,
+        description="Folder into which table partitions are archived, as Parquet, before they are dropped. "
+        "Unset: they are dropped without an archive.",
+    )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
 
     @property
