@@ -31,3 +31,7 @@ class CollectionError(WhalefallError):
 
 class AggregationError(WhalefallError):
     """Some windows could not be calculated."""
+
+
+class PlanError(WhalefallError):
+    """A plan for the table partitions does not hold, or was not confirmed; nothing was changed."""

@@ -89,7 +89,6 @@ class Maintenance:
     engine: Engine
     settings: Settings
     day: date
-    max_drops: int = MAX_DROPS
     patience: Patience = field(default_factory=Patience)
     on_outcome: Callable[[ChildOutcome], None] = _nobody
     before_child: Callable[[], None] = _never

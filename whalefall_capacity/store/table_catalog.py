@@ -16,7 +16,8 @@ TABLES = {table.name: table for table in PARTITIONED_TABLES}
 # reltuples is -1 until a table was analyzed; what is not known is NULL.
 CHILDREN = """
 SELECT parent.relname AS table_name, CAST(child.oid AS bigint) AS oid, namespace.nspname AS schema,
-       child.relname AS name, child.relnamespace = parent.relnamespace AS same_schema, pg_get_expr(child.relpartbound, child.oid) AS bounds,
+       child.relname AS name, child.relnamespace = parent.relnamespace AS same_schema,
+       pg_get_expr(child.relpartbound, child.oid) AS bounds,
        inhdetachpending AS detach_pending, child.relkind = 'r' AS is_plain,
        CAST(nullif(child.reltuples, -1) AS bigint) AS rows_estimate, pg_total_relation_size(child.oid) AS size_bytes
 FROM pg_inherits
