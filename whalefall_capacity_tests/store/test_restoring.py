@@ -21,6 +21,7 @@ from whalefall_capacity_tests.store.upkeep import (
     TODAY,
     aggregations,
     calculate,
+    days_of,
     ends,
     put_month,
     reason_of,
@@ -82,6 +83,7 @@ def test_a_window_that_lacks_days_of_another_month_stays_sealed_until_that_is_ba
 ) -> None:
     for month in (JANUARY, FEBRUARY, MARCH):
         put_month(store, month)
+        calculate(store, days_of(month))
     for day in (date(2026, 3, 1), date(2026, 4, 1)):
         upkeep(store, day, archive_dir=tmp_path)
     before = aggregations(store)

@@ -100,8 +100,8 @@ def test_killed_before_any_step_the_next_maintenance_completes_it(
     prepared.dispose()
     expected = None
     first, ended = 0, False
-    # PostgreSQL 16 has the same steps: every third of them will do.
-    stride = 1 if server == "store_server" else 3
+    # PostgreSQL 16 has the same steps: every fourth of them will do.
+    stride = 1 if server == "store_server" else 4
     killed = 0
     while not ended:
         numbers = range(first, first + BATCH * stride, stride)
@@ -122,7 +122,7 @@ def test_killed_before_any_step_the_next_maintenance_completes_it(
                 assert [read_manifest(path).child for path in manifests] == list(JANUARY_OF_STATS), number
                 store.dispose()
         first += BATCH * stride
-    assert killed * stride > 60
+    assert killed * stride > 40
 
 
 def _kill(server: EmbeddedPostgres, prefix: str, folder: Path, numbers: range) -> dict[int, str]:
