@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import aggregation, backfill, fleet, writing
+from benchmarks import aggregation, archive, backfill, fleet, writing
 
 
 @pytest.mark.slow
@@ -31,3 +31,11 @@ def test_aggregation_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> No
 def test_backfill_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     backfill.run(0.01)
     assert "all eight" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_archive_prints_both_sides_and_that_nothing_was_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    archive.run(0.01)
+    printed = capsys.readouterr().out
+    assert "a month of 15,000 rows" in printed
+    assert "identical: True" in printed

@@ -12,6 +12,9 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.store.locks import maintenance_lock
 from whalefall_capacity.store.retention import ChildOutcome
 
+# A run that was launched twice ends soon, and a restore by hand has its time.
+LOCK_WAIT_SECONDS = 10.0
+
 OutcomeListener = Callable[[ChildOutcome], None]
 
 _listener: ContextVar[OutcomeListener | None] = ContextVar("outcome_listener", default=None)
@@ -22,7 +25,7 @@ class MaintenanceStore(StoreResource):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[MaintenanceStore]:
-        with super().yield_for_execution(context), maintenance_lock(self.engine):
+        with super().yield_for_execution(context), maintenance_lock(self.engine, LOCK_WAIT_SECONDS):
             yield self
 
 
