@@ -1,4 +1,4 @@
-"""`whalefall-capacity partitions`: one plan before and after, refused when it no longer holds; restore by one command."""
+"""`whalefall-capacity partitions`: a plan is the same before and after, or is refused; restore is one command."""
 
 from __future__ import annotations
 
