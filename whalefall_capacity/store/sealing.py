@@ -52,6 +52,14 @@ FROM unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (p
 WHERE recorded.level = :level AND recorded.period_type = wanted.period_type
   AND recorded.period_start = wanted.period_start AND recorded.sealed_at IS NOT NULL
 """
+HOLD = """
+SELECT FROM aggregation_windows
+JOIN unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (period_type, period_start)
+     USING (period_type, period_start)
+WHERE level = :level
+ORDER BY period_type, period_start
+FOR UPDATE OF aggregation_windows
+"""
 # Those of the calculations: none is under way when all are ours, and the next one sees what is sealed.
 CALCULATION_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
 LOCK_CHILDREN = sql.SQL("LOCK TABLE {children} IN SHARE MODE")
@@ -179,6 +187,14 @@ def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, p
     return all(
         day in recorded and recorded[day].sealed and recorded[day].seen == seen.get(day.start, Seen()) for day in days
     )
+
+
+def hold_windows(connection: Connection, table: str, lower: date, upper: date) -> None:
+    """Keep calculations of the windows with days of a child waiting until the end of the transaction.
+
+    To be called before the lock for creating children is taken: a calculation takes the two in this order.
+    """
+    connection.execute(text(HOLD), _keys(LEVELS[table], windows_of(lower, upper)))
 
 
 def unseal_whole(connection: Connection, table: str, lower: date, upper: date) -> tuple[int, int]:
