@@ -177,7 +177,7 @@ def checksum_of(connection: Connection, table: sql.Composable, columns: Sequence
 
 
 def _without_zones(schema: Any) -> Any:
-    """Return *schema* with times that Arrow writes as they are, in UTC like the session; with zones it takes 25 x as long."""
+    """Return *schema* without time zones, with which Arrow takes 25 times as long; the session is in UTC."""
     import pyarrow as pa
 
     return pa.schema([(f.name, pa.timestamp("us") if pa.types.is_timestamp(f.type) else f.type) for f in schema])
