@@ -135,7 +135,7 @@ def test_what_cannot_be_read_back_the_same_is_no_archive(
     monkeypatch.setattr(
         archive, "STRETCH", sql.SQL(archive.STRETCH.string.replace("ctid >= ", "size_bytes <> 107 AND ctid >= "))
     )
-    with pytest.raises(StoreError, match="says 20 rows .* but reading its file gives 18"):
+    with pytest.raises(StoreError, match=r"says 20 rows .* but reading its file gives 18"):
         written(store, tmp_path)
     assert list(tmp_path.glob("*.json")) == []
 
@@ -148,7 +148,7 @@ def test_a_damaged_archive_is_refused(store: Engine, tmp_path: Path, suffix: str
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="is damaged|is no manifest|is not there|reading its file gives|does not fit"):
+    with pytest.raises(StoreError, match=r"is damaged|is no manifest|is not there|reading its file gives|does not fit"):
         loaded(store, read_manifest(manifest.path), "database_size_stats")
 
 
@@ -157,7 +157,7 @@ def test_half_an_archive_is_none(store: Engine, tmp_path: Path, suffix: str) -> 
     put_month(store, JANUARY)
     manifest = written(store, tmp_path)
     manifest.path.with_suffix(suffix).unlink()
-    with pytest.raises(StoreError, match="is not there: an archive is a .parquet file and the .json beside it"):
+    with pytest.raises(StoreError, match=r"is not there: an archive is a .parquet file and the .json beside it"):
         read_manifest(manifest.path)
 
 

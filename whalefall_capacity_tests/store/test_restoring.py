@@ -163,7 +163,7 @@ def test_an_archive_that_does_not_hold_what_it_says_changes_nothing(store: Engin
     before = sealed(store)
     manifest = archive_of(tmp_path, "database_size_stats_2025_01").with_suffix(".json")
     manifest.write_text(manifest.read_text().replace('"rows": 20', '"rows": 21'))
-    with pytest.raises(StoreError, match="says 21 rows .* but reading its file gives 20"):
+    with pytest.raises(StoreError, match=r"says 21 rows .* but reading its file gives 20"):
         restore(store, manifest, TODAY)
     assert tables_like(store, "database_size_stats_2025_01") == []
     assert sealed(store) == before

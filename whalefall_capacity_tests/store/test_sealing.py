@@ -25,7 +25,7 @@ def test_the_windows_of_a_month_are_those_with_one_of_its_days() -> None:
     windows = windows_of(FEBRUARY, MARCH)
     count = {period_type: sum(w.period_type is period_type for w in windows) for period_type in PeriodType}
     assert list(count.values()) == [28, 5, 1, 1]
-    assert [w.start for w in windows if w.period_type is PeriodType.WEEKLY][0] == date(2025, 1, 27)
+    assert next(w.start for w in windows if w.period_type is PeriodType.WEEKLY) == date(2025, 1, 27)
 
 
 def test_a_window_is_its_days_together() -> None:
