@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.settings import PROJECT_ROOT
 from whalefall_capacity.store.archive import read_manifest
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
@@ -154,7 +155,10 @@ def test_killed_in_the_middle_of_a_detach_that_waits_the_next_maintenance_comple
             "from whalefall_capacity_tests.store.killed_maintenance import work\n"
             "work(sys.argv[1], sys.argv[2], date(2026, 5, 20))"
         )
-        process = subprocess.Popen([sys.executable, "-c", code, f"{url}{number}", str(tmp_path)])
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, f"{url}{number}", str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
+        )
         with store.connect() as observer:
             autocommit = observer.execution_options(isolation_level="AUTOCOMMIT")
             wait_for(lambda: autocommit.execute(text(WAITING)).scalar_one() == 1, "waiting detach")
