@@ -231,6 +231,15 @@ class Settings(BaseSettings):
         description="Days for which Dagster keeps finished runs with their events; partitions that only older runs "
         "materialized are shown as missing.",
     )
+    maintenance_schedule: Cron = Field(
+        default="30 4 * * *",
+        description="When table partitions are created and retired every day (cron, in WHALEFALL_TIMEZONE).",
+    )
+    archive_dir: Folder | None = Field(
+        default=None,
+        description="Folder into which table partitions are archived, as Parquet, before they are dropped. "
+        "Unset: they are dropped without an archive.",
+    )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
     ui_url: HttpUrl | None = Field(
         default=None,

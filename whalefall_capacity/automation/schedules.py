@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from whalefall_capacity.jobs import sync_databases
+from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.settings import load_settings
 
@@ -20,3 +21,17 @@ def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     due = context.scheduled_execution_time.astimezone(load_settings().zone)
     day = DAILY.get_partition_key_for_timestamp(due.timestamp())
     return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day)
+
+
+@dg.schedule(
+    job=partition_maintenance,
+    cron_schedule=load_settings().maintenance_schedule,
+    execution_timezone=load_settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Creates table partitions ahead and retires past ones, once a day.",
+)
+def daily_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    due = context.scheduled_execution_time.astimezone(load_settings().zone)
+    return dg.RunRequest(
+        run_key=f"partition_maintenance {due.date()}", run_config={"ops": {"plan": {"config": {"dry_run": False}}}}
+    )
