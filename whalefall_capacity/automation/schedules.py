@@ -6,6 +6,7 @@ import dagster as dg
 
 from whalefall_capacity.jobs import sync_databases
 from whalefall_capacity.partitions import DAILY
+from whalefall_capacity.resources.run_plan import TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 
 
@@ -19,4 +20,4 @@ from whalefall_capacity.settings import load_settings
 def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     due = context.scheduled_execution_time.astimezone(load_settings().zone)
     day = DAILY.get_partition_key_for_timestamp(due.timestamp())
-    return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day)
+    return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day, tags={TRIGGER_TAG: "schedule"})

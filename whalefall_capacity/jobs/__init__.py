@@ -6,14 +6,18 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, SYNC_DATABASES
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, STATS_STEP, SYNC_DATABASES
 from whalefall_capacity.periods import PeriodType
+
+PERIOD_TYPE_TAG = "whalefall/period_type"
 
 sync_databases = dg.define_asset_job(
     SYNC_DATABASES,
     selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES]),
     description="Measure the fleet and aggregate the day: today's daily assets.",
-    tags={"dagster/priority": "1"},
+    tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
+    # The launchpad opens with every option there is, each at its harmless default.
+    config={"ops": {STATS_STEP: {"config": {"instance_ids": None, "accept_empty": False}}}},
 )
 
 AGGREGATION_JOBS: Mapping[PeriodType, dg.UnresolvedAssetJobDefinition] = {
@@ -21,6 +25,7 @@ AGGREGATION_JOBS: Mapping[PeriodType, dg.UnresolvedAssetJobDefinition] = {
         name,
         selection=dg.AssetSelection.assets(*KEYS_OF_JOB[name]),
         description=f"Aggregate {period_type.value} windows on both levels.",
+        tags={PERIOD_TYPE_TAG: period_type.value},
     )
     for period_type, name in AGGREGATION_JOB_NAMES.items()
 }

@@ -12,13 +12,14 @@ import dagster as dg
 from dagster._core.utils import make_new_run_id
 
 from whalefall_capacity.asset_keys import STATS_STEP, SYNC_DATABASES, aggregation_key
+from whalefall_capacity.assets.checks import FLEET_COVERAGE
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
 from whalefall_capacity.resources.mirror import failure_text, mirror
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.resources.run_plan import CREATED_BY_TAG
+from whalefall_capacity.resources.run_plan import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.store.aggregation_statements import Level
 
@@ -56,6 +57,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
         not_measured={
             name: str(reason.value)
             for evaluation in result.get_asset_check_evaluations()
+            if evaluation.asset_check_key == FLEET_COVERAGE.key
             for name, reason in evaluation.metadata.items()
         },
     )
@@ -151,4 +153,4 @@ def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _created_by() -> dict[str, str]:
-    return {CREATED_BY_TAG: getpass.getuser()}
+    return {CREATED_BY_TAG: getpass.getuser(), TRIGGER_TAG: "cli"}
