@@ -85,14 +85,14 @@ WITH compared AS (
         ORDER BY collected_date DESC LIMIT 1) AS older ON true
     WHERE latest.collected_date = :day
 )
-SELECT i.name AS instance, database_name AS database, size_bytes, size_bytes_before, day_before,
+SELECT i.name AS instance, compared.database_name AS database, size_bytes, size_bytes_before, day_before,
        size_bytes - size_bytes_before AS change_bytes,
        round(100.0 * (size_bytes - size_bytes_before) / nullif(size_bytes_before, 0), 2)::float AS change_percent
 FROM compared
 JOIN instances AS i ON i.id = instance_id
 WHERE abs(size_bytes - size_bytes_before) > :bytes
   AND 100.0 * abs(size_bytes - size_bytes_before) > CAST(:percent AS numeric) * size_bytes_before
-ORDER BY abs(size_bytes - size_bytes_before) DESC, i.name, database_name
+ORDER BY abs(size_bytes - size_bytes_before) DESC, i.name, compared.database_name
 """
 SECRETS = """
 SELECT c.name, c.password, c.secret_reference,
