@@ -37,7 +37,7 @@ def test_loading_costs_at_most_half_as_much_again_as_dagster_alone() -> None:
 
 def test_loading_warns_of_nothing() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-W", "default", "-c", CODE_LOCATION],
+        [sys.executable, "-c", CODE_LOCATION],
         env=environment({}),
         capture_output=True,
         text=True,

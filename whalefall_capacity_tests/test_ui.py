@@ -82,9 +82,36 @@ def test_the_total_size_is_plotted_over_time(demo: Deployment, page: Page) -> No
 
 
 def test_the_coverage_check_passed(demo: Deployment, page: Page) -> None:
-    page.goto(f"{demo.url}/assets/database_size_stats?view=checks")
+    page.goto(f"{demo.url}/assets/database_size_stats?view=checks&checkDetail=fleet_coverage")
     expect(page.get_by_text("2 of 2 instances gave their sizes").first).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "check.png")
+
+
+def test_the_checks_say_what_they_mean_and_lead_to_their_documentation(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/database_size_aggregations/weekly?view=checks")
+    for check in ("recomputed", "days_missing"):
+        expect(page.get_by_text(check, exact=True).first).to_be_visible()
+    page.get_by_text("recomputed", exact=True).first.click()
+    expect(page.get_by_text("docs/checks.md#recomputed").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "recomputed.png")
+
+
+def test_an_aggregation_shows_its_columns_and_plots_the_size_of_the_fleet(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/database_size_aggregations/daily?view=overview")
+    expect(page.get_by_text("size, on the last day with data, in bytes").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "columns.png")
+    page.get_by_role("button", name="Plots").click()
+    expect(page.get_by_text("closing_size_bytes", exact=True).last).to_be_visible()
+    page.get_by_text("closing_size_bytes", exact=True).last.scroll_into_view_if_needed()
+    expect(page.locator("canvas").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "aggregation-plots.png")
+
+
+def test_the_launchpad_opens_with_every_option_at_its_default(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/locations/whalefall_capacity/jobs/sync_databases/playground")
+    expect(page.get_by_text("accept_empty").first).to_be_visible()
+    expect(page.get_by_text("instance_ids").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "launchpad.png")
 
 
 def _latest_run(demo: Deployment) -> dict[str, object]:

@@ -8,10 +8,11 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import BaseWorkspaceRequestContext
 
 from whalefall_capacity.automation.run_queue import PrioritizedRunCoordinator
-from whalefall_capacity.definitions import defs
 from whalefall_capacity.settings import PROJECT_ROOT
 
 SCHEDULE = {"dagster/schedule_name": "daily_collection"}
@@ -42,7 +43,10 @@ def test_a_run_gets_the_priority_of_its_origin(
 ) -> None:
     queue = instance.run_coordinator
     assert isinstance(queue, PrioritizedRunCoordinator)
-    run = instance.create_run_for_job(defs.resolve_job_def("aggregate_weekly"), tags=tags)
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("whalefall_capacity"), "__repository__")
+    run = create_run_for_test(
+        instance, "aggregate_weekly", tags=dict(tags), remote_job_origin=RemoteJobOrigin(repository, "aggregate_weekly")
+    )
     context = dg.SubmitRunContext(run, cast(BaseWorkspaceRequestContext, None))
     queued = queue.submit_run(context)
     assert queued.status == dg.DagsterRunStatus.QUEUED
