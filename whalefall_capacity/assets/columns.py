@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
-from sqlalchemy import Table
+from sqlalchemy import Column, Table
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.store.aggregation_statements import Level
@@ -63,13 +65,19 @@ def column_schema(table: Table) -> dg.TableSchema:
         columns=[
             dg.TableColumn(
                 column.name,
-                str(column.type).lower(),
+                _type(column),
                 description=MEANING[column.name],
                 constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
             )
             for column in table.columns
         ]
     )
+
+
+def _type(column: Column[Any]) -> str:
+    """Return the type by PostgreSQL's name, without its collation."""
+    name = str(column.type).partition(" ")[0].lower()
+    return "timestamptz" if name == "datetime" else name
 
 
 def column_lineage(level: Level) -> dg.TableColumnLineage:

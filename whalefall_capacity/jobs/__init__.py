@@ -16,8 +16,8 @@ sync_databases = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES]),
     description="Measure the fleet and aggregate the day: today's daily assets.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
-    # The launchpad opens with every option there is, each at its harmless default.
-    config={"ops": {STATS_STEP: {"config": {"instance_ids": None, "accept_empty": False}}}},
+    # What the launchpad opens with: where the options of the collection go, and that its defaults are harmless.
+    config={"ops": {STATS_STEP: {"config": {"accept_empty": False}}}},
 )
 
 AGGREGATION_JOBS: Mapping[PeriodType, dg.UnresolvedAssetJobDefinition] = {

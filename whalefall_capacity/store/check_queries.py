@@ -133,7 +133,8 @@ SEEN = {
     "WHERE collected_date BETWEEN :first AND :last",
 }
 # Keys that have a row, and those of one day of the window that should have one. The order by a hash is as random as
-# its seed, and the same for the same seed.
+# its seed, and the same for the same seed. Each stored row is looked up by itself, whatever the planner, which has no
+# statistics of a new table partition, thinks of their number.
 SAMPLE = """
 WITH keys AS (
     SELECT {key} FROM {aggregations} WHERE period_type = %(period_type)s AND period_start = %(first)s
@@ -148,8 +149,10 @@ WITH keys AS (
 )
 SELECT i.name, {key_text}, to_jsonb(stored), to_jsonb(recomputed)
 FROM sample
-LEFT JOIN {aggregations} AS stored
-       ON {stored_key} AND stored.period_type = %(period_type)s AND stored.period_start = %(first)s
+LEFT JOIN LATERAL (
+    SELECT * FROM {aggregations} AS row
+    WHERE {row_key} AND row.period_type = %(period_type)s AND row.period_start = %(first)s
+    LIMIT 1) AS stored ON true
 LEFT JOIN recomputed ON {recomputed_key}
 LEFT JOIN instances AS i ON i.id = sample.instance_id
 ORDER BY sample.instance_id, {key_text}
@@ -416,7 +419,7 @@ def _sample(
         aggregations=sql.Identifier(tables.aggregations),
         stats=sql.Identifier(tables.stats),
         recompute=sql.SQL(RECOMPUTE[level]),
-        stored_key=same_key("stored"),
+        row_key=same_key("row"),
         recomputed_key=same_key("recomputed"),
     )
     with raw_cursor(connection) as cursor:
