@@ -87,11 +87,11 @@ def test_the_coverage_check_passed(demo: Deployment, page: Page) -> None:
     page.screenshot(path=SCREENSHOTS / "check.png")
 
 
-def test_a_check_says_what_it_means_where_it_is_documented_and_what_it_found(demo: Deployment, page: Page) -> None:
-    page.goto(f"{demo.url}/assets/database_size_aggregations/daily?view=checks")
+def test_a_check_leads_to_its_documentation_and_can_be_executed_alone(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/database_size_aggregations/weekly?view=checks")
     page.get_by_text("recomputed", exact=True).first.click()
     expect(page.get_by_text("docs/checks.md#recomputed").first).to_be_visible()
-    # It runs after its asset.
+    page.get_by_role("button", name="execute Execute", exact=True).click()
     expect(page.get_by_text("equal a recomputation from their stats").first).to_be_visible(timeout=60_000)
     page.screenshot(path=SCREENSHOTS / "recomputed.png")
 

@@ -54,19 +54,23 @@ SECRETS_READABLE = dg.AssetCheckSpec(
 )
 
 
-@dg.multi_asset_check(name="stats_checks", specs=[INVENTORY_SHRANK, DATABASES_MISSING, UNUSUAL_CHANGE])
-def stats_checks(store: StoreResource) -> Iterator[dg.AssetCheckResult]:
+@dg.multi_asset_check(name="stats_checks", specs=[INVENTORY_SHRANK, DATABASES_MISSING, UNUSUAL_CHANGE], can_subset=True)
+def stats_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
     """Look at the latest stored day, beside the nearest earlier day within a week."""
     settings = load_settings()
     day = latest_stored_day(store.engine)
-    if day is None:
-        for spec in (INVENTORY_SHRANK, DATABASES_MISSING, UNUSUAL_CHANGE):
-            yield _result(spec, passed=True, description="nothing is stored yet")
-        return
-    yield inventory_result(day, shrunk_instances(store.engine, day))
-    yield missing_result(day, lost_databases(store.engine, day))
-    percent, size_bytes = settings.check_change_percent, settings.check_change_bytes
-    yield change_result(day, changed_databases(store.engine, day, percent, size_bytes), settings)
+    for key in context.selected_asset_check_keys:
+        if day is None:
+            yield dg.AssetCheckResult(
+                check_name=key.name, asset_key=key.asset_key, passed=True, description="nothing is stored yet"
+            )
+        elif key == INVENTORY_SHRANK.key:
+            yield inventory_result(day, shrunk_instances(store.engine, day))
+        elif key == DATABASES_MISSING.key:
+            yield missing_result(day, lost_databases(store.engine, day))
+        else:
+            percent, size_bytes = settings.check_change_percent, settings.check_change_bytes
+            yield change_result(day, changed_databases(store.engine, day, percent, size_bytes), settings)
 
 
 def secrets_result(store: StoreResource) -> dg.AssetCheckResult:

@@ -113,6 +113,14 @@ def test_a_secret_that_nobody_needs_is_a_warning(store: Engine, monkeypatch: pyt
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
+def test_one_check_can_be_evaluated_alone(store: Engine, dagster_instance: dg.DagsterInstance) -> None:  # noqa: ARG001
+    selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("database_size_stats"), "unusual_change"))
+    job = dg.define_asset_job("one_check", selection).resolve(asset_graph=defs.resolve_asset_graph())
+    result = job.execute_in_process(instance=dagster_instance, resources={"store": StoreResource()}, run_config={})
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert (evaluation.check_name, evaluation.description) == ("unusual_change", "nothing is stored yet")
+
+
 def test_a_fleet_of_nobody_passes_every_check(store: Engine, dagster_instance: dg.DagsterInstance) -> None:  # noqa: ARG001
     assert all(evaluation.passed for evaluation in run(dagster_instance).values())
 

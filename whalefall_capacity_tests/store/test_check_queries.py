@@ -259,6 +259,14 @@ def test_a_window_whose_stats_changed_since_is_behind(store: Engine, level: Leve
     assert latest.behind.startswith("2 rows of stats, the newest of ")
 
 
+def test_stats_that_changed_but_add_up_to_the_same_leave_a_window_behind(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", DAY, 100), (1, "erp", DAY, 50)])
+    aggregate(store, Level.DATABASE, [window_of(DAY, PeriodType.DAILY)])
+    put_sizes(store, [(1, "crm", DAY, 50), (1, "erp", DAY, 100)])
+    (latest,) = recompute(store, Level.DATABASE, PeriodType.DAILY, 1)
+    assert latest.behind is not None
+
+
 def test_a_window_that_was_never_calculated_is_behind(store: Engine) -> None:
     put_sizes(store, [(1, "crm", DAY, 100)])
     (latest,) = recompute(store, Level.INSTANCE, PeriodType.QUARTERLY, 1)
