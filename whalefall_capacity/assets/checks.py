@@ -21,7 +21,7 @@ FLEET_COVERAGE = dg.AssetCheckSpec(
     "fleet_coverage",
     asset="database_size_stats",
     description="Did every instance of the fleet give its sizes? A warning when some did not, an error when fewer than "
-    "half did. `whalefall-capacity fleet check` says what a server lacks.",
+    "half did. `whalefall-capacity fleet check` says what a server lacks. docs/checks.md#fleet_coverage",
 )
 
 

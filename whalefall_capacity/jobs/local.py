@@ -21,7 +21,7 @@ from whalefall_capacity.periods import Window
 from whalefall_capacity.resources.maintenance import hearing_outcomes
 from whalefall_capacity.resources.mirror import failure_text, mirror
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.resources.run_plan import CREATED_BY_TAG
+from whalefall_capacity.resources.run_plan import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.retention import ChildOutcome
@@ -60,7 +60,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
         not_measured={
             name: str(reason.value)
             for evaluation in result.get_asset_check_evaluations()
-            if evaluation.check_name == FLEET_COVERAGE.name
+            if evaluation.asset_check_key == FLEET_COVERAGE.key
             for name, reason in evaluation.metadata.items()
         },
     )
@@ -189,4 +189,4 @@ def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _created_by() -> dict[str, str]:
-    return {CREATED_BY_TAG: getpass.getuser()}
+    return {CREATED_BY_TAG: getpass.getuser(), TRIGGER_TAG: "cli"}
