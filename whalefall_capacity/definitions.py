@@ -4,6 +4,7 @@ Every day `daily_collection` starts `sync_databases`, which visits each server o
 `database_size_stats` and `instance_size_stats`, and aggregates the day. `aggregations_follow_stats` then brings the
 week, the month and the quarter up to date, for this day and for every other that lands or is corrected.
 `task_runs_follow_runs` keeps the table that the run centre reads in line with every run.
+`alerts_go_out` tells what went wrong, when a receiver is set.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dagster as dg
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.automation.alerts import alerts_go_out
 from whalefall_capacity.automation.reconciliation import task_runs_follow_runs, task_runs_hear_failures
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.automation.sensors import aggregations_follow_stats
@@ -25,7 +27,7 @@ defs = dg.Definitions(
     assets=[*SERVERS, size_stats, *AGGREGATIONS],
     jobs=[sync_databases, *AGGREGATION_JOBS.values()],
     schedules=[daily_collection],
-    sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures],
+    sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures, alerts_go_out],
     resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": TaskRunsResource()},
     executor=dg.in_process_executor,
 )

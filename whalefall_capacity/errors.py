@@ -35,3 +35,7 @@ class AggregationError(WhalefallError):
 
 class TaskRunError(WhalefallError):
     """A task run is not there, or did not complete."""
+
+
+class AlertError(WhalefallError):
+    """An alert could not be delivered, or not all of what it would tell could be found out."""
