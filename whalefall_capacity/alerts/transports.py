@@ -105,10 +105,11 @@ def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: 
         trouble = "the mail server does not offer STARTTLS or a login"
     except ssl.SSLError:
         trouble = "TLS with the mail server failed: its certificate is not trusted, or its port speaks no TLS"
-    except TimeoutError:
-        trouble = f"the mail server did not answer within {TIMEOUT_SECONDS:g} s"
+    except (TimeoutError, smtplib.SMTPServerDisconnected):
+        # The library makes the one of the other once the server has greeted.
+        trouble = f"the mail server hung up, or did not answer within {TIMEOUT_SECONDS:g} s"
     except (OSError, smtplib.SMTPException) as error:
-        trouble = f"the mail server cannot be reached, or hung up ({type(error).__name__})"
+        trouble = f"the mail server cannot be reached ({type(error).__name__})"
     else:
         return Sent(f"the mail server refused {', '.join(sorted(refused))}" if refused else None)
     raise AlertError(trouble)
