@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.commands import (
     aggregate,
+    alert,
     collect,
     credential,
     demo,
@@ -35,6 +36,7 @@ app.command()(collect.collect)
 app.command()(aggregate.aggregate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
+app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.add_typer(store.app, name="store")
 app.add_typer(partitions.app, name="partitions")

@@ -82,6 +82,9 @@ CONTENT = {
         VALUES ('database_size_stats', 'database_size_stats_2025_04', 16999, '2025-04-01', '2025-05-01', '2026-06-01',
                 30, 8192, now());
     """,
+    "0008": """
+        INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'webhook', '{}')
+    """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
