@@ -75,6 +75,7 @@ CONTENT = {
     # Views and functions: nothing to keep.
     "0004": "SELECT * FROM database_size_growth, instance_size_growth",
     "0005": "UPDATE task_runs SET closed_at = now() WHERE run_id = 'r'",
+    "0006": "SELECT * FROM database_size_growth, instance_size_growth",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
