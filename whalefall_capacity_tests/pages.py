@@ -82,7 +82,8 @@ def commands_in(line: str) -> Iterator[list[str]]:
     lexer.whitespace_split = True
     words = list(lexer)
     for position, word in enumerate(words):
-        if word.rpartition("/")[2] == PROGRAM:
+        # Alone, or with the folder that it is in; not the folder of that name.
+        if word == PROGRAM or word.endswith(f"bin/{PROGRAM}"):
             following = words[position + 1 :]
             ends = (n for n, other in enumerate(following) if set(other) <= set("|&;()<>"))
             yield following[: next(ends, len(following))]
