@@ -7,7 +7,19 @@ import sys
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.commands import aggregate, collect, credential, demo, fleet, history, runs, store, up
+from whalefall_capacity.commands import (
+    aggregate,
+    alert,
+    collect,
+    credential,
+    demo,
+    fleet,
+    history,
+    partitions,
+    runs,
+    store,
+    up,
+)
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
 
@@ -24,8 +36,10 @@ app.command()(collect.collect)
 app.command()(aggregate.aggregate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
+app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.add_typer(store.app, name="store")
+app.add_typer(partitions.app, name="partitions")
 app.command()(demo.demo)
 
 

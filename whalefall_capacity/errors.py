@@ -35,3 +35,11 @@ class AggregationError(WhalefallError):
 
 class TaskRunError(WhalefallError):
     """A task run is not there, or did not complete."""
+
+
+class PlanError(WhalefallError):
+    """A plan for the table partitions does not hold, or was not confirmed; nothing was changed."""
+
+
+class AlertError(WhalefallError):
+    """An alert could not be delivered, or not all of what it would tell could be found out."""

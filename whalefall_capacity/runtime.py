@@ -17,7 +17,7 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.schema import migrate, require_current
 from whalefall_capacity.store.table_partitions import create_ahead
 
 DAGSTER_FILE = "dagster.yaml"
@@ -50,6 +50,21 @@ def open_store(settings: Settings) -> Iterator[Engine]:
         try:
             migrate(engine)
             create_ahead(engine, ready, today(ready.zone))
+            yield engine
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def open_store_as_it_is(settings: Settings) -> Iterator[Engine]:
+    """Hold everything `open_runtime` does and yield an engine for the store, which is left as it is.
+
+    Raises StoreError when it is not at the revision that this program needs.
+    """
+    with open_runtime(settings) as ready:
+        engine = create_store_engine(store_url(ready))
+        try:
+            require_current(engine)
             yield engine
         finally:
             engine.dispose()
@@ -99,5 +114,7 @@ def _export(settings: Settings, store_url: str, dagster_url: str) -> Settings:
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
+    # Looks for runs to execute again, each with connections of its own; the default is 5.
+    os.environ.setdefault("DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS", "15")
     load_settings.cache_clear()
     return load_settings()

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -236,6 +237,11 @@ task_runs = Table(
     CheckConstraint("trigger_source IN ('scheduled', 'manual', 'api')", name="trigger_source"),
     Index("task_runs_created_at_idx", "created_at"),
     Index("task_runs_not_closed_idx", "run_id", postgresql_where=text("closed_at IS NULL")),
+    Index(
+        "task_runs_closed_at_idx",
+        "closed_at",
+        postgresql_where=text("status IN ('failed', 'completed_with_errors')"),
+    ),
 )
 
 task_run_items = Table(
@@ -256,4 +262,49 @@ task_run_items = Table(
     *_row_times(),
     CheckConstraint(_ITEM_STATUSES, name="status"),
     Index("task_run_items_run_id_item_type_item_key_key", "run_id", "item_type", "item_key", unique=True),
+)
+
+retired_children = Table(
+    "retired_children",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("child_name", Text, nullable=False),
+    Column("child_oid", BigInteger, comment="which table it was: a name alone could be that of another"),
+    Column("lower_bound", Date, nullable=False),
+    Column("upper_bound", Date, nullable=False),
+    Column("retired_on", Date, nullable=False, comment="the day of the maintenance"),
+    Column("rows", BigInteger),
+    Column("bytes", BigInteger),
+    Column("archive", Text, comment="path of the manifest"),
+    Column("dropped_at", DateTime(timezone=True), comment="NULL as long as it is on its way out"),
+    _timestamp("restored_at"),
+    Column("kept_until", Date, comment="a restored child is past again from this day on"),
+    *_row_times(),
+    CheckConstraint("lower_bound < upper_bound", name="span"),
+    Index("retired_children_table_name_lower_bound_idx", "table_name", "lower_bound"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("day", Date, nullable=False, comment="of the cause: one alert a cause and day"),
+    Column("channel", Text, nullable=False),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        server_default=text("'waiting'"),
+        comment="unknown: what sent it ended before it could say whether it was taken",
+    ),
+    Column("message_json", JSONB, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("error_message", Text),
+    *_row_times(),
+    UniqueConstraint("cause", "day", "channel"),
+    CheckConstraint("channel IN ('webhook', 'email')", name="channel"),
+    CheckConstraint("state IN ('waiting', 'sending', 'sent', 'unknown')", name="state"),
 )
