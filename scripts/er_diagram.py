@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 
 from whalefall_capacity.store.tables import metadata
@@ -81,8 +81,8 @@ def _row(table: Table) -> str:
     key = ", ".join(f"`{column.name}`" for column in table.primary_key)
     partitioned_by = table.dialect_options["postgresql"]["partition_by"]
     unique = [index.columns.keys() for index in table.indexes if index.unique]
-    unique += [[column.name] for column in table.columns if column.unique]
-    shown = "; ".join(", ".join(f"`{name}`" for name in names) for names in unique)
+    unique += [rule.columns.keys() for rule in table.constraints if isinstance(rule, UniqueConstraint)]
+    shown = "; ".join(", ".join(f"`{name}`" for name in names) for names in sorted(unique))
     cells = (f"`{table.name}`", key, f"`{partitioned_by}`" if partitioned_by else "", shown)
     return f"| {' | '.join(cells)} |\n"
 

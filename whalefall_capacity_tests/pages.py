@@ -68,7 +68,10 @@ class Page:
             for line in block.content.replace("\\\n", " ").splitlines():
                 yield from commands_in(line)
         for words in re.findall(rf"`{PROGRAM} ([^`]+)`", self.prose.replace("\n", " ")):
-            yield shlex.split(words)
+            # `runs list | show` means two commands.
+            first, *others = (shlex.split(part) for part in words.split(" | "))
+            yield first
+            yield from (first[:-1] + other for other in others)
 
 
 def page(name: str) -> Page:

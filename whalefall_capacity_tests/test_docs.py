@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.definitions import defs
@@ -97,6 +98,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 def test_every_name_in_the_text_is_of_a_table_a_column_an_asset_a_job_or_whatever_else_there_is(store: Engine) -> None:
     known = names_in_dagster() | names_in_store(store) | names_in_code() | OTHERS
+    known |= yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text()).keys()
     unknown = {
         (path.name, code)
         for path in PAGES
