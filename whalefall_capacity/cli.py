@@ -7,7 +7,19 @@ import sys
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.commands import aggregate, collect, credential, demo, fleet, history, store, up
+from whalefall_capacity.commands import (
+    aggregate,
+    collect,
+    credential,
+    demo,
+    fleet,
+    history,
+    serve,
+    store,
+    token,
+    up,
+    user,
+)
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
 
@@ -24,6 +36,9 @@ app.command()(collect.collect)
 app.command()(aggregate.aggregate)
 app.add_typer(history.app, name="history")
 app.add_typer(credential.app, name="credential")
+app.command()(serve.serve)
+app.add_typer(user.app, name="user")
+app.add_typer(token.app, name="token")
 app.add_typer(store.app, name="store")
 app.command()(demo.demo)
 

@@ -15,12 +15,13 @@ from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.automation.sensors import aggregations_follow_stats
 from whalefall_capacity.jobs import AGGREGATION_JOBS, sync_databases
+from whalefall_capacity.jobs.aggregate_current import capacity_aggregate_current
 from whalefall_capacity.resources.fleet import FleetResource
 from whalefall_capacity.resources.store import StoreResource
 
 defs = dg.Definitions(
     assets=[*SERVERS, size_stats, *AGGREGATIONS],
-    jobs=[sync_databases, *AGGREGATION_JOBS.values()],
+    jobs=[sync_databases, capacity_aggregate_current, *AGGREGATION_JOBS.values()],
     schedules=[daily_collection],
     sensors=[aggregations_follow_stats],
     resources={"store": StoreResource(), "fleet": FleetResource()},

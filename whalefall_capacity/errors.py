@@ -31,3 +31,11 @@ class CollectionError(WhalefallError):
 
 class AggregationError(WhalefallError):
     """Some windows could not be calculated."""
+
+
+class AccessError(WhalefallError):
+    """A user or token of the console cannot be made or changed."""
+
+
+class DagsterError(WhalefallError):
+    """The Dagster webserver did not do what it was asked."""

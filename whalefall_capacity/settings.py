@@ -13,6 +13,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -113,11 +114,19 @@ def _cron(value: str) -> str:
     return value
 
 
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must look like http://host:3000")
+    return value.rstrip("/")
+
+
 Folder = Annotated[Path, AfterValidator(_folder)]
 Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Cron = Annotated[str, AfterValidator(_cron)]
@@ -225,6 +234,24 @@ class Settings(BaseSettings):
         default=180, ge=1, le=36_500, description="Days for which finished task runs are kept."
     )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
+    webserver_url: HttpUrl | None = Field(
+        default=None,
+        description="Where the console finds the Dagster webserver, such as http://dagster.internal:3000. "
+        "Unset: WHALEFALL_WEBSERVER_PORT on this machine.",
+    )
+    console_port: int = Field(default=8000, ge=1, le=65_535, description="Port of the console's pages and API.")
+    console_host: str = Field(
+        default="127.0.0.1",
+        description="Address that the console listens on; 0.0.0.0 only behind a proxy that speaks TLS.",
+    )
+    session_hours: int = Field(
+        default=12, ge=1, le=720, description="Hours after which one has to log in to the console again."
+    )
+
+    @property
+    def dagster_webserver(self) -> str:
+        """The URL of the Dagster webserver."""
+        return self.webserver_url or f"http://127.0.0.1:{self.webserver_port}"
 
     @property
     def zone(self) -> ZoneInfo:

@@ -1,0 +1,186 @@
+"""The run centre's side of task runs: reading them, asking to cancel one, and the row of a run launched from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+OPEN_STATUSES = ("pending", "running")
+TERMINAL_STATUSES = ("completed", "completed_with_errors", "failed", "cancelled")
+STATUSES = (*OPEN_STATUSES, *TERMINAL_STATUSES)
+# Rows that can be paged through, and how far they are counted.
+MOST_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One run; *progress_failed* counts failed and cancelled items."""
+
+    run_id: str
+    task_key: str
+    task_name: str
+    task_category: str
+    trigger_source: str
+    status: str
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    created_by: str | None
+    progress_total: int
+    progress_completed: int
+    progress_failed: int
+    summary_json: Mapping[str, Any] | None
+    result_url: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True)
+class TaskRunItem:
+    """One unit of a run: an instance, or a table partition."""
+
+    item_type: str
+    item_key: str
+    item_name: str
+    instance_id: int | None
+    status: str
+    started_at: datetime | None
+    completed_at: datetime | None
+    metrics_json: Mapping[str, Any] | None
+    details_json: Mapping[str, Any] | None
+    error_message: str | None
+
+
+@dataclass(frozen=True)
+class TaskRunPage:
+    """Some runs of a list; *total* counts no further than MOST_ROWS."""
+
+    runs: Sequence[TaskRun]
+    total: int
+
+
+RUN_COLUMNS = """
+SELECT run_id, task_key, task_name, task_category, trigger_source, status, created_at, started_at, completed_at,
+       created_by, progress_total, progress_completed, progress_failed, summary_json, result_url, error_message
+FROM task_runs
+"""
+OF_FILTER = """
+WHERE (CAST(:status AS text) IS NULL OR status = :status)
+  AND (CAST(:task_key AS text) IS NULL OR task_key = :task_key)
+"""
+IN_ORDER = "ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset"
+COUNT = "SELECT count(*) FROM (SELECT FROM task_runs {filter} LIMIT :most) AS counted"
+# What needs attention comes first.
+ITEMS = """
+SELECT item_type, item_key, item_name, instance_id, status, started_at, completed_at, metrics_json, details_json,
+       error_message
+FROM task_run_items WHERE run_id = :run_id
+ORDER BY array_position(ARRAY['failed', 'cancelled', 'running', 'pending', 'completed'], status), item_name, item_type,
+         item_key
+LIMIT :limit OFFSET :offset
+"""
+ITEM_COUNTS = "SELECT status, count(*) AS items FROM task_run_items WHERE run_id = :run_id GROUP BY status"
+# A terminal status is final; the reconciliation stops the Dagster run of one that is cancelled.
+CANCEL = """
+UPDATE task_runs SET status = 'cancelled', updated_at = now()
+WHERE run_id = :run_id AND status IN ('pending', 'running')
+"""
+COVERING = """
+SELECT run_id FROM task_runs
+WHERE task_key = :task_key AND status IN ('pending', 'running')
+  AND summary_json #>> '{common,inputs,scope}' IN ('all', :scope)
+  AND summary_json #>> '{common,scope,time,date}' = :day
+ORDER BY created_at LIMIT 1
+"""
+# The run's own worker may have been quicker.
+INSERT = """
+INSERT INTO task_runs AS known (run_id, task_key, task_name, task_category, trigger_source, status, created_by,
+                                summary_json)
+VALUES (:run_id, :task_key, :task_name, :task_category, 'api', 'pending', :created_by, CAST(:summary_json AS jsonb))
+ON CONFLICT (run_id) DO UPDATE
+SET created_by = excluded.created_by, trigger_source = excluded.trigger_source,
+    summary_json = coalesce(known.summary_json, excluded.summary_json), updated_at = now()
+"""
+LOCK = """
+SET LOCAL lock_timeout = '20s';
+SELECT pg_advisory_xact_lock(hashtextextended('whalefall_capacity.launch.' || :task_key, 0))
+"""
+
+
+def list_task_runs(
+    engine: Engine, limit: int, offset: int = 0, status: str | None = None, task_key: str | None = None
+) -> TaskRunPage:
+    """Return runs, newest first."""
+    values = {"status": status, "task_key": task_key, "limit": limit, "offset": offset, "most": MOST_ROWS}
+    with engine.connect() as connection:
+        rows = connection.execute(text(RUN_COLUMNS + OF_FILTER + IN_ORDER), values).mappings()
+        runs = [TaskRun(**row) for row in rows]
+        total = connection.execute(text(COUNT.format(filter=OF_FILTER)), values).scalar_one()
+    return TaskRunPage(runs, total)
+
+
+def get_task_run(engine: Engine, run_id: str) -> TaskRun | None:
+    """Return one run."""
+    with engine.connect() as connection:
+        row = connection.execute(text(RUN_COLUMNS + "WHERE run_id = :run_id"), {"run_id": run_id}).mappings().first()
+    return None if row is None else TaskRun(**row)
+
+
+def list_items(engine: Engine, run_id: str, limit: int, offset: int = 0) -> list[TaskRunItem]:
+    """Return items of a run, those that need attention first."""
+    values = {"run_id": run_id, "limit": limit, "offset": offset}
+    with engine.connect() as connection:
+        return [TaskRunItem(**row) for row in connection.execute(text(ITEMS), values).mappings()]
+
+
+def count_items(engine: Engine, run_id: str) -> dict[str, int]:
+    """Return the number of items per status."""
+    with engine.connect() as connection:
+        return {row.status: row.items for row in connection.execute(text(ITEM_COUNTS), {"run_id": run_id})}
+
+
+def request_cancel(engine: Engine, run_id: str) -> bool:
+    """Ask for the end of a run; False when it has ended already, or is not known."""
+    with engine.begin() as connection:
+        return connection.execute(text(CANCEL), {"run_id": run_id}).rowcount == 1
+
+
+@contextmanager
+def launching(engine: Engine, task_key: str) -> Iterator[Connection]:
+    """Hold a transaction in which nobody else decides whether to launch a run of *task_key*."""
+    with engine.begin() as connection:
+        connection.execute(text(LOCK), {"task_key": task_key})
+        yield connection
+
+
+def open_run_covering(connection: Connection, task_key: str, scope: str, day: date) -> str | None:
+    """Return the id of an open run of *task_key* over *day* whose scope contains *scope*."""
+    values = {"task_key": task_key, "scope": scope, "day": day.isoformat()}
+    run_id: str | None = connection.execute(text(COVERING), values).scalar()
+    return run_id
+
+
+def insert_pending(
+    connection: Connection,
+    run_id: str,
+    task_key: str,
+    task_name: str,
+    task_category: str,
+    created_by: str,
+    summary_json: Mapping[str, Any],
+) -> None:
+    """Record a run that was just launched by the API."""
+    values = {
+        "run_id": run_id,
+        "task_key": task_key,
+        "task_name": task_name,
+        "task_category": task_category,
+        "created_by": created_by,
+        "summary_json": json.dumps(summary_json),
+    }
+    connection.execute(text(INSERT), values)
