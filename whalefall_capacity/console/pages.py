@@ -48,7 +48,7 @@ from whalefall_capacity.console.security import (
     too_large,
 )
 from whalefall_capacity.console.state import Console
-from whalefall_capacity.console.static_files import static_url
+from whalefall_capacity.console.static_files import chart_library_style_ids, static_url
 from whalefall_capacity.console.translations import LANGUAGES, catalogue, preferred
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.store import capacity, task_runs_read
@@ -311,6 +311,7 @@ def _capacity_page(request: Request, page: str) -> Response:
         db_types=list(DbType),
         period_types=list(PeriodType),
         tops=TOPS,
+        style_ids=chart_library_style_ids(),
     )
 
 

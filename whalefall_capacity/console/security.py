@@ -48,7 +48,6 @@ NO_ADMIN = (
     "`whalefall-capacity user set NAME --role admin`, or a token with "
     "`whalefall-capacity token create NAME --role admin`"
 )
-# The chart library sets a few style attributes from its script.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
