@@ -224,7 +224,7 @@ def test_a_summary_goes_back_to_the_newest_window_that_has_what_is_asked_for(
 
 
 def test_a_summary_of_a_past_range_is_of_its_last_window(reader: TestClient, day: date) -> None:
-    data = reader.get(f"{DATABASES}/summary", params={"end_date": day - timedelta(days=3)}).json()["data"]
+    data = reader.get(f"{DATABASES}/summary", params={"end_date": str(day - timedelta(days=3))}).json()["data"]
     assert (data["period_start"], data["databases"]) == (str(day - timedelta(days=3)), 2)
 
 
