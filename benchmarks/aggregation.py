@@ -20,10 +20,12 @@ from sqlalchemy import Engine, text
 
 from benchmarks.harness import console, fresh_store, in_turns, print_result
 from benchmarks.writing import register_instances
-from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.aggregation import aggregate
 from whalefall_capacity.store.aggregation_statements import BUCKETS, TABLES, Level
@@ -165,7 +167,7 @@ def _step_seconds(instance: dg.DagsterInstance, level: Level, window: Window) ->
     result = dg.materialize(
         [asset],
         instance=instance,
-        resources={"store": StoreResource()},
+        resources={"store": StoreResource(), "task_runs": TaskRunsResource()},
         partition_key=window.start.isoformat(),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )

@@ -11,10 +11,12 @@ from sqlalchemy import Engine, text
 
 from benchmarks.aggregation import DATABASES, bare, fill, point_settings_at, seconds_of
 from benchmarks.harness import fresh_store, print_result
-from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregation_statements import TABLES, Level
 
 FIRST, DAYS = date(2025, 6, 1), 365
@@ -72,7 +74,7 @@ def _backfill(instance: dg.DagsterInstance, assets: Sequence[dg.AssetsDefinition
     result = dg.materialize(
         assets,
         instance=instance,
-        resources={"store": StoreResource()},
+        resources={"store": StoreResource(), "task_runs": TaskRunsResource()},
         tags={
             "dagster/asset_partition_range_start": windows[0].start.isoformat(),
             "dagster/asset_partition_range_end": windows[-1].start.isoformat(),

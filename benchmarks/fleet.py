@@ -31,7 +31,7 @@ ASK = "SELECT oid, datname, pg_database_size(oid) FROM pg_database WHERE datallo
 def run(scale: float) -> None:
     """Print visits per second of the collection, and of the loop, for 1,000 instances times *scale*."""
     count = int(1000 * scale)
-    with _server() as server, fresh_store() as engine:
+    with fleet_server() as server, fresh_store() as engine:
         register_instances(engine, count)
         host = str(server.socket_dir)
         targets = [
@@ -74,7 +74,7 @@ def _connect_and_ask(host: str) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[EmbeddedPostgres]:
+def fleet_server() -> Iterator[EmbeddedPostgres]:
     with (
         tempfile.TemporaryDirectory(prefix="whalefall-benchmark-") as folder,
         EmbeddedPostgres(Path(folder) / "fleet", 16).running() as server,

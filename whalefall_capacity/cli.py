@@ -14,6 +14,7 @@ from whalefall_capacity.commands import (
     demo,
     fleet,
     history,
+    runs,
     serve,
     store,
     token,
@@ -34,6 +35,7 @@ app.command()(up.up)
 app.add_typer(fleet.app, name="fleet")
 app.command()(collect.collect)
 app.command()(aggregate.aggregate)
+app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
 app.add_typer(credential.app, name="credential")
 app.command()(serve.serve)

@@ -39,3 +39,7 @@ class AccessError(WhalefallError):
 
 class DagsterError(WhalefallError):
     """The Dagster webserver did not do what it was asked."""
+
+
+class TaskRunError(WhalefallError):
+    """A task run is not there, or did not complete."""

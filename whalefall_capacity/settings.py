@@ -13,10 +13,9 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -114,19 +113,11 @@ def _cron(value: str) -> str:
     return value
 
 
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must look like http://host:3000")
-    return value.rstrip("/")
-
-
 Folder = Annotated[Path, AfterValidator(_folder)]
 Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Cron = Annotated[str, AfterValidator(_cron)]
@@ -233,6 +224,13 @@ class Settings(BaseSettings):
     retention_task_runs_days: int = Field(
         default=180, ge=1, le=36_500, description="Days for which finished task runs are kept."
     )
+    retention_dagster_runs_days: int = Field(
+        default=400,
+        ge=1,
+        le=36_500,
+        description="Days for which Dagster keeps finished runs with their events; partitions that only older runs "
+        "materialized are shown as missing.",
+    )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
     webserver_url: HttpUrl | None = Field(
         default=None,
@@ -247,16 +245,27 @@ class Settings(BaseSettings):
     session_hours: int = Field(
         default=12, ge=1, le=720, description="Hours after which one has to log in to the console again."
     )
+    ui_url: HttpUrl | None = Field(
+        default=None,
+        description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
+        "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",
+    )
 
     @property
     def dagster_webserver(self) -> str:
         """The URL of the Dagster webserver."""
-        return self.webserver_url or f"http://127.0.0.1:{self.webserver_port}"
+        return str(self.webserver_url or f"http://127.0.0.1:{self.webserver_port}").rstrip("/")
 
     @property
     def zone(self) -> ZoneInfo:
         """The configured time zone."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def run_url(self) -> str:
+        """Where a run is shown in the Dagster UI; {run_id} stands for its id."""
+        base = str(self.ui_url or f"http://127.0.0.1:{self.webserver_port}").rstrip("/")
+        return f"{base}/runs/{{run_id}}"
 
     def contradictions(self, day: date) -> list[str]:
         """Return one line per setting that is good alone but not beside the others, or not on *day*, today."""

@@ -1,25 +1,74 @@
-"""Dagster's UI and daemon as child processes in the foreground; Ctrl-C ends all of them."""
+"""Dagster as child processes in the foreground: the code server, the UI and the daemon.
+
+Each is started again when it ends by itself: the code server keeps its port, so that UI and daemon find it again.
+Ctrl-C ends all of them.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType
 
 import psutil
+import yaml
 
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.runtime import WORKSPACE_FILE
-from whalefall_capacity.settings import PROJECT_ROOT
 
 GRACE_SECONDS = 30
+CODE_SERVER_SECONDS = 120
+RESTART_SECONDS = 1.0
+# A program that ends so soon, so often in a row, cannot run at all.
+TOO_SOON_SECONDS = 10.0
+TOO_OFTEN = 5
+LOCATION = "whalefall_capacity"
+
+
+class Program:
+    """A child process that is to run all the time."""
+
+    def __init__(self, name: str, *arguments: str) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._early_ends = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C is for us to pass on."""
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(self._command, cwd=os.environ["DAGSTER_HOME"], start_new_session=True)
+
+    def keep_running(self) -> None:
+        """Start it again when it has ended. Raises WhalefallError when it cannot stay up."""
+        if self._process is None or self._process.poll() is None:
+            return
+        lived = time.monotonic() - self._started
+        self._early_ends = self._early_ends + 1 if lived < TOO_SOON_SECONDS else 0
+        if self._early_ends >= TOO_OFTEN:
+            raise WhalefallError(
+                f"the {self.name} ended by itself {TOO_OFTEN} times in a row, at last with status "
+                f"{self._process.returncode}; its messages are above"
+            )
+        sys.stderr.write(f"the {self.name} ended with status {self._process.returncode}: starting it again\n")
+        time.sleep(RESTART_SECONDS)
+        self.start()
 
 
 def serve(port: int) -> None:
-    """Run the Dagster UI and daemon until a signal. Raises WhalefallError when they end by themselves.
+    """Run Dagster, its UI on *port* of 127.0.0.1, until a signal. Raises WhalefallError when it cannot stay up.
 
     The handlers are set here even where the shell started us with SIGINT ignored: children get the default
     action back, and so can be stopped.
@@ -31,32 +80,73 @@ def serve(port: int) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
-    command = [
-        sys.executable,
-        # Dagster's own command of another package; this one needs nothing more to be installed.
-        *("-W", "ignore:Function `dev_command` is superseded"),
-        *("-m", "dagster", "dev", "-w", str(PROJECT_ROOT / WORKSPACE_FILE), "-h", "127.0.0.1", "-p", str(port)),
+    code_port = _free_port()
+    workspace = str(_write_workspace(code_port))
+    code_server = Program(
+        "code server",
+        *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
+        *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
+    )
+    programs = [
+        code_server,
+        Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)),
+        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
     ]
-    child = subprocess.Popen(command, cwd=os.environ["DAGSTER_HOME"], start_new_session=True)
     try:
+        code_server.start()
+        _wait_until_listening(code_server, code_port, asked)
+        for program in programs[1:]:
+            program.start()
         while not asked.wait(0.2):
-            if child.poll() is not None:
-                raise WhalefallError(f"Dagster ended by itself with status {child.returncode}; its messages are above")
+            for program in programs:
+                program.keep_running()
     finally:
-        stop_family(child.pid)
+        # The code server last: the others ask it how runs are.
+        stop_families([program.pid for program in reversed(programs) if program.pid is not None])
 
 
-def stop_family(pid: int) -> None:
-    """Interrupt a process, give it time, then end every process it started."""
-    try:
-        leader = psutil.Process(pid)
-        family = [leader, *leader.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    leader.send_signal(signal.SIGINT)
+def stop_families(pids: Iterable[int]) -> None:
+    """Interrupt processes, give them time, then end every process that they started."""
+    leaders = []
+    family = []
+    for pid in pids:
+        try:
+            leader = psutil.Process(pid)
+            family += [leader, *leader.children(recursive=True)]
+            leaders.append(leader)
+        except psutil.NoSuchProcess:
+            continue
+    for leader in leaders:
+        leader.send_signal(signal.SIGINT)
     _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
     for process in alive:
         process.terminate()
     _, alive = psutil.wait_procs(alive, timeout=5)
     for process in alive:
         process.kill()
+
+
+def _write_workspace(code_port: int) -> Path:
+    server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+    path = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE_FILE
+    path.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    return path
+
+
+def _wait_until_listening(code_server: Program, port: int, asked: threading.Event) -> None:
+    """Wait for the code server: a UI that comes up before it shows an error until it is reloaded."""
+    deadline = time.monotonic() + CODE_SERVER_SECONDS
+    while not asked.wait(0.1):
+        code_server.keep_running()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > deadline:
+            raise WhalefallError(f"the code server does not listen after {CODE_SERVER_SECONDS} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

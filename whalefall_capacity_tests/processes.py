@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from whalefall_capacity.settings import PREFIX
-from whalefall_capacity.supervisor import stop_family
+from whalefall_capacity.supervisor import stop_families
 
 PROGRAM = str(Path(sys.executable).parent / "whalefall-capacity")
 
@@ -128,4 +128,4 @@ def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> I
         try:
             process.wait(60)
         finally:
-            stop_family(process.pid)
+            stop_families([process.pid])

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.assets.aggregations import aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.periods import PeriodType, windows_between
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.embedded import EmbeddedPostgres

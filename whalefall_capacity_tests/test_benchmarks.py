@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import aggregation, backfill, fleet, writing
+from benchmarks import aggregation, backfill, fleet, mirror, writing
 
 
 @pytest.mark.slow
@@ -31,3 +31,9 @@ def test_aggregation_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> No
 def test_backfill_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     backfill.run(0.01)
     assert "all eight" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_mirror_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    mirror.run(0.01)
+    assert "the mirror, 10 instances" in capsys.readouterr().out

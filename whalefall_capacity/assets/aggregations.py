@@ -10,14 +10,17 @@ from typing import Any
 
 import dagster as dg
 
-from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, metadata_table
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, aggregation_key
+from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_before, window_of
-from whalefall_capacity.resources.progress import report_progress
+from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregation import WindowResult, WindowState, aggregate, closing_size
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import top_growing_databases, top_growing_instances
+from whalefall_capacity.store.stats import instances_in_range
 from whalefall_capacity.store.tables import database_size_aggregations, instance_size_aggregations
 
 STATS = {Level.DATABASE: DATABASE_SIZE_STATS, Level.INSTANCE: INSTANCE_SIZE_STATS}
@@ -32,11 +35,6 @@ PERIODS = {
     PeriodType.MONTHLY: "per calendar month",
     PeriodType.QUARTERLY: "per calendar quarter",
 }
-
-
-def aggregation_key(level: Level, period_type: PeriodType) -> dg.AssetKey:
-    """Return the key of an aggregation asset, such as database_size_aggregations/weekly."""
-    return dg.AssetKey([f"{level.value}_size_aggregations", period_type.value])
 
 
 def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:
@@ -57,9 +55,15 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         "A sealed period is final.",
         metadata={"dagster/table_name": key.path[0], "dagster/column_schema": _schema(level)},
     )
-    def aggregations(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
+    def aggregations(
+        context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
+    ) -> dg.MaterializeResult[Any]:
+        task_runs.raise_if_cancelled()
         windows = [window_of(date.fromisoformat(day), period_type) for day in context.partition_keys]
-        results = aggregate(store.engine, level, windows, report_progress)
+        instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
+        items = AggregationItems(task_runs, level, instances, len(windows))
+        results = aggregate(store.engine, level, windows, items)
+        task_runs.add_metrics(*aggregation_metrics(level, results))
         context.log.info(describe(results))
         before = closing_size(store.engine, level, window_before(windows[0]))
         for result in results:
@@ -151,8 +155,3 @@ def _schema(level: Level) -> dg.TableSchema:
 AGGREGATIONS: Sequence[dg.AssetsDefinition] = [
     aggregation_asset(level, period_type) for period_type in PeriodType for level in Level
 ]
-
-
-def aggregation_keys(period_type: PeriodType) -> list[dg.AssetKey]:
-    """Return the keys of the assets of one period type."""
-    return [aggregation_key(level, period_type) for level in Level]

@@ -10,14 +10,12 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Engine
 
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
 from whalefall_capacity.resources.fleet import Collection
 from whalefall_capacity.store.stats import BigDatabase, DayTotals, biggest_databases, day_totals
 
-DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
-INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
 # How many stored rows a materialization of stats changed: 0 when it only reported what was there.
 ROWS_CHANGED = "rows_changed"
-STATS_KEYS = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
 
 DayMetadata = Mapping[dg.AssetKey, dict[str, Any]]
 

@@ -10,24 +10,19 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS, STATS_STEP
 from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
 from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.metadata import (
-    DATABASE_SIZE_STATS,
-    INSTANCE_SIZE_STATS,
-    NO_INSTANCES,
-    STATS_KEYS,
-    failed_table,
-    materializations,
-    stored_days,
-)
+from whalefall_capacity.assets.metadata import NO_INSTANCES, failed_table, materializations, stored_days
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
 from whalefall_capacity.resources.fleet import Collection, FleetResource
+from whalefall_capacity.resources.item_watchers import CollectionItems, collection_metrics, report_days
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.stats import coverage, rows_changed, store_time
+from whalefall_capacity.store.stats import coverage, instances_in_range, rows_changed, store_time
 
 
 class SizeStatsConfig(dg.Config):
@@ -41,6 +36,22 @@ class SizeStatsConfig(dg.Config):
         default=False,
         description="Accept that the servers in instance_ids list no database any more, and store a total of 0.",
     )
+
+
+class LoggedItems(CollectionItems):
+    """The items of the visits, each with its line in the log of the run."""
+
+    def __init__(self, task_runs: TaskRunsResource, log: dg.DagsterLogManager) -> None:
+        super().__init__(task_runs)
+        self._log = log
+
+    def ended(self, outcome: Visit | FailedVisit) -> None:
+        super().ended(outcome)
+        if isinstance(outcome, FailedVisit):
+            self._log.error(outcome.error)
+        else:
+            count = len(outcome.measurement.databases)
+            self._log.info(f"{outcome.target.name}: {count} databases in {outcome.seconds:.2f} s")
 
 
 SPECS = [
@@ -90,25 +101,31 @@ SPECS = [
 
 
 @dg.multi_asset(
-    name="size_stats",
+    name=STATS_STEP,
     specs=SPECS,
     check_specs=[FLEET_COVERAGE],
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def size_stats(
-    context: dg.AssetExecutionContext, config: SizeStatsConfig, store: StoreResource, fleet: FleetResource
+    context: dg.AssetExecutionContext,
+    config: SizeStatsConfig,
+    store: StoreResource,
+    fleet: FleetResource,
+    task_runs: TaskRunsResource,
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Measure today, report what is stored of past days, and fail for days of which nothing is stored."""
+    task_runs.raise_if_cancelled()
     days = [date.fromisoformat(key) for key in context.partition_keys]
     this_day = today(load_settings().zone)
     started = store_time(store.engine)
-    collection = collect(context, config, store, fleet, this_day) if this_day in days else None
+    collection = collect(context, config, store, fleet, task_runs, this_day) if this_day in days else None
     changed = {this_day: rows_changed(store.engine, this_day, started)} if collection else {}
     # Today is the last day that there is a partition of, so what was measured now is the latest of the days.
     stored = stored_days(store.engine, days, changed, collection)
     if collection is not None and not collection.visited:
         stored.setdefault(this_day, NO_INSTANCES)
+    report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
     unknown = [day for day in days if day not in stored]
     if unknown:
         # Outputs of a failing step are not recorded; these events are.
@@ -133,20 +150,17 @@ def collect(
     config: SizeStatsConfig,
     store: StoreResource,
     fleet: FleetResource,
+    task_runs: TaskRunsResource,
     day: date,
 ) -> Collection:
     """Visit the fleet and store its sizes under *day*; fails when there was someone to visit and none answered."""
     if config.accept_empty and config.instance_ids is None:
         raise dg.Failure("accept_empty needs instance_ids: it confirms one server, not the fleet", allow_retries=False)
 
-    def log(outcome: Visit | FailedVisit) -> None:
-        if isinstance(outcome, FailedVisit):
-            context.log.error(outcome.error)
-        else:
-            count = len(outcome.measurement.databases)
-            context.log.info(f"{outcome.target.name}: {count} databases in {outcome.seconds:.2f} s")
-
-    collection = fleet.collect(store.engine, day, config.instance_ids, config.accept_empty, log)
+    collection = fleet.collect(
+        store.engine, day, config.instance_ids, config.accept_empty, LoggedItems(task_runs, context.log)
+    )
+    task_runs.add_metrics(*collection_metrics(collection))
     if collection.visited and not collection.stored:
         raise dg.Failure(
             f"none of {collection.visited} instances could be measured; the first: {collection.failed[0].error}",

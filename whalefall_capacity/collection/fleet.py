@@ -19,6 +19,9 @@ from whalefall_capacity.collection.sizes import Cutoff, FailedVisit, Limits, Tar
 from whalefall_capacity.collection.visit import Checkup, Filters, check, failed, visit
 from whalefall_capacity.errors import CollectionError
 
+# How often whoever waits for visits is given a turn, to hear a cancel.
+LISTEN_SECONDS = 1.0
+
 T = TypeVar("T")
 Call = Callable[[Target, Cutoff], T]
 
@@ -31,15 +34,23 @@ class _Running:
 
 
 class _Fan(Generic[T]):
-    """Runs a call per target on at most *concurrency* threads.
+    """Runs a call per target on at most *concurrency* threads; *began* is told of each as its thread starts.
 
     Yields (target, outcome, seconds) in batches of whatever ended since the last look, so that a slow
-    consumer gets larger batches rather than a longer queue.
+    consumer gets larger batches rather than a longer queue; an empty one when nothing ended for a second.
     """
 
-    def __init__(self, targets: Sequence[Target], call: Call[T], concurrency: int, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        call: Call[T],
+        concurrency: int,
+        deadline_seconds: float,
+        began: Callable[[Target], None],
+    ) -> None:
         self._waiting = deque(targets)
         self._call = call
+        self._began = began
         self._concurrency = concurrency
         self._deadline_seconds = deadline_seconds
         self._running: dict[int, _Running] = {}
@@ -51,9 +62,7 @@ class _Fan(Generic[T]):
             while self._waiting or self._running:
                 self._start_what_fits()
                 # Not both: waiting for the next to end would leave the places of the expired ones empty.
-                batch = self._expired() or self._next_ended()
-                if batch:
-                    yield batch
+                yield self._expired() or self._next_ended()
         finally:
             for run in self._running.values():
                 run.cutoff.cut()
@@ -62,6 +71,7 @@ class _Fan(Generic[T]):
         while self._waiting and len(self._running) < self._concurrency:
             ticket = next(self._tickets)
             run = self._running[ticket] = _Running(self._waiting.popleft(), time.monotonic())
+            self._began(run.target)
             thread = threading.Thread(
                 target=self._work, args=(ticket, run), name=f"visit-{run.target.name}", daemon=True
             )
@@ -76,10 +86,10 @@ class _Fan(Generic[T]):
         self._ended.put((ticket, outcome))
 
     def _next_ended(self) -> list[tuple[Target, T | Exception, float]]:
-        """Wait for the next visit to end, or for the next deadline; return all that have ended."""
+        """Wait for the next visit to end, the next deadline, or a second; return all that have ended."""
         batch: list[tuple[Target, T | Exception, float]] = []
         oldest = min((run.started for run in self._running.values()), default=0.0)
-        patience: float | None = max(oldest + self._deadline_seconds - time.monotonic(), 0.0)
+        patience = min(max(oldest + self._deadline_seconds - time.monotonic(), 0.0), LISTEN_SECONDS)
         while True:
             try:
                 ticket, outcome = self._ended.get(timeout=patience)
@@ -107,9 +117,15 @@ class _Fan(Generic[T]):
 
 
 def visit_fleet(
-    targets: Sequence[Target], limits: Limits, filters: Filters, concurrency: int
+    targets: Sequence[Target],
+    limits: Limits,
+    filters: Filters,
+    concurrency: int,
+    began: Callable[[Target], None] = lambda _: None,
 ) -> Generator[list[Visit | FailedVisit], None, None]:
     """Visit every server and yield, in batches, what came of each as soon as it is there, in no particular order.
+
+    *began* is told of each server as its visit begins. A batch is empty when nothing ended for a second.
 
     Closing the generator early cuts the visits that run, and starts no more.
     """
@@ -117,7 +133,7 @@ def visit_fleet(
     def call(target: Target, cutoff: Cutoff) -> Visit:
         return visit(target, limits, filters, cutoff)
 
-    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds).batches():
+    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds, began).batches():
         yield [
             outcome if isinstance(outcome, Visit) else failed(target, str(outcome), seconds)
             for target, outcome, seconds in batch
@@ -131,7 +147,7 @@ def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, con
         return check(target, limits, filters, cutoff)
 
     found: dict[int, Checkup] = {}
-    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds).batches():
+    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds, lambda _: None).batches():
         for target, outcome, seconds in batch:
             found[target.instance_id] = (
                 outcome

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
-from whalefall_capacity.console.current import SCOPES, aggregate_current
+from whalefall_capacity.console.current import aggregate_current
 from whalefall_capacity.console.envelope import (
     ApiError,
     Envelope,
@@ -33,6 +33,7 @@ from whalefall_capacity.console.models import (
 from whalefall_capacity.console.queries import CapacityFilter, CapacityPage, Name, Whole, offset_of
 from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute, Principal
 from whalefall_capacity.console.state import Console
+from whalefall_capacity.current_period import SCOPES
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store import capacity, task_runs_read
 from whalefall_capacity.store.aggregation_statements import Level

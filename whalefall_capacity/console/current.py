@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.console.state import Console
+from whalefall_capacity.current_period import TASK_CATEGORY, TASK_KEY, TASK_NAME, CurrentPeriod
 from whalefall_capacity.errors import DagsterError
-from whalefall_capacity.store.task_runs_read import insert_pending, launching, open_run_covering
-
-TASK_KEY = "capacity_aggregate_current"
-TASK_NAME = "Aggregate current period"
-TASK_CATEGORY = "aggregation"
-TRIGGER_TAG, CREATED_BY_TAG = "whalefall/trigger", "whalefall/created_by"
-SCOPES = ("instance", "database", "all")
-EFFECTIVE_PERIOD_TYPE = "daily"
+from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
+from whalefall_capacity.store.task_launch import launching, open_run_covering
+from whalefall_capacity.store.task_runs import NewTaskRun, insert_task_run
 
 logger = logging.getLogger(__name__)
 
@@ -37,36 +32,30 @@ def aggregate_current(console: Console, scope: str, period_type: str | None, cre
     One at a time looks and launches, so that two who ask at once share a run. Raises DagsterError when the webserver
     starts none; then nothing is recorded.
     """
-    day = console.today()
-    config = {"ops": {"aggregate_current": {"config": {"scope": scope, "day": day.isoformat()}}}}
+    period = CurrentPeriod(scope, console.today(), period_type)
     run_id = None
     try:
         with launching(console.engine, TASK_KEY) as connection:
-            run_id = open_run_covering(connection, TASK_KEY, scope, day)
+            run_id = open_run_covering(connection, TASK_KEY, scope, period.day)
             if run_id is not None:
                 return CurrentRun(run_id, joined=True, scope=scope)
-            run_id = console.dagster.launch(TASK_KEY, config, {TRIGGER_TAG: "api", CREATED_BY_TAG: created_by})
-            summary = _summary(scope, period_type, day.isoformat(), console.settings.timezone)
-            insert_pending(connection, run_id, TASK_KEY, TASK_NAME, TASK_CATEGORY, created_by, summary)
+            tags = {TRIGGER_TAG: "api", CREATED_BY_TAG: created_by}
+            run_id = console.dagster.launch(TASK_KEY, period.run_config(), tags)
+            # The run's own mirror may have been quicker, and says the same.
+            insert_task_run(
+                connection,
+                NewTaskRun(
+                    run_id=run_id,
+                    task_key=TASK_KEY,
+                    task_name=f"{TASK_NAME} of {period.day}",
+                    task_category=TASK_CATEGORY,
+                    trigger_source="api",
+                    summary=period.summary(console.settings.timezone),
+                    created_by=created_by,
+                    result_url=console.settings.run_url.format(run_id=run_id),
+                ),
+            )
     except (DagsterError, SQLAlchemyError):
         logger.exception("aggregating the current period failed: run_id=%s scope=%s", run_id, scope)
         raise
     return CurrentRun(run_id, joined=False, scope=scope)
-
-
-def _summary(scope: str, period_type: str | None, day: str, timezone: str) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "common": {
-            "inputs": {
-                "scope": scope,
-                "requested_period_type": period_type,
-                "effective_period_type": EFFECTIVE_PERIOD_TYPE,
-            },
-            "scope": {"time": {"type": "date", "timezone": timezone, "date": day}, "target": {"scope": scope}},
-            "metrics": [],
-            "highlights": [],
-            "flags": {"skipped": False, "skip_reason": None},
-        },
-        "ext": {"type": TASK_KEY, "version": 1, "data": {}},
-    }

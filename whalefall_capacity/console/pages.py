@@ -266,7 +266,6 @@ def run(request: Request, run_id: str) -> Response:
         item_total=sum(counts.values()),
         item_counts=counts,
         live=found.status in OPEN_STATUSES,
-        dagster_url=f"{scene.console.settings.dagster_webserver}/runs/{run_id}",
     )
 
 

@@ -9,13 +9,16 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from whalefall_capacity.assets.aggregations import aggregation_key, describe, top_growers, window_metadata
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.aggregations import describe, top_growers, window_metadata
+from whalefall_capacity.current_period import OP, TASK_KEY, CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_before, window_of
-from whalefall_capacity.resources.progress import report_progress
+from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregation import WindowState, aggregate, closing_size
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.stats import instances_in_range
 
 
 class AggregateCurrentConfig(dg.Config):
@@ -29,26 +32,37 @@ class AggregateCurrentConfig(dg.Config):
         default=None,
         description="The day that was today when the run was asked for, such as 2026-01-31; unset: today.",
     )
+    period_type: str | None = Field(
+        default=None, description="What was asked for; what is calculated is the day, whatever this says."
+    )
 
 
-@dg.op(description="Calculate today's daily aggregations from the stats as they are, and report them as materialized.")
-def aggregate_current(context: dg.OpExecutionContext, config: AggregateCurrentConfig, store: StoreResource) -> None:
+@dg.op(
+    name=OP,
+    description="Calculate today's daily aggregations from the sizes as they are, and report them as materialized.",
+)
+def aggregate_current(
+    context: dg.OpExecutionContext, config: AggregateCurrentConfig, store: StoreResource, task_runs: TaskRunsResource
+) -> None:
     day = date.fromisoformat(config.day) if config.day else today(load_settings().zone)
     window = window_of(day, PeriodType.DAILY)
-    for level in Level if config.scope == "all" else [Level(config.scope)]:
-        results = aggregate(store.engine, level, [window], report_progress)
+    instances = instances_in_range(store.engine, day, day)
+    for level in CurrentPeriod(config.scope, day).levels:
+        task_runs.raise_if_cancelled()
+        results = aggregate(store.engine, level, [window], AggregationItems(task_runs, level, instances, 1))
+        task_runs.add_metrics(*aggregation_metrics(level, results))
         context.log.info(f"{level.value}: {describe(results)}")
         (result,) = results
         metadata = dict(window_metadata(result, closing_size(store.engine, level, window_before(window))))
         if result.state is WindowState.DONE:
             metadata["top_growers"] = top_growers(store, level, window)
-        context.log_event(
-            dg.AssetMaterialization(
-                aggregation_key(level, PeriodType.DAILY), partition=day.isoformat(), metadata=metadata
-            )
-        )
+        key = aggregation_key(level, PeriodType.DAILY)
+        context.log_event(dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata))
 
 
-@dg.job(description="Aggregate the current period: today's daily assets, at once, from the sizes that are stored.")
+@dg.job(
+    name=TASK_KEY,
+    description="Aggregate the current period: today's daily assets, at once, from the sizes that are stored.",
+)
 def capacity_aggregate_current() -> None:
     aggregate_current()

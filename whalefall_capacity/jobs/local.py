@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import getpass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
+from dagster._core.utils import make_new_run_id
 
-from whalefall_capacity.assets.aggregations import aggregation_key
+from whalefall_capacity.asset_keys import STATS_STEP, SYNC_DATABASES, aggregation_key
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
+from whalefall_capacity.resources.mirror import failure_text, mirror
 from whalefall_capacity.resources.progress import listening
+from whalefall_capacity.resources.store import store_engine
+from whalefall_capacity.run_tags import CREATED_BY_TAG
 from whalefall_capacity.store.aggregation_statements import Level
 
 # The command prints what happened itself.
@@ -34,16 +40,19 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
     from whalefall_capacity.definitions import defs
 
     config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
-    with _dagster_instance() as instance:
-        result = defs.resolve_job_def("sync_databases").execute_in_process(
-            run_config={"ops": {"size_stats": {"config": config}}, **QUIET},
+    with dagster_instance() as instance, _mirrored(instance) as run_id:
+        result = defs.resolve_job_def(SYNC_DATABASES).execute_in_process(
+            run_id=run_id,
+            run_config={"ops": {STATS_STEP: {"config": config}}, **QUIET},
             partition_key=day.isoformat(),
+            tags=_created_by(),
             instance=instance,
             raise_on_error=False,
         )
+        error = None if result.success else failure_text(instance, run_id)
     return LocalRun(
-        run_id=result.run_id,
-        error=None if result.success else _error(result),
+        run_id=run_id,
+        error=error,
         not_measured={
             name: str(reason.value)
             for evaluation in result.get_asset_check_evaluations()
@@ -81,22 +90,24 @@ def run_aggregation(
     period_type = windows[0].period_type
     keys = {aggregation_key(level, period_type): level for level in levels}
     job = defs.resolve_job_def(AGGREGATION_JOBS[period_type].name)
-    with _dagster_instance() as instance, listening(on_progress):
+    with dagster_instance() as instance, _mirrored(instance) as run_id, listening(on_progress):
         result = job.execute_in_process(
+            run_id=run_id,
             run_config=QUIET,
             instance=instance,
             asset_selection=list(keys),
-            tags=range_tags(windows[0].start, windows[-1].start),
+            tags=range_tags(windows[0].start, windows[-1].start) | _created_by(),
             raise_on_error=False,
         )
+        error = None if result.success else failure_text(instance, run_id)
     found = {
         (materialization.asset_key, str(materialization.partition)): materialization.metadata
         for event in result.all_events
         if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
     }
     return LocalAggregation(
-        run_id=result.run_id,
-        error=None if result.success else _error(result),
+        run_id=run_id,
+        error=error,
         windows=[
             _aggregated(level, window, found.get((key, window.start.isoformat())))
             for key, level in keys.items()
@@ -118,7 +129,8 @@ def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.Metadata
     )
 
 
-def _dagster_instance() -> dg.DagsterInstance:
+def dagster_instance() -> dg.DagsterInstance:
+    """Return Dagster's instance. Raises StoreError when its storage cannot be opened."""
     try:
         return dg.DagsterInstance.get()
     except Exception as error:
@@ -127,15 +139,16 @@ def _dagster_instance() -> dg.DagsterInstance:
         ) from error
 
 
-def _error(result: dg.ExecuteInProcessResult) -> str:
-    for event in result.all_node_events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data is not None and data.user_failure_data.description:
-                return str(data.user_failure_data.description)
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                return error.message.strip()
-    return "the run failed; the Dagster UI shows its log"
+@contextmanager
+def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
+    """Yield the id for a run of this process; once the run is over, however it ended, its task run says so."""
+    run_id = make_new_run_id()
+    try:
+        yield run_id
+    finally:
+        with store_engine() as engine:
+            mirror(engine, instance, run_id)
+
+
+def _created_by() -> dict[str, str]:
+    return {CREATED_BY_TAG: getpass.getuser()}

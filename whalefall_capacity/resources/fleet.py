@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -10,7 +10,7 @@ import dagster as dg
 from sqlalchemy import Engine
 
 from whalefall_capacity.collection.fleet import visit_fleet
-from whalefall_capacity.collection.sizes import FailedVisit, Visit
+from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.runtime import collection_limits, name_filters
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import load_roster
@@ -44,6 +44,19 @@ class Collection:
         ]
 
 
+class CollectionWatcher:
+    """What is told how a round over the fleet goes on; any call may raise to stop it."""
+
+    def began(self, target: Target) -> None:
+        """Hear that the visit of a server has begun."""
+
+    def waited(self) -> None:
+        """Hear, between visits and at least once a second, that the round goes on."""
+
+    def ended(self, outcome: Visit | FailedVisit) -> None:
+        """Hear what came of a visit, once its sizes are stored."""
+
+
 class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Visits the servers of the fleet, as the settings say."""
 
@@ -53,7 +66,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         day: date,
         instance_ids: Sequence[int] | None,
         accept_empty: bool,
-        on_outcome: Callable[[Visit | FailedVisit], None],
+        watcher: CollectionWatcher,
     ) -> Collection:
         """Measure the fleet, or *instance_ids* of it, and store the sizes under *day* as they arrive."""
         settings = load_settings()
@@ -63,12 +76,19 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         def note(outcomes: Sequence[Visit | FailedVisit]) -> None:
             for outcome in outcomes:
                 collection.add(outcome)
-                on_outcome(outcome)
+                watcher.ended(outcome)
 
         note(roster.unresolved)
         for batch in visit_fleet(
-            roster.targets, collection_limits(settings), name_filters(settings), settings.collection_concurrency
+            roster.targets,
+            collection_limits(settings),
+            name_filters(settings),
+            settings.collection_concurrency,
+            watcher.began,
         ):
+            watcher.waited()
+            if not batch:
+                continue
             note([outcome for outcome in batch if isinstance(outcome, FailedVisit)])
             visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
             note(write_visits(engine, day, visits, accept_empty))

@@ -7,12 +7,22 @@ from contextlib import contextmanager
 
 import dagster as dg
 from pydantic import PrivateAttr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, NullPool
 
 from whalefall_capacity.runtime import store_url
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.engine import PATIENCE_SECONDS, create_store_engine
 from whalefall_capacity.store.schema import require_current
+
+
+@contextmanager
+def store_engine() -> Iterator[Engine]:
+    """Hold connections to the store outside of a run; an error is not waited out."""
+    engine = create_store_engine(store_url(load_settings()), poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -26,7 +36,7 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[StoreResource]:  # noqa: ARG002
-        self._engine = create_store_engine(store_url(load_settings()))
+        self._engine = create_store_engine(store_url(load_settings()), PATIENCE_SECONDS)
         try:
             require_current(self._engine)
             yield self

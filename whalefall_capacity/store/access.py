@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.errors import AccessError
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 SHORTEST_PASSWORD = 8
@@ -124,6 +126,8 @@ def find_user(engine: Engine, name: str) -> User | None:
 
 def check_password(engine: Engine, name: str, password: SecretStr) -> User | None:
     """Return the user whose name and password these are; it takes as long when there is no such user."""
+    from argon2.exceptions import InvalidHashError, VerificationError
+
     with engine.connect() as connection:
         row = connection.execute(text(USER), {"name": name}).one_or_none()
     try:
@@ -184,6 +188,8 @@ def _digest(token: str) -> str:
 
 @lru_cache(maxsize=1)
 def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher
+
     return PasswordHasher()
 
 

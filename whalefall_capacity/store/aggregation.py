@@ -8,7 +8,7 @@ every chunk is done, `aggregation_windows` records that sum. Sealed windows are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, text
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs
 from whalefall_capacity.store.aggregation_statements import SAW, TABLES, Level, statements
 from whalefall_capacity.store.copying import raw_cursor
+from whalefall_capacity.store.engine import again_if_connection_lost
 from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
 
 CHUNK_INSTANCES = 500
@@ -28,6 +29,19 @@ CHUNK_INSTANCES = 500
 CONCURRENCY = 2
 # Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
 BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
+
+
+class Watcher:
+    """What is told how a calculation goes on; any call may raise to stop it."""
+
+    def progressed(self, done: int, total: int) -> None:
+        """Hear how many units are done, before the first and after each."""
+
+    def began(self, instance_ids: range) -> None:
+        """Hear, in the thread that does it, that work on the instances of a chunk has begun."""
+
+    def finished(self, instance_ids: range) -> None:
+        """Hear that all windows of the instances of a chunk are done."""
 
 
 class WindowState(str, Enum):
@@ -118,28 +132,35 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
 
 
 def aggregate(
-    engine: Engine,
-    level: Level,
-    windows: Sequence[Window],
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+    engine: Engine, level: Level, windows: Sequence[Window], watcher: Watcher | None = None
 ) -> list[WindowResult]:
     """Calculate *windows*, all of one period type and oldest first, from the stats as they are now.
 
-    *on_progress* is told the units done and their total, before the first and after each. It may raise to stop: the
-    units under way are finished, what is done stays, and the next calculation completes it.
+    When *watcher* raises, the units under way are finished, what is done stays, and the next calculation completes it.
     """
+    watcher = watcher or Watcher()
     results = {window.start: WindowResult(window) for window in windows}
-    with engine.connect() as connection:
-        chunks = list(connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars())
-    units = [(chunk, block) for block in _blocks(windows) for chunk in chunks]
-    on_progress(0, len(units))
+    blocks = list(_blocks(windows))
+    chunks = _chunks(engine)
+    units_left = {chunk: len(blocks) for chunk in chunks}
+    total = len(blocks) * len(chunks)
+    watcher.progressed(0, total)
+
+    def calculate(chunk: range, block: Sequence[Window]) -> list[WindowResult]:
+        watcher.began(chunk)
+        return _calculate(engine, level, chunk, block)
+
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        futures = [pool.submit(_calculate, engine, level, chunk, block) for chunk, block in units]
+        futures = {pool.submit(calculate, chunk, block): chunk for block in blocks for chunk in chunks}
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 for result in future.result():
                     results[result.window.start].add(result)
-                on_progress(number, len(units))
+                chunk = futures[future]
+                units_left[chunk] -= 1
+                if not units_left[chunk]:
+                    watcher.finished(chunk)
+                watcher.progressed(number, total)
         finally:
             for future in futures:
                 future.cancel()
@@ -147,6 +168,7 @@ def aggregate(
     return list(results.values())
 
 
+@again_if_connection_lost
 def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
     """Return the closing sizes of *window*, in bytes, of everything together; None when it has no row."""
     statement = sql.SQL(CLOSING).format(aggregations=sql.Identifier(TABLES[level].aggregations))
@@ -154,6 +176,14 @@ def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
         cursor.execute(statement, {"type": window.period_type.value, "start": window.start})
         ((total,),) = cursor.fetchall()
         return None if total is None else int(total)
+
+
+@again_if_connection_lost
+def _chunks(engine: Engine) -> list[range]:
+    """Return the instance ids of each chunk that has any."""
+    with engine.connect() as connection:
+        numbers = connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars()
+        return [range(n * CHUNK_INSTANCES + 1, (n + 1) * CHUNK_INSTANCES + 1) for n in numbers]
 
 
 def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
@@ -168,11 +198,12 @@ def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield block
 
 
-def _calculate(engine: Engine, level: Level, chunk: int, windows: Sequence[Window]) -> list[WindowResult]:
+@again_if_connection_lost
+def _calculate(engine: Engine, level: Level, chunk: range, windows: Sequence[Window]) -> list[WindowResult]:
     """Bring the rows of one chunk up to date, in one transaction, and return what was seen and done."""
     period_type = windows[0].period_type
     with engine.begin() as connection:
-        connection.execute(text(LOCK), {"name": f"aggregation {level.value} {period_type.value} {chunk}"})
+        connection.execute(text(LOCK), {"name": f"aggregation {level.value} {period_type.value} {chunk.start}"})
         connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
         sealed = _sealed(connection, level, windows)
         results = [WindowResult(window, WindowState.SEALED) for window in windows if window.start in sealed]
@@ -192,15 +223,15 @@ def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> 
     return {row.period_start for row in connection.execute(text(SEALED), values) if row.is_sealed}
 
 
-def _calculate_run(connection: Connection, level: Level, chunk: int, windows: Sequence[Window]) -> list[WindowResult]:
+def _calculate_run(connection: Connection, level: Level, chunk: range, windows: Sequence[Window]) -> list[WindowResult]:
     days = _days_with_stats(connection, windows)
     aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
     ensure_children(connection, [aggregations], [window.start for window in days])
     values = {
         "first": windows[0].start,
         "last": windows[-1].end,
-        "low": chunk * CHUNK_INSTANCES + 1,
-        "high": (chunk + 1) * CHUNK_INSTANCES,
+        "low": chunk.start,
+        "high": chunk.stop - 1,
         "period_type": windows[0].period_type.value,
         "starts": [window.start for window in windows],
         "ends": [window.end for window in windows],
@@ -239,6 +270,7 @@ def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[
     return found
 
 
+@again_if_connection_lost
 def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> None:
     if not results:
         return

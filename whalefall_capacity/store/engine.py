@@ -1,16 +1,46 @@
-"""Connections to the store."""
+"""Connections to the store, and how work lives through the loss of one."""
 
 from __future__ import annotations
 
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import psycopg2
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Dialect, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
 
 APPLICATION_NAME = "whalefall_capacity"
+# A store that restarts is back within seconds; one that fails over, within a minute.
+PATIENCE_SECONDS = 60.0
+PAUSE_SECONDS = 0.5
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def create_store_engine(url: SecretStr) -> Engine:
-    """Return an engine for the store; bound values never appear in its error messages."""
-    return _engine(url)
+def create_store_engine(url: SecretStr, patience_seconds: float = 0.0, **options: Any) -> Engine:
+    """Return an engine for the store; bound values never appear in its error messages.
+
+    *patience_seconds*: how long a new connection is tried for while the server does not take any.
+    """
+    engine = create_engine(
+        url.get_secret_value(),
+        hide_parameters=True,
+        pool_pre_ping=True,
+        # Names are UTF-8 here, whatever the locale of the process says.
+        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": 10, "client_encoding": "utf8"},
+        **options,
+    )
+    if patience_seconds:
+
+        @event.listens_for(engine, "do_connect")
+        def connect(dialect: Dialect, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+            return _connect_patiently(lambda: dialect.connect(*arguments, **keywords), patience_seconds)
+
+    return engine
 
 
 def create_reading_engine(url: SecretStr, connections: int) -> Engine:
@@ -18,23 +48,53 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
 
     What compiling such queries costs, running them never brings back.
     """
-    return _engine(url, pool_size=connections, max_overflow=0, options="-c jit=off -c statement_timeout=30s")
+    engine = create_store_engine(url, pool_size=connections, max_overflow=0)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET jit = off; SET statement_timeout = '30s'")
+        connection.commit()
+
+    return engine
 
 
-def _engine(url: SecretStr, options: str = "", **pool: int) -> Engine:
-    return create_engine(
-        url.get_secret_value(),
-        hide_parameters=True,
-        pool_pre_ping=True,
-        # Names are UTF-8 here, whatever the locale of the process says.
-        connect_args={
-            "application_name": APPLICATION_NAME,
-            "connect_timeout": 10,
-            "client_encoding": "utf8",
-            "options": options,
-        },
-        **pool,
+def again_if_connection_lost(work: Callable[P, T]) -> Callable[P, T]:
+    """Let *work*, which may run any number of times, begin again when the store goes away in the middle of it."""
+
+    @functools.wraps(work)
+    def persistent(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return work(*args, **kwargs)
+            except (DBAPIError, psycopg2.Error) as error:
+                if not connection_lost(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE_SECONDS)
+
+    return persistent
+
+
+def connection_lost(error: DBAPIError | psycopg2.Error) -> bool:
+    """Tell whether *error* says that the connection is gone, rather than that the statement is wrong."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated
+    # Of a cursor of our own, which SQLAlchemy does not watch.
+    return isinstance(error, psycopg2.InterfaceError | psycopg2.OperationalError) and (
+        error.pgcode is None or error.pgcode.startswith("57P")
     )
+
+
+def _connect_patiently(connect: Callable[[], T], patience_seconds: float) -> T:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return connect()
+        except psycopg2.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def libpq_environment(url: SecretStr) -> dict[str, str]:

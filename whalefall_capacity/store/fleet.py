@@ -16,6 +16,7 @@ from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Targe
 from whalefall_capacity.credentials import decrypt, encrypt, resolve_reference
 from whalefall_capacity.errors import CredentialError, FleetFileError
 from whalefall_capacity.fleet_file import CredentialEntry, FleetFile, InstanceEntry
+from whalefall_capacity.store.engine import again_if_connection_lost
 
 REGISTERED = """
 SELECT i.name, i.db_type, i.host, i.port, i.database_name, i.tls, i.description, i.capacity_limit_bytes,
@@ -134,6 +135,7 @@ def list_instances(engine: Engine) -> list[RegisteredInstance]:
         return [RegisteredInstance(**row) for row in connection.execute(text(INSTANCES)).mappings()]
 
 
+@again_if_connection_lost
 def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int] | None = None) -> Roster:
     """Return the fleet, or those of it in *instance_ids*, with passwords resolved.
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import PeriodType, Window, look_back, window_before
+from whalefall_capacity.store.engine import again_if_connection_lost
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ def instance_growth(
         return [InstanceGrowth(**row) for row in rows]
 
 
+@again_if_connection_lost
 def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> list[DatabaseGrowth]:
     """Return the databases that grew most, in bytes, in *window*."""
     values = {
@@ -217,6 +219,7 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
         return [DatabaseGrowth(**row) for row in rows]
 
 
+@again_if_connection_lost
 def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> list[InstanceGrowth]:
     """Return the instances that grew most, in bytes, in *window*."""
     statement = INSTANCE_GROWTH.format(scope=EVERYTHING)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
 from whalefall_capacity.store.copying import copy_rows
+from whalefall_capacity.store.engine import again_if_connection_lost
 from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
 
 LARGEST_SIZE = 2**63 - 1  # of a BIGINT
@@ -167,6 +168,24 @@ LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date 
 WHERE i.is_active AND i.deleted_at IS NULL
 ORDER BY i.name
 """
+INSTANCES_IN_RANGE = """
+SELECT i.id, i.name, i.is_active AND i.deleted_at IS NULL AS is_active, coalesce(stored.days, 0) AS days
+FROM instances AS i
+LEFT JOIN (SELECT instance_id, count(*) AS days FROM instance_size_stats
+           WHERE collected_date BETWEEN :first AND :last GROUP BY instance_id) AS stored ON stored.instance_id = i.id
+WHERE stored.days > 0 OR i.is_active AND i.deleted_at IS NULL
+ORDER BY i.id
+"""
+
+
+@dataclass(frozen=True)
+class InstanceDays:
+    """An instance and the number of days of a range for which it has stats."""
+
+    id: int
+    name: str
+    is_active: bool
+    days: int
 
 
 @dataclass(frozen=True)
@@ -216,6 +235,7 @@ class StoredSize:
     source: str
 
 
+@again_if_connection_lost
 def write_visits(
     engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool = False
 ) -> list[Visit | FailedVisit]:
@@ -235,6 +255,7 @@ def write_visits(
         return [outcome for visit in visits for outcome in write_visits(engine, day, [visit], accept_empty)]
 
 
+@again_if_connection_lost
 def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     """Return what is stored of each of *days*, oldest first; days without a row are left out."""
     with engine.connect() as connection:
@@ -242,6 +263,7 @@ def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
         return [DayTotals(**row) for row in rows]
 
 
+@again_if_connection_lost
 def store_time(engine: Engine) -> datetime:
     """Return the time by the store's clock."""
     with engine.connect() as connection:
@@ -249,6 +271,7 @@ def store_time(engine: Engine) -> datetime:
         return now
 
 
+@again_if_connection_lost
 def rows_changed(engine: Engine, day: date, since: datetime) -> int:
     """Return how many sizes and totals of *day* are new or other than they were at *since*, by the store's clock."""
     with engine.connect() as connection:
@@ -256,6 +279,7 @@ def rows_changed(engine: Engine, day: date, since: datetime) -> int:
         return changed
 
 
+@again_if_connection_lost
 def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[BigDatabase]:
     """Return the biggest databases of each of *days*, days in order, biggest first."""
     with engine.connect() as connection:
@@ -275,10 +299,19 @@ def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
         return [StoredSize(**row) for row in connection.execute(text(DATABASE_SIZES), {"day": day}).mappings()]
 
 
+@again_if_connection_lost
 def coverage(engine: Engine, day: date) -> dict[str, bool]:
     """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
     with engine.connect() as connection:
         return {row.name: row.stored for row in connection.execute(text(COVERAGE), {"day": day})}
+
+
+@again_if_connection_lost
+def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
+    """Return the instances that have stats from *first* to *last* and those of today's fleet, by id."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(INSTANCES_IN_RANGE), {"first": first, "last": last}).mappings()
+        return [InstanceDays(**row) for row in rows]
 
 
 def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool) -> list[Visit | FailedVisit]:

@@ -232,10 +232,12 @@ task_runs = Table(
     Column("summary_json", JSONB),
     Column("result_url", Text),
     Column("error_message", Text),
+    Column("closed_at", DateTime(timezone=True), comment="when items, counters and summary became final"),
     *_row_times(),
     CheckConstraint(_RUN_STATUSES, name="status"),
     CheckConstraint("trigger_source IN ('scheduled', 'manual', 'api')", name="trigger_source"),
     Index("task_runs_created_at_idx", "created_at"),
+    Index("task_runs_not_closed_idx", "run_id", postgresql_where=text("closed_at IS NULL")),
 )
 
 task_run_items = Table(

@@ -1,15 +1,13 @@
-"""The run centre's side of task runs: reading them, asking to cancel one, and the row of a run launched from here."""
+"""The run centre's side of task runs: reading them, and asking to cancel one."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 OPEN_STATUSES = ("pending", "running")
 TERMINAL_STATUSES = ("completed", "completed_with_errors", "failed", "cancelled")
@@ -90,26 +88,6 @@ CANCEL = """
 UPDATE task_runs SET status = 'cancelled', updated_at = now()
 WHERE run_id = :run_id AND status IN ('pending', 'running')
 """
-COVERING = """
-SELECT run_id FROM task_runs
-WHERE task_key = :task_key AND status IN ('pending', 'running')
-  AND summary_json #>> '{common,inputs,scope}' IN ('all', :scope)
-  AND summary_json #>> '{common,scope,time,date}' = :day
-ORDER BY created_at LIMIT 1
-"""
-# The run's own worker may have been quicker.
-INSERT = """
-INSERT INTO task_runs AS known (run_id, task_key, task_name, task_category, trigger_source, status, created_by,
-                                summary_json)
-VALUES (:run_id, :task_key, :task_name, :task_category, 'api', 'pending', :created_by, CAST(:summary_json AS jsonb))
-ON CONFLICT (run_id) DO UPDATE
-SET created_by = excluded.created_by, trigger_source = excluded.trigger_source,
-    summary_json = coalesce(known.summary_json, excluded.summary_json), updated_at = now()
-"""
-LOCK = """
-SET LOCAL lock_timeout = '20s';
-SELECT pg_advisory_xact_lock(hashtextextended('whalefall_capacity.launch.' || :task_key, 0))
-"""
 
 
 def list_task_runs(
@@ -148,39 +126,3 @@ def request_cancel(engine: Engine, run_id: str) -> bool:
     """Ask for the end of a run; False when it has ended already, or is not known."""
     with engine.begin() as connection:
         return connection.execute(text(CANCEL), {"run_id": run_id}).rowcount == 1
-
-
-@contextmanager
-def launching(engine: Engine, task_key: str) -> Iterator[Connection]:
-    """Hold a transaction in which nobody else decides whether to launch a run of *task_key*."""
-    with engine.begin() as connection:
-        connection.execute(text(LOCK), {"task_key": task_key})
-        yield connection
-
-
-def open_run_covering(connection: Connection, task_key: str, scope: str, day: date) -> str | None:
-    """Return the id of an open run of *task_key* over *day* whose scope contains *scope*."""
-    values = {"task_key": task_key, "scope": scope, "day": day.isoformat()}
-    run_id: str | None = connection.execute(text(COVERING), values).scalar()
-    return run_id
-
-
-def insert_pending(
-    connection: Connection,
-    run_id: str,
-    task_key: str,
-    task_name: str,
-    task_category: str,
-    created_by: str,
-    summary_json: Mapping[str, Any],
-) -> None:
-    """Record a run that was just launched by the API."""
-    values = {
-        "run_id": run_id,
-        "task_key": task_key,
-        "task_name": task_name,
-        "task_category": task_category,
-        "created_by": created_by,
-        "summary_json": json.dumps(summary_json),
-    }
-    connection.execute(text(INSERT), values)

@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine
 
-from whalefall_capacity.assets.aggregations import AGGREGATIONS, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregation_statements import Level

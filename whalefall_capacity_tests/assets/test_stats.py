@@ -11,14 +11,15 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.resources.fleet import FleetResource
 from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.stats import write_visits
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
@@ -52,7 +53,7 @@ def materialize(
     return dg.materialize(
         [*SERVERS, size_stats],
         instance=instance,
-        resources={"store": StoreResource(), "fleet": FleetResource()},
+        resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": TaskRunsResource()},
         partition_key=None if last else first.isoformat(),
         tags=tags,
         run_config={"ops": {"size_stats": {"config": config}}},

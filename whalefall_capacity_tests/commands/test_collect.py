@@ -9,7 +9,7 @@ from datetime import date
 import dagster as dg
 import pytest
 
-from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS
 from whalefall_capacity.settings import PREFIX
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.registry import entry, refusing, register

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import sqlalchemy
 
-from whalefall_capacity.assets.metadata import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.settings import PREFIX
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.registry import refusing, register

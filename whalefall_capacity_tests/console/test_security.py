@@ -61,13 +61,9 @@ def test_authentication_comes_before_the_body(callers: Callers, path: str, body:
     assert code_of(answer) == (401, "AUTHENTICATION_REQUIRED")
 
 
+@pytest.mark.usefixtures("admin")
 @pytest.mark.parametrize("path", CHANGES)
-def test_the_role_comes_before_csrf_and_body(
-    callers: Callers,
-    admin: TestClient,
-    dagster: FakeDagster,
-    path: str,
-) -> None:
+def test_the_role_comes_before_csrf_and_body(callers: Callers, dagster: FakeDagster, path: str) -> None:
     for client in (callers.script(Role.VIEW), callers.browser(Role.VIEW)):
         answer = client.post(path, content=b"{")
         assert code_of(answer) == (403, "PERMISSION_REQUIRED")

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import PeriodType, days_to_windows, window_of, windows_between
 from whalefall_capacity.store import aggregation
-from whalefall_capacity.store.aggregation import WindowResult, WindowState, aggregate
+from whalefall_capacity.store.aggregation import Watcher, WindowResult, WindowState, aggregate
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import (
     DatabaseGrowth,
@@ -424,13 +424,14 @@ def test_what_stops_between_two_chunks_leaves_each_old_or_new_and_is_completed_l
     aggregate(store, Level.DATABASE, [window])
     put_sizes(store, [(n, "shop", MONDAY, 200) for n in range(1, 10)])
 
-    def stop(done: int, total: int) -> None:
-        assert total == 5
-        if done == 2:
-            raise KeyboardInterrupt
+    class Stop(Watcher):
+        def progressed(self, done: int, total: int) -> None:
+            assert total == 5
+            if done == 2:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        aggregate(store, Level.DATABASE, [window], stop)
+        aggregate(store, Level.DATABASE, [window], Stop())
     sizes = [row.max_size_bytes for row in growth_rows(store, DAILY)]
     assert sizes[0:8:2] == sizes[1:8:2]
     assert sizes.count(200) >= 3

@@ -74,6 +74,11 @@ CONTENT = {
     """,
     # Views and functions: nothing to keep.
     "0004": "SELECT * FROM database_size_growth, instance_size_growth",
+    "0005": "UPDATE task_runs SET closed_at = now() WHERE run_id = 'r'",
+    "0008": """
+        INSERT INTO console_users (name, role, password_hash) VALUES ('admin', 'admin', '$argon2id$');
+        INSERT INTO console_tokens (name, role, token_hash) VALUES ('script', 'view', 'ab12');
+    """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
@@ -100,10 +105,6 @@ CATALOG = {
     "indexes": """
         SELECT relname, pg_get_indexdef(indexrelid), indisunique, indisvalid
         FROM tables JOIN pg_index ON indrelid = tables.oid
-    """,
-    "triggers": """
-        SELECT relname, pg_get_triggerdef(pg_trigger.oid) FROM tables JOIN pg_trigger ON tgrelid = tables.oid
-        WHERE NOT tgisinternal
     """,
 }
 

@@ -1,0 +1,107 @@
+"""What mirroring a run into task runs costs: the same runs with it and without it, by turns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+
+import dagster as dg
+from sqlalchemy import Engine
+
+from benchmarks.aggregation import fill, point_settings_at
+from benchmarks.fleet import DATABASES, fleet_server
+from benchmarks.harness import fresh_store, in_turns, print_result
+from whalefall_capacity.asset_keys import aggregation_keys
+from whalefall_capacity.assets.aggregations import AGGREGATIONS
+from whalefall_capacity.assets.external import SERVERS
+from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.fleet_file import FleetFile
+from whalefall_capacity.periods import PeriodType, today, window_of
+from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.reporter import Reporter, SummaryChange
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.fleet import apply_fleet
+from whalefall_capacity.store.task_runs import Item, Move
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+PASSWORD_VARIABLE = "BENCHMARK_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
+
+
+class Silence(Reporter):
+    """Reports nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def declare(self, items: Sequence[Item]) -> None:
+        pass
+
+    def move(self, moves: Sequence[Move]) -> None:
+        pass
+
+    def change_summary(self, change: SummaryChange) -> None:
+        pass
+
+    def raise_if_cancelled(self) -> None:
+        pass
+
+
+class Unmirrored(TaskRunsResource):
+    """A run that nobody is told of."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[TaskRunsResource]:  # noqa: ARG002
+        self._reporter = Silence()
+        yield self
+
+
+def run(scale: float) -> None:
+    """Print the seconds of a collection and of a month's aggregation of 1,000 instances times *scale*."""
+    count = max(int(1000 * scale), 2)
+    with fleet_server() as server, fresh_store() as engine, dg.instance_for_test() as instance:
+        point_settings_at(engine)
+        day = today(load_settings().zone)
+        month = window_of(day.replace(day=1) - timedelta(days=1), PeriodType.MONTHLY)
+        fill(engine, count, month.start, (month.end - month.start).days + 1)
+        _register(engine, count, str(server.socket_dir))
+        monthly = [asset for asset in AGGREGATIONS if asset.key in aggregation_keys(PeriodType.MONTHLY)]
+        rows = [
+            ("collection", *_compare(instance, [*SERVERS, size_stats], day)),
+            ("aggregation of a month", *_compare(instance, monthly, month.start)),
+        ]
+    print_result(
+        f"the mirror, {count:,} instances x {DATABASES} databases",
+        ("run", "with s", "without s", "ratio"),
+        rows,
+    )
+
+
+def _compare(instance: dg.DagsterInstance, assets: Sequence[object], partition: date) -> tuple[float, float, float]:
+    def materialize(task_runs: TaskRunsResource) -> None:
+        result = dg.materialize(
+            assets,  # type: ignore[arg-type]
+            instance=instance,
+            resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": task_runs},
+            partition_key=partition.isoformat(),
+            run_config=QUIET,
+        )
+        assert result.success
+
+    mirrored, alone = in_turns(
+        (lambda _: materialize(TaskRunsResource()), lambda _: materialize(Unmirrored())), rounds=5
+    )
+    return mirrored, alone, mirrored / alone
+
+
+def _register(engine: Engine, count: int, host: str) -> None:
+    os.environ[PASSWORD_VARIABLE] = ""
+    credential = {"username": "postgres", "password_env": PASSWORD_VARIABLE}
+    entries = [
+        {"name": f"instance-{n}", "engine": "postgresql", "host": host, "port": 5432, "credential": credential}
+        for n in range(1, count + 1)
+    ]
+    apply_fleet(engine, FleetFile.model_validate({"instances": entries}))

@@ -1,0 +1,41 @@
+"""The keys of the assets, and which of them each job materializes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.store.aggregation_statements import Level
+
+DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
+INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
+STATS_KEYS = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
+# The one step that materializes both.
+STATS_STEP = "size_stats"
+
+
+def aggregation_key(level: Level, period_type: PeriodType) -> dg.AssetKey:
+    """Return the key of an aggregation asset, such as database_size_aggregations/weekly."""
+    return dg.AssetKey([f"{level.value}_size_aggregations", period_type.value])
+
+
+def aggregation_keys(period_type: PeriodType) -> list[dg.AssetKey]:
+    """Return the keys of the assets of one period type."""
+    return [aggregation_key(level, period_type) for level in Level]
+
+
+SYNC_DATABASES = "sync_databases"
+AGGREGATION_JOB_NAMES: Mapping[PeriodType, str] = {
+    period_type: f"aggregate_{period_type.value}" for period_type in PeriodType
+}
+KEYS_OF_JOB: Mapping[str, Sequence[dg.AssetKey]] = {
+    SYNC_DATABASES: [*STATS_KEYS, *aggregation_keys(PeriodType.DAILY)],
+    **{name: aggregation_keys(period_type) for period_type, name in AGGREGATION_JOB_NAMES.items()},
+}
+
+
+def step_key(key: dg.AssetKey) -> str:
+    """Return the key of the step that materializes an asset."""
+    return STATS_STEP if key in STATS_KEYS else "__".join(key.path)

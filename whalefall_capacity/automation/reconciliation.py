@@ -1,0 +1,33 @@
+"""What keeps task runs in line with their runs while nobody looks."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from whalefall_capacity.jobs.reconciliation import Cursor, reconcile, utc_now
+from whalefall_capacity.resources.mirror import mirror
+from whalefall_capacity.resources.store import store_engine
+
+
+@dg.sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    # The shortest at which Dagster evaluates a sensor.
+    minimum_interval_seconds=5,
+    description="Mirrors every run into task_runs, stops runs that the run centre cancelled, and closes the task runs "
+    "of workers that are gone.",
+)
+def task_runs_follow_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    cursor = Cursor.model_validate_json(context.cursor) if context.cursor else Cursor()
+    with store_engine() as engine:
+        after = reconcile(engine, context.instance, cursor, utc_now(), context.log)
+    return dg.SensorResult(skip_reason="task runs are in line with their runs", cursor=after.model_dump_json())
+
+
+@dg.run_failure_sensor(
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Writes why a run failed into its task run.",
+)
+def task_runs_hear_failures(context: dg.RunFailureSensorContext) -> None:
+    with store_engine() as engine:
+        mirror(engine, context.instance, context.dagster_run.run_id)

@@ -1,0 +1,214 @@
+"""`whalefall-capacity runs`: what ran, what runs, and stopping it."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from sqlalchemy import Engine
+
+from whalefall_capacity.commands.output import JsonOption, err, out, print_json, print_table
+from whalefall_capacity.errors import TaskRunError
+from whalefall_capacity.runtime import open_store
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.task_runs_read import (
+    OPEN_STATUSES,
+    STATUSES,
+    TaskRun,
+    TaskRunItem,
+    get_task_run,
+    list_items,
+    list_task_runs,
+    request_cancel,
+)
+
+app = typer.Typer(help="Task runs: every Dagster run, instance by instance.", no_args_is_help=True)
+RunId = Annotated[str, typer.Argument(help="The run id, or the beginning of it that is enough.")]
+ALL_ITEMS = 1_000_000
+POLL_SECONDS = 0.5
+ENDED_BADLY = ("failed", "cancelled", "completed_with_errors")
+
+
+@app.command("list")
+def list_command(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List task runs, newest first.
+
+    Example: whalefall-capacity runs list --status running
+    """
+    if status is not None and status not in STATUSES:
+        raise typer.BadParameter(f"must be one of {', '.join(STATUSES)}", param_hint="--status")
+    with open_store(load_settings()) as engine:
+        runs = list_task_runs(engine, limit, status=status).runs
+    if as_json:
+        print_json(runs)
+        return
+    columns = ("run", "task", "trigger", "status", "started", "done", "failed", "of")
+    rows = [
+        (
+            run.run_id,
+            run.task_name,
+            run.trigger_source,
+            run.status,
+            _time(run.started_at),
+            str(run.progress_completed),
+            str(run.progress_failed),
+            str(run.progress_total),
+        )
+        for run in runs
+    ]
+    print_table("task runs", columns, rows, right=columns[5:])
+
+
+@app.command()
+def show(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Show a task run and its items, those that need attention first.
+
+    Example: whalefall-capacity runs show 4caf4f59
+    """
+    with open_store(load_settings()) as engine:
+        run = _find(engine, run_id)
+        items = list_items(engine, run.run_id, ALL_ITEMS)
+    if as_json:
+        print_json([run, *items])
+        return
+    print_run(run)
+    print_items(items)
+
+
+@app.command()
+def cancel(run_id: RunId) -> None:
+    """Ask a run to stop; it stops between two instances at the latest. One that has ended stays as it is.
+
+    Example: whalefall-capacity runs cancel 4caf4f59
+    """
+    with open_store(load_settings()) as engine:
+        run = _find(engine, run_id)
+        if request_cancel(engine, run.run_id):
+            out.print(f"run {run.run_id} is cancelled; the daemon stops its work within seconds")
+        else:
+            out.print(f"run {run.run_id} has ended already: {_find(engine, run.run_id).status}")
+
+
+@app.command()
+def watch(run_id: RunId) -> None:
+    """Follow a run to its end, item by item. Exits with 1 unless it completes without errors.
+
+    Example: whalefall-capacity runs watch 4caf4f59
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with open_store(load_settings()) as engine:
+        run = _find(engine, run_id)
+        with Progress(*columns, console=err) as progress:
+            run = _follow(engine, run, progress, progress.add_task(run.task_name))
+    print_run(run)
+    if run.status in ENDED_BADLY:
+        raise TaskRunError(
+            f"run {run.run_id} is {run.status}" + (f": {run.error_message}" if run.error_message else "")
+        )
+
+
+@app.command()
+def audit(as_json: JsonOption = False) -> None:
+    """Compare all task runs with Dagster's runs, repair what differs, and say what was repaired.
+
+    Waits half a minute longer when a started run seems to have no worker.
+
+    Example: whalefall-capacity runs audit
+    """
+    with open_store(load_settings()) as engine:
+        # Imported here: Dagster takes seconds to load.
+        from whalefall_capacity.jobs.local import dagster_instance
+        from whalefall_capacity.jobs.reconciliation import audit as compare
+        from whalefall_capacity.jobs.reconciliation import utc_now
+
+        since = utc_now() - timedelta(days=load_settings().retention_task_runs_days)
+        with dagster_instance() as instance:
+            repairs = compare(engine, instance, since)
+    if as_json:
+        print_json(repairs)
+    elif repairs:
+        print_table("repaired", ("run", "what was wrong"), [(repair.run_id, repair.repair) for repair in repairs])
+    else:
+        out.print("task runs and Dagster's runs agree: nothing to repair")
+
+
+def print_run(run: TaskRun) -> None:
+    """Print what is known of a run, a line each."""
+    rows = [
+        ("run", run.run_id),
+        ("task", run.task_name),
+        ("status", run.status),
+        ("asked for by", " ".join(filter(None, (run.trigger_source, run.created_by)))),
+        ("started", _time(run.started_at)),
+        ("ended", _time(run.completed_at)),
+        ("items", f"{run.progress_completed} done, {run.progress_failed} not, of {run.progress_total}"),
+        ("error", run.error_message or "-"),
+        ("in the Dagster UI", run.result_url or "-"),
+    ]
+    if run.summary_json is not None:
+        common = run.summary_json["common"]
+        rows += [(metric["label"].lower(), str(metric["value"])) for metric in common["metrics"]]
+        rows += [("note", highlight) for highlight in common["highlights"]]
+    print_table(f"task run {run.task_key}", ("", ""), rows)
+
+
+def print_items(items: list[TaskRunItem]) -> None:
+    """Print items, a line each."""
+    rows = [
+        (
+            item.item_type,
+            item.item_name,
+            item.status,
+            _seconds(item),
+            ", ".join(f"{name} {value}" for name, value in (item.metrics_json or {}).items()),
+            item.error_message or "",
+        )
+        for item in items
+    ]
+    print_table("items", ("type", "name", "status", "seconds", "metrics", "error"), rows, right=("seconds",))
+
+
+def _find(engine: Engine, run_id: str) -> TaskRun:
+    run = get_task_run(engine, run_id)
+    if run is not None:
+        return run
+    found = [run for run in list_task_runs(engine, 10_000).runs if run.run_id.startswith(run_id)]
+    if len(found) != 1:
+        problem = "begins the id of more than one task run" if found else "is no task run"
+        raise TaskRunError(f"{run_id} {problem}; `whalefall-capacity runs list` shows them")
+    return found[0]
+
+
+def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> TaskRun:
+    """Show progress and print each item that ends until the run has ended; return it as it is then."""
+    printed: set[tuple[str, str]] = set()
+    while True:
+        run = _find(engine, run.run_id)
+        for item in list_items(engine, run.run_id, ALL_ITEMS):
+            key = (item.item_type, item.item_key)
+            if item.completed_at is not None and key not in printed:
+                printed.add(key)
+                progress.console.print(
+                    f"{item.status:<10} {item.item_type:<21} {item.item_name} {item.error_message or ''}", markup=False
+                )
+        progress.update(task, completed=run.progress_completed + run.progress_failed, total=run.progress_total)
+        if run.status not in OPEN_STATUSES and run.completed_at is not None:
+            return run
+        time.sleep(POLL_SECONDS)
+
+
+def _time(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment.astimezone(load_settings().zone):%Y-%m-%d %H:%M:%S}"
+
+
+def _seconds(item: TaskRunItem) -> str:
+    if item.started_at is None or item.completed_at is None:
+        return "-"
+    return f"{(item.completed_at - item.started_at).total_seconds():.1f}"

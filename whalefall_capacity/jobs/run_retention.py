@@ -1,0 +1,66 @@
+"""Forgetting runs by age: task runs with their items, and Dagster's own runs with their events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from sqlalchemy import Engine
+
+from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.task_runs import delete_old_task_runs
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """How many runs were deleted."""
+
+    task_runs: int
+    dagster_runs: int
+
+
+def forget_old_runs(
+    engine: Engine,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    now: datetime,
+    between_batches: Callable[[], None] = lambda: None,
+) -> Forgotten:
+    """Delete what is older than the settings keep, a small batch a transaction; runs that have not ended stay.
+
+    *between_batches* may raise to stop; what was deleted stays deleted.
+    """
+    return Forgotten(
+        _all_batches(
+            lambda: _task_runs(engine, now - timedelta(days=settings.retention_task_runs_days)), between_batches
+        ),
+        _all_batches(
+            lambda: _dagster_runs(instance, now - timedelta(days=settings.retention_dagster_runs_days)), between_batches
+        ),
+    )
+
+
+def _all_batches(delete: Callable[[], int], between_batches: Callable[[], None]) -> int:
+    total = 0
+    while deleted := delete():
+        total += deleted
+        between_batches()
+    return total
+
+
+def _task_runs(engine: Engine, before: datetime) -> int:
+    with engine.begin() as connection:
+        return delete_old_task_runs(connection, before, BATCH)
+
+
+def _dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+    finished = dg.RunsFilter(created_before=before, statuses=list(FINISHED_STATUSES))
+    records = instance.get_run_records(finished, limit=BATCH, ascending=True)
+    for record in records:
+        instance.delete_run(record.dagster_run.run_id)
+    return len(records)

@@ -1,0 +1,116 @@
+"""The work of the project as items of a task run: each hears from below how it goes on and notes it above."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import JsonValue
+
+from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.resources.fleet import Collection, CollectionWatcher
+from whalefall_capacity.resources.progress import report_progress
+from whalefall_capacity.resources.run_items import AGGREGATION_ITEMS, aggregation_items
+from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.store.aggregation import Watcher, WindowResult, WindowState
+from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.stats import InstanceDays
+from whalefall_capacity.store.task_runs import ItemType
+from whalefall_capacity.store.task_summary import Metric
+
+
+class CollectionItems(CollectionWatcher):
+    """One item a visit."""
+
+    def __init__(self, task_runs: TaskRunsResource) -> None:
+        self._task_runs = task_runs
+
+    def began(self, target: Target) -> None:
+        self._task_runs.started(ItemType.COLLECTION, [str(target.instance_id)])
+
+    def waited(self) -> None:
+        self._task_runs.raise_if_cancelled()
+
+    def ended(self, outcome: Visit | FailedVisit) -> None:
+        if isinstance(outcome, FailedVisit):
+            metrics: dict[str, JsonValue] = {"seconds": round(outcome.seconds, 3)}
+            self._task_runs.failed(ItemType.COLLECTION, str(outcome.instance_id), outcome.error, metrics)
+            return
+        measurement = outcome.measurement
+        missing = {d.name: d.reason for d in measurement.databases if d.size_bytes is None}
+        sizes = [d.size_bytes for d in measurement.databases if d.size_bytes is not None]
+        metrics = {
+            "databases": len(sizes),
+            "databases_missing": len(missing),
+            "total_size_bytes": sum(sizes),
+            "log_size_bytes": measurement.log_size_bytes,
+            "seconds": round(outcome.seconds, 3),
+        }
+        details: dict[str, JsonValue] = {"version": measurement.version}
+        if missing:
+            details["missing"] = dict(missing)
+        self._task_runs.completed(ItemType.COLLECTION, str(outcome.target.instance_id), metrics, details)
+
+
+def report_days(task_runs: TaskRunsResource, instances: Iterable[InstanceDays]) -> None:
+    """Say that stored days of *instances* were reported; those that were visited in this run stay as they are."""
+    for instance in instances:
+        if instance.days:
+            task_runs.completed(ItemType.COLLECTION, str(instance.id), {"days_reported": instance.days})
+
+
+class AggregationItems(Watcher):
+    """One item an instance; the instances of a chunk move together."""
+
+    def __init__(
+        self, task_runs: TaskRunsResource, level: Level, instances: Sequence[InstanceDays], windows: int
+    ) -> None:
+        self._task_runs = task_runs
+        self._item_type = AGGREGATION_ITEMS[level]
+        self._days = {instance.id: instance.days for instance in instances}
+        self._windows = windows
+        task_runs.declare(aggregation_items(level, instances))
+
+    def progressed(self, done: int, total: int) -> None:
+        report_progress(done, total)
+        self._task_runs.raise_if_cancelled()
+
+    def began(self, instance_ids: range) -> None:
+        self._task_runs.started(self._item_type, [str(i) for i in self._days if i in instance_ids])
+
+    def finished(self, instance_ids: range) -> None:
+        for instance_id, days in self._days.items():
+            if instance_id in instance_ids:
+                metrics: dict[str, JsonValue] = {"days_with_stats": days, "windows": self._windows}
+                if not days:
+                    metrics["skipped"] = True
+                self._task_runs.completed(self._item_type, str(instance_id), metrics)
+
+
+def collection_metrics(collection: Collection) -> list[Metric]:
+    """Return the figures of a round over the fleet."""
+    failed = len(collection.failed)
+    sizes = [database.size_bytes for visit in collection.stored for database in visit.measurement.databases]
+    measured = [size for size in sizes if size is not None]
+    missing = len(sizes) - len(measured)
+    return [
+        Metric(key="instances_visited", label="Instances visited", value=collection.visited),
+        Metric(key="instances_failed", label="Not measured", value=failed, tone="danger" if failed else ""),
+        Metric(key="databases", label="Databases measured", value=len(measured)),
+        Metric(key="databases_missing", label="Databases missing", value=missing, tone="warning" if missing else ""),
+        Metric(key="total_size_bytes", label="Total size", value=sum(measured), unit="bytes"),
+    ]
+
+
+def aggregation_metrics(level: Level, results: Sequence[WindowResult]) -> list[Metric]:
+    """Return the figures of the calculation of one level."""
+    counts = {
+        "windows": len(results),
+        "windows_sealed": sum(result.state is WindowState.SEALED for result in results),
+        "windows_skipped": sum(result.state is WindowState.SKIPPED for result in results),
+        "rows_written": sum(result.rows_written for result in results),
+        "rows_removed": sum(result.rows_removed for result in results),
+    }
+    return [
+        Metric(key=f"{level.value}_{name}", label=f"{level.value.capitalize()} {name.replace('_', ' ')}", value=count)
+        for name, count in counts.items()
+    ]

@@ -1,0 +1,87 @@
+"""The task run of a Dagster run as a resource: declares its items, moves them, sums it up, and hears a cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import dagster as dg
+from pydantic import JsonValue, PrivateAttr
+
+from whalefall_capacity.resources.reporter import Reporter
+from whalefall_capacity.resources.run_items import expected_items
+from whalefall_capacity.resources.run_plan import read_plan
+from whalefall_capacity.runtime import store_url
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.task_runs import Item, ItemType, Move, Status
+from whalefall_capacity.store.task_summary import Metric
+
+
+class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Mirrors the run that it serves into task_runs and task_run_items; used by every asset and op.
+
+    Nothing that it does may fail the work: all of it is noted, and written by a thread of its own.
+    """
+
+    _reporter: Reporter | None = PrivateAttr(default=None)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[TaskRunsResource]:
+        run, instance = context.run, context.instance
+        if run is None or instance is None:
+            raise RuntimeError("the task runs resource serves a run")
+        plan = read_plan(run)
+        self._reporter = Reporter(
+            store_url(load_settings()), instance, run.run_id, lambda engine: expected_items(engine, plan)
+        )
+        with self._reporter.reporting():
+            yield self
+
+    @property
+    def reporter(self) -> Reporter:
+        if self._reporter is None:
+            raise RuntimeError("the task runs resource is open only while a run works")
+        return self._reporter
+
+    def raise_if_cancelled(self) -> None:
+        """Stop the work here when the run is cancelled."""
+        self.reporter.raise_if_cancelled()
+
+    def declare(self, items: Sequence[Item]) -> None:
+        """Say what the run will do, beyond what is known of it from the beginning."""
+        self.reporter.declare(items)
+
+    def started(self, item_type: ItemType, keys: Iterable[str]) -> None:
+        """Say that work on items has begun."""
+        now = _now()
+        self.reporter.move([Move(item_type, key, Status.RUNNING, started_at=now) for key in keys])
+
+    def completed(
+        self,
+        item_type: ItemType,
+        key: str,
+        metrics: Mapping[str, JsonValue] | None = None,
+        details: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Say that an item is done."""
+        now = _now()
+        move = Move(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
+        self.reporter.move([move])
+
+    def failed(self, item_type: ItemType, key: str, error: str, metrics: Mapping[str, JsonValue] | None = None) -> None:
+        """Say that an item failed, and why."""
+        now = _now()
+        self.reporter.move([Move(item_type, key, Status.FAILED, now, now, metrics or {}, error=error)])
+
+    def add_metrics(self, *metrics: Metric) -> None:
+        """Add figures to the summary, or replace those of the same key."""
+        self.reporter.change_summary(lambda summary: summary.with_metrics(*metrics))
+
+    def skipped(self, reason: str) -> None:
+        """Say in the summary that there was nothing to do."""
+        self.reporter.change_summary(lambda summary: summary.as_skipped(reason))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,99 @@
+"""`task_runs.summary_json`: the envelope in which every task run sums itself up.
+
+Its JSON Schema is docs/task-run-summary.schema.json; no other keys are written at any level of it. What a task wants
+to say beyond the common part goes into `ext.data`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import Self
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Metric(_Part):
+    """One figure of a run; sizes in bytes."""
+
+    key: str
+    label: str
+    value: int | float | str | None
+    unit: str = Field(default="", description="left out when there is none")
+    tone: Literal["", "success", "warning", "danger"] = Field(default="", description="left out when neutral")
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {name: value for name, value in content.items() if name not in ("unit", "tone") or value}
+
+
+class Day(_Part):
+    """The day that a run is about."""
+
+    type: Literal["date"] = "date"
+    timezone: str
+    date: date
+
+
+class Scope(_Part):
+    """What a run is about: one day, or several (null), and which part of the fleet."""
+
+    time: Day | None = None
+    target: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Flags(_Part):
+    """A run that had nothing to do says so."""
+
+    skipped: bool = False
+    skip_reason: str | None = None
+
+
+class Common(_Part):
+    """What every task run says in the same way."""
+
+    inputs: dict[str, JsonValue] = Field(default_factory=dict)
+    scope: Scope = Field(default_factory=Scope)
+    metrics: list[Metric] = Field(default_factory=list)
+    highlights: list[str] = Field(default_factory=list)
+    flags: Flags = Field(default_factory=Flags)
+
+
+class Extension(_Part):
+    """What only this kind of task says; `type` is the task_key."""
+
+    type: str
+    version: Literal[1] = 1
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TaskSummary(_Part):
+    """The whole envelope."""
+
+    version: Literal[1] = 1
+    common: Common = Field(default_factory=Common)
+    ext: Extension
+
+    def with_metrics(self, *metrics: Metric) -> Self:
+        """Return a copy in which *metrics* replace those of the same key, or come after the others."""
+        new = {metric.key: metric for metric in metrics}
+        kept = [new.pop(metric.key, metric) for metric in self.common.metrics]
+        common = self.common.model_copy(update={"metrics": [*kept, *new.values()]})
+        return self.model_copy(update={"common": common})
+
+    def with_highlight(self, highlight: str) -> Self:
+        """Return a copy that says *highlight* once."""
+        if highlight in self.common.highlights:
+            return self
+        common = self.common.model_copy(update={"highlights": [*self.common.highlights, highlight]})
+        return self.model_copy(update={"common": common})
+
+    def as_skipped(self, reason: str) -> Self:
+        """Return a copy that says why there was nothing to do."""
+        common = self.common.model_copy(update={"flags": Flags(skipped=True, skip_reason=reason)})
+        return self.model_copy(update={"common": common})
