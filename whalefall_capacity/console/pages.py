@@ -56,7 +56,7 @@ from whalefall_capacity.store.access import Role, check_password, has_admin
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.capacity import InstanceChoice, Selection
 from whalefall_capacity.store.growth import DatabaseGrowth, InstanceGrowth
-from whalefall_capacity.store.task_runs_read import OPEN_STATUSES, STATUSES
+from whalefall_capacity.store.task_runs_read import OPEN_STATUSES, STATUSES, TaskRun
 
 THEMES = ("auto", "light", "dark")
 LANGUAGE_COOKIE, THEME_COOKIE = "whalefall_language", "whalefall_theme"
@@ -507,8 +507,32 @@ def _environment() -> Environment:
     )
     environment.filters |= {"size": binary_size, "moment": moment, "duration": duration}
     environment.tests["open"] = lambda run: run.status in OPEN_STATUSES
-    environment.globals |= {"static": static_url, "metrics_of": _metrics_of, "window_label": window_label}
+    environment.globals |= {
+        "static": static_url,
+        "metrics_of": _metrics_of,
+        "task_label": _task_label,
+        "window_label": window_label,
+    }
     return environment
+
+
+def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
+    """Return the name of a task in the words of the reader, with the period and the days that it is about."""
+    name = words.get(f"task.{run.task_key}")
+    if name is None:
+        return run.task_name
+    common = (run.summary_json or {}).get("common", {})
+    inputs, scope = common.get("inputs", {}), common.get("scope", {})
+    parts = [name]
+    if (period_type := scope.get("target", {}).get("period_type")) is not None:
+        parts.append(words.get(f"period.{period_type}", period_type))
+    if (asked := inputs.get("scope")) is not None:
+        parts.append(words.get(f"scope.{asked}", asked))
+    first = inputs.get("first") or (scope.get("time") or {}).get("date")
+    last = inputs.get("last") or first
+    if first is not None:
+        parts.append(first if first == last else f"{first} → {last}")
+    return " · ".join(parts)
 
 
 def _metrics_of(item: Any) -> str:

@@ -25,6 +25,7 @@ from whalefall_capacity_tests.processes import deployment, free_port, start, wai
 pytestmark = pytest.mark.slow
 
 PASSWORD = "a password for tests"
+expect.set_options(timeout=30_000)
 WIDE, NARROW = (1600, 1000), (360, 780)
 PAGES = {
     "instances": "/instances?top=10",
@@ -117,7 +118,7 @@ def visiting(
         color_scheme=options.get("scheme", "light"),  # type: ignore[arg-type]
     )
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(30_000)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
@@ -176,15 +177,15 @@ def test_all_levels_are_aggregated_by_the_api_door(demo: Demo, browser: Browser)
 def test_filters_narrow_the_charts_and_stand_in_the_url(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
         page.goto("/databases")
-        page.get_by_label("Engine").select_option("postgresql")
+        page.locator("[name=db_type]").select_option("postgresql")
         page.wait_for_url("**/databases?db_type=postgresql*")
-        page.get_by_label("Instance").select_option(label="demo-postgresql")
+        page.locator("[name=instance_id]").select_option(label="demo-postgresql")
         page.wait_for_url("**instance_id=*")
-        page.get_by_label("Database", exact=True).select_option("shop")
+        page.locator("[name=database_name]").select_option("shop")
         page.wait_for_url("**database_name=shop*")
         expect(page.locator("table[data-metric=size] tbody tr")).to_have_count(1)
         expect(page.locator("table[data-metric=size] tbody th")).to_have_text("shop (demo-postgresql)")
-        page.get_by_label("Engine").select_option("mariadb")
+        page.locator("[name=db_type]").select_option("mariadb")
         page.wait_for_url(lambda url: "db_type=mariadb" in url and "instance_id" not in url)
         expect(page.locator("table[data-metric=size] tbody th").first).to_contain_text("(demo-mariadb)")
 
@@ -192,8 +193,8 @@ def test_filters_narrow_the_charts_and_stand_in_the_url(demo: Demo, browser: Bro
 def test_a_filtered_view_opens_from_its_url(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
         page.goto("/databases?db_type=mariadb&period_type=weekly&periods=6&top=20&chart=bar")
-        expect(page.get_by_label("Engine")).to_have_value("mariadb")
-        expect(page.get_by_label("Period", exact=True)).to_have_value("weekly")
+        expect(page.locator("[name=db_type]")).to_have_value("mariadb")
+        expect(page.locator("[name=period_type]")).to_have_value("weekly")
         expect(page.locator("table[data-metric=size] thead th")).to_have_count(7)
         kinds = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.type)")
         assert set(kinds) == {"bar"}
@@ -211,7 +212,7 @@ def test_a_filtered_view_opens_from_its_url(demo: Demo, browser: Browser) -> Non
 def test_periods_can_be_switched(demo: Demo, browser: Browser, period: str, label: str) -> None:
     with visiting(browser, demo) as page:
         page.goto("/instances")
-        page.get_by_label("Period", exact=True).select_option(period)
+        page.locator("[name=period_type]").select_option(period)
         expect(page.locator("table[data-metric=size] thead th").nth(1)).to_have_text(re.compile(label))
         for metric in ("size", "change", "percent"):
             expect(page.locator(f"#plot-{metric}")).to_have_attribute("data-drawn", "2")
@@ -222,7 +223,7 @@ def test_an_instance_leads_to_its_databases(demo: Demo, browser: Browser) -> Non
         page.goto("/instances?period_type=monthly")
         page.get_by_role("link", name="demo-mariadb").first.click()
         page.wait_for_url("**/databases?*")
-        expect(page.get_by_label("Period", exact=True)).to_have_value("monthly")
+        expect(page.locator("[name=period_type]")).to_have_value("monthly")
         for name in page.locator("table[data-metric=size] tbody th").all_inner_texts():
             assert name.endswith("(demo-mariadb)")
 
