@@ -109,12 +109,14 @@ SELECT count(*) FROM (
     LIMIT :most
 ) AS counted
 """
-# As a value of its own the search in a window is not turned into a join: it ends at the first row.
+# As a value of its own the search in a window is not turned into a join: it ends at the first row. The range is said
+# once more, for the planner: it does not yet know which window it will be.
 NEWEST = """
 SELECT period_start FROM aggregation_windows AS w
 WHERE level = :level AND period_type = :period_type AND period_start BETWEEN :first AND :last AND result_rows > 0
   AND (SELECT true FROM {aggregations} AS a
-       WHERE a.period_type = :period_type AND a.period_start = w.period_start AND {scope} LIMIT 1)
+       WHERE a.period_type = :period_type AND a.period_start = w.period_start
+         AND a.period_start BETWEEN :first AND :last AND {scope} LIMIT 1)
 ORDER BY period_start DESC LIMIT 1
 """
 NEWEST_OF_ALL = """
