@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from whalefall_capacity.console.charts import METRIC_KEYS, Chart, charts
 from whalefall_capacity.console.envelope import ApiError, MessageCode, invalid, not_found
-from whalefall_capacity.console.formats import binary_size, duration, moment, window_label
+from whalefall_capacity.console.formats import NOT_KNOWN, binary_size, duration, moment, window_label
 from whalefall_capacity.console.queries import (
     DEFAULT_PERIODS,
     EARLIEST,
@@ -510,6 +510,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "static": static_url,
         "metrics_of": _metrics_of,
+        "figure": _figure,
         "task_label": _task_label,
         "window_label": window_label,
     }
@@ -537,4 +538,11 @@ def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
 
 def _metrics_of(item: Any) -> str:
     """Return the figures of an item in one line."""
-    return ", ".join(f"{name} {value}" for name, value in (item.metrics_json or {}).items())
+    return " · ".join(f"{name} {_figure(name, value)}" for name, value in (item.metrics_json or {}).items())
+
+
+def _figure(name: str, value: Any) -> str:
+    """Return a figure of a run as people read it: sizes in binary units, large numbers in groups."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return binary_size(value) if name.endswith("_bytes") else f"{value:,}"
+    return NOT_KNOWN if value is None else str(value)

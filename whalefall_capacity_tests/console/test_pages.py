@@ -21,6 +21,20 @@ from whalefall_capacity_tests.console.conftest import Callers
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 PAGES = ("/instances", "/databases")
+SUMMARY = {
+    "version": 1,
+    "common": {
+        "inputs": {"first": "2026-06-22", "last": "2026-06-28"},
+        "scope": {"time": None, "target": {"period_type": "weekly"}},
+        "metrics": [
+            {"key": "total_bytes", "label": "Total", "value": 3 * 2**30},
+            {"key": "share", "label": "Share", "value": 12.5, "unit": "%"},
+        ],
+        "highlights": ["all well"],
+        "flags": {"skipped": True, "skip_reason": "nothing to do"},
+    },
+    "ext": {"type": "sync_databases", "version": 1, "data": {}},
+}
 BAD = [
     ("period_type", "hourly"),
     ("periods", "0"),
@@ -165,8 +179,9 @@ def test_the_run_centre_shows_status_progress_error_and_items(callers: Callers, 
                 "INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_by,"
                 " progress_total, progress_completed, progress_failed, error_message, summary_json) VALUES "
                 "('r-1', 'sync_databases', 'Collect sizes of 2026-06-22', 'capacity', 'scheduled', 'running', 'ann', "
-                "4, 1, 1, 'one <failed>', '{\"common\": {}}')"
-            )
+                "4, 1, 1, 'one <failed>', CAST(:summary AS jsonb))"
+            ),
+            {"summary": json.dumps(SUMMARY)},
         )
         connection.execute(
             text(
@@ -181,6 +196,8 @@ def test_the_run_centre_shows_status_progress_error_and_items(callers: Callers, 
         assert 'data-cancel="r-1"' in page
         assert "one &lt;failed&gt;" in page
         assert 'max="4" value="2"' in page
+    for shown in ("Week · 2026-06-22 → 2026-06-28", "3.00 GiB", "12.5 %", "all well", "skipped: nothing to do"):
+        assert shown in page
     assert page.index("no route") < page.index(">shop<")
     assert "r-1" not in client.get("/runs?status=failed").text
     assert "data-cancel" not in callers.script(Role.VIEW).get("/runs").text
