@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror")
+NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror", "console")
 
 
 def main() -> None:

@@ -127,7 +127,7 @@ def session(request: Request) -> Response:
 def databases(request: Request, query: Annotated[CapacityPage, Query()]) -> Response:
     """Return windows of databases. Databases of one name on two instances stay two."""
     selection = query.selection(_console(request).today())
-    page = capacity.database_page(_console(request).engine, selection, query.limit, query.offset)
+    page = capacity.database_page(_console(request).reading, selection, query.limit, query.offset)
     return success(_rows(page, query, selection))
 
 
@@ -141,7 +141,7 @@ def databases_summary(request: Request, query: Annotated[CapacityFilter, Query()
 def instances(request: Request, query: Annotated[CapacityPage, Query()]) -> Response:
     """Return windows of instances."""
     selection = query.selection(_console(request).today())
-    page = capacity.instance_page(_console(request).engine, selection, query.limit, query.offset)
+    page = capacity.instance_page(_console(request).reading, selection, query.limit, query.offset)
     return success(_rows(page, query, selection))
 
 
@@ -170,14 +170,14 @@ def aggregate_current_period(request: Request, body: Annotated[AggregateCurrentB
 def task_runs(request: Request, query: Annotated[TaskRunFilter, Query()]) -> Response:
     """Return task runs, newest first."""
     offset = offset_of(query.page, query.limit)
-    page = task_runs_read.list_task_runs(_console(request).engine, query.limit, offset, query.status, query.task_key)
+    page = task_runs_read.list_task_runs(_console(request).reading, query.limit, offset, query.status, query.task_key)
     return success({"items": page.runs} | _paging(query.page, query.limit, page.total))
 
 
 @router.get("/task-runs/{run_id}", response_model=Envelope[TaskRunWithItems], responses=READING | OF_ONE)
 def task_run(request: Request, run_id: RunId, query: Annotated[ItemPage, Query()]) -> Response:
     """Return one task run with its items."""
-    engine = _console(request).engine
+    engine = _console(request).reading
     offset = offset_of(query.page, query.limit)
     run = task_runs_read.get_task_run(engine, run_id)
     if run is None:
@@ -213,7 +213,7 @@ def cancel_task_run(request: Request, run_id: RunId) -> Response:
 
 def _summary(request: Request, level: Level, query: CapacityFilter) -> Response:
     console = _console(request)
-    found = capacity.summary(console.engine, level, query.selection(console.today()))
+    found = capacity.summary(console.reading, level, query.selection(console.today()))
     return success({"period_type": query.period_type} | vars(found))
 
 

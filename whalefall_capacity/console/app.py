@@ -18,7 +18,7 @@ from starlette.responses import Response
 from whalefall_capacity.console import api, pages, static_files
 from whalefall_capacity.console.dagster_client import DagsterClient
 from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
-from whalefall_capacity.console.security import LoginLimiter, SecurityHeaders, Sessions, signing_key
+from whalefall_capacity.console.security import LoginLimiter, Remembered, SecurityHeaders, Sessions, signing_key
 from whalefall_capacity.console.state import Console, Launcher
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.settings import Settings
@@ -41,9 +41,12 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    engine: Engine, settings: Settings, dagster: Launcher | None = None, limiter: LoginLimiter | None = None
+    engine: Engine,
+    settings: Settings,
+    dagster: Launcher | None = None,
+    reading: Engine | None = None,
 ) -> FastAPI:
-    """Return the application; *dagster* and *limiter* are those of the settings unless given."""
+    """Return the application; *dagster* is that of the settings and *reading* is *engine*, unless given."""
     app = FastAPI(
         title="whalefall_capacity",
         version=version("whalefall-capacity"),
@@ -56,10 +59,12 @@ def create_app(
     )
     app.state.console = Console(
         engine=engine,
+        reading=reading or engine,
         settings=settings,
         dagster=dagster or DagsterClient(settings.dagster_webserver),
         sessions=Sessions(signing_key(settings), settings.session_hours),
-        limiter=limiter or LoginLimiter(),
+        limiter=LoginLimiter(),
+        known=Remembered(),
     )
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)

@@ -234,7 +234,7 @@ def runs(request: Request) -> Response:
         return _to_login(request)
     view = _view(request, RunsView)
     page = task_runs_read.list_task_runs(
-        scene.console.engine, RUNS_OF_A_PAGE, offset_of(view.page, RUNS_OF_A_PAGE), view.status
+        scene.console.reading, RUNS_OF_A_PAGE, offset_of(view.page, RUNS_OF_A_PAGE), view.status
     )
     return _render(
         scene,
@@ -253,7 +253,7 @@ def run(request: Request, run_id: str) -> Response:
     scene = _scene(request)
     if scene.principal is None:
         return _to_login(request)
-    engine = scene.console.engine
+    engine = scene.console.reading
     found = None if "\x00" in run_id else task_runs_read.get_task_run(engine, run_id)
     if found is None:
         raise not_found("there is no such task run")
@@ -289,7 +289,7 @@ def _capacity_page(request: Request, page: str) -> Response:
         return _to_login(request)
     console, level = scene.console, LEVELS[page]
     view = _view(request, View)
-    choices = capacity.instance_choices(console.engine)
+    choices = capacity.instance_choices(console.reading)
     view = _without_contradiction(view, choices, level)
     found, selection, windows = _charts(console, view, level)
     return _render(
@@ -297,14 +297,14 @@ def _capacity_page(request: Request, page: str) -> Response:
         "capacity.html",
         page=page,
         view=view,
-        summary=capacity.summary(console.engine, level, selection),
+        summary=capacity.summary(console.reading, level, selection),
         charts=found,
         payload=_json([chart.payload() for chart in found]),
         columns=[(i, window_label(w.start, w.period_type)) for i, w in reversed(list(enumerate(windows)))],
         first_day=windows[0].start,
         last_day=selection.last,
         instances=[choice for choice in choices if view.db_type in (None, choice.db_type)],
-        databases=capacity.database_choices(console.engine, view.instance_id)
+        databases=capacity.database_choices(console.reading, view.instance_id)
         if view.instance_id is not None and level is Level.DATABASE
         else [],
         db_types=list(DbType),
@@ -321,7 +321,7 @@ def _csv(request: Request, page: str, metric_key: str) -> Response:
     if metric_key not in METRIC_KEYS:
         raise not_found("there is no such table")
     console, level = scene.console, LEVELS[page]
-    view = _without_contradiction(_view(request, View), capacity.instance_choices(console.engine), level)
+    view = _without_contradiction(_view(request, View), capacity.instance_choices(console.reading), level)
     found, _, _ = _charts(console, view, level)
     (chart,) = [chart for chart in found if chart.metric.key == metric_key]
     name = f"{page}-{metric_key}-{view.period_type.value}.csv"
@@ -362,8 +362,8 @@ def _charts(console: Console, view: View, level: Level) -> tuple[list[Chart], Se
         database_name=view.database_name,
     )
     if level is Level.DATABASE:
-        return charts(capacity.top_databases(console.engine, selection, view.top), windows), selection, windows
-    return charts(capacity.top_instances(console.engine, selection, view.top), windows), selection, windows
+        return charts(capacity.top_databases(console.reading, selection, view.top), windows), selection, windows
+    return charts(capacity.top_instances(console.reading, selection, view.top), windows), selection, windows
 
 
 def _without_contradiction(view: View, choices: list[InstanceChoice], level: Level) -> View:
@@ -382,7 +382,7 @@ def _login(request: Request) -> Response:
     scene = _scene(request)
     console, fields = scene.console, form_of(request)
     next_url = fields.get("next", "")
-    if not has_admin(console.engine):
+    if not has_admin(console.reading):
         raise ApiError(403, MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
     token = console.sessions.login_token(request.cookies.get(LOGIN_COOKIE, ""))
     if token is None or not is_same(fields.get(CSRF_FIELD, ""), token):
@@ -393,7 +393,7 @@ def _login(request: Request) -> Response:
         answer = _login_form(scene, next_url, scene.translate("login.limited", seconds=wait), 429)
         answer.headers["Retry-After"] = str(wait)
         return answer
-    user = None if "\x00" in name else check_password(console.engine, name, SecretStr(fields.get("password", "")))
+    user = None if "\x00" in name else check_password(console.reading, name, SecretStr(fields.get("password", "")))
     if user is None:
         console.limiter.note_failure(address, name)
         return _login_form(scene, next_url, scene.translate("login.wrong"), 401)
@@ -411,7 +411,7 @@ def _login_form(scene: Scene, next_url: str, problem: str = "", status: int = 20
         problem=problem,
         csrf_token=token,
         next_url=_next(next_url),
-        has_admin=has_admin(scene.console.engine),
+        has_admin=has_admin(scene.console.reading),
     )
     answer.status_code = status
     _set_cookie(answer, scene.request, LOGIN_COOKIE, cookie, LOGIN_SECONDS, "/login")

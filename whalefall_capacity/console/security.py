@@ -32,6 +32,7 @@ from whalefall_capacity.console.envelope import ApiError, MessageCode
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, User, find_token, find_user, has_admin
+from whalefall_capacity.store.engine import again_if_connection_lost
 
 SESSION_COOKIE = "whalefall_session"
 LOGIN_COOKIE = "whalefall_login"
@@ -70,6 +71,10 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 ONE_YEAR = "max-age=31536000"
+
+
+# Is it a token (or the cookie of a session), and which.
+Credential = tuple[bool, str]
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,26 @@ class Sessions:
         except (BadSignature, ValueError):
             return None
         return tuple(content) if isinstance(content, list) and len(content) == length else None
+
+
+class Remembered:
+    """Who was found a moment ago: a page of many requests asks the store once. What is revoked ends within a second."""
+
+    def __init__(self, seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._found: dict[Credential, tuple[float, Principal]] = {}
+
+    def get(self, credential: Credential) -> Principal | None:
+        """Return whose credential it is, when that was found within the last second."""
+        until, principal = self._found.get(credential, (0.0, None))
+        return principal if until > self._clock() else None
+
+    def put(self, credential: Credential, principal: Principal) -> None:
+        """Remember whose credential it is."""
+        if len(self._found) >= 1000:
+            self._found.clear()
+        self._found[credential] = (self._clock() + self._seconds, principal)
 
 
 class LoginLimiter:
@@ -178,16 +203,35 @@ def signing_key(settings: Settings) -> str:
 def principal_of(request: Request) -> Principal | None:
     """Return who asks, by bearer token or by session; None when neither is valid."""
     console: Console = request.app.state.console
-    authorization = request.headers.get("authorization", "")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        found = find_token(console.engine, token.strip())
+    credential = credential_of(request)
+    # What changes something is not done for one who was revoked a moment ago.
+    known = console.known.get(credential) if request.method in SAFE_METHODS else None
+    if known is not None:
+        return known
+    found = look_up(console, *credential)
+    if found is not None:
+        console.known.put(credential, found)
+    return found
+
+
+def credential_of(request: Request) -> Credential:
+    """Return what the request carries: a token, or the cookie of a session."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return (True, token.strip()) if scheme.lower() == "bearer" else (False, request.cookies.get(SESSION_COOKIE, ""))
+
+
+# It reads, and comes first of all that a request does: a store that was restarted is noticed here.
+@again_if_connection_lost
+def look_up(console: Console, is_token: bool, value: str) -> Principal | None:
+    """Return whose credential this is, as the store knows."""
+    if is_token:
+        found = find_token(console.reading, value)
         return None if found is None else Principal(*found, csrf_token=None)
-    session = console.sessions.read(request.cookies.get(SESSION_COOKIE, ""))
+    session = console.sessions.read(value)
     if session is None:
         return None
     name, key, csrf_token = session
-    user = find_user(console.engine, name)
+    user = find_user(console.reading, name)
     return Principal(user.name, user.role, csrf_token) if user is not None and user.session_key == key else None
 
 
@@ -195,7 +239,7 @@ def check(request: Request) -> Principal:
     """Return who asks. Raises ApiError when that is nobody, not enough of a role, or without CSRF token."""
     safe = request.method in SAFE_METHODS
     console: Console = request.app.state.console
-    if not safe and not has_admin(console.engine):
+    if not safe and not has_admin(console.reading):
         raise ApiError(403, MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
     principal = principal_of(request)
     if principal is None:
@@ -210,6 +254,12 @@ def check(request: Request) -> Principal:
             raise ApiError(403, MessageCode.PERMISSION_REQUIRED, "this takes the role admin")
         require_csrf(request, principal)
     return principal
+
+
+def known_reader(request: Request) -> Principal | None:
+    """Return who asks, when that needs no look into the store: somebody just seen, who reads."""
+    console: Console = request.app.state.console
+    return console.known.get(credential_of(request)) if request.method in SAFE_METHODS else None
 
 
 def require_csrf(request: Request, principal: Principal) -> None:
@@ -264,7 +314,7 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             fits = request.method in SAFE_METHODS or await read_body(request)
-            request.state.principal = await run_in_threadpool(check, request)
+            request.state.principal = known_reader(request) or await run_in_threadpool(check, request)
             if not fits:
                 raise too_large()
             return await handler(request)

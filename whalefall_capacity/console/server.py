@@ -7,7 +7,7 @@ import uvicorn
 from whalefall_capacity.console.app import create_app
 from whalefall_capacity.runtime import store_url
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.engine import create_reading_engine
+from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
 
 # As many as the threads that uvicorn's application runs handlers in, less those that only wait.
 CONNECTIONS = 20
@@ -15,10 +15,11 @@ CONNECTIONS = 20
 
 def serve_console(settings: Settings, port: int) -> None:
     """Listen until a signal; the scheme of a proxy on this machine (X-Forwarded-Proto) is believed."""
-    engine = create_reading_engine(store_url(settings), CONNECTIONS)
+    url = store_url(settings)
+    engine, reading = create_store_engine(url), create_reading_engine(url, CONNECTIONS)
     try:
         uvicorn.run(
-            create_app(engine, settings),
+            create_app(engine, settings, reading=reading),
             host=settings.console_host,
             port=port,
             log_level="warning",
@@ -27,3 +28,4 @@ def serve_console(settings: Settings, port: int) -> None:
         )
     finally:
         engine.dispose()
+        reading.dispose()

@@ -13,7 +13,7 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 
 if TYPE_CHECKING:
-    from whalefall_capacity.console.security import LoginLimiter, Sessions
+    from whalefall_capacity.console.security import LoginLimiter, Remembered, Sessions
 
 
 class Launcher(Protocol):
@@ -26,13 +26,15 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Console:
-    """The store, the settings, Dagster, and what keeps sessions."""
+    """The store, the settings, Dagster, and what keeps sessions; *reading* is for queries of their own."""
 
     engine: Engine
+    reading: Engine
     settings: Settings
     dagster: Launcher
     sessions: Sessions
     limiter: LoginLimiter
+    known: Remembered
 
     def today(self) -> date:
         """Return the day it is in the configured zone."""

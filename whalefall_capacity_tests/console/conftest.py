@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.security import Remembered
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.periods import PeriodType, days_to_windows, today
 from whalefall_capacity.settings import Settings, build_settings
@@ -116,8 +117,10 @@ def dagster() -> FakeDagster:
 
 @pytest.fixture
 def app(store: Engine, settings: Settings, dagster: FakeDagster) -> FastAPI:
-    """The application on the test's store."""
-    return create_app(store, settings, dagster)
+    """The application on the test's store, which is asked each time who somebody is."""
+    app = create_app(store, settings, dagster)
+    app.state.console = replace(app.state.console, known=Remembered(0.0))
+    return app
 
 
 @dataclass(frozen=True)

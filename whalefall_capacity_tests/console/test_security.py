@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
-from whalefall_capacity.console.security import KEY_FILE, LoginLimiter, Sessions, signing_key
+from whalefall_capacity.console.security import KEY_FILE, LoginLimiter, Remembered, Sessions, signing_key
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store import capacity
 from whalefall_capacity.store.access import Role, User, create_token, remove_user, revoke_token, set_user
@@ -120,12 +121,30 @@ def test_what_is_no_token_is_nobody(callers: Callers, value: str) -> None:
     assert answer.status_code == 401
 
 
-def test_a_revoked_token_is_nobody_at_once(callers: Callers, store: Engine) -> None:
+def test_a_revoked_token_is_nobody(callers: Callers, store: Engine) -> None:
     token = create_token(store, "script", Role.ADMIN).get_secret_value()
     client = callers.nobody()
     client.headers["Authorization"] = f"Bearer {token}"
     assert client.get("/api/v1/session").json()["data"] == {"name": "script", "role": "admin", "csrf_token": None}
     revoke_token(store, "script")
+    assert client.get("/api/v1/session").status_code == 401
+
+
+def test_who_was_seen_a_moment_ago_is_remembered_for_reading_alone(
+    callers: Callers, app: FastAPI, store: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    console = replace(app.state.console, known=Remembered(1.0, lambda: now[0]))
+    monkeypatch.setattr(app.state, "console", console)
+    callers.script(Role.ADMIN)
+    token = create_token(store, "script", Role.ADMIN).get_secret_value()
+    client = callers.nobody()
+    client.headers["Authorization"] = f"Bearer {token}"
+    assert client.get("/api/v1/session").status_code == 200
+    revoke_token(store, "script")
+    assert client.post(CURRENT).status_code == 401
+    assert client.get("/api/v1/session").status_code == 200
+    now[0] += 1.0
     assert client.get("/api/v1/session").status_code == 401
 
 
