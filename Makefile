@@ -25,6 +25,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
+	$(BIN)/python scripts/task_run_schema.py > docs/task-run-summary.schema.json
 
 # Pins every dependency for every supported Python; needs uv.
 lock:

@@ -2,8 +2,9 @@
 
 The bare side is one hand-written `INSERT … SELECT … GROUP BY … ON CONFLICT DO UPDATE … WHERE … IS DISTINCT FROM` over
 the same days with the same measures, in one transaction with `jit = off` and `work_mem = 128MB`, which the program sets
-too. Parallel workers are at the server's defaults on both sides; an INSERT cannot use them. The asset step is what the
-run of the asset takes between the start and the end of its step, with everything that it does.
+too. Parallel workers are at the server's defaults, but an INSERT cannot use them, and the program does for quarters
+only. The asset step is what the run of the asset takes between the start and the end of its step, with everything that
+it does; a step with an empty body says what Dagster takes of that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import dagster as dg
 import psutil
 from sqlalchemy import Engine, text
 
-from benchmarks.harness import console, fresh_store, in_turns, print_result
+from benchmarks import growth
+from benchmarks.empty_assets import idle_asset
+from benchmarks.harness import console, fresh_store, print_result
 from benchmarks.writing import register_instances
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
@@ -29,7 +32,6 @@ from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.aggregation import aggregate
 from whalefall_capacity.store.aggregation_statements import BUCKETS, TABLES, Level
-from whalefall_capacity.store.growth import database_growth, instance_growth, top_growing_databases
 from whalefall_capacity.store.table_partitions import PARTITIONED_TABLES, ensure_children
 
 FIRST = date(2026, 4, 1)
@@ -115,26 +117,34 @@ def _steps(engine: Engine, instances: int) -> None:
             for what in ("new", "again"):
                 # The window before is there, as it is on every day but the first.
                 aggregate(engine, level, [window_of(window.start - timedelta(days=1), period_type)])
-                plain, step = _bare_and_step(engine, level, window, empty_first=what == "new")
-                rows.append((f"{level.value} {period_type.value}", what, step, plain, step / plain))
+                step, plain, idle = _step_bare_and_idle(engine, level, window, empty_first=what == "new")
+                ratios = (step / plain, step / (plain + idle))
+                rows.append((f"{level.value} {period_type.value}", what, step, plain, idle, *ratios))
     print_result(
         f"one window, {instances:,} instances x {DATABASES} databases x {DAYS} days",
-        ("asset", "rows", "asset step s", "bare statement s", "ratio"),
+        ("asset", "rows", "asset step s", "bare statement s", "empty step s", "step / bare", "step / (bare + empty)"),
         rows,
     )
 
 
-def _bare_and_step(engine: Engine, level: Level, window: Window, *, empty_first: bool) -> tuple[float, float]:
-    times: tuple[list[float], list[float]] = ([], [])
+def _step_bare_and_idle(engine: Engine, level: Level, window: Window, *, empty_first: bool) -> list[float]:
+    """Return the median seconds of the asset step, of the bare statement, and of a step with an empty body."""
+    key = aggregation_key(level, window.period_type)
+    (asset,) = [asset for asset in AGGREGATIONS if asset.key == key]
+    idle = idle_asset(level, window.period_type)
     with dg.instance_for_test() as instance:
+        sides: list[Callable[[], float]] = [
+            lambda: _step_seconds(instance, asset, window),
+            lambda: seconds_of(lambda: bare(engine, level, [window])),
+            lambda: _step_seconds(instance, idle, window),
+        ]
+        times: list[list[float]] = [[] for _ in sides]
         for _ in range(5):
-            if empty_first:
-                _empty(engine, level, window)
-            times[0].append(seconds_of(lambda: bare(engine, level, [window])))
-            if empty_first:
-                _empty(engine, level, window)
-            times[1].append(_step_seconds(instance, level, window))
-    return statistics.median(times[0]), statistics.median(times[1])
+            for side, call in enumerate(sides):
+                if empty_first:
+                    _empty(engine, level, window)
+                times[side].append(call())
+    return [statistics.median(one) for one in times]
 
 
 def bare(engine: Engine, level: Level, windows: Sequence[Window]) -> None:
@@ -161,9 +171,7 @@ def bare(engine: Engine, level: Level, windows: Sequence[Window]) -> None:
         connection.execute(text(statement), values)
 
 
-def _step_seconds(instance: dg.DagsterInstance, level: Level, window: Window) -> float:
-    key = aggregation_key(level, window.period_type)
-    (asset,) = [asset for asset in AGGREGATIONS if asset.key == key]
+def _step_seconds(instance: dg.DagsterInstance, asset: dg.AssetsDefinition, window: Window) -> float:
     result = dg.materialize(
         [asset],
         instance=instance,
@@ -176,125 +184,15 @@ def _step_seconds(instance: dg.DagsterInstance, level: Level, window: Window) ->
 
 
 def _growth_queries(engine: Engine, instances: int) -> None:
-    """Fill 400 days of daily and the months of one year, and ask for growth."""
+    """Fill 400 days, roll them up into the weeks and months of one year, and ask for growth."""
     year = windows_between(FIRST - timedelta(days=310), FIRST + timedelta(days=DAYS - 1), PeriodType.MONTHLY)
-    fill(engine, instances, year[0].start, (FIRST - year[0].start).days, only_every=7)
+    first, last = year[0].start, year[-1].end
+    fill(engine, instances, first, (FIRST - first).days, only_every=7)
     for period_type in (PeriodType.MONTHLY, PeriodType.WEEKLY):
-        aggregate(engine, Level.DATABASE, windows_between(year[0].start, year[-1].end, period_type))
-        aggregate(engine, Level.INSTANCE, windows_between(year[0].start, year[-1].end, period_type))
+        for level in Level:
+            aggregate(engine, level, windows_between(first, last, period_type))
     _vacuum(engine)
-    middle, name = max(instances // 2, 1), "database_00025"
-    june = date(2026, 6, 1)
-    cases: list[tuple[str, Callable[[int], object], str, dict[str, object]]] = [
-        (
-            "one database's year of weeks",
-            lambda _: database_growth(engine, PeriodType.WEEKLY, year[0].start, year[-1].end, middle, name),
-            HAND_SERIES,
-            {"instance_id": middle, "name": name, "first": year[0].start, "last": year[-1].end},
-        ),
-        (
-            "one instance's month, all databases",
-            lambda _: database_growth(engine, PeriodType.MONTHLY, june, june, middle),
-            HAND_INSTANCE,
-            {"instance_id": middle, "month": june},
-        ),
-        (
-            "one instance's totals, a year of weeks",
-            lambda _: instance_growth(engine, PeriodType.WEEKLY, year[0].start, year[-1].end, middle),
-            HAND_TOTALS,
-            {"instance_id": middle, "first": year[0].start, "last": year[-1].end},
-        ),
-        (
-            "top 50 growers of a month",
-            lambda _: top_growing_databases(engine, window_of(june, PeriodType.MONTHLY), 50),
-            HAND_TOP,
-            {"month": june},
-        ),
-    ]
-    rows = []
-    for what, ours, statement, values in cases:
-
-        def by_hand(_: int, statement: str = statement, values: dict[str, object] = values) -> None:
-            with engine.connect() as connection:
-                connection.execute(text(statement), values).all()
-
-        mine, hand = in_turns((ours, by_hand), rounds=9)
-        rows.append((what, 1000 * mine, 1000 * hand, mine / hand))
-    print_result("growth", ("query", "ms", "by hand ms", "ratio"), rows)
-
-
-def _compared(kinds: Sequence[tuple[str, str]], earlier: str) -> str:
-    """Return average, change and percent of each (sum, count); *earlier* is the form of a value of the baseline.
-
-    By hand: averages that are rounded before they are compared, as one would write it in passing.
-    """
-    columns = []
-    for total, count in kinds:
-        now, then = f"a.{total} / a.{count}", earlier.format(f"{total} / {count}", total=total, count=count)
-        columns += [f"round({now})", f"round({now} - {then})", f"round(100 * ({now} / nullif({then}, 0) - 1), 2)"]
-    return ", ".join(columns)
-
-
-LAGGED = "(lag({}) OVER w)"
-JOINED = "(b.{total} / b.{count})"
-OF_DATABASES = [
-    ("sum_size_bytes", "data_count"),
-    ("sum_data_size_bytes", "data_size_count"),
-    ("sum_log_size_bytes", "log_size_count"),
-]
-OF_INSTANCES = [
-    ("sum_size_bytes", "data_count"),
-    ("sum_database_count", "data_count"),
-    ("sum_log_size_bytes", "log_size_count"),
-]
-HAND_SERIES = f"""
-SELECT * FROM (
-    SELECT i.name, a.database_name, a.period_start, a.period_end, a.data_count, a.max_size_bytes, a.min_size_bytes,
-           a.closing_size_bytes, {_compared(OF_DATABASES, LAGGED)}, lag(a.period_start) OVER w AS baseline
-    FROM database_size_aggregations AS a
-    JOIN instances AS i ON i.id = a.instance_id
-    WHERE a.instance_id = :instance_id AND a.database_name = :name AND a.period_type = 'weekly'
-      AND a.period_start BETWEEN CAST(:first AS date) - 28 AND :last
-    WINDOW w AS (ORDER BY a.period_start)
-) AS g WHERE period_start >= :first ORDER BY period_start
-"""
-HAND_INSTANCE = f"""
-SELECT i.name, a.database_name, a.period_start, a.period_end, a.data_count, a.max_size_bytes, a.min_size_bytes,
-       a.closing_size_bytes, b.period_start AS baseline, {_compared(OF_DATABASES, JOINED)}
-FROM database_size_aggregations AS a
-JOIN instances AS i ON i.id = a.instance_id
-LEFT JOIN LATERAL (SELECT * FROM database_size_aggregations AS e
-                   WHERE e.instance_id = a.instance_id AND e.database_name = a.database_name
-                     AND e.period_type = 'monthly' AND e.period_start < a.period_start
-                     AND e.period_start >= CAST(:month AS date) - interval '3 months'
-                   ORDER BY e.period_start DESC LIMIT 1) AS b ON true
-WHERE a.instance_id = :instance_id AND a.period_type = 'monthly' AND a.period_start = :month
-ORDER BY a.database_name
-"""
-HAND_TOTALS = f"""
-SELECT * FROM (
-    SELECT i.name, a.period_start, a.period_end, a.data_count, a.partial_days, a.max_size_bytes, a.min_size_bytes,
-           a.closing_size_bytes, {_compared(OF_INSTANCES, LAGGED)}, lag(a.period_start) OVER w AS baseline
-    FROM instance_size_aggregations AS a
-    JOIN instances AS i ON i.id = a.instance_id
-    WHERE a.instance_id = :instance_id AND a.period_type = 'weekly'
-      AND a.period_start BETWEEN CAST(:first AS date) - 28 AND :last
-    WINDOW w AS (ORDER BY a.period_start)
-) AS g WHERE period_start >= :first ORDER BY period_start
-"""
-HAND_TOP = """
-SELECT i.name, a.database_name, a.sum_size_bytes / a.data_count AS average, b.period_start AS baseline,
-       a.sum_size_bytes / a.data_count - b.sum_size_bytes / b.data_count AS change
-FROM database_size_aggregations AS a
-JOIN instances AS i ON i.id = a.instance_id
-LEFT JOIN LATERAL (SELECT * FROM database_size_aggregations AS e
-                   WHERE e.instance_id = a.instance_id AND e.database_name = a.database_name
-                     AND e.period_type = 'monthly' AND e.period_start < a.period_start
-                     AND e.period_start >= CAST(:month AS date) - interval '3 months'
-                   ORDER BY e.period_start DESC LIMIT 1) AS b ON true
-WHERE a.period_type = 'monthly' AND a.period_start = :month
-ORDER BY change DESC NULLS LAST LIMIT 50
-"""
+    growth.measure(engine, max(instances // 2, 1), first, last)
 
 
 def _memory(engine: Engine, instances: int) -> None:

@@ -1,7 +1,6 @@
-"""A year's backfill of all eight aggregation assets, beside the bare statements and the same runs with empty bodies.
+"""A year's backfill of all eight aggregation assets, beside the bare statements and the same runs with empty bodies."""
 
-Annotations are not postponed here: Dagster reads the type of `context` from the function.
-"""
+from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -10,10 +9,9 @@ import dagster as dg
 from sqlalchemy import Engine, text
 
 from benchmarks.aggregation import DATABASES, bare, fill, point_settings_at, seconds_of
+from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import fresh_store, print_result
-from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
-from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
@@ -47,27 +45,12 @@ def _measure(engine: Engine, instance: dg.DagsterInstance, period_type: PeriodTy
     """Return the seconds of the backfill, of the bare statements, and of the runs with empty bodies."""
     windows = windows_between(FIRST, FIRST + timedelta(days=DAYS - 1), period_type)
     real = [asset for asset in AGGREGATIONS if asset.key.path[1] == period_type.value]
-    idle = seconds_of(lambda: _backfill(instance, [_idle(level, period_type) for level in Level], windows))
+    idle = seconds_of(lambda: _backfill(instance, [idle_asset(level, period_type) for level in Level], windows))
     plain = sum(seconds_of(lambda level=level: bare(engine, level, windows)) for level in Level)  # type: ignore[misc]
     with engine.begin() as connection:
         for level in Level:
             connection.execute(text(f"TRUNCATE {TABLES[level].aggregations}"))
     return seconds_of(lambda: _backfill(instance, real, windows)), plain, idle
-
-
-def _idle(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:
-    """Return an asset that has the partitions of the real one and says of each only that it is there."""
-
-    @dg.asset(
-        key=aggregation_key(level, period_type),
-        partitions_def=PARTITIONS[period_type],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def idle(context: dg.AssetExecutionContext) -> None:
-        for key in context.partition_keys:
-            context.add_asset_metadata({"state": "done"}, partition_key=key)
-
-    return idle
 
 
 def _backfill(instance: dg.DagsterInstance, assets: Sequence[dg.AssetsDefinition], windows: Sequence[Window]) -> None:

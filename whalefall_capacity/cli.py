@@ -14,6 +14,7 @@ from whalefall_capacity.commands import (
     demo,
     fleet,
     history,
+    partitions,
     runs,
     serve,
     store,
@@ -42,6 +43,7 @@ app.command()(serve.serve)
 app.add_typer(user.app, name="user")
 app.add_typer(token.app, name="token")
 app.add_typer(store.app, name="store")
+app.add_typer(partitions.app, name="partitions")
 app.command()(demo.demo)
 
 

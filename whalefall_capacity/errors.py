@@ -43,3 +43,7 @@ class DagsterError(WhalefallError):
 
 class TaskRunError(WhalefallError):
     """A task run is not there, or did not complete."""
+
+
+class PlanError(WhalefallError):
+    """A plan for the table partitions does not hold, or was not confirmed; nothing was changed."""

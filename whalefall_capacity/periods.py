@@ -20,6 +20,15 @@ class PeriodType(str, Enum):
     QUARTERLY = "quarterly"
 
 
+# How far back the baseline of a window may lie.
+REACH = {
+    PeriodType.DAILY: relativedelta(days=7),
+    PeriodType.WEEKLY: relativedelta(weeks=4),
+    PeriodType.MONTHLY: relativedelta(months=3),
+    PeriodType.QUARTERLY: relativedelta(years=1),
+}
+
+
 @dataclass(frozen=True, order=True)
 class Window:
     """A calendar window, inclusive; *end* is its natural end, also for the period in progress."""
@@ -107,8 +116,4 @@ def adjacent_runs(windows: Iterable[Window]) -> list[list[Window]]:
 
 def look_back(window_start: date, period_type: PeriodType) -> date:
     """Return the earliest start of a window that can be the baseline: 7 days, 4 weeks, 3 months or 4 quarters back."""
-    if period_type is PeriodType.DAILY:
-        return window_start - timedelta(days=7)
-    if period_type is PeriodType.WEEKLY:
-        return window_start - timedelta(weeks=4)
-    return add_months(window_start, -3 if period_type is PeriodType.MONTHLY else -12)
+    return window_start - REACH[period_type]

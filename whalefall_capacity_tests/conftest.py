@@ -18,6 +18,7 @@ from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)
@@ -60,14 +61,17 @@ def empty_database(store_server: EmbeddedPostgres) -> Iterator[str]:
 
 @pytest.fixture
 def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
-    """A migrated store without any row."""
+    """A migrated store without any row; at the end, what the test wrote as summaries of task runs is checked."""
     name = f"store_{next(_numbers)}"
     with _administrator(store_server) as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
     engine = create_store_engine(store_server.url(name))
     yield engine
-    engine.dispose()
-    _drop(store_server, name)
+    try:
+        check_summaries(engine)
+    finally:
+        engine.dispose()
+        _drop(store_server, name)
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from starlette.responses import Response
 
 from whalefall_capacity.console.current import aggregate_current
@@ -14,30 +14,39 @@ from whalefall_capacity.console.envelope import (
     Envelope,
     ErrorEnvelope,
     MessageCode,
+    invalid,
     not_found,
     success,
 )
+from whalefall_capacity.console.maintenance import create_children, start_maintenance
 from whalefall_capacity.console.models import (
     Cancelled,
     CapacityRows,
     CapacitySummary,
+    Created,
     DatabaseWindow,
     InstanceWindow,
     Launched,
+    MaintenanceStarted,
+    PartitionData,
+    PartitionStatus,
+    PlannedDropData,
     Rows,
     Session,
     Status,
     TaskRunData,
     TaskRunWithItems,
 )
-from whalefall_capacity.console.queries import CapacityFilter, CapacityPage, Name, Whole, offset_of
+from whalefall_capacity.console.queries import CapacityFilter, CapacityPage, Day, Name, Whole, offset_of
 from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute, Principal
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.current_period import SCOPES
-from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.periods import PeriodType, add_months
 from whalefall_capacity.store import capacity, task_runs_read
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.capacity import MOST_ROWS, Page, Selection
+from whalefall_capacity.store.retirement import make_plan
+from whalefall_capacity.store.table_health import read_status
 from whalefall_capacity.store.task_runs_read import OPEN_STATUSES
 
 PREFIX = "/api/v1"
@@ -112,6 +121,39 @@ class ItemPage(BaseModel):
 
     page: Annotated[Whole, Field(ge=1)] = Field(default=1, description=f"page x limit is at most {MOST_ROWS:,}.")
     limit: Annotated[Whole, Field(ge=1, le=200)] = 100
+
+
+class PartitionFilter(BaseModel):
+    """Which table partitions, and which page of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    table: Name | None = Field(default=None, description="Such as database_size_stats.")
+    state: Literal["past", "current", "future", "detaching", "odd"] | None = None
+    page: Annotated[Whole, Field(ge=1)] = Field(default=1, description=f"page x limit is at most {MOST_ROWS:,}.")
+    limit: Annotated[Whole, Field(ge=1, le=200)] = 20
+
+
+class CreateBody(BaseModel):
+    """Which table partitions to create."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    day: Day | None = Field(
+        default=None, alias="date", description="Those that hold this day; missing: all that are due."
+    )
+
+
+class CleanupBody(BaseModel):
+    """How to maintain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: StrictBool = Field(default=True, description="Only say what would be done.")
+    plan_id: Annotated[str, Field(pattern="^[0-9a-f]{12}$")] | None = Field(
+        default=None, description="Do exactly this plan; 409 when it no longer holds."
+    )
+    confirm: StrictBool = Field(default=False, description="Yes to the question of the plan.")
 
 
 RunId = Annotated[Name, Path(description="The Dagster run id.")]
@@ -209,6 +251,73 @@ def cancel_task_run(request: Request, run_id: RunId) -> Response:
         if run.status not in OPEN_STATUSES:
             raise ApiError(409, MessageCode.CONFLICT, f"the run has ended already: {run.status}")
     return success({"run_id": run_id, "status": "cancelled"}, "the run is being stopped")
+
+
+@router.get("/partitions", response_model=Envelope[Rows[PartitionData]], responses=READING)
+def partitions(request: Request, query: Annotated[PartitionFilter, Query()]) -> Response:
+    """Return table partitions, by table and lower bound."""
+    console = _console(request)
+    offset = offset_of(query.page, query.limit)
+    children = [
+        child
+        for child in read_status(console.engine, console.settings, console.today()).children
+        if query.table in (None, child.table) and query.state in (None, child.state.value)
+    ]
+    items = {"items": children[offset : offset + query.limit]}
+    return success(items | _paging(query.page, query.limit, len(children)))
+
+
+@router.get("/partitions/status", response_model=Envelope[PartitionStatus], responses=READING)
+def partitions_status(request: Request) -> Response:
+    """Return whether every table has its partitions, and what a maintenance would drop."""
+    console = _console(request)
+    status = read_status(console.engine, console.settings, console.today())
+    plan = make_plan(console.engine, console.settings, console.today())
+    return success(
+        {
+            "day": status.day,
+            "healthy": status.healthy,
+            "tables": status.tables,
+            "plan": {
+                "plan_id": plan.id,
+                "question": plan.question,
+                "archives": plan.archive_dir is not None,
+                "drops": [{name: getattr(drop, name) for name in PlannedDropData.model_fields} for drop in plan.drops],
+                "waiting": len(plan.waiting),
+            },
+        }
+    )
+
+
+@router.post(
+    "/partitions",
+    response_model=Envelope[Created],
+    responses=CHANGING,
+    openapi_extra={"parameters": [CSRF_PARAMETER]},
+)
+def create_partitions(request: Request, body: Annotated[CreateBody | None, Body()] = None) -> Response:
+    """Create the table partitions that hold a day, or all that are due."""
+    console = _console(request)
+    day = body.day if body is not None else None
+    latest = add_months(console.today(), 24)
+    if day is not None and not console.settings.start_date <= day <= latest:
+        raise invalid("date", f"must lie from {console.settings.start_date} to {latest}")
+    return success({"created": create_children(console, day)})
+
+
+@router.post(
+    "/partitions/actions/cleanup",
+    status_code=202,
+    response_model=Envelope[MaintenanceStarted],
+    responses=CHANGING | CONFLICT,
+    openapi_extra={"parameters": [CSRF_PARAMETER]},
+)
+def cleanup_partitions(request: Request, body: Annotated[CleanupBody | None, Body()] = None) -> Response:
+    """Start a maintenance: create ahead, seal, archive, drop. As it stands it only says what it would do."""
+    body = body or CleanupBody()
+    name = _principal(request).name
+    run = start_maintenance(_console(request), body.dry_run, body.plan_id, body.confirm, name)
+    return success(run, "started", 202)
 
 
 def _summary(request: Request, level: Level, query: CapacityFilter) -> Response:

@@ -169,3 +169,69 @@ class Session(BaseModel):
     name: str
     role: Role
     csrf_token: str | None = Field(description="For X-CSRFToken; null for a bearer token, which needs none.")
+
+
+class PartitionData(BaseModel):
+    """One table partition."""
+
+    table: str
+    child: str
+    lower: date | None
+    upper: date | None = Field(description="The first day that it does not hold.")
+    state: Literal["past", "current", "future", "detaching", "odd"]
+    rows: int | None
+    rows_exact: bool = Field(description="False: PostgreSQL's estimate.")
+    bytes: int
+    note: str
+
+
+class TableHealthData(BaseModel):
+    """One partitioned table."""
+
+    table: str
+    healthy: bool = Field(description="It has its current and its next partition.")
+    problems: list[str]
+
+
+class PlannedDropData(BaseModel):
+    """A table partition that is to go."""
+
+    table: str
+    child: str
+    lower: date
+    upper: date
+    rows: int | None
+    bytes: int
+    reason: str
+
+
+class PlanData(BaseModel):
+    """What a maintenance would drop now."""
+
+    plan_id: str
+    question: str | None = Field(description="What has to be confirmed first.")
+    archives: bool = Field(description="Whether rows are archived before they go.")
+    drops: list[PlannedDropData]
+    waiting: int = Field(description="Past too, but more than one maintenance may drop.")
+
+
+class PartitionStatus(BaseModel):
+    """All partitioned tables."""
+
+    day: date
+    healthy: bool
+    tables: list[TableHealthData]
+    plan: PlanData
+
+
+class Created(BaseModel):
+    """Table partitions that were created; none when all were there."""
+
+    created: list[str]
+
+
+class MaintenanceStarted(BaseModel):
+    """The run of a maintenance."""
+
+    run_id: str
+    dry_run: bool

@@ -56,6 +56,8 @@ from whalefall_capacity.store.access import Role, check_password, has_admin
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.capacity import InstanceChoice, Selection
 from whalefall_capacity.store.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.retirement import make_plan
+from whalefall_capacity.store.table_health import read_status
 from whalefall_capacity.store.task_runs_read import OPEN_STATUSES, STATUSES, TaskRun
 
 THEMES = ("auto", "light", "dark")
@@ -67,7 +69,7 @@ RUNS_OF_A_PAGE = 30
 ITEMS_OF_A_PAGE = 200
 # Spreadsheets take a cell that begins like this for a formula.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
-WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel")
+WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.")
 LEVELS = {"instances": Level.INSTANCE, "databases": Level.DATABASE}
 
 router = APIRouter()
@@ -266,6 +268,26 @@ def run(request: Request, run_id: str) -> Response:
         item_total=sum(counts.values()),
         item_counts=counts,
         live=found.status in OPEN_STATUSES,
+    )
+
+
+@router.get("/partitions")
+def partitions(request: Request) -> Response:
+    """Show the table partitions, their health, and what would go."""
+    scene = _scene(request)
+    if scene.principal is None:
+        return _to_login(request)
+    console = scene.console
+    status = read_status(console.engine, console.settings, console.today())
+    return _render(
+        scene,
+        "partitions.html",
+        status=status,
+        plan=make_plan(console.engine, console.settings, console.today()),
+        sizes={
+            table.table: sum(child.bytes for child in status.children if child.table == table.table)
+            for table in status.tables
+        },
     )
 
 

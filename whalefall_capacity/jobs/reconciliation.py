@@ -65,8 +65,9 @@ def reconcile(
     with engine.connect() as connection:
         open_runs = set(not_closed(connection))
         to_cancel = cancel_asked(connection)
-    _each(changed | open_runs, lambda run_id: mirror(engine, instance, run_id), log)
+    # First: a run that leaves the queue is closed in the same round.
     _each(to_cancel, lambda run_id: _cancel(instance, run_id), log)
+    _each(changed | open_runs, lambda run_id: mirror(engine, instance, run_id), log)
     without = _without_worker(engine, instance, open_runs)
     since = {run_id: cursor.without_worker_since.get(run_id, now) for run_id in without}
     dead = [run_id for run_id, first in since.items() if now - first >= DEAD_AFTER]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
 import dagster as dg
 from sqlalchemy import Engine
 
-from whalefall_capacity.collection.fleet import visit_fleet
+from whalefall_capacity.collection.fleet import LISTEN_SECONDS, visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.runtime import collection_limits, name_filters
-from whalefall_capacity.settings import load_settings
+from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity.store.visit_locks import VisitLocks, visit_locks
 
 
 @dataclass
@@ -33,6 +35,10 @@ class Collection:
     @property
     def visited(self) -> int:
         return len(self.stored) + len(self.failed)
+
+    @property
+    def visited_ids(self) -> set[int]:
+        return {visit.target.instance_id for visit in self.stored} | {visit.instance_id for visit in self.failed}
 
     def missing_databases(self) -> list[tuple[str, str, str]]:
         """Return (instance, database, reason) of every database that was listed but not measured."""
@@ -79,17 +85,46 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 watcher.ended(outcome)
 
         note(roster.unresolved)
-        for batch in visit_fleet(
-            roster.targets,
-            collection_limits(settings),
-            name_filters(settings),
-            settings.collection_concurrency,
-            watcher.began,
-        ):
-            watcher.waited()
-            if not batch:
-                continue
-            note([outcome for outcome in batch if isinstance(outcome, FailedVisit)])
-            visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
-            note(write_visits(engine, day, visits, accept_empty))
+        with visit_locks(engine) as locks:
+            for targets in _when_free(roster.targets, locks, settings.collection_deadline_seconds, watcher.waited):
+                batches = visit_fleet(
+                    targets,
+                    collection_limits(settings),
+                    name_filters(settings),
+                    settings.collection_concurrency,
+                    watcher.began,
+                )
+                for batch in batches:
+                    watcher.waited()
+                    visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
+                    failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
+                    if visits:
+                        note(write_visits(engine, day, visits, accept_empty))
+                    note(failed)
+                    locks.release([v.target.instance_id for v in visits] + [f.instance_id for f in failed])
+            visited = collection.visited_ids
+            note([_busy(target, settings) for target in roster.targets if target.instance_id not in visited])
         return collection
+
+
+def _when_free(
+    targets: Sequence[Target], locks: VisitLocks, patience_seconds: float, waited: Callable[[], None]
+) -> Iterator[list[Target]]:
+    """Yield targets, locked, as soon as no other run visits them; ends when none became free for *patience_seconds*."""
+    waiting = {target.instance_id: target for target in targets}
+    deadline = time.monotonic() + patience_seconds
+    while waiting and time.monotonic() < deadline:
+        if free := locks.take(waiting):
+            yield [waiting.pop(instance_id) for instance_id in list(waiting) if instance_id in free]
+            deadline = time.monotonic() + patience_seconds
+        else:
+            waited()
+            time.sleep(LISTEN_SECONDS)
+
+
+def _busy(target: Target, settings: Settings) -> FailedVisit:
+    seconds = settings.collection_deadline_seconds
+    error = (
+        f"{target.name}: another run has been visiting it for {seconds:g} s; `whalefall-capacity runs list` shows which"
+    )
+    return FailedVisit(target.instance_id, target.name, error, seconds)

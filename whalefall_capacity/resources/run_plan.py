@@ -11,7 +11,9 @@ import dagster as dg
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    PARENT_RUN_ID_TAG,
     PARTITION_NAME_TAG,
+    RETRY_NUMBER_TAG,
     SCHEDULE_NAME_TAG,
     SENSOR_NAME_TAG,
 )
@@ -121,7 +123,8 @@ def _read_current(run: dg.DagsterRun) -> RunPlan:
 def _asset_keys(run: dg.DagsterRun) -> list[dg.AssetKey]:
     """Return the assets that the run materializes, of a re-execution those of the steps that run again."""
     selected = run.asset_selection
-    known = [key for keys in KEYS_OF_JOB.values() for key in keys]
+    # Some are of two jobs.
+    known = dict.fromkeys(key for keys in KEYS_OF_JOB.values() for key in keys)
     keys = [key for key in known if key in selected] if selected else list(KEYS_OF_JOB.get(run.job_name, ()))
     steps = run.step_keys_to_execute
     return [key for key in keys if steps is None or step_key(key) in steps]
@@ -151,6 +154,9 @@ def _span(first: date, last: date) -> str:
 
 
 def _trigger(tags: Mapping[str, str]) -> str:
+    # The UI copies the tags of a run that somebody executes again; a retry of Dagster's own has a number.
+    if PARENT_RUN_ID_TAG in tags and RETRY_NUMBER_TAG not in tags:
+        return "manual"
     if SCHEDULE_NAME_TAG in tags or SENSOR_NAME_TAG in tags:
         return "scheduled"
     return "api" if tags.get(TRIGGER_TAG) == "api" else "manual"

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, TextClause, text
 
-from whalefall_capacity.periods import PeriodType, look_back
+from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import (
     DATABASE_GROWTH,
@@ -22,9 +22,9 @@ from whalefall_capacity.store.growth import (
     EVERYTHING,
     IN_ORDER,
     INSTANCE_GROWTH,
-    REACH,
     DatabaseGrowth,
     InstanceGrowth,
+    growth_range,
 )
 
 # Rows that can be paged through, and how far they are counted: a reader of more narrows the filter.
@@ -322,13 +322,13 @@ def _database_growth(
 ) -> list[DatabaseGrowth]:
     if not keys:
         return []
-    values = _range(selection.period_type, days) | {
+    values = growth_range(selection.period_type, min(days), max(days)) | {
         "instance_ids": sorted({instance_id for instance_id, _ in keys}),
         "database_names": sorted({name for _, name in keys}),
     }
-    rows = connection.execute(_statement(DATABASE_GROWTH + DATABASES_IN_ORDER, OF_DATABASE_KEYS), values).mappings()
+    rows = connection.execute(_statement(DATABASE_GROWTH + DATABASES_IN_ORDER, OF_DATABASE_KEYS), values).all()
     wanted = set(keys)
-    return [DatabaseGrowth(**row) for row in rows if (row["instance_id"], row["database_name"]) in wanted]
+    return [DatabaseGrowth(*row) for row in rows if (row.instance_id, row.database_name) in wanted]
 
 
 def _instance_growth(
@@ -336,23 +336,12 @@ def _instance_growth(
 ) -> list[InstanceGrowth]:
     if not ids:
         return []
-    values = _range(selection.period_type, days) | {"instance_ids": list(ids)}
-    rows = connection.execute(_statement(INSTANCE_GROWTH + IN_ORDER, OF_INSTANCE_KEYS), values).mappings()
-    return [InstanceGrowth(**row) for row in rows]
+    values = growth_range(selection.period_type, min(days), max(days)) | {"instance_ids": list(ids)}
+    rows = connection.execute(_statement(INSTANCE_GROWTH + IN_ORDER, OF_INSTANCE_KEYS), values).all()
+    return [InstanceGrowth(*row) for row in rows]
 
 
 @lru_cache(maxsize=64)
 def _statement(template: str, scope: str = "", aggregations: str = "") -> TextClause:
     """Return a statement, taken apart once."""
     return text(template.format(scope=scope, aggregations=aggregations))
-
-
-def _range(period_type: PeriodType, days: Sequence[date]) -> dict[str, Any]:
-    first = min(days)
-    return {
-        "period_type": period_type.value,
-        "first": first,
-        "last": max(days),
-        "earliest": look_back(first, period_type),
-        "reach": REACH[period_type],
-    }

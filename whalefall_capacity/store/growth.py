@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.periods import PeriodType, Window, look_back, window_before
+from whalefall_capacity.periods import REACH, PeriodType, Window, look_back, window_before
 from whalefall_capacity.store.engine import again_if_connection_lost
 
 
@@ -67,6 +67,7 @@ class InstanceGrowth:
     trend_direction: str | None
 
 
+# The columns are in the order of the fields above: rows are made from them by position, which takes half the time.
 # The baseline of a row is the last row of its key within the reach: a window frame says just that. The views look each
 # baseline up by itself, and cost the planner more than a query of a few rows takes.
 DATABASE_GROWTH = """
@@ -134,12 +135,6 @@ FROM (
 ) AS growth
 JOIN instances AS i ON i.id = growth.instance_id
 """
-REACH = {
-    PeriodType.DAILY: "7 days",
-    PeriodType.WEEKLY: "28 days",
-    PeriodType.MONTHLY: "3 months",
-    PeriodType.QUARTERLY: "12 months",
-}
 EVERYTHING = "true"
 OF_INSTANCE = "instance_id = :instance_id"
 OF_DATABASE = "instance_id = :instance_id AND database_name = :database_name"
@@ -178,10 +173,10 @@ def database_growth(
 ) -> list[DatabaseGrowth]:
     """Return the windows that start in first..last of one database, or of every database of an instance."""
     statement = DATABASE_GROWTH.format(scope=OF_INSTANCE if database_name is None else OF_DATABASE)
-    values = {"instance_id": instance_id, "database_name": database_name} | _range(period_type, first, last)
+    values = {"instance_id": instance_id, "database_name": database_name} | growth_range(period_type, first, last)
     with engine.connect() as connection:
-        rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).mappings()
-        return [DatabaseGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).all()
+        return [DatabaseGrowth(*row) for row in rows]
 
 
 def instance_growth(
@@ -189,10 +184,10 @@ def instance_growth(
 ) -> list[InstanceGrowth]:
     """Return the windows of one instance that start in first..last, oldest first."""
     statement = INSTANCE_GROWTH.format(scope=OF_INSTANCE)
-    values = {"instance_id": instance_id} | _range(period_type, first, last)
+    values = {"instance_id": instance_id} | growth_range(period_type, first, last)
     with engine.connect() as connection:
-        rows = connection.execute(text(statement + IN_ORDER), values).mappings()
-        return [InstanceGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + IN_ORDER), values).all()
+        return [InstanceGrowth(*row) for row in rows]
 
 
 @again_if_connection_lost
@@ -214,26 +209,28 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
             "instance_ids": [key.instance_id for key in keys],
             "database_names": [key.database_name for key in keys],
         }
-        values = chosen | _range(window.period_type, window.start, window.start)
-        rows = connection.execute(text(statement + DATABASES_BY_GROWTH), values).mappings()
-        return [DatabaseGrowth(**row) for row in rows]
+        values = chosen | growth_range(window.period_type, window.start, window.start)
+        rows = connection.execute(text(statement + DATABASES_BY_GROWTH), values).all()
+        return [DatabaseGrowth(*row) for row in rows]
 
 
 @again_if_connection_lost
 def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> list[InstanceGrowth]:
     """Return the instances that grew most, in bytes, in *window*."""
     statement = INSTANCE_GROWTH.format(scope=EVERYTHING)
-    values = {"count": count} | _range(window.period_type, window.start, window.start)
+    values = {"count": count} | growth_range(window.period_type, window.start, window.start)
     with engine.connect() as connection:
-        rows = connection.execute(text(statement + INSTANCES_BY_GROWTH), values).mappings()
-        return [InstanceGrowth(**row) for row in rows]
+        rows = connection.execute(text(statement + INSTANCES_BY_GROWTH), values).all()
+        return [InstanceGrowth(*row) for row in rows]
 
 
-def _range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
+def growth_range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
+    """Return the values that the growth statements take of a range of windows."""
+    reach = REACH[period_type]
     return {
         "period_type": period_type.value,
         "first": first,
         "last": last,
         "earliest": look_back(first, period_type),
-        "reach": REACH[period_type],
+        "reach": f"{reach.years} years {reach.months} months {reach.days} days",
     }

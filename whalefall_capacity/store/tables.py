@@ -293,3 +293,24 @@ console_tokens = Table(
     *_row_times(),
     CheckConstraint(_ROLES, name="role"),
 )
+
+retired_children = Table(
+    "retired_children",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("child_name", Text, nullable=False),
+    Column("child_oid", BigInteger, comment="which table it was: a name alone could be that of another"),
+    Column("lower_bound", Date, nullable=False),
+    Column("upper_bound", Date, nullable=False),
+    Column("retired_on", Date, nullable=False, comment="the day of the maintenance"),
+    Column("rows", BigInteger),
+    Column("bytes", BigInteger),
+    Column("archive", Text, comment="path of the manifest"),
+    Column("dropped_at", DateTime(timezone=True), comment="NULL as long as it is on its way out"),
+    _timestamp("restored_at"),
+    Column("kept_until", Date, comment="a restored child is past again from this day on"),
+    *_row_times(),
+    CheckConstraint("lower_bound < upper_bound", name="span"),
+    Index("retired_children_table_name_lower_bound_idx", "table_name", "lower_bound"),
+)

@@ -261,7 +261,7 @@ def move_items(connection: Connection, run_id: str, moves: Sequence[Move]) -> No
         "completed_ats": [move.completed_at for move in moves],
         "metrics": [_json(move.metrics) for move in moves],
         "details": [_json(move.details) for move in moves],
-        "errors": [move.error for move in moves],
+        "errors": [_storable(move.error) for move in moves],
     }
     connection.execute(text(MOVE), values)
     count_items(connection, run_id)
@@ -282,13 +282,14 @@ def close_task_run(connection: Connection, run: TaskRun, ending: Ending, started
     A terminal status that the run centre wrote stays, and decides what its open items become.
     """
     outcome = run.status if run.status.is_terminal else ending.status
-    error = UNREPORTED if outcome is Status.COMPLETED else ending.error
+    error_of_run = _storable(ending.error)
+    error = UNREPORTED if outcome is Status.COMPLETED else error_of_run
     values = {"run_id": run.run_id, "ended_at": ending.ended_at}
     item_status = Status.CANCELLED if outcome is Status.CANCELLED else Status.FAILED
     connection.execute(text(CLOSE_ITEMS), values | {"status": item_status.value, "error": error})
     counts = count_items(connection, run.run_id)
     status = run.status if run.status.is_terminal else final_status(ending.status, counts)
-    values |= {"status": status.value, "started_at": started_at, "error": ending.error or _error(status, counts)}
+    values |= {"status": status.value, "started_at": started_at, "error": error_of_run or _error(status, counts)}
     summary = close_summary(run.summary, counts, ending.status).model_dump_json()
     connection.execute(text(CLOSE), values | {"summary": summary})
 
@@ -349,8 +350,17 @@ def delete_old_task_runs(connection: Connection, before: datetime, batch: int) -
 
 
 def _error(status: Status, counts: Counts) -> str | None:
-    return f"all of {counts.total} items failed" if status is Status.FAILED else None
+    return f"all of {counts.total} items failed" if status is Status.FAILED and not counts.completed else None
 
 
 def _json(content: Mapping[str, Any]) -> str | None:
-    return json.dumps(content, ensure_ascii=False) if content else None
+    return json.dumps(_storable(content), ensure_ascii=False) if content else None
+
+
+def _storable(content: Any) -> Any:
+    """Return *content* with texts as PostgreSQL can hold them: a server may say anything in its messages."""
+    if isinstance(content, str):
+        return content.replace("\x00", "?").encode(errors="replace").decode()
+    if isinstance(content, Mapping):
+        return {_storable(key): _storable(value) for key, value in content.items()}
+    return [_storable(value) for value in content] if isinstance(content, list) else content

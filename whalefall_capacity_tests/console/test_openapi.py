@@ -26,6 +26,7 @@ from whalefall_capacity.settings import build_settings
 from whalefall_capacity.store.access import Role, create_token
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.table_health import ChildStatus, TableHealth
 from whalefall_capacity.store.task_runs_read import TaskRun, TaskRunItem
 from whalefall_capacity_tests.console.conftest import Callers, FakeDagster, copied_store
 
@@ -68,6 +69,10 @@ OPERATIONS = (
     ("GET", "/api/v1/task-runs"),
     ("GET", "/api/v1/task-runs/{run_id}"),
     ("POST", "/api/v1/task-runs/{run_id}/actions/cancel"),
+    ("GET", "/api/v1/partitions"),
+    ("GET", "/api/v1/partitions/status"),
+    ("POST", "/api/v1/partitions"),
+    ("POST", "/api/v1/partitions/actions/cleanup"),
 )
 
 
@@ -111,6 +116,8 @@ def test_bad_parameters_are_announced_as_400_and_everything_needs_authentication
         (models.InstanceWindow, InstanceGrowth),
         (models.TaskRunData, TaskRun),
         (models.TaskRunItemData, TaskRunItem),
+        (models.PartitionData, ChildStatus),
+        (models.TableHealthData, TableHealth),
     ],
 )
 def test_the_document_shows_the_columns_of_the_store(model: Any, row: Any) -> None:

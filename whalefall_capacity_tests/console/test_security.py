@@ -30,9 +30,24 @@ READS = (
     "/api/v1/capacity/instances/summary",
     "/api/v1/task-runs",
     "/api/v1/task-runs/none",
+    "/api/v1/partitions",
+    "/api/v1/partitions/status",
 )
-CHANGES = (CURRENT, "/api/v1/task-runs/none/actions/cancel")
-PAGES = ("/instances", "/databases", "/runs", "/runs/none", "/instances/size.csv", "/databases/percent.csv")
+CHANGES = (
+    CURRENT,
+    "/api/v1/task-runs/none/actions/cancel",
+    "/api/v1/partitions",
+    "/api/v1/partitions/actions/cleanup",
+)
+PAGES = (
+    "/instances",
+    "/databases",
+    "/partitions",
+    "/runs",
+    "/runs/none",
+    "/instances/size.csv",
+    "/databases/percent.csv",
+)
 TEN_MEGABYTES = b"[" * 10_000_000
 
 
@@ -316,7 +331,7 @@ def test_pages_and_answers_are_kept_by_no_cache(viewer: TestClient) -> None:
 
 def test_the_pages_have_no_inline_script_and_no_inline_style(callers: Callers) -> None:
     client = callers.browser(Role.ADMIN)
-    for path in ("/instances", "/databases?chart=bar", "/runs", "/none"):
+    for path in ("/instances", "/databases?chart=bar", "/runs", "/partitions", "/none"):
         page = client.get(path).text
         scripts = re.findall(r"<script[^>]*>", page)
         assert [tag for tag in scripts if "src=" not in tag and 'type="application/json"' not in tag] == []

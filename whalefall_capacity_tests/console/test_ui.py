@@ -33,6 +33,7 @@ PAGES = {
     "databases-bar": "/databases?period_type=monthly&chart=bar&top=10",
     "databases-empty": "/databases?start_date=2001-01-01&end_date=2001-02-01",
     "runs": "/runs",
+    "partitions": "/partitions",
     "not-found": "/nothing-here",
 }
 GROW = """

@@ -123,6 +123,20 @@
     await refresh("live");
   });
 
+  document.querySelector("[data-apply]")?.addEventListener("click", async (event) => {
+    if (!window.confirm(word("partitions.confirm"))) return;
+    const status = document.getElementById("apply-status");
+    event.target.disabled = true;
+    try {
+      const body = { dry_run: false, confirm: true, plan_id: event.target.dataset.apply };
+      const { run_id } = await ask("/api/v1/partitions/actions/cleanup", "POST", body);
+      location.assign(`/runs/${run_id}`);
+    } catch (error) {
+      status.textContent = error.message;
+      event.target.disabled = false;
+    }
+  });
+
   const pace = { soon: 1500, later: 10000 };
   (async () => {
     for (let live; (live = document.getElementById("live")) && pace[live.dataset.live]; ) {

@@ -1,0 +1,26 @@
+"""Aggregation assets with empty bodies: what a step or a run costs before it does anything.
+
+Annotations are not postponed here: Dagster reads the type of `context` from the function.
+"""
+
+import dagster as dg
+
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.partitions import PARTITIONS
+from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.store.aggregation_statements import Level
+
+
+def idle_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:
+    """Return an asset that has the partitions of the real one and says of each only that it is there."""
+
+    @dg.asset(
+        key=aggregation_key(level, period_type),
+        partitions_def=PARTITIONS[period_type],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def idle(context: dg.AssetExecutionContext) -> None:
+        for key in context.partition_keys:
+            context.add_asset_metadata({"state": "done"}, partition_key=key)
+
+    return idle

@@ -1,0 +1,89 @@
+"""Two runs never visit a server at the same time; the second takes its turn, or says that it could not."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import date
+
+import pytest
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.resources.fleet import Collection, CollectionWatcher, FleetResource
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.visit_locks import visit_locks
+from whalefall_capacity_tests.processes import wait_for
+from whalefall_capacity_tests.registry import entry, register
+from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+
+DAY = date(2026, 6, 1)
+END_LOCKING_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+WHERE locktype = 'advisory' AND datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+class Diary(CollectionWatcher):
+    """Remembers who was visited, in order; the first wait is an event."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.waits = threading.Event()
+
+    def began(self, target: Target) -> None:
+        self.names.append(f"began {target.name}")
+
+    def waited(self) -> None:
+        self.waits.set()
+
+    def ended(self, outcome: Visit | FailedVisit) -> None:
+        self.names.append("ended " + (outcome.target.name if isinstance(outcome, Visit) else outcome.name))
+
+
+def collect(store: Engine, diary: Diary) -> Collection:
+    return FleetResource().collect(store, DAY, None, False, diary)
+
+
+@pytest.fixture
+def fleet(store: Engine, postgresql: PostgresqlServer, mariadb: MariadbFleetServer) -> dict[str, int]:
+    return register(store, entry("shop", postgresql.target()), entry("crm", mariadb.target()))
+
+
+def test_a_server_that_another_run_visits_is_visited_when_that_is_done(store: Engine, fleet: dict[str, int]) -> None:
+    diary = Diary()
+    found: list[Collection] = []
+    with visit_locks(store) as other:
+        assert other.take([fleet["shop"]]) == {fleet["shop"]}
+        run = threading.Thread(target=lambda: found.append(collect(store, diary)))
+        run.start()
+        # Only once everybody who was free has been visited is anybody waited for.
+        while "ended crm" not in diary.names:
+            assert diary.waits.wait(30)
+        assert "began shop" not in diary.names
+        other.release([fleet["shop"]])
+        run.join(30)
+    assert diary.names == ["began crm", "ended crm", "began shop", "ended shop"]
+    assert [len(found[0].stored), len(found[0].failed)] == [2, 0]
+
+
+def test_a_server_that_stays_busy_is_told_and_costs_nobody_else(store: Engine, fleet: dict[str, int]) -> None:
+    os.environ["WHALEFALL_COLLECTION_DEADLINE_SECONDS"] = "1"
+    load_settings.cache_clear()
+    with visit_locks(store) as other:
+        other.take([fleet["shop"]])
+        collection = collect(store, Diary())
+    assert [visit.target.name for visit in collection.stored] == ["crm"]
+    (busy,) = collection.failed
+    assert busy.error == ("shop: another run has been visiting it for 1 s; `whalefall-capacity runs list` shows which")
+
+
+def test_a_lock_is_free_again_after_the_visit_and_after_a_lost_session(store: Engine, fleet: dict[str, int]) -> None:
+    collect(store, Diary())
+    with visit_locks(store) as first, visit_locks(store) as second:
+        assert first.take(fleet.values()) == set(fleet.values())
+        assert second.take(fleet.values()) == set()
+        with store.begin() as connection:
+            connection.execute(text(END_LOCKING_SESSIONS))
+        ids = set(fleet.values())
+        wait_for(lambda: second.take(ids) == ids, "free lock")

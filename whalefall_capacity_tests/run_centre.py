@@ -1,0 +1,195 @@
+"""A deployment as the run centre and an operator have it before them: two tables, and the API of the UI."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.error
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import yaml
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.periods import today
+from whalefall_capacity.runtime import DAGSTER_FILE
+from whalefall_capacity.settings import PROJECT_ROOT, Settings
+from whalefall_capacity.store.schema import migrate
+from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
+
+# After the services are back.
+SOON_SECONDS = 120
+REPOSITORY = {"repositoryLocationName": "whalefall_capacity", "repositoryName": "__repository__"}
+# Runs with the first tag never leave the queue; of those with the second, one at a time does.
+HELD, ALONE = "test/held", "test/alone"
+
+LAUNCH = """
+mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+} }
+"""
+STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+LOG = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
+"""
+SENSOR = "query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }"
+STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
+START_SENSOR = "mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }"
+TASK_RUN = "SELECT * FROM task_runs WHERE run_id = :run"
+ITEMS = "SELECT * FROM task_run_items WHERE run_id = :run ORDER BY id"
+CANCEL = "UPDATE task_runs SET status = 'cancelled' WHERE run_id = :run"
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A running deployment, its store, and Dagster's instance as the deployment has it."""
+
+    running: Deployment
+    store: Engine
+    instance: dg.DagsterInstance
+
+    def launch(self, *tags: str) -> str:
+        """Launch today's collection from the UI and return its run id."""
+        partition = {"key": "dagster/partition", "value": this_day().isoformat()}
+        params = {
+            "selector": REPOSITORY | {"jobName": "sync_databases"},
+            "executionMetadata": {"tags": [partition, *({"key": tag, "value": "yes"} for tag in tags)]},
+        }
+        run_id: str = self.running.graphql(LAUNCH, params=params)["launchRun"]["run"]["runId"]
+        return run_id
+
+    def launch_until_half(self, *tags: str) -> str:
+        """Launch a collection and wait until it is in the middle: one visit done, two at the gate, three to come."""
+        run_id = self.launch(*tags)
+        half = {"completed": 1, "running": 2, "pending": 3}
+        wait_for(lambda: self.visits(run_id) == half, "collection that is half done")
+        return run_id
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel as the run centre does."""
+        with self.store.begin() as connection:
+            assert connection.execute(text(CANCEL), {"run": run_id}).rowcount == 1
+
+    def dagster_status(self, run_id: str) -> str:
+        status: str = self.running.graphql(STATUS, run=run_id)["runOrError"]["status"]
+        return status
+
+    def await_dagster(self, run_id: str, status: str, timeout: float = 60) -> None:
+        wait_for(lambda: self.dagster_status(run_id) == status, f"{status} of run {run_id}", timeout)
+
+    def await_ui(self, run_id: str) -> None:
+        """Wait until the UI answers again: it finds out one by one that its connections to the storage are gone."""
+
+        def answers() -> bool:
+            try:
+                self.running.graphql(LOG, run=run_id)
+                self.dagster_status(run_id)
+            except urllib.error.HTTPError:
+                return False
+            return True
+
+        wait_for(answers, "answer of the UI")
+
+    def rows(self, query: str, **values: object) -> list[Any]:
+        with self.store.connect() as connection:
+            return list(connection.execute(text(query), values))
+
+    def task_run(self, run_id: str) -> Any:
+        """Return the row of a run, None when there is none yet."""
+        return next(iter(self.rows(TASK_RUN, run=run_id)), None)
+
+    def items(self, run_id: str) -> list[Any]:
+        return self.rows(ITEMS, run=run_id)
+
+    def visits(self, run_id: str) -> Counter[str]:
+        """Return how many visits of a run are in which status."""
+        return Counter(item.status for item in self.items(run_id) if item.item_type == "collection")
+
+    def await_closed(self, run_id: str) -> Any:
+        """Wait until everything of a task run is final and return its row."""
+
+        def closed() -> Any:
+            row = self.task_run(run_id)
+            return row if row is not None and row.closed_at is not None else None
+
+        return wait_for(closed, f"end of task run {run_id}", SOON_SECONDS)
+
+    def worker(self, run_id: str) -> psutil.Process:
+        """Return the process that works for a run. Raises psutil.NoSuchProcess when it has ended."""
+        events = self.running.graphql(LOG, run=run_id)["logsForRun"]["events"]
+        found = re.search(r"Started process for run \(pid: (\d+)\)", str(events))
+        assert found is not None
+        return psutil.Process(int(found[1]))
+
+    def services(self, words: str) -> list[psutil.Process]:
+        """Return the children of the supervisor that have *words* in their command line."""
+        children = psutil.Process(self.running.process.pid).children()
+        return [child for child in children if words in _command(child)]
+
+    def stop_sensor(self, name: str) -> None:
+        sensor = self.running.graphql(SENSOR, sensor=REPOSITORY | {"sensorName": name})["sensorOrError"]
+        self.running.graphql(STOP_SENSOR, id=sensor["id"])
+
+    def start_sensor(self, name: str) -> None:
+        self.running.graphql(START_SENSOR, sensor=REPOSITORY | {"sensorName": name})
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def this_day() -> date:
+    """Return today in the zone of the deployment."""
+    return today(Settings(_env_file=None).zone)
+
+
+@contextmanager
+def centre(folder: Path, store: Engine, dagster_url: str) -> Iterator[Centre]:
+    """Hold a deployment in which nothing starts by itself, and two servers at a time are visited."""
+    migrate(store)
+    home = folder / "home" / "dagster"
+    home.mkdir(parents=True)
+    (home / DAGSTER_FILE).write_text(_dagster_file(), encoding="utf-8")
+    variables = {
+        "WHALEFALL_HOME": str(folder / "home"),
+        "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
+        "WHALEFALL_DAGSTER_URL": dagster_url,
+        "WHALEFALL_COLLECTION_SCHEDULE": "0 0 29 2 *",
+        "WHALEFALL_COLLECTION_CONCURRENCY": "2",
+        "WHALEFALL_CONNECT_TIMEOUT_SECONDS": "300",
+        PASSWORD_VARIABLE: "",
+    }
+    with deployment(["up"], variables, folder / "up.log") as running, _instance(home, dagster_url) as instance:
+        found = Centre(running, store, instance)
+        found.stop_sensor("aggregations_follow_stats")
+        yield found
+
+
+def _dagster_file() -> str:
+    """Return the project's own, with the queue of the tests."""
+    content = yaml.safe_load((PROJECT_ROOT / DAGSTER_FILE).read_text(encoding="utf-8"))
+    limits = [{"key": HELD, "limit": 0}, {"key": ALONE, "limit": 1}]
+    content["run_coordinator"]["config"]["tag_concurrency_limits"] = limits
+    return yaml.safe_dump(content)
+
+
+@contextmanager
+def _instance(home: Path, dagster_url: str) -> Iterator[dg.DagsterInstance]:
+    os.environ["WHALEFALL_DAGSTER_URL"] = dagster_url
+    try:
+        instance = dg.DagsterInstance.from_config(str(home))
+    finally:
+        del os.environ["WHALEFALL_DAGSTER_URL"]
+    with instance:
+        yield instance
