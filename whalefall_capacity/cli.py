@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.commands import (
     aggregate,
+    alert,
     collect,
     credential,
     demo,
@@ -38,6 +39,7 @@ app.command()(collect.collect)
 app.command()(aggregate.aggregate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
+app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.command()(serve.serve)
 app.add_typer(user.app, name="user")

@@ -6,6 +6,7 @@ week, the month and the quarter up to date, for this day and for every other tha
 what was written, in the same run; none of them blocks. Later `daily_maintenance` starts `partition_maintenance`, which
 creates table partitions ahead and retires past ones.
 `task_runs_follow_runs` keeps the table that the run centre reads in line with every run.
+`alerts_go_out` tells what went wrong, when a receiver is set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.assets.stats_checks import stats_checks
+from whalefall_capacity.automation.alerts import alerts_go_out
 from whalefall_capacity.automation.reconciliation import task_runs_follow_runs, task_runs_hear_failures
 from whalefall_capacity.automation.schedules import daily_collection, daily_maintenance
 from whalefall_capacity.automation.sensors import aggregations_follow_stats
@@ -34,7 +36,7 @@ defs = dg.Definitions(
     asset_checks=[stats_checks, *AGGREGATION_CHECKS, *TABLE_PARTITION_CHECKS],
     jobs=[sync_databases, capacity_aggregate_current, *AGGREGATION_JOBS.values(), partition_maintenance],
     schedules=[daily_collection, daily_maintenance],
-    sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures],
+    sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures, alerts_go_out],
     resources={
         "store": StoreResource(),
         "fleet": FleetResource(),

@@ -47,3 +47,7 @@ class TaskRunError(WhalefallError):
 
 class PlanError(WhalefallError):
     """A plan for the table partitions does not hold, or was not confirmed; nothing was changed."""
+
+
+class AlertError(WhalefallError):
+    """An alert could not be delivered, or not all of what it would tell could be found out."""

@@ -114,5 +114,7 @@ def _export(settings: Settings, store_url: str, dagster_url: str) -> Settings:
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
+    # Looks for runs to execute again, each with connections of its own; the default is 5.
+    os.environ.setdefault("DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS", "15")
     load_settings.cache_clear()
     return load_settings()

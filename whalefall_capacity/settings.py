@@ -13,6 +13,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
@@ -25,6 +26,7 @@ from whalefall_capacity.periods import today
 PREFIX = "WHALEFALL_"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
+SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
 
 
 def _folder(value: Path) -> Path:
@@ -70,6 +72,46 @@ def _address(url: SecretStr) -> tuple[str, int, str] | None:
     if "@" in host or not 1 <= port <= 65_535 or not parts.database:
         return None
     return host, port, parts.database
+
+
+def _webhook_url(value: SecretStr) -> SecretStr:
+    parts = _split(value)
+    if parts is None or parts.scheme not in {"http", "https"}:
+        raise ValueError("must look like https://chat.example.com/hooks/token")
+    return value
+
+
+def _smtp_url(value: SecretStr) -> SecretStr:
+    parts = _split(value)
+    # What comes after the host is of a password with a / or a # in it that is not written as %XX.
+    if (
+        parts is None
+        or parts.scheme not in SMTP_SCHEMES
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError(
+            "must look like smtp+starttls://user:password@host:587, smtps://… (TLS from the start) or smtp://… (no "
+            "TLS); special characters of the password as %XX, such as %40 for @"
+        )
+    return value
+
+
+def _split(url: SecretStr) -> SplitResult | None:
+    """Return the parts of a URL with a host; None when it is none."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        usable = bool(parts.hostname) and parts.port != 0 and parts.netloc.count("@") <= 1
+    except ValueError:
+        return None
+    return parts if usable else None
+
+
+def _mail_address(value: str) -> str:
+    if not re.fullmatch(r"[^@\s<>,]+@[^@\s<>,]+", value):
+        raise ValueError("must be a mail address such as dba@example.com")
+    return value
 
 
 def _fernet_key(value: SecretStr) -> SecretStr:
@@ -118,7 +160,11 @@ Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
+WebhookUrl = Annotated[SecretStr, AfterValidator(_webhook_url)]
+SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+MailAddresses = Annotated[tuple[MailAddress, ...], NoDecode, BeforeValidator(_names)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Months = Annotated[int, Field(ge=1, le=1200)]
@@ -272,6 +318,20 @@ class Settings(BaseSettings):
         "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",
     )
 
+    alert_webhook_url: WebhookUrl | None = Field(
+        default=None,
+        description="Where alerts are posted as JSON, such as https://chat.example.com/hooks/token. Unset: nowhere.",
+    )
+    alert_smtp_url: SmtpUrl | None = Field(
+        default=None,
+        description="Mail server for alerts: smtp+starttls://user:password@host:587, smtps://… (TLS from the start) or "
+        "smtp://… (no TLS). Unset: no mail.",
+    )
+    alert_email_from: MailAddress | None = Field(default=None, description="Sender of mailed alerts.")
+    alert_email_to: MailAddresses = Field(
+        default=(), description="Recipients of mailed alerts: addresses, separated by commas."
+    )
+
     @property
     def dagster_webserver(self) -> str:
         """The URL of the Dagster webserver."""
@@ -295,6 +355,10 @@ class Settings(BaseSettings):
             lines.append(f"{PREFIX}START_DATE: '{self.start_date}': must not be in the future; today is {day}")
         if self.store_url and self.dagster_url and _address(self.store_url) == _address(self.dagster_url):
             lines.append(f"{PREFIX}DAGSTER_URL: (secret): must be another database than that of {PREFIX}STORE_URL")
+        if self.alert_smtp_url and not self.alert_email_from:
+            lines.append(f"{PREFIX}ALERT_EMAIL_FROM: must be set beside {PREFIX}ALERT_SMTP_URL")
+        if self.alert_smtp_url and not self.alert_email_to:
+            lines.append(f"{PREFIX}ALERT_EMAIL_TO: must be set beside {PREFIX}ALERT_SMTP_URL")
         return lines
 
 

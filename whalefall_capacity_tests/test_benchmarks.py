@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import aggregation, archive, backfill, fleet, mirror, writing
+from benchmarks import aggregation, archive, backfill, fleet, idle, mirror, writing
 
 
 @pytest.mark.slow
@@ -45,3 +45,12 @@ def test_archive_prints_both_sides_and_that_nothing_was_changed(capsys: pytest.C
     printed = capsys.readouterr().out
     assert "a month of 15,000 rows" in printed
     assert "identical: True" in printed
+
+
+@pytest.mark.slow
+def test_idle_prints_every_process_and_what_the_storage_grows_by(capsys: pytest.CaptureFixture[str]) -> None:
+    idle.run(0.05)
+    printed = capsys.readouterr().out
+    for process in ("daemon", "code server", "webserver", "PostgreSQL"):
+        assert process in printed
+    assert "growth beside them" in printed

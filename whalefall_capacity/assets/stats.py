@@ -28,6 +28,9 @@ from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.stats import coverage, instances_in_range, rows_changed, store_time
 
+# One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
+COLLECTION_POOL = "collection"
+
 
 class SizeStatsConfig(dg.Config):
     """What to collect; the defaults measure the whole fleet."""
@@ -95,6 +98,7 @@ SPECS = [
     check_specs=[FLEET_COVERAGE, SECRETS_READABLE],
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    pool=COLLECTION_POOL,
 )
 def size_stats(
     context: dg.AssetExecutionContext,

@@ -7,6 +7,7 @@ import dagster as dg
 from whalefall_capacity.jobs import sync_databases
 from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.partitions import DAILY
+from whalefall_capacity.periods import today
 from whalefall_capacity.run_tags import TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 
@@ -18,9 +19,22 @@ from whalefall_capacity.settings import load_settings
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Measures the fleet once a day, for the day on which the tick is due.",
 )
-def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Start the collection of the day on which the tick was due; the key lets it start once.
+
+    Of the ticks that the daemon missed, Dagster evaluates the latest alone. One of today is caught up; one of an
+    earlier day is only reported, for today's sizes are not those of that day.
+    """
     due = context.scheduled_execution_time.astimezone(load_settings().zone)
     day = DAILY.get_partition_key_for_timestamp(due.timestamp())
+    if due.date() != today(load_settings().zone):
+        missed = (
+            f"{day} was missed: the daemon did not run at {due:%H:%M}, when its collection was due, nor for the rest "
+            "of the day. A past day cannot be measured; `whalefall-capacity history import FILE` brings sizes from "
+            "elsewhere"
+        )
+        context.log.warning(missed)
+        return dg.SkipReason(missed)
     return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day, tags={TRIGGER_TAG: "schedule"})
 
 

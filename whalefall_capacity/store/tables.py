@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     text,
 )
@@ -238,6 +239,11 @@ task_runs = Table(
     CheckConstraint("trigger_source IN ('scheduled', 'manual', 'api')", name="trigger_source"),
     Index("task_runs_created_at_idx", "created_at"),
     Index("task_runs_not_closed_idx", "run_id", postgresql_where=text("closed_at IS NULL")),
+    Index(
+        "task_runs_closed_at_idx",
+        "closed_at",
+        postgresql_where=text("status IN ('failed', 'completed_with_errors')"),
+    ),
 )
 
 task_run_items = Table(
@@ -313,4 +319,28 @@ retired_children = Table(
     *_row_times(),
     CheckConstraint("lower_bound < upper_bound", name="span"),
     Index("retired_children_table_name_lower_bound_idx", "table_name", "lower_bound"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("day", Date, nullable=False, comment="of the cause: one alert a cause and day"),
+    Column("channel", Text, nullable=False),
+    Column(
+        "state",
+        Text,
+        nullable=False,
+        server_default=text("'waiting'"),
+        comment="unknown: what sent it ended before it could say whether it was taken",
+    ),
+    Column("message_json", JSONB, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("error_message", Text),
+    *_row_times(),
+    UniqueConstraint("cause", "day", "channel"),
+    CheckConstraint("channel IN ('webhook', 'email')", name="channel"),
+    CheckConstraint("state IN ('waiting', 'sending', 'sent', 'unknown')", name="state"),
 )

@@ -38,6 +38,7 @@ def loaded_by(module: str, *candidates: str) -> list[str]:
 def test_the_commands_are_the_ones_that_are_promised() -> None:
     assert sorted(" ".join(path) for path in LEAVES) == [
         "aggregate",
+        "alert test",
         "collect",
         "credential new-key",
         "credential set",

@@ -83,6 +83,9 @@ CONTENT = {
                 30, 8192, now());
     """,
     "0008": """
+        INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'webhook', '{}')
+    """,
+    "0009": """
         INSERT INTO console_users (name, role, password_hash) VALUES ('admin', 'admin', '$argon2id$');
         INSERT INTO console_tokens (name, role, token_hash) VALUES ('script', 'view', 'ab12');
     """,

@@ -1,0 +1,79 @@
+"""What an alert says: what failed, where, since when, where to look, and what to do next."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+
+from pydantic import BaseModel, ConfigDict
+
+# A chat shows no more, and nobody reads a thousand names in a mail.
+NAMES_SHOWN = 20
+LONGEST_TEXT = 2000
+
+
+class Alert(BaseModel):
+    """A message; *cause* and *day* say which alerts are the same one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cause: str
+    day: date
+    title: str
+    what: str
+    where: tuple[str, ...] = ()
+    since: datetime | None = None
+    link: str | None = None
+    remedy: str
+
+    @property
+    def key(self) -> str:
+        """The same for each attempt to send this alert, so that a receiver can tell a repetition."""
+        return hashlib.sha256(f"{self.cause}\n{self.day}".encode()).hexdigest()[:32]
+
+    @property
+    def subject(self) -> str:
+        """One line, whatever names are in it."""
+        return " ".join(f"whalefall_capacity: {self.title}".split())
+
+    @property
+    def text(self) -> str:
+        """The whole message for people."""
+        lines = [self.subject, "", f"What: {_short(self.what)}"]
+        if self.where:
+            lines.append(f"Where: {names(self.where)}")
+        if self.since is not None:
+            lines.append(f"Since: {self.since:%Y-%m-%d %H:%M %Z}")
+        if self.link is not None:
+            lines.append(f"Link: {self.link}")
+        return "\n".join([*lines, f"Next: {_short(self.remedy)}"])
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An alert that a receiver took; *note* says what was not perfect about it."""
+
+    note: str | None = None
+
+
+def names(many: tuple[str, ...]) -> str:
+    """Return *many* as text, the first ones by name."""
+    shown = ", ".join(many[:NAMES_SHOWN])
+    return shown if len(many) <= NAMES_SHOWN else f"{shown} and {len(many) - NAMES_SHOWN} more"
+
+
+def trial(now: datetime) -> Alert:
+    """Return the alert of `alert test`."""
+    return Alert(
+        cause=f"test {now.astimezone(timezone.utc).isoformat()}",
+        day=now.date(),
+        title="test message",
+        what="nothing failed: this message was asked for with `whalefall-capacity alert test`",
+        since=now,
+        remedy="nothing; alerts arrive here",
+    )
+
+
+def _short(content: str) -> str:
+    return content if len(content) <= LONGEST_TEXT else f"{content[: LONGEST_TEXT - 1]}…"

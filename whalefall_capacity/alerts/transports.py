@@ -1,0 +1,162 @@
+"""The two ways out: a webhook and a mail server, each within a bounded time.
+
+What goes wrong is an AlertError that tells the kind of trouble and never the address, which is a secret of a webhook,
+nor what a library makes of it, which quotes the address.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from email.message import EmailMessage
+from email.utils import formatdate
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from whalefall_capacity.alerts.message import Alert, Sent
+from whalefall_capacity.errors import AlertError
+from whalefall_capacity.settings import Settings
+
+WEBHOOK, EMAIL = "webhook", "email"
+# Of one wait on the network.
+TIMEOUT_SECONDS = 10.0
+# Of one message, however slowly the other side drips.
+DEADLINE_SECONDS = 20.0
+SMTP_PORTS: Mapping[str, int] = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+
+T = TypeVar("T")
+Channel = Callable[[Alert], Sent]
+
+
+def channels(settings: Settings) -> dict[str, Channel]:
+    """Return the ways out that the settings name; none by default."""
+    found: dict[str, Channel] = {}
+    webhook, smtp = settings.alert_webhook_url, settings.alert_smtp_url
+    if webhook is not None:
+        found[WEBHOOK] = lambda alert: _within_deadline(lambda: send_webhook(webhook, alert), "the webhook")
+    if smtp is not None and settings.alert_email_from is not None:
+        sender, recipients = settings.alert_email_from, settings.alert_email_to
+        found[EMAIL] = lambda alert: _within_deadline(
+            lambda: send_email(smtp, sender, recipients, alert), "the mail server"
+        )
+    return found
+
+
+def send_webhook(url: SecretStr, alert: Alert) -> Sent:
+    """Post *alert* as JSON; `text` is the whole message, as chats want it.
+
+    Raises AlertError unless the answer is 2xx.
+    """
+    import requests
+
+    content = alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text}
+    try:
+        with requests.post(
+            url.get_secret_value(),
+            json=content,
+            headers={"Idempotency-Key": alert.key},
+            timeout=TIMEOUT_SECONDS,
+            # Following one could hand the message to somebody else, as a GET without it.
+            allow_redirects=False,
+            # The body of the answer is not ours to wait for.
+            stream=True,
+        ) as answer:
+            status = answer.status_code
+    except requests.Timeout:
+        trouble = f"the webhook did not answer within {TIMEOUT_SECONDS:g} s"
+    except requests.exceptions.SSLError:
+        trouble = "the certificate of the webhook is not trusted"
+    except requests.ConnectionError:
+        trouble = "the webhook cannot be reached, or hung up"
+    except (requests.RequestException, ValueError) as error:
+        trouble = f"the webhook cannot be used ({type(error).__name__})"
+    else:
+        if 200 <= status < 300:
+            return Sent()
+        trouble = f"the webhook answered {status}"
+    # Not raised from the handlers: their errors carry the address.
+    raise AlertError(trouble)
+
+
+def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> Sent:
+    """Mail *alert*. Raises AlertError unless the server took it for one recipient at least."""
+    message = EmailMessage()
+    message["Subject"] = alert.subject
+    message["From"] = sender
+    message["To"] = ", ".join(recipients)
+    message["Date"] = formatdate()
+    message["Message-ID"] = f"<{alert.key}@whalefall-capacity>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(alert.text)
+    try:
+        refused = _mail(url, sender, recipients, message)
+    except smtplib.SMTPAuthenticationError as error:
+        # What the server says here may repeat what it was given.
+        trouble = f"the mail server refused the user or the password ({error.smtp_code})"
+    except smtplib.SMTPRecipientsRefused:
+        trouble = "the mail server refused every recipient"
+    except smtplib.SMTPResponseException as error:
+        trouble = f"the mail server answered {error.smtp_code}"
+    except smtplib.SMTPNotSupportedError:
+        trouble = "the mail server does not offer STARTTLS or a login"
+    except ssl.SSLError:
+        trouble = "TLS with the mail server failed: its certificate is not trusted, or its port speaks no TLS"
+    except (TimeoutError, smtplib.SMTPServerDisconnected):
+        # The library makes the one of the other once the server has greeted.
+        trouble = f"the mail server hung up, or did not answer within {TIMEOUT_SECONDS:g} s"
+    except (OSError, smtplib.SMTPException) as error:
+        trouble = f"the mail server cannot be reached ({type(error).__name__})"
+    else:
+        return Sent(f"the mail server refused {', '.join(sorted(refused))}" if refused else None)
+    raise AlertError(trouble)
+
+
+def _mail(
+    url: SecretStr, sender: str, recipients: tuple[str, ...], message: EmailMessage
+) -> Mapping[str, tuple[int, bytes]]:
+    """Hand over *message* and return which recipients were refused, when not all were."""
+    parts = urlsplit(url.get_secret_value())
+    host, port = parts.hostname or "", parts.port or SMTP_PORTS[parts.scheme]
+    tls = ssl.create_default_context()
+    server: smtplib.SMTP
+    if parts.scheme == "smtps":
+        server = smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=tls)
+    else:
+        server = smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
+    try:
+        if parts.scheme == "smtp+starttls":
+            server.starttls(context=tls)
+        if parts.username is not None:
+            server.login(unquote(parts.username), unquote(parts.password or ""))
+        return server.send_message(message, sender, list(recipients))
+    finally:
+        # It has the message by now, or never will: a farewell that fails would have it sent again.
+        server.close()
+
+
+def _within_deadline(send: Callable[[], T], receiver: str) -> T:
+    """Return what *send* does. Raises AlertError when it takes too long; it is left to end by itself."""
+    done: list[T] = []
+    failed: list[AlertError] = []
+
+    def work() -> None:
+        try:
+            done.append(send())
+        except AlertError as error:
+            failed.append(error)
+        except Exception as error:
+            # Its text may carry what it choked on.
+            failed.append(AlertError(f"{receiver} cannot be used ({type(error).__name__})"))
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(DEADLINE_SECONDS)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise AlertError(f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s")
+    return done[0]

@@ -1,0 +1,248 @@
+"""What goes wrong is told by webhook and mail, once a cause and day; off until a receiver is set.
+
+Each look goes by state and not by events: task runs that were closed since the last look, the latest evaluation of
+every asset check, the freshness of every asset, the days of which nothing is stored. What was told before is in the
+store, so a look may be repeated at any time, and a source that cannot be read now keeps no other from being told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import date, datetime, timedelta, timezone
+
+import dagster as dg
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+from sqlalchemy import Engine
+
+from whalefall_capacity.alerts.message import Alert
+from whalefall_capacity.alerts.transports import Channel, channels
+from whalefall_capacity.errors import AlertError
+from whalefall_capacity.periods import today
+from whalefall_capacity.resources.store import store_engine
+from whalefall_capacity.settings import Settings, load_settings
+from whalefall_capacity.store.alerts import (
+    FailedRun,
+    alert_was_not_sent,
+    alert_was_sent,
+    claim_alert,
+    delete_old_alerts,
+    failed_runs,
+    file_alerts,
+    give_up_unknown,
+    missed_days,
+)
+
+# With no cursor: what failed before alerts were turned on is old news.
+FIRST_LOOK_BACK = timedelta(days=1)
+# A row may become visible later than its time says.
+OVERLAP = timedelta(seconds=60)
+# Sending stops after this, well within what Dagster gives a tick; the next tick goes on.
+SENDING_SECONDS = 25.0
+DAYS_LOOKED_AT = 7
+EVALUATIONS_LOOKED_AT = 100
+REASONS_SHOWN = 20
+SEE_LOG = "the log of the run says why; once that is mended, execute the run again in the Dagster UI"
+REMEDIES: Mapping[str, str] = {
+    "sync_databases": "`whalefall-capacity fleet check` says what each server lacks; `whalefall-capacity collect` "
+    "measures today's sizes again, as long as it is today",
+    "calculate_database": "the log of the run says why; once that is mended, `whalefall-capacity aggregate PERIOD_TYPE "
+    "--from DAY --to DAY` calculates the windows again",
+}
+
+
+@dg.sensor(
+    default_status=(dg.DefaultSensorStatus.RUNNING if channels(load_settings()) else dg.DefaultSensorStatus.STOPPED),
+    minimum_interval_seconds=60,
+    description="Tells failed runs, failed checks, missed freshness and missed days by webhook and mail, once a cause "
+    "and day. Off until WHALEFALL_ALERT_WEBHOOK_URL or WHALEFALL_ALERT_SMTP_URL is set.",
+)
+def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    settings = load_settings()
+    ways = channels(settings)
+    if not ways:
+        return dg.SkipReason("no receiver of alerts is set")
+    now = datetime.now(timezone.utc)
+    since = (datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK_BACK) - OVERLAP
+    assert context.repository_def is not None
+    with store_engine() as engine:
+        new, unread = look(engine, context.instance, context.repository_def, settings, since, now, ways, context.log)
+        sent, failed = deliver(engine, ways, context.log)
+        delete_old_alerts(engine)
+    if unread:
+        # The cursor stays, so that the next look covers the same time.
+        raise AlertError(f"not everything could be looked at: {'; '.join(unread)}")
+    reason = f"{new} new alerts, {sent} sent, {failed} not delivered now"
+    return dg.SensorResult(skip_reason=reason, cursor=now.isoformat())
+
+
+def look(
+    engine: Engine,
+    instance: dg.DagsterInstance,
+    repository: dg.RepositoryDefinition,
+    settings: Settings,
+    since: datetime,
+    now: datetime,
+    ways: Collection[str],
+    log: logging.Logger,
+) -> tuple[int, list[str]]:
+    """File alerts for what is wrong; return how many are new, and which sources could not be read."""
+    sources: Mapping[str, Callable[[], Iterator[Alert]]] = {
+        "task runs": lambda: run_alerts(engine, settings, since),
+        "days": lambda: missed_day_alerts(engine, settings, today(settings.zone, now)),
+        "asset checks": lambda: check_alerts(instance, repository, settings, since),
+        "freshness": lambda: freshness_alerts(instance, repository, settings, today(settings.zone, now), log),
+    }
+    new, unread = 0, []
+    for name, source in sources.items():
+        try:
+            new += file_alerts(engine, list(source()), ways)
+        except Exception as error:
+            log.exception("the %s could not be looked at for alerts", name)
+            unread.append(f"{name} ({type(error).__name__})")
+    return new, unread
+
+
+def deliver(engine: Engine, ways: Mapping[str, Channel], log: logging.Logger) -> tuple[int, int]:
+    """Send what is due and return how many were sent and how many were not; a way that fails rests for this tick."""
+    for cause, channel in give_up_unknown(engine):
+        log.warning("whether this alert arrived by %s is not known, and it is not sent again: %s", channel, cause)
+    deadline = time.monotonic() + SENDING_SECONDS
+    open_ways = dict(ways)
+    sent = failed = 0
+    while open_ways and time.monotonic() < deadline and (claimed := claim_alert(engine, open_ways)):
+        try:
+            outcome = open_ways[claimed.channel](claimed.alert)
+        except AlertError as error:
+            pause = alert_was_not_sent(engine, claimed, str(error))
+            log.warning("alert not sent: %s; tried again in %s: %s", error, pause, claimed.alert.title)
+            del open_ways[claimed.channel]
+            failed += 1
+        else:
+            alert_was_sent(engine, claimed, outcome.note)
+            if outcome.note:
+                log.warning("%s: %s", outcome.note, claimed.alert.title)
+            sent += 1
+    return sent, failed
+
+
+def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[Alert]:
+    """Yield an alert for each task run that was closed after *since* and did not do all of its work."""
+    with engine.connect() as connection:
+        runs = failed_runs(connection, since)
+    for run in runs:
+        ended = run.completed_at.astimezone(settings.zone)
+        yield Alert(
+            cause=f"run {run.task_key} {run.status} {_digest(run.names)}",
+            day=ended.date(),
+            title=_run_title(run),
+            what=f"{run.task_name}: {run.error or 'no reason was given'}",
+            where=run.names,
+            since=ended,
+            link=run.result_url or settings.run_url.format(run_id=run.run_id),
+            remedy=REMEDIES.get(run.task_key, SEE_LOG),
+        )
+
+
+def missed_day_alerts(engine: Engine, settings: Settings, this_day: date) -> Iterator[Alert]:
+    """Yield an alert for each of the last days of which nothing is stored; it is of that day, so told once."""
+    first = max(this_day - timedelta(days=DAYS_LOOKED_AT), settings.start_date)
+    with engine.connect() as connection:
+        days = missed_days(connection, first, this_day - timedelta(days=1), settings.timezone)
+    for day in days:
+        yield Alert(
+            cause="missed day",
+            day=day,
+            title=f"no sizes were collected on {day}",
+            what=f"nothing is stored for {day}, and a past day cannot be measured any more",
+            remedy="see that the daemon runs at the time of WHALEFALL_COLLECTION_SCHEDULE; sizes known from elsewhere "
+            "can be brought in with `whalefall-capacity history import FILE`",
+        )
+
+
+def check_alerts(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, settings: Settings, since: datetime
+) -> Iterator[Alert]:
+    """Yield an alert for each asset check that failed when it was evaluated last, after *since*."""
+    graph = repository.asset_graph
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(graph.asset_check_keys))
+    for key, record in latest.items():
+        evaluation, evaluated = record.evaluation, _evaluated_at(record)
+        if record.status is not AssetCheckExecutionRecordStatus.FAILED or evaluation is None or evaluated <= since:
+            continue
+        reasons = [f"{name}: {value.value}" for name, value in evaluation.metadata.items()][:REASONS_SHOWN]
+        yield Alert(
+            cause=f"check {key.to_user_string()}",
+            day=evaluated.astimezone(settings.zone).date(),
+            title=f"check {key.name} failed ({'warning' if _is_warning(record) else 'error'})",
+            what="; ".join(filter(None, [evaluation.description, *reasons])) or "no reason was given",
+            where=(f"asset {key.asset_key.to_user_string()}",),
+            since=_failing_since(instance, record).astimezone(settings.zone),
+            link=settings.run_url.format(run_id=record.run_id),
+            remedy=graph.get_check_spec(key).description or SEE_LOG,
+        )
+
+
+def freshness_alerts(
+    instance: dg.DagsterInstance,
+    repository: dg.RepositoryDefinition,
+    settings: Settings,
+    this_day: date,
+    log: logging.Logger,
+) -> Iterator[Alert]:
+    """Yield an alert for each asset that is not as fresh as its policy wants, on each day on which it is not."""
+    graph = repository.asset_graph
+    keys = [key for key in graph.materializable_asset_keys if graph.get(key).freshness_policy_or_from_metadata]
+    if not keys:
+        return
+    if not instance.freshness_enabled:
+        log.warning("freshness is turned off in dagster.yaml: missed freshness is not told")
+    for key, record in instance.event_log_storage.get_freshness_state_records(keys).items():
+        if record.freshness_state is FreshnessState.FAIL:
+            yield Alert(
+                cause=f"freshness {key.to_user_string()}",
+                day=this_day,
+                title=f"{key.to_user_string()} is not fresh",
+                what=f"{key.to_user_string()} was not materialized as lately as its freshness policy wants",
+                where=(f"asset {key.to_user_string()}",),
+                since=record.updated_at.astimezone(settings.zone),
+                remedy="look for a run that failed or never started: `whalefall-capacity runs list`; see that the "
+                "daemon runs and that its schedule and sensors are on",
+            )
+
+
+def _run_title(run: FailedRun) -> str:
+    if run.status == "failed":
+        return f"run failed: {run.task_name}"
+    return f"{len(run.names)} failed: {run.task_name}"
+
+
+def _digest(names: Collection[str]) -> str:
+    """Return what tells one set of *names* from another: the same servers failing again are no news that day."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
+
+
+def _evaluated_at(record: AssetCheckExecutionRecord) -> datetime:
+    seconds = record.create_timestamp if record.event is None else record.event.timestamp
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _is_warning(record: AssetCheckExecutionRecord) -> bool:
+    return record.evaluation is not None and record.evaluation.severity is dg.AssetCheckSeverity.WARN
+
+
+def _failing_since(instance: dg.DagsterInstance, latest: AssetCheckExecutionRecord) -> datetime:
+    """Return when a check that fails began to, as far back as is looked."""
+    first = latest
+    for record in instance.event_log_storage.get_asset_check_execution_history(latest.key, EVALUATIONS_LOOKED_AT):
+        if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:
+            break
+        if record.status is AssetCheckExecutionRecordStatus.FAILED:
+            first = record
+    return _evaluated_at(first)

@@ -1,0 +1,45 @@
+"""`whalefall-capacity alert`: whether alerts arrive."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import typer
+
+from whalefall_capacity.alerts.message import trial
+from whalefall_capacity.alerts.transports import channels
+from whalefall_capacity.commands.output import err, out
+from whalefall_capacity.errors import AlertError
+from whalefall_capacity.settings import load_settings
+
+app = typer.Typer(help="Messages about what failed, by webhook and mail.", no_args_is_help=True)
+
+
+@app.callback()
+def alert() -> None:
+    """Messages about what failed, by webhook and mail."""
+
+
+@app.command()
+def test() -> None:
+    """Send a test message to every receiver of alerts that is set. Exits with 1 when one does not take it.
+
+    Example: whalefall-capacity alert test
+    """
+    found = channels(load_settings())
+    if not found:
+        raise AlertError(
+            "alerts are off: set WHALEFALL_ALERT_WEBHOOK_URL, or WHALEFALL_ALERT_SMTP_URL; see docs/alerts.md"
+        )
+    message = trial(datetime.now(tz=load_settings().zone))
+    failed = []
+    for name, send in found.items():
+        try:
+            sent = send(message)
+        except AlertError as error:
+            err.print(f"{name}: {error}", markup=False)
+            failed.append(name)
+        else:
+            out.print(f"{name}: sent" + (f"; {sent.note}" if sent.note else ""), markup=False)
+    if failed:
+        raise AlertError(f"the test message was not sent by {' and '.join(failed)}")

@@ -1,0 +1,162 @@
+"""What dagster.yaml says about runs, in a deployment that runs.
+
+One collection works at a time; a run whose worker died is executed again, once, and one that failed is not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine, text
+
+from whalefall_capacity_tests.processes import Deployment, deployment, run, wait_for
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, refusing, register, silent
+from whalefall_capacity_tests.servers import PostgresqlServer
+
+pytestmark = pytest.mark.slow
+
+LAUNCH = """
+mutation($day: String!) {
+  launchRun: launchPipelineExecution(executionParams: {
+    selector: {repositoryLocationName: "whalefall_capacity", repositoryName: "__repository__",
+               pipelineName: "sync_databases"},
+    executionMetadata: {tags: [{key: "dagster/partition", value: $day}]}
+  }) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+RUN = """
+query($run: ID!) { runOrError(runId: $run) { ... on Run { status startTime endTime tags { key value } } } }
+"""
+RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status } } } }"
+EVENTS = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
+"""
+TASK_RUNS = "SELECT run_id, status, trigger_source, error_message FROM task_runs"
+
+
+@pytest.fixture
+def variables(store: Engine, empty_database: str, tmp_path: Path) -> dict[str, str]:
+    """Settings of the processes; a server that does not speak is waited for as long as the test needs."""
+    return {
+        "WHALEFALL_HOME": str(tmp_path / "home"),
+        "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
+        "WHALEFALL_DAGSTER_URL": empty_database,
+        "WHALEFALL_CONNECT_TIMEOUT_SECONDS": "300",
+        PASSWORD_VARIABLE: "",
+    }
+
+
+@pytest.fixture
+def running(variables: dict[str, str], tmp_path: Path) -> Iterator[Deployment]:
+    with deployment(["up"], variables, tmp_path / "up.log") as up:
+        yield up
+
+
+def launch(up: Deployment) -> str:
+    day = datetime.now(ZoneInfo("Asia/Shanghai")).date().isoformat()
+    launched: dict[str, Any] = up.graphql(LAUNCH, day=day)["launchRun"]
+    return str(launched["run"]["runId"])
+
+
+def state(up: Deployment, run_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = up.graphql(RUN, run=run_id)["runOrError"]
+    return found
+
+
+def in_state(up: Deployment, run_id: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
+    """Wait until the run has one of *statuses* and return what Dagster knows of it."""
+    wait_for(lambda: state(up, run_id)["status"] in statuses, f"run that is {' or '.join(statuses)}", timeout)
+    return state(up, run_id)
+
+
+def will_retry(up: Deployment, run_id: str) -> str:
+    """Wait until the run failed and return whether Dagster will execute it again, which it says after that."""
+    in_state(up, run_id, "FAILURE", timeout=120)
+
+    def decision() -> str | None:
+        tags = {tag["key"]: tag["value"] for tag in state(up, run_id)["tags"]}
+        return tags.get("dagster/will_retry")
+
+    return str(wait_for(decision, "decision to execute the run again or not"))
+
+
+def retries(up: Deployment, run_id: str) -> list[str]:
+    results = up.graphql(RUNS)["runsOrError"]["results"]
+    return [result["runId"] for result in results if result["parentRunId"] == run_id]
+
+
+def wait_for_visit(store: Engine, run_id: str, timeout: float = 60) -> None:
+    """Wait until the run visits a server."""
+    visits = "SELECT count(*) FROM task_run_items WHERE status = 'running' AND run_id = :run_id"
+
+    def is_visiting() -> bool:
+        with store.connect() as connection:
+            return bool(connection.execute(text(visits), {"run_id": run_id}).scalar())
+
+    wait_for(is_visiting, "visit", timeout)
+
+
+def worker_of(up: Deployment, run_id: str) -> int:
+    """Return the process that works for a run."""
+    messages = str(up.graphql(EVENTS, run=run_id))
+    found = re.search(r"Executing steps in process \(pid: (\d+)\)", messages) or re.search(
+        r"Started process for run \(pid: (\d+)\)", messages
+    )
+    assert found, messages
+    return int(found[1])
+
+
+def test_a_second_collection_waits_for_the_first_and_the_command_line_for_none(
+    running: Deployment, store: Engine, variables: dict[str, str], postgresql: PostgresqlServer
+) -> None:
+    with silent("silent") as tarpit:
+        register(store, entry("pg", postgresql.target()), tarpit)
+        first = launch(running)
+        wait_for_visit(store, first)
+        second = launch(running)
+        in_state(running, second, "QUEUED")
+        done = run(["collect", "--instance", "pg"], variables)
+        assert done.returncode == 0, done.stderr
+        # It had the time of a whole collection to start, in a queue that is looked at every second.
+        assert state(running, second)["status"] == "QUEUED"
+        assert state(running, first)["status"] == "STARTED"
+    ended = in_state(running, first, "SUCCESS")
+    began = in_state(running, second, "SUCCESS", timeout=120)
+    assert began["startTime"] >= ended["endTime"]
+
+
+def test_a_run_whose_worker_died_is_executed_again_once_and_one_that_failed_is_not(
+    running: Deployment, store: Engine, postgresql: PostgresqlServer
+) -> None:
+    register(store, refusing("gone"))
+    failed = launch(running)
+    assert will_retry(running, failed) == "false"
+
+    with silent("silent") as tarpit:
+        register(store, entry("pg", postgresql.target()), tarpit)
+        died = launch(running)
+        wait_for_visit(store, died)
+        os.kill(worker_of(running, died), signal.SIGKILL)
+        assert will_retry(running, died) == "true"
+        [again] = wait_for(lambda: retries(running, died), "run that executes it again", 60)
+        wait_for_visit(store, again, 60)
+        os.kill(worker_of(running, again), signal.SIGKILL)
+        assert will_retry(running, again) == "false"
+    assert retries(running, again) == []
+    assert retries(running, failed) == []
+
+    def task_runs() -> dict[str, tuple[str, str]]:
+        with store.connect() as connection:
+            rows = connection.execute(text(TASK_RUNS)).all()
+        return {row.run_id: (row.status, row.trigger_source) for row in rows}
+
+    wait_for(lambda: [status for status, _ in task_runs().values()] == ["failed"] * 3, "end of every task run")
+    assert set(task_runs()) == {failed, died, again}
