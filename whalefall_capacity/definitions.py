@@ -24,6 +24,7 @@ from whalefall_capacity.automation.reconciliation import task_runs_follow_runs, 
 from whalefall_capacity.automation.schedules import daily_collection, daily_maintenance
 from whalefall_capacity.automation.sensors import aggregations_follow_stats
 from whalefall_capacity.jobs import AGGREGATION_JOBS, sync_databases
+from whalefall_capacity.jobs.aggregate_current import capacity_aggregate_current
 from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.resources.fleet import FleetResource
 from whalefall_capacity.resources.maintenance import MaintenanceStore
@@ -33,7 +34,7 @@ from whalefall_capacity.resources.task_runs import TaskRunsResource
 defs = dg.Definitions(
     assets=[*SERVERS, *dg.with_source_code_references([size_stats, *AGGREGATIONS])],
     asset_checks=[stats_checks, *AGGREGATION_CHECKS, *TABLE_PARTITION_CHECKS],
-    jobs=[sync_databases, *AGGREGATION_JOBS.values(), partition_maintenance],
+    jobs=[sync_databases, capacity_aggregate_current, *AGGREGATION_JOBS.values(), partition_maintenance],
     schedules=[daily_collection, daily_maintenance],
     sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures, alerts_go_out],
     resources={

@@ -33,6 +33,14 @@ class AggregationError(WhalefallError):
     """Some windows could not be calculated."""
 
 
+class AccessError(WhalefallError):
+    """A user or token of the console cannot be made or changed."""
+
+
+class DagsterError(WhalefallError):
+    """The Dagster webserver did not do what it was asked."""
+
+
 class TaskRunError(WhalefallError):
     """A task run is not there, or did not complete."""
 

@@ -216,11 +216,11 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(supervisor, "_wait_until_listening", lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(WhalefallError, match="enough"):
-        supervisor.serve(3000)
+        supervisor.serve(3000, 8000)
 
     written = units({"/etc/whalefall": str(tmp_path)})
-    code, webserver, daemon = (written[f"whalefall-{name}"] for name in ("code", "webserver", "daemon"))
-    assert [shlex.join(unit.command[1:]) for unit in (code, webserver, daemon)] == [
+    programs = [written[f"whalefall-{name}"] for name in ("code", "webserver", "daemon", "console")]
+    assert [shlex.join(unit.command[1:]) for unit in programs] == [
         re.sub(r"(definitions .* -p) \d+", r"\1 4266", started[0]),
         *started[1:],
     ]

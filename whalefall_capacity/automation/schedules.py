@@ -8,7 +8,7 @@ from whalefall_capacity.jobs import sync_databases
 from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
-from whalefall_capacity.resources.run_plan import TRIGGER_TAG
+from whalefall_capacity.run_tags import TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 
 

@@ -19,7 +19,7 @@ from whalefall_capacity.assets.metadata import ROWS_CHANGED
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows
-from whalefall_capacity.resources.run_plan import TRIGGER_TAG
+from whalefall_capacity.run_tags import TRIGGER_TAG
 
 # Ten years of days: an import of any size is one tick.
 EVENTS_PER_TICK = 4000

@@ -21,8 +21,8 @@ from whalefall_capacity.periods import Window
 from whalefall_capacity.resources.maintenance import hearing_outcomes
 from whalefall_capacity.resources.mirror import failure_text, mirror
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.resources.run_plan import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.resources.store import store_engine
+from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.retention import ChildOutcome
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -66,6 +67,7 @@ def _measures(kind: str) -> tuple[Column[object], ...]:
 
 _PERIOD_TYPES = "period_type IN ('daily', 'weekly', 'monthly', 'quarterly')"
 _RUN_STATUSES = "status IN ('pending', 'running', 'completed', 'completed_with_errors', 'failed', 'cancelled')"
+_ROLES = "role IN ('view', 'admin')"
 _ITEM_STATUSES = "status IN ('pending', 'running', 'completed', 'failed', 'cancelled')"
 
 credentials = Table(
@@ -262,6 +264,40 @@ task_run_items = Table(
     *_row_times(),
     CheckConstraint(_ITEM_STATUSES, name="status"),
     Index("task_run_items_run_id_item_type_item_key_key", "run_id", "item_type", "item_key", unique=True),
+)
+
+console_users = Table(
+    "console_users",
+    metadata,
+    _name("name", primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text, nullable=False, comment="argon2id"),
+    Column(
+        "session_key",
+        Uuid,
+        nullable=False,
+        server_default=text("gen_random_uuid()"),
+        comment="sessions signed with another one have ended",
+    ),
+    *_row_times(),
+    CheckConstraint(_ROLES, name="role"),
+)
+
+console_tokens = Table(
+    "console_tokens",
+    metadata,
+    _name("name", primary_key=True),
+    Column("role", Text, nullable=False),
+    Column(
+        "token_hash",
+        Text,
+        nullable=False,
+        unique=True,
+        comment="SHA-256 in hexadecimal; the token itself is random and kept nowhere",
+    ),
+    _timestamp("revoked_at"),
+    *_row_times(),
+    CheckConstraint(_ROLES, name="role"),
 )
 
 retired_children = Table(

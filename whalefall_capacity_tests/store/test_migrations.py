@@ -85,6 +85,10 @@ CONTENT = {
     "0008": """
         INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'webhook', '{}')
     """,
+    "0009": """
+        INSERT INTO console_users (name, role, password_hash) VALUES ('admin', 'admin', '$argon2id$');
+        INSERT INTO console_tokens (name, role, token_hash) VALUES ('script', 'view', 'ab12');
+    """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
