@@ -30,6 +30,7 @@ OTHERS = {
     "pg_hba",
     "pg_ls_waldir",
     "pg_read_all_stats",
+    "run_retries",
     "server_info",
 }
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.automation.schedules import daily_maintenance
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.jobs.partition_maintenance import MaintenanceConfig, partition_maintenance
@@ -237,10 +238,10 @@ def test_the_check_of_a_table_can_be_run_alone(
     if prepared:
         assert run(dagster_instance, dry_run=False).success
     job = dg.Definitions(
-        asset_checks=defs.asset_checks,
+        asset_checks=TABLE_PARTITION_CHECKS,
         resources=defs.resources,
         assets=defs.assets,
-        jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.checks(*(defs.asset_checks or [])))],
+        jobs=[dg.define_asset_job("checks", selection=dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS))],
     ).resolve_job_def("checks")
     result = job.execute_in_process(instance=dagster_instance)
     found = result.get_asset_check_evaluations()
