@@ -2,12 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench docs lock
+.PHONY: demo install test lint bench docs lock
 
 # Real servers on this machine, measured, then the Dagster UI until Ctrl-C. ONCE=1 stops after the table.
 demo: $(INSTALLED)
 	@scripts/system-packages --optional mariadb
 	@exec $(BIN)/whalefall-capacity demo $(if $(ONCE),--once)
+
+install: $(INSTALLED)
 
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium
@@ -25,6 +27,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
+	$(BIN)/python scripts/er_diagram.py > docs/schema.md
 	$(BIN)/python scripts/task_run_schema.py > docs/task-run-summary.schema.json
 
 # Pins every dependency for every supported Python; needs uv.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror", "idle")
+NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror", "archive", "idle", "console")
 
 
 def main() -> None:

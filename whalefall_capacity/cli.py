@@ -7,7 +7,22 @@ import sys
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.commands import aggregate, alert, collect, credential, demo, fleet, history, runs, store, up
+from whalefall_capacity.commands import (
+    aggregate,
+    alert,
+    collect,
+    credential,
+    demo,
+    fleet,
+    history,
+    partitions,
+    runs,
+    serve,
+    store,
+    token,
+    up,
+    user,
+)
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
 
@@ -26,7 +41,11 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
 app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
+app.command()(serve.serve)
+app.add_typer(user.app, name="user")
+app.add_typer(token.app, name="token")
 app.add_typer(store.app, name="store")
+app.add_typer(partitions.app, name="partitions")
 app.command()(demo.demo)
 
 

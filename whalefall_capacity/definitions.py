@@ -2,7 +2,9 @@
 
 Every day `daily_collection` starts `sync_databases`, which visits each server once, so materializes today's
 `database_size_stats` and `instance_size_stats`, and aggregates the day. `aggregations_follow_stats` then brings the
-week, the month and the quarter up to date, for this day and for every other that lands or is corrected.
+week, the month and the quarter up to date, for this day and for every other that lands or is corrected. Checks look at
+what was written, in the same run; none of them blocks. Later `daily_maintenance` starts `partition_maintenance`, which
+creates table partitions ahead and retires past ones.
 `task_runs_follow_runs` keeps the table that the run centre reads in line with every run.
 `alerts_go_out` tells what went wrong, when a receiver is set.
 """
@@ -11,23 +13,35 @@ from __future__ import annotations
 
 import dagster as dg
 
+from whalefall_capacity.assets.aggregation_checks import AGGREGATION_CHECKS
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
+from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.assets.stats_checks import stats_checks
 from whalefall_capacity.automation.alerts import alerts_go_out
 from whalefall_capacity.automation.reconciliation import task_runs_follow_runs, task_runs_hear_failures
-from whalefall_capacity.automation.schedules import daily_collection
+from whalefall_capacity.automation.schedules import daily_collection, daily_maintenance
 from whalefall_capacity.automation.sensors import aggregations_follow_stats
 from whalefall_capacity.jobs import AGGREGATION_JOBS, sync_databases
+from whalefall_capacity.jobs.aggregate_current import capacity_aggregate_current
+from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.maintenance import MaintenanceStore
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 
 defs = dg.Definitions(
-    assets=[*SERVERS, size_stats, *AGGREGATIONS],
-    jobs=[sync_databases, *AGGREGATION_JOBS.values()],
-    schedules=[daily_collection],
+    assets=[*SERVERS, *dg.with_source_code_references([size_stats, *AGGREGATIONS])],
+    asset_checks=[stats_checks, *AGGREGATION_CHECKS, *TABLE_PARTITION_CHECKS],
+    jobs=[sync_databases, capacity_aggregate_current, *AGGREGATION_JOBS.values(), partition_maintenance],
+    schedules=[daily_collection, daily_maintenance],
     sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures, alerts_go_out],
-    resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": TaskRunsResource()},
+    resources={
+        "store": StoreResource(),
+        "fleet": FleetResource(),
+        "maintenance_store": MaintenanceStore(),
+        "task_runs": TaskRunsResource(),
+    },
     executor=dg.in_process_executor,
 )

@@ -33,8 +33,20 @@ class AggregationError(WhalefallError):
     """Some windows could not be calculated."""
 
 
+class AccessError(WhalefallError):
+    """A user or token of the console cannot be made or changed."""
+
+
+class DagsterError(WhalefallError):
+    """The Dagster webserver did not do what it was asked."""
+
+
 class TaskRunError(WhalefallError):
     """A task run is not there, or did not complete."""
+
+
+class PlanError(WhalefallError):
+    """A plan for the table partitions does not hold, or was not confirmed; nothing was changed."""
 
 
 class AlertError(WhalefallError):

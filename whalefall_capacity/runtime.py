@@ -17,7 +17,7 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.schema import migrate, require_current
 from whalefall_capacity.store.table_partitions import create_ahead
 
 DAGSTER_FILE = "dagster.yaml"
@@ -50,6 +50,21 @@ def open_store(settings: Settings) -> Iterator[Engine]:
         try:
             migrate(engine)
             create_ahead(engine, ready, today(ready.zone))
+            yield engine
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def open_store_as_it_is(settings: Settings) -> Iterator[Engine]:
+    """Hold everything `open_runtime` does and yield an engine for the store, which is left as it is.
+
+    Raises StoreError when it is not at the revision that this program needs.
+    """
+    with open_runtime(settings) as ready:
+        engine = create_store_engine(store_url(ready))
+        try:
+            require_current(engine)
             yield engine
         finally:
             engine.dispose()

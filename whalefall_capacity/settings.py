@@ -277,7 +277,41 @@ class Settings(BaseSettings):
         description="Days for which Dagster keeps finished runs with their events; partitions that only older runs "
         "materialized are shown as missing.",
     )
+    maintenance_schedule: Cron = Field(
+        default="30 4 * * *",
+        description="When table partitions are created and retired every day (cron, in WHALEFALL_TIMEZONE).",
+    )
+    archive_dir: Folder | None = Field(
+        default=None,
+        description="Folder into which table partitions are archived, as Parquet, before they are dropped. "
+        "Unset: they are dropped without an archive.",
+    )
+    check_change_percent: float = Field(
+        default=50,
+        ge=0,
+        le=1_000_000,
+        description="A database that grew or shrank by more than this since its last day with a size is reported, when "
+        "WHALEFALL_CHECK_CHANGE_BYTES is exceeded too, in percent.",
+    )
+    check_change_bytes: int = Field(
+        default=10 * 2**30,
+        ge=0,
+        description="See WHALEFALL_CHECK_CHANGE_PERCENT; in bytes, so that small databases stay quiet.",
+    )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
+    webserver_url: HttpUrl | None = Field(
+        default=None,
+        description="Where the console finds the Dagster webserver, such as http://dagster.internal:3000. "
+        "Unset: WHALEFALL_WEBSERVER_PORT on this machine.",
+    )
+    console_port: int = Field(default=8000, ge=1, le=65_535, description="Port of the console's pages and API.")
+    console_host: str = Field(
+        default="127.0.0.1",
+        description="Address that the console listens on; 0.0.0.0 only behind a proxy that speaks TLS.",
+    )
+    session_hours: int = Field(
+        default=12, ge=1, le=720, description="Hours after which one has to log in to the console again."
+    )
     ui_url: HttpUrl | None = Field(
         default=None,
         description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
@@ -297,6 +331,11 @@ class Settings(BaseSettings):
     alert_email_to: MailAddresses = Field(
         default=(), description="Recipients of mailed alerts: addresses, separated by commas."
     )
+
+    @property
+    def dagster_webserver(self) -> str:
+        """The URL of the Dagster webserver."""
+        return str(self.webserver_url or f"http://127.0.0.1:{self.webserver_port}").rstrip("/")
 
     @property
     def zone(self) -> ZoneInfo:

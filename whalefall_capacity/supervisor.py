@@ -1,4 +1,4 @@
-"""Dagster as child processes in the foreground: the code server, the UI and the daemon.
+"""Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
 Each is started again when it ends by itself: the code server keeps its port, so that UI and daemon find it again.
 Ctrl-C ends all of them.
@@ -67,8 +67,10 @@ class Program:
         self.start()
 
 
-def serve(port: int) -> None:
-    """Run Dagster, its UI on *port* of 127.0.0.1, until a signal. Raises WhalefallError when it cannot stay up.
+def serve(port: int, console_port: int) -> None:
+    """Run the Dagster UI on *port*, the console on *console_port*, and what is behind them, until a signal.
+
+    Raises WhalefallError when one of them cannot stay up.
 
     The handlers are set here even where the shell started us with SIGINT ignored: children get the default
     action back, and so can be stopped.
@@ -91,6 +93,7 @@ def serve(port: int) -> None:
         code_server,
         Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)),
         Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
+        Program("console", "whalefall_capacity", "serve", "--port", str(console_port)),
     ]
     try:
         code_server.start()

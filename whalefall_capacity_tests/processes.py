@@ -118,7 +118,8 @@ class Deployment:
 def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[Deployment]:
     """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
     port = free_port()
-    process = start(command, {**variables, f"{PREFIX}WEBSERVER_PORT": str(port)}, log)
+    ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(free_port())}
+    process = start(command, ports | dict(variables), log)
     running = Deployment(process, f"http://127.0.0.1:{port}", log)
     try:
         wait_for(running.serves, "answer of the Dagster UI", 120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import aggregation, backfill, fleet, idle, mirror, writing
+from benchmarks import aggregation, archive, backfill, fleet, idle, mirror, writing
 
 
 @pytest.mark.slow
@@ -37,6 +37,14 @@ def test_backfill_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mirror_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     mirror.run(0.01)
     assert "the mirror, 10 instances" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_archive_prints_both_sides_and_that_nothing_was_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    archive.run(0.01)
+    printed = capsys.readouterr().out
+    assert "a month of 15,000 rows" in printed
+    assert "identical: True" in printed
 
 
 @pytest.mark.slow

@@ -82,9 +82,35 @@ def test_the_total_size_is_plotted_over_time(demo: Deployment, page: Page) -> No
 
 
 def test_the_coverage_check_passed(demo: Deployment, page: Page) -> None:
-    page.goto(f"{demo.url}/assets/database_size_stats?view=checks")
+    page.goto(f"{demo.url}/assets/database_size_stats?view=checks&checkDetail=fleet_coverage")
     expect(page.get_by_text("2 of 2 instances gave their sizes").first).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "check.png")
+
+
+def test_a_check_leads_to_its_documentation_and_can_be_executed_alone(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/database_size_aggregations/weekly?view=checks")
+    page.get_by_text("recomputed", exact=True).first.click()
+    expect(page.get_by_text("docs/checks.md#recomputed").first).to_be_visible()
+    page.get_by_role("button", name="execute Execute", exact=True).click()
+    expect(page.get_by_text("equal a recomputation from their stats").first).to_be_visible(timeout=60_000)
+    page.screenshot(path=SCREENSHOTS / "recomputed.png")
+
+
+def test_an_aggregation_shows_its_columns_and_plots_the_size_of_the_fleet(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/assets/database_size_aggregations/daily?view=overview")
+    expect(page.get_by_text("size, on the last day with data, in bytes").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "columns.png")
+    page.get_by_role("button", name="Plots").click()
+    expect(page.get_by_text("closing_size_bytes", exact=True).last).to_be_visible()
+    page.locator("canvas").first.scroll_into_view_if_needed()
+    page.screenshot(path=SCREENSHOTS / "aggregation-plots.png")
+
+
+def test_the_launchpad_opens_with_the_default_of_the_collection(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/locations/whalefall_capacity/jobs/sync_databases/playground")
+    expect(page.get_by_text("accept_empty").first).to_be_visible()
+    expect(page.get_by_text("No errors")).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "launchpad.png")
 
 
 def _latest_run(demo: Deployment) -> dict[str, object]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.columns import AGGREGATION_TABLES, STATS, column_lineage, column_schema
+from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_before, window_of
@@ -21,10 +23,7 @@ from whalefall_capacity.store.aggregation import WindowResult, WindowState, aggr
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import top_growing_databases, top_growing_instances
 from whalefall_capacity.store.stats import instances_in_range
-from whalefall_capacity.store.tables import database_size_aggregations, instance_size_aggregations
 
-STATS = {Level.DATABASE: DATABASE_SIZE_STATS, Level.INSTANCE: INSTANCE_SIZE_STATS}
-TABLES = {Level.DATABASE: database_size_aggregations, Level.INSTANCE: instance_size_aggregations}
 WHAT = {
     Level.DATABASE: "Size of every database",
     Level.INSTANCE: "Total size and number of databases of every server",
@@ -52,8 +51,13 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         tags={"level": level.value, "period_type": period_type.value},
         description=f"{WHAT[level]}, {PERIODS[period_type]}: count, sum, largest, smallest and closing value of the "
         f"days. Averages and growth against the period before are in the view `{level.value}_size_growth`. "
-        "A sealed period is final.",
-        metadata={"dagster/table_name": key.path[0], "dagster/column_schema": _schema(level)},
+        "A sealed period is final. docs/aggregations.md",
+        freshness_policy=DAILY_DATA,
+        metadata={
+            "dagster/table_name": key.path[0],
+            "dagster/column_schema": column_schema(AGGREGATION_TABLES[level]),
+            "dagster/column_lineage": column_lineage(level),
+        },
     )
     def aggregations(
         context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
@@ -135,21 +139,6 @@ def top_growers(store: StoreResource, level: Level, window: Window) -> dg.TableM
 
 def _float(percent: Any) -> float | None:
     return None if percent is None else float(percent)
-
-
-def _schema(level: Level) -> dg.TableSchema:
-    """Return the columns as the store's metadata has them."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                str(column.type).lower(),
-                description=column.comment,
-                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
-            )
-            for column in TABLES[level].columns
-        ]
-    )
 
 
 AGGREGATIONS: Sequence[dg.AssetsDefinition] = [

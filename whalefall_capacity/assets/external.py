@@ -13,7 +13,10 @@ SERVERS = [
         dg.AssetKey(["servers", engine.value]),
         group_name="fleet",
         kinds={KINDS[engine]},
-        description=f"The {engine.value} servers of the fleet, as registered with `whalefall-capacity fleet apply`.",
+        owners=["team:dba"],
+        tags={"engine": engine.value},
+        description=f"The {engine.value} servers of the fleet, as registered with `whalefall-capacity fleet apply`. "
+        "docs/servers.md",
     )
     for engine in ServerEngine
 ]

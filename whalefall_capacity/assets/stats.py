@@ -12,8 +12,11 @@ from pydantic import Field
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS, STATS_STEP
 from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
+from whalefall_capacity.assets.columns import STATS, STATS_TABLES, column_schema
 from whalefall_capacity.assets.external import SERVERS
+from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import NO_INSTANCES, failed_table, materializations, stored_days
+from whalefall_capacity.assets.stats_checks import SECRETS_READABLE, secrets_result
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
@@ -22,6 +25,7 @@ from whalefall_capacity.resources.item_watchers import CollectionItems, collecti
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.stats import coverage, instances_in_range, rows_changed, store_time
 
 # One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
@@ -57,48 +61,33 @@ class LoggedItems(CollectionItems):
             self._log.info(f"{outcome.target.name}: {count} databases in {outcome.seconds:.2f} s")
 
 
+def _spec(level: Level, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        STATS[level],
+        deps=SERVERS,
+        group_name="stats",
+        kinds={"postgres"},
+        owners=["team:dba"],
+        tags={"level": level.value},
+        description=description,
+        freshness_policy=DAILY_DATA,
+        metadata={
+            "dagster/table_name": STATS_TABLES[level].name,
+            "dagster/column_schema": column_schema(STATS_TABLES[level]),
+        },
+    )
+
+
 SPECS = [
-    dg.AssetSpec(
-        DATABASE_SIZE_STATS,
-        deps=SERVERS,
-        group_name="stats",
-        kinds={"postgres"},
-        description="Size in bytes of every database of the fleet, per day. Only today can be measured; materializing "
-        "a past day reports what is stored for it and changes nothing.",
-        metadata={
-            "dagster/table_name": "database_size_stats",
-            "dagster/column_schema": dg.TableSchema(
-                columns=[
-                    dg.TableColumn("instance_id", "integer", description="the server"),
-                    dg.TableColumn("database_name", "text"),
-                    dg.TableColumn("collected_date", "date", description="day in the configured time zone"),
-                    dg.TableColumn("size_bytes", "bigint"),
-                    dg.TableColumn("source", "text", description="measured or imported"),
-                    dg.TableColumn("collected_at", "timestamptz"),
-                ]
-            ),
-        },
+    _spec(
+        Level.DATABASE,
+        "Size in bytes of every database of the fleet, per day. Only today can be measured; materializing a past day "
+        "reports what is stored for it and changes nothing. docs/servers.md",
     ),
-    dg.AssetSpec(
-        INSTANCE_SIZE_STATS,
-        deps=SERVERS,
-        group_name="stats",
-        kinds={"postgres"},
-        description="Total size in bytes of every server of the fleet, per day: the sum of its databases, how many "
-        "there are, how many could not be measured, and the size of its WAL or binary logs where it may be read.",
-        metadata={
-            "dagster/table_name": "instance_size_stats",
-            "dagster/column_schema": dg.TableSchema(
-                columns=[
-                    dg.TableColumn("instance_id", "integer", description="the server"),
-                    dg.TableColumn("collected_date", "date", description="day in the configured time zone"),
-                    dg.TableColumn("total_size_bytes", "bigint", description="sum of its databases"),
-                    dg.TableColumn("database_count", "integer"),
-                    dg.TableColumn("missing_count", "integer", description="listed but not measured"),
-                    dg.TableColumn("log_size_bytes", "bigint", description="WAL or binary logs; NULL when not known"),
-                ]
-            ),
-        },
+    _spec(
+        Level.INSTANCE,
+        "Total size in bytes of every server of the fleet, per day: the sum of its databases, how many there are, how "
+        "many could not be measured, and the size of its WAL or binary logs where it may be read. docs/servers.md",
     ),
 ]
 
@@ -106,7 +95,7 @@ SPECS = [
 @dg.multi_asset(
     name=STATS_STEP,
     specs=SPECS,
-    check_specs=[FLEET_COVERAGE],
+    check_specs=[FLEET_COVERAGE, SECRETS_READABLE],
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool=COLLECTION_POOL,
@@ -120,6 +109,7 @@ def size_stats(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Measure today, report what is stored of past days, and fail for days of which nothing is stored."""
     task_runs.raise_if_cancelled()
+    yield secrets_result(store)
     days = [date.fromisoformat(key) for key in context.partition_keys]
     this_day = today(load_settings().zone)
     started = store_time(store.engine)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from whalefall_capacity.jobs import sync_databases
+from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
+from whalefall_capacity.run_tags import TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 
 
@@ -33,4 +35,20 @@ def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | d
         )
         context.log.warning(missed)
         return dg.SkipReason(missed)
-    return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day)
+    return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day, tags={TRIGGER_TAG: "schedule"})
+
+
+@dg.schedule(
+    job=partition_maintenance,
+    cron_schedule=load_settings().maintenance_schedule,
+    execution_timezone=load_settings().timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Creates table partitions ahead and retires past ones, once a day.",
+)
+def daily_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    due = context.scheduled_execution_time.astimezone(load_settings().zone)
+    return dg.RunRequest(
+        run_key=f"partition_maintenance {due.date()}",
+        run_config={"ops": {"plan": {"config": {"dry_run": False}}}},
+        tags={TRIGGER_TAG: "schedule"},
+    )

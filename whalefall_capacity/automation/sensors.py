@@ -19,6 +19,7 @@ from whalefall_capacity.assets.metadata import ROWS_CHANGED
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows
+from whalefall_capacity.run_tags import TRIGGER_TAG
 
 # Ten years of days: an import of any size is one tick.
 EVENTS_PER_TICK = 4000
@@ -91,7 +92,7 @@ def requests_for(
             yield dg.RunRequest(
                 job_name=job.name,
                 run_key=f"{job.name} {first}..{last} after {landed[-1].storage_id}",
-                tags=range_tags(first, last),
+                tags=range_tags(first, last) | {TRIGGER_TAG: "sensor"},
             )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import binary_size, err, out, print_table
@@ -19,6 +21,7 @@ from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.fleet import apply_fleet
 from whalefall_capacity.store.history import import_history
 from whalefall_capacity.store.stats import database_sizes
@@ -44,7 +47,15 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table
             _print_sizes(engine, day)
             if not once:
                 out.print(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
-                serve(settings.webserver_port)
+                out.print(f"Console: http://127.0.0.1:{settings.console_port}  (admin, {_console_password(engine)})")
+                serve(settings.webserver_port, settings.console_port)
+
+
+def _console_password(engine: Engine) -> str:
+    """Give the console's user admin a new password and return it: the demo has nothing to protect."""
+    password = secrets.token_urlsafe(9)
+    set_user(engine, "admin", Role.ADMIN, SecretStr(password))
+    return password
 
 
 def _measure(day: date) -> None:

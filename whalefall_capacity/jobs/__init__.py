@@ -6,21 +6,29 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, SYNC_DATABASES
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, STATS_STEP, SYNC_DATABASES
+from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.periods import PeriodType
+
+PERIOD_TYPE_TAG = "whalefall/period_type"
+# The maintenance evaluates these once a day; a run of the assets need not.
+_CHECKS_OF_TABLES = dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS)
 
 sync_databases = dg.define_asset_job(
     SYNC_DATABASES,
-    selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES]),
+    selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES]) - _CHECKS_OF_TABLES,
     description="Measure the fleet and aggregate the day: today's daily assets.",
-    tags={"dagster/priority": "1"},
+    tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
+    # What the launchpad opens with: where the options of the collection go, and that its defaults are harmless.
+    config={"ops": {STATS_STEP: {"config": {"accept_empty": False}}}},
 )
 
 AGGREGATION_JOBS: Mapping[PeriodType, dg.UnresolvedAssetJobDefinition] = {
     period_type: dg.define_asset_job(
         name,
-        selection=dg.AssetSelection.assets(*KEYS_OF_JOB[name]),
+        selection=dg.AssetSelection.assets(*KEYS_OF_JOB[name]) - _CHECKS_OF_TABLES,
         description=f"Aggregate {period_type.value} windows on both levels.",
+        tags={PERIOD_TYPE_TAG: period_type.value},
     )
     for period_type, name in AGGREGATION_JOB_NAMES.items()
 }

@@ -12,15 +12,19 @@ import dagster as dg
 from dagster._core.utils import make_new_run_id
 
 from whalefall_capacity.asset_keys import STATS_STEP, SYNC_DATABASES, aggregation_key
+from whalefall_capacity.assets.checks import FLEET_COVERAGE
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
+from whalefall_capacity.jobs.partition_maintenance import final_outcomes
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
+from whalefall_capacity.resources.maintenance import hearing_outcomes
 from whalefall_capacity.resources.mirror import failure_text, mirror
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.resources.run_plan import CREATED_BY_TAG
 from whalefall_capacity.resources.store import store_engine
+from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.retention import ChildOutcome
 
 # The command prints what happened itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -56,6 +60,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
         not_measured={
             name: str(reason.value)
             for evaluation in result.get_asset_check_evaluations()
+            if evaluation.asset_check_key == FLEET_COVERAGE.key
             for name, reason in evaluation.metadata.items()
         },
     )
@@ -116,6 +121,39 @@ def run_aggregation(
     )
 
 
+@dataclass(frozen=True)
+class LocalMaintenance:
+    """How a maintenance of the table partitions went; *error* when it failed."""
+
+    run_id: str
+    error: str | None
+    outcomes: Sequence[ChildOutcome]
+
+
+def run_maintenance(
+    config: Mapping[str, object], on_outcome: Callable[[ChildOutcome], None] = lambda _: None
+) -> LocalMaintenance:
+    """Run the job `partition_maintenance` with the *config* of its launchpad and wait for it."""
+    from whalefall_capacity.definitions import defs
+
+    outcomes: list[ChildOutcome] = []
+
+    def hear(outcome: ChildOutcome) -> None:
+        outcomes.append(outcome)
+        on_outcome(outcome)
+
+    with dagster_instance() as instance, _mirrored(instance) as run_id, hearing_outcomes(hear):
+        result = defs.resolve_job_def("partition_maintenance").execute_in_process(
+            run_id=run_id,
+            run_config={"ops": {"plan": {"config": dict(config)}}, **QUIET},
+            tags=_created_by(),
+            instance=instance,
+            raise_on_error=False,
+        )
+        error = None if result.success else failure_text(instance, run_id)
+    return LocalMaintenance(run_id, error, final_outcomes(outcomes))
+
+
 def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:
     if metadata is None:
         return AggregatedWindow(level.value, window.start, "failed", 0, 0)
@@ -151,4 +189,4 @@ def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _created_by() -> dict[str, str]:
-    return {CREATED_BY_TAG: getpass.getuser()}
+    return {CREATED_BY_TAG: getpass.getuser(), TRIGGER_TAG: "cli"}

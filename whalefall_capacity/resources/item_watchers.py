@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pydantic import JsonValue
@@ -13,8 +14,9 @@ from whalefall_capacity.resources.run_items import AGGREGATION_ITEMS, aggregatio
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregation import Watcher, WindowResult, WindowState
 from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.retention import ChildOutcome, Outcome
 from whalefall_capacity.store.stats import InstanceDays
-from whalefall_capacity.store.task_runs import ItemType
+from whalefall_capacity.store.task_runs import Item, ItemType
 from whalefall_capacity.store.task_summary import Metric
 
 
@@ -98,6 +100,47 @@ def collection_metrics(collection: Collection) -> list[Metric]:
         Metric(key="databases", label="Databases measured", value=len(measured)),
         Metric(key="databases_missing", label="Databases missing", value=missing, tone="warning" if missing else ""),
         Metric(key="total_size_bytes", label="Total size", value=sum(measured), unit="bytes"),
+    ]
+
+
+# What a child is told to be before its last outcome.
+ON_THE_WAY = (Outcome.ARCHIVED, Outcome.DETACHED, Outcome.FINALIZED)
+
+
+def note_child(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
+    """Note what happened to a table partition: it is an item, which ends with the last that happens to it."""
+    task_runs.declare([Item(ItemType.TABLE_PARTITION, outcome.child, outcome.child)])
+    if outcome.outcome in ON_THE_WAY:
+        task_runs.started(ItemType.TABLE_PARTITION, [outcome.child])
+    else:
+        end_child(task_runs, outcome)
+
+
+def end_child(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
+    """Note that nothing more will happen to a table partition."""
+    if outcome.outcome is Outcome.FAILED:
+        task_runs.failed(ItemType.TABLE_PARTITION, outcome.child, outcome.reason)
+        return
+    metrics: dict[str, JsonValue] = {"outcome": outcome.outcome.value}
+    metrics |= {name: value for name, value in (("rows", outcome.rows), ("bytes", outcome.bytes)) if value is not None}
+    details: dict[str, JsonValue] = {"table": outcome.table}
+    if outcome.reason:
+        details["reason"] = outcome.reason
+    task_runs.completed(ItemType.TABLE_PARTITION, outcome.child, metrics, details)
+
+
+def maintenance_metrics(outcomes: Sequence[ChildOutcome]) -> list[Metric]:
+    """Return how many children ended as what."""
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    return [
+        Metric(
+            key=f"children_{outcome.value}",
+            label=f"Children {outcome.value}",
+            value=counts[outcome],
+            tone="danger" if outcome is Outcome.FAILED else "",
+        )
+        for outcome in Outcome
+        if counts[outcome]
     ]
 
 

@@ -19,18 +19,19 @@ from dagster._core.storage.tags import (
 )
 from pydantic import JsonValue
 
+from whalefall_capacity import current_period
 from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, STATS_STEP, step_key
-from whalefall_capacity.periods import PeriodType, window_of
+from whalefall_capacity.current_period import CurrentPeriod
+from whalefall_capacity.periods import PeriodType, today, window_of
+from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
+from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.task_summary import Common, Day, Extension, Scope, TaskSummary
 
-# Set by whoever launches a run for somebody: the API and the command line.
-TRIGGER_TAG = "whalefall/trigger"
-CREATED_BY_TAG = "whalefall/created_by"
 SYNC, CALCULATE, OTHER = "sync_databases", "calculate_database", "other"
 # Jobs of ops are a task of their own name.
 OP_JOBS = {
-    "capacity_aggregate_current": ("Aggregate current period", "aggregation"),
+    current_period.TASK_KEY: (current_period.TASK_NAME, current_period.TASK_CATEGORY),
     "partition_maintenance": ("Table partition maintenance", "maintenance"),
 }
 
@@ -49,6 +50,7 @@ class RunPlan:
     period_type: PeriodType | None
     levels: Sequence[Level]
     instance_ids: Sequence[int] | None
+    current: CurrentPeriod | None = None
 
     @property
     def collects(self) -> bool:
@@ -56,6 +58,8 @@ class RunPlan:
 
     def summary(self, timezone: str) -> TaskSummary:
         """Return the summary as it is before the work."""
+        if self.current is not None:
+            return self.current.summary(timezone)
         inputs: dict[str, JsonValue] = {}
         target: dict[str, JsonValue] = {}
         time = None
@@ -76,6 +80,8 @@ class RunPlan:
 
 def read_plan(run: dg.DagsterRun) -> RunPlan:
     """Return what *run* will do."""
+    if run.job_name == current_period.TASK_KEY:
+        return _read_current(run)
     keys = _asset_keys(run)
     collects = any(key in STATS_KEYS for key in keys)
     aggregations = [(Level(key.path[0].split("_")[0]), PeriodType(key.path[1])) for key in keys if len(key.path) == 2]
@@ -93,6 +99,24 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
         period_type=period_type,
         levels=[level for level, _ in aggregations],
         instance_ids=_instance_ids(run.run_config) if collects else None,
+    )
+
+
+def _read_current(run: dg.DagsterRun) -> RunPlan:
+    period = current_period.read_run_config(run.run_config, today(load_settings().zone))
+    task_key, name, category = _task(run.job_name, collects=False, period_type=None)
+    return RunPlan(
+        task_key=task_key,
+        task_name=f"{name} {_span(period.day, period.day)}",
+        task_category=category,
+        trigger_source=_trigger(run.tags),
+        created_by=run.tags.get(CREATED_BY_TAG),
+        first=period.day,
+        last=period.day,
+        period_type=PeriodType.DAILY,
+        levels=period.levels,
+        instance_ids=None,
+        current=period,
     )
 
 

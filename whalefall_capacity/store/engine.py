@@ -29,16 +29,34 @@ def create_store_engine(url: SecretStr, patience_seconds: float = 0.0, **options
     engine = create_engine(
         url.get_secret_value(),
         hide_parameters=True,
-        pool_pre_ping=True,
         # Names are UTF-8 here, whatever the locale of the process says.
         connect_args={"application_name": APPLICATION_NAME, "connect_timeout": 10, "client_encoding": "utf8"},
-        **options,
+        **{"pool_pre_ping": True, **options},
     )
     if patience_seconds:
 
         @event.listens_for(engine, "do_connect")
         def connect(dialect: Dialect, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
             return _connect_patiently(lambda: dialect.connect(*arguments, **keywords), patience_seconds)
+
+    return engine
+
+
+def create_reading_engine(url: SecretStr, connections: int) -> Engine:
+    """Return an engine for many short queries at once; one that takes longer than half a minute is given up.
+
+    No transactions and no ping before each query: a round trip would cost as much as the query. What compiling such
+    queries costs, running them never brings back.
+    """
+    engine = create_store_engine(
+        url, pool_size=connections, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT"
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET jit = off; SET statement_timeout = '30s'")
+        connection.commit()
 
     return engine
 

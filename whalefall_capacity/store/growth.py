@@ -173,7 +173,7 @@ def database_growth(
 ) -> list[DatabaseGrowth]:
     """Return the windows that start in first..last of one database, or of every database of an instance."""
     statement = DATABASE_GROWTH.format(scope=OF_INSTANCE if database_name is None else OF_DATABASE)
-    values = {"instance_id": instance_id, "database_name": database_name} | _range(period_type, first, last)
+    values = {"instance_id": instance_id, "database_name": database_name} | growth_range(period_type, first, last)
     with engine.connect() as connection:
         rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).all()
         return [DatabaseGrowth(*row) for row in rows]
@@ -184,7 +184,7 @@ def instance_growth(
 ) -> list[InstanceGrowth]:
     """Return the windows of one instance that start in first..last, oldest first."""
     statement = INSTANCE_GROWTH.format(scope=OF_INSTANCE)
-    values = {"instance_id": instance_id} | _range(period_type, first, last)
+    values = {"instance_id": instance_id} | growth_range(period_type, first, last)
     with engine.connect() as connection:
         rows = connection.execute(text(statement + IN_ORDER), values).all()
         return [InstanceGrowth(*row) for row in rows]
@@ -209,7 +209,7 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
             "instance_ids": [key.instance_id for key in keys],
             "database_names": [key.database_name for key in keys],
         }
-        values = chosen | _range(window.period_type, window.start, window.start)
+        values = chosen | growth_range(window.period_type, window.start, window.start)
         rows = connection.execute(text(statement + DATABASES_BY_GROWTH), values).all()
         return [DatabaseGrowth(*row) for row in rows]
 
@@ -218,13 +218,14 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
 def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> list[InstanceGrowth]:
     """Return the instances that grew most, in bytes, in *window*."""
     statement = INSTANCE_GROWTH.format(scope=EVERYTHING)
-    values = {"count": count} | _range(window.period_type, window.start, window.start)
+    values = {"count": count} | growth_range(window.period_type, window.start, window.start)
     with engine.connect() as connection:
         rows = connection.execute(text(statement + INSTANCES_BY_GROWTH), values).all()
         return [InstanceGrowth(*row) for row in rows]
 
 
-def _range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
+def growth_range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
+    """Return the values that the growth statements take of a range of windows."""
     reach = REACH[period_type]
     return {
         "period_type": period_type.value,

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -66,6 +67,7 @@ def _measures(kind: str) -> tuple[Column[object], ...]:
 
 _PERIOD_TYPES = "period_type IN ('daily', 'weekly', 'monthly', 'quarterly')"
 _RUN_STATUSES = "status IN ('pending', 'running', 'completed', 'completed_with_errors', 'failed', 'cancelled')"
+_ROLES = "role IN ('view', 'admin')"
 _ITEM_STATUSES = "status IN ('pending', 'running', 'completed', 'failed', 'cancelled')"
 
 credentials = Table(
@@ -262,6 +264,61 @@ task_run_items = Table(
     *_row_times(),
     CheckConstraint(_ITEM_STATUSES, name="status"),
     Index("task_run_items_run_id_item_type_item_key_key", "run_id", "item_type", "item_key", unique=True),
+)
+
+console_users = Table(
+    "console_users",
+    metadata,
+    _name("name", primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text, nullable=False, comment="argon2id"),
+    Column(
+        "session_key",
+        Uuid,
+        nullable=False,
+        server_default=text("gen_random_uuid()"),
+        comment="sessions signed with another one have ended",
+    ),
+    *_row_times(),
+    CheckConstraint(_ROLES, name="role"),
+)
+
+console_tokens = Table(
+    "console_tokens",
+    metadata,
+    _name("name", primary_key=True),
+    Column("role", Text, nullable=False),
+    Column(
+        "token_hash",
+        Text,
+        nullable=False,
+        unique=True,
+        comment="SHA-256 in hexadecimal; the token itself is random and kept nowhere",
+    ),
+    _timestamp("revoked_at"),
+    *_row_times(),
+    CheckConstraint(_ROLES, name="role"),
+)
+
+retired_children = Table(
+    "retired_children",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("child_name", Text, nullable=False),
+    Column("child_oid", BigInteger, comment="which table it was: a name alone could be that of another"),
+    Column("lower_bound", Date, nullable=False),
+    Column("upper_bound", Date, nullable=False),
+    Column("retired_on", Date, nullable=False, comment="the day of the maintenance"),
+    Column("rows", BigInteger),
+    Column("bytes", BigInteger),
+    Column("archive", Text, comment="path of the manifest"),
+    Column("dropped_at", DateTime(timezone=True), comment="NULL as long as it is on its way out"),
+    _timestamp("restored_at"),
+    Column("kept_until", Date, comment="a restored child is past again from this day on"),
+    *_row_times(),
+    CheckConstraint("lower_bound < upper_bound", name="span"),
+    Index("retired_children_table_name_lower_bound_idx", "table_name", "lower_bound"),
 )
 
 alerts = Table(

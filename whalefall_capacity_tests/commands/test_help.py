@@ -47,15 +47,26 @@ def test_the_commands_are_the_ones_that_are_promised() -> None:
         "fleet check",
         "fleet list",
         "history import",
+        "partitions apply",
+        "partitions plan",
+        "partitions restore",
+        "partitions status",
         "runs audit",
         "runs cancel",
         "runs list",
         "runs show",
         "runs watch",
+        "serve",
         "store migrate",
         "store psql",
         "store url",
+        "token create",
+        "token list",
+        "token revoke",
         "up",
+        "user list",
+        "user remove",
+        "user set",
     ]
 
 
@@ -94,7 +105,9 @@ def test_a_group_alone_and_a_command_that_is_none_are_wrong_usage(path: Path) ->
 
 
 def test_the_command_line_starts_without_dagster_pandas_and_pyarrow() -> None:
-    assert loaded_by("whalefall_capacity.cli", "dagster", "pandas", "pyarrow", "typer") == ["typer"]
+    assert loaded_by("whalefall_capacity.cli", "dagster", "pandas", "pyarrow", "fastapi", "argon2", "typer") == [
+        "typer"
+    ]
 
 
 def test_dagster_loads_the_definitions_without_drivers_files_and_the_command_line_and_without_a_warning() -> None:

@@ -76,8 +76,18 @@ CONTENT = {
     "0004": "SELECT * FROM database_size_growth, instance_size_growth",
     "0005": "UPDATE task_runs SET closed_at = now() WHERE run_id = 'r'",
     "0006": "SELECT * FROM database_size_growth, instance_size_growth",
-    "0009": """
+    "0007": """
+        INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, retired_on, rows,
+                                      bytes, dropped_at)
+        VALUES ('database_size_stats', 'database_size_stats_2025_04', 16999, '2025-04-01', '2025-05-01', '2026-06-01',
+                30, 8192, now());
+    """,
+    "0008": """
         INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'webhook', '{}')
+    """,
+    "0009": """
+        INSERT INTO console_users (name, role, password_hash) VALUES ('admin', 'admin', '$argon2id$');
+        INSERT INTO console_tokens (name, role, token_hash) VALUES ('script', 'view', 'ab12');
     """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.

@@ -1,0 +1,235 @@
+"""The console's lists and summaries, asked for by many at once, beside their bare SQL at the same concurrency.
+
+The bare side is one hand-written statement per question, sent by as many threads of one process, each with a
+connection of its own; it fetches all rows. The console's side is HTTP/1.1 over connections that are kept, from another
+process than the server, with a bearer token, and reads the whole answer. Both sides have `jit = off`. They take turns,
+so that a slow moment of the machine hits both.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import date, timedelta
+
+import psycopg2
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from benchmarks.harness import console, fresh_store, print_result
+from whalefall_capacity.periods import PeriodType, month_starts, today
+from whalefall_capacity.settings import PREFIX, load_settings
+from whalefall_capacity.store.access import Role, create_token
+from whalefall_capacity.store.engine import libpq_environment
+from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
+
+USERS = 20
+REQUESTS = 40
+ROUNDS = 3
+DATABASES = 50
+DAYS = 400
+FILL = """
+INSERT INTO database_size_aggregations (instance_id, database_name, period_type, period_start, period_end, data_count,
+    sum_size_bytes, max_size_bytes, min_size_bytes, closing_size_bytes, calculated_at)
+SELECT i, 'database_' || lpad(d::text, 5, '0'), 'daily', :day, :day, 1, size, size, size, size, now()
+FROM generate_series(1, :instances) AS i, generate_series(1, :databases) AS d,
+     LATERAL (SELECT 1000000000 + (CAST(i AS bigint) * d * 7919) % 100000000 + :n * 10000 AS size) AS sized
+ORDER BY 1, 2
+"""
+FILL_TOTALS = """
+INSERT INTO instance_size_aggregations (instance_id, period_type, period_start, period_end, data_count, partial_days,
+    sum_size_bytes, max_size_bytes, min_size_bytes, closing_size_bytes, sum_database_count, max_database_count,
+    min_database_count, calculated_at)
+SELECT instance_id, 'daily', :day, :day, 1, 0, sum(sum_size_bytes), sum(sum_size_bytes), sum(sum_size_bytes),
+       sum(sum_size_bytes), count(*), count(*), count(*), now()
+FROM database_size_aggregations WHERE period_type = 'daily' AND period_start = :day GROUP BY instance_id
+"""
+RECORD = """
+INSERT INTO aggregation_windows (level, period_type, period_start, calculated_at, source_rows, source_sum_bytes,
+                                 result_rows, instances)
+SELECT level, 'daily', :day, now(), 1, 1, 1, 1 FROM unnest(ARRAY['database', 'instance']) AS level
+"""
+REGISTER = """
+INSERT INTO instances (name, db_type) SELECT 'instance-' || i, 'postgresql' FROM generate_series(1, :instances) AS i;
+INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)
+SELECT i, 'database_' || lpad(d::text, 5, '0'), current_date, current_date
+FROM generate_series(1, :instances) AS i, generate_series(1, :databases) AS d
+"""
+# The page by the primary key, the baseline of each of its rows by a look-up, and the count as far as pages go.
+DATABASE_LIST = """
+SELECT page.*, i.name, b.period_start AS baseline, page.sum_size_bytes - b.sum_size_bytes AS change,
+       round(100 * (page.sum_size_bytes - b.sum_size_bytes) / nullif(b.sum_size_bytes, 0), 2) AS percent,
+       (SELECT count(*) FROM (SELECT FROM database_size_aggregations
+                              WHERE period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s {scope}
+                              LIMIT 10000) AS counted) AS total
+FROM (SELECT * FROM database_size_aggregations
+      WHERE period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s {scope}
+      ORDER BY instance_id, database_name, period_start LIMIT 20) AS page
+JOIN instances AS i ON i.id = page.instance_id
+LEFT JOIN LATERAL (
+    SELECT period_start, sum_size_bytes FROM database_size_aggregations AS earlier
+    WHERE earlier.instance_id = page.instance_id AND earlier.database_name = page.database_name
+      AND earlier.period_type = 'daily' AND earlier.period_start < page.period_start
+      AND earlier.period_start >= %(earliest)s AND earlier.period_start <= %(last)s
+    ORDER BY period_start DESC LIMIT 1) AS b ON true
+ORDER BY page.instance_id, page.database_name, page.period_start
+"""
+INSTANCE_LIST = (
+    DATABASE_LIST.replace("database_size_aggregations", "instance_size_aggregations")
+    .replace("instance_id, database_name, period_start", "instance_id, period_start")
+    .replace("page.instance_id, page.database_name, page.period_start", "page.instance_id, page.period_start")
+    .replace(" AND earlier.database_name = page.database_name", "")
+)
+DATABASE_SUMMARY = """
+SELECT count(*), count(DISTINCT instance_id), sum(size), avg(size), max(size)
+FROM (SELECT instance_id, sum_size_bytes / data_count AS size FROM database_size_aggregations
+      WHERE period_type = 'daily' AND period_start = %(last)s {scope}) AS sizes
+"""
+INSTANCE_SUMMARY = DATABASE_SUMMARY.replace("database_size_aggregations", "instance_size_aggregations")
+OF_INSTANCE = "AND instance_id = %(instance)s"
+Call = Callable[[int], None]
+
+
+def run(scale: float) -> None:
+    """Print the table at 1,000 instances x 50 databases x 400 days times *scale* (of the instances)."""
+    instances = max(int(1000 * scale), 2)
+    with fresh_store() as engine:
+        os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)
+        load_settings.cache_clear()
+        last = today(load_settings().zone)
+        _fill(engine, instances, last)
+        token = create_token(engine, "benchmark", Role.VIEW).get_secret_value()
+        with _served() as port:
+            rows = []
+            for name, path, statement, scope in (
+                ("list of databases", "/databases", DATABASE_LIST, ""),
+                ("list of databases, one instance", "/databases?instance_id={i}", DATABASE_LIST, OF_INSTANCE),
+                ("summary of databases", "/databases/summary", DATABASE_SUMMARY, ""),
+                ("list of instances", "/instances", INSTANCE_LIST, ""),
+                ("summary of instances", "/instances/summary", INSTANCE_SUMMARY, ""),
+            ):
+                bare, ours = _in_turns(engine, port, token, path, statement.format(scope=scope), last, instances)
+                rows.append((name, _p95(ours), _p95(bare), _p95(ours) / _p95(bare), statistics.median(ours)))
+    print_result(
+        f"{USERS} users at once, {instances:,} instances x {DATABASES} databases x {DAYS} days",
+        ("question", "p95 ms", "bare SQL p95 ms", "ratio", "median ms"),
+        rows,
+    )
+
+
+def _in_turns(
+    engine: Engine, port: int, token: str, path: str, statement: str, last: date, instances: int
+) -> tuple[list[float], list[float]]:
+    values = {"first": last - timedelta(days=29), "last": last, "earliest": last - timedelta(days=36)}
+    bare: list[float] = []
+    ours: list[float] = []
+    for number in range(ROUNDS + 1):
+        first = _timed([lambda: _sql_user(engine, statement, values, instances)] * USERS)
+        second = _timed([lambda: _http_user(port, token, f"/api/v1/capacity{path}", instances)] * USERS)
+        if number:  # The first round warms caches up.
+            bare += first
+            ours += second
+    return bare, ours
+
+
+@contextmanager
+def _sql_user(engine: Engine, statement: str, values: Mapping[str, object], instances: int) -> Iterator[Call]:
+    variables = libpq_environment(SecretStr(engine.url.render_as_string(hide_password=False)))
+    connection = psycopg2.connect(host=variables["PGHOST"], dbname=variables["PGDATABASE"], user=variables["PGUSER"])
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SET jit = off")
+
+        def ask(number: int) -> None:
+            cursor.execute(statement, {**values, "instance": number * 7919 % instances + 1})
+            cursor.fetchall()
+
+        yield ask
+    connection.close()
+
+
+@contextmanager
+def _http_user(port: int, token: str, path: str, instances: int) -> Iterator[Call]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def ask(number: int) -> None:
+        connection.request("GET", path.format(i=number * 7919 % instances + 1), headers=headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        assert answer.status == 200, content
+
+    yield ask
+    connection.close()
+
+
+def _timed(users: Sequence[Callable[[], AbstractContextManager[Call]]]) -> list[float]:
+    """Return the milliseconds of every request, of all users at once."""
+    barrier, times, lock = threading.Barrier(len(users)), list[float](), threading.Lock()
+
+    def work(user: Callable[[], AbstractContextManager[Call]], seed: int) -> None:
+        with user() as ask:
+            barrier.wait()
+            for number in range(REQUESTS):
+                started = time.perf_counter()
+                ask(seed * REQUESTS + number)
+                with lock:
+                    times.append(1000 * (time.perf_counter() - started))
+
+    threads = [threading.Thread(target=work, args=(user, seed)) for seed, user in enumerate(users)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(times) == len(users) * REQUESTS
+    return times
+
+
+def _p95(times: Sequence[float]) -> float:
+    return statistics.quantiles(times, n=20)[-1]
+
+
+@contextmanager
+def _served() -> Iterator[int]:
+    """Hold a console in a process of its own."""
+    port = 18_765
+    variables = os.environ | {f"{PREFIX}CONSOLE_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-m", "whalefall_capacity.console"], env=variables)
+    try:
+        for _ in range(300):
+            with suppress(OSError):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("GET", "/healthz")
+                connection.getresponse().read()
+                break
+            assert process.poll() is None
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _fill(engine: Engine, instances: int, last: date) -> None:
+    days = [last - timedelta(days=n) for n in range(DAYS)][::-1]
+    tables = [AGGREGATION_TABLES[level, PeriodType.DAILY] for level in ("database", "instance")]
+    with engine.begin() as connection:
+        ensure_children(connection, tables, month_starts(days[0], last))
+        connection.execute(text(REGISTER), {"instances": instances, "databases": DATABASES})
+    started = time.perf_counter()
+    for n, day in enumerate(days):
+        with engine.begin() as connection:
+            values = {"day": day, "n": n, "instances": instances, "databases": DATABASES}
+            connection.execute(text(FILL), values)
+            connection.execute(text(FILL_TOTALS), values)
+            connection.execute(text(RECORD), values)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    console.print(f"filled {instances * DATABASES * DAYS:,} rows in {time.perf_counter() - started:.0f} s")

@@ -1,0 +1,169 @@
+"""Checks of the aggregations: are they what the stats give, and are there stats of every day? None of them blocks.
+
+Annotations are not postponed here: Dagster reads the types of config and resource from the function.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import dagster as dg
+from pydantic import Field
+
+from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.metadata import metadata_table
+from whalefall_capacity.assets.stats_checks import WORST
+from whalefall_capacity.periods import PeriodType, Window, today, window_of
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.check_queries import (
+    MissingDays,
+    Recomputation,
+    latest_stored_day,
+    missing_days,
+    recompute,
+)
+
+RECOMPUTED = "recomputed"
+DAYS_MISSING = "days_missing"
+SEEDS = 2**31
+
+
+class SampleConfig(dg.Config):
+    """Which sample is recomputed; by default another one every time."""
+
+    seed: int | None = Field(
+        default=None, description="Seed of the sample; the metadata of an evaluation tells the one that repeats it."
+    )
+
+
+def aggregation_checks(level: Level, period_type: PeriodType) -> dg.AssetChecksDefinition:
+    """Return the checks of one aggregation asset."""
+    key = aggregation_key(level, period_type)
+    specs = [
+        dg.AssetCheckSpec(
+            RECOMPUTED,
+            asset=key,
+            description="Does a random 1 % of the latest window, and of one earlier window, equal a recomputation from "
+            "the stats? An error when a figure differs, a warning when a window is behind its stats. "
+            f"docs/checks.md#{RECOMPUTED}",
+        )
+    ]
+    if period_type is not PeriodType.DAILY:
+        specs.append(
+            dg.AssetCheckSpec(
+                DAYS_MISSING,
+                asset=key,
+                description="Are there stats for every day so far of the period in progress, of every instance that "
+                f"was of the fleet? A warning. docs/checks.md#{DAYS_MISSING}",
+            )
+        )
+
+    @dg.multi_asset_check(name=f"{'__'.join(key.path)}__checks", specs=specs, can_subset=True)
+    def checks(
+        context: dg.AssetCheckExecutionContext, config: SampleConfig, store: StoreResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        selected = {check_key.name for check_key in context.selected_asset_check_keys}
+        if RECOMPUTED in selected:
+            seed = secrets.randbelow(SEEDS) if config.seed is None else config.seed
+            yield recomputed_result(key, recompute(store.engine, level, period_type, seed), seed)
+        if DAYS_MISSING in selected:
+            settings = load_settings()
+            this_day = today(settings.zone)
+            window = window_of(this_day, period_type)
+            last = last_day_due(this_day, latest_stored_day(store.engine))
+            found = missing_days(store.engine, window.start, last, settings.zone)
+            yield missing_days_result(key, window, last, found)
+
+    return checks
+
+
+def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: int) -> dg.AssetCheckResult:
+    """Say whether the windows follow from their stats.
+
+    A difference in a window that is behind its stats is a matter of time; in any other window it is an error.
+    """
+    behind = [window for window in windows if window.behind is not None]
+    wrong = [window for window in windows if window.behind is None and window.differences]
+    differences = [(w.window.start, difference) for w in windows for difference in w.differences]
+    names = ", ".join(w.window.start.isoformat() for w in windows)
+    description = f"{sum(w.keys for w in windows)} rows equal a recomputation from their stats; windows {names}"
+    if not windows:
+        description = "there is nothing to recompute"
+    elif wrong:
+        description = (
+            f"figures of the windows {', '.join(w.window.start.isoformat() for w in wrong)} are not what their stats "
+            "give: materialize these partitions again, and report it if the check still fails"
+        )
+    elif behind:
+        description = (
+            f"{'; '.join(f'{w.window.start}: {w.behind}' for w in behind)}. The sensor aggregations_follow_stats "
+            "catches up within a minute; if it does not, see that it runs, or materialize the partition"
+        )
+    return dg.AssetCheckResult(
+        check_name=RECOMPUTED,
+        asset_key=key,
+        passed=not behind and not wrong,
+        severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={
+            "seed": seed,
+            "windows": names,
+            "rows_compared": sum(w.keys for w in windows),
+            "figures_different": len(differences),
+            "windows_behind": len(behind),
+            "differences": metadata_table(
+                ("window", "key", "figure", "stored", "recomputed"),
+                [
+                    (start.isoformat(), d.key, d.measure, _text(d.stored), _text(d.recomputed))
+                    for start, d in differences[:WORST]
+                ],
+            ),
+        },
+    )
+
+
+def last_day_due(this_day: date, latest_stored: date | None) -> date:
+    """Return the last day of which there should be stats: today from the moment at which its first sizes arrive."""
+    return this_day if latest_stored is not None and latest_stored >= this_day else this_day - timedelta(days=1)
+
+
+def missing_days_result(
+    key: dg.AssetKey, window: Window, last: date, found: Sequence[MissingDays]
+) -> dg.AssetCheckResult:
+    """Say which instances lack stats of days from the start of *window* to *last*."""
+    description = f"there are stats of every instance for every day from {window.start} to {last}"
+    if last < window.start:
+        description = f"no day of the period that starts on {window.start} is due yet"
+    if found:
+        description = (
+            f"{len(found)} instances lack days from {window.start} to {last}. A past day cannot be measured: "
+            "`whalefall-capacity history import FILE` brings its sizes from elsewhere; means of the period are of the "
+            "days that there are"
+        )
+    return dg.AssetCheckResult(
+        check_name=DAYS_MISSING,
+        asset_key=key,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={
+            "instances": len(found),
+            "days_missing": sum(instance.days for instance in found),
+            "worst": metadata_table(
+                ("instance", "days", "first_day", "last_day"),
+                [(m.instance, m.days, m.first_day.isoformat(), m.last_day.isoformat()) for m in found[:WORST]],
+            ),
+        },
+    )
+
+
+def _text(figure: object) -> str | None:
+    # Text, because a sum may be greater than what a browser takes for an integer.
+    return None if figure is None else str(figure)
+
+
+AGGREGATION_CHECKS: Sequence[dg.AssetChecksDefinition] = [
+    aggregation_checks(level, period_type) for period_type in PeriodType for level in Level
+]

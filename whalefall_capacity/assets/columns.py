@@ -1,0 +1,113 @@
+"""The columns of the assets' tables as the UI shows them: types, meanings, and from which column each comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+from sqlalchemy import Column, Table
+
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
+from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.tables import (
+    database_size_aggregations,
+    database_size_stats,
+    instance_size_aggregations,
+    instance_size_stats,
+)
+
+STATS = {Level.DATABASE: DATABASE_SIZE_STATS, Level.INSTANCE: INSTANCE_SIZE_STATS}
+STATS_TABLES = {Level.DATABASE: database_size_stats, Level.INSTANCE: instance_size_stats}
+AGGREGATION_TABLES = {Level.DATABASE: database_size_aggregations, Level.INSTANCE: instance_size_aggregations}
+
+MEANING = {
+    "instance_id": "the server, as in `whalefall-capacity fleet list`",
+    "database_name": "name of the database, case-sensitive",
+    "collected_date": "day in the configured time zone",
+    "collected_at": "when the server was asked",
+    "source": "measured or imported",
+    "created_at": "when the row was first written",
+    "updated_at": "when a figure of the row last changed",
+    "total_size_bytes": "sum of its databases, in bytes",
+    "database_count": "databases that were measured",
+    "missing_count": "databases that were listed but not measured",
+    "period_type": "daily, weekly, monthly or quarterly",
+    "period_start": "first day of the window; the key of the partition",
+    "period_end": "last day of the window, also of the one in progress",
+    "data_count": "days with data",
+    "partial_days": "days with databases that could not be measured; they count only where no day is complete",
+    "sum_database_count": "sum of the databases per day",
+    "max_database_count": "most databases on a day",
+    "min_database_count": "fewest databases on a day",
+    "calculated_at": "when the row was last calculated to something new",
+}
+MEASURES = {
+    "": "in bytes",
+    "sum_": "sum over the days, in bytes",
+    "max_": "on the day with the most, in bytes",
+    "min_": "on the day with the least, in bytes",
+    "closing_": "on the last day with data, in bytes",
+}
+KINDS = {
+    "size_bytes": "size",
+    "data_size_bytes": "size of the data alone",
+    "log_size_bytes": "size of the WAL, binary or transaction logs",
+}
+MEANING |= {
+    f"{prefix}{column}": f"{what}, {when}" for prefix, when in MEASURES.items() for column, what in KINDS.items()
+}
+MEANING |= {f"{kind}_size_count": f"days on which the {kind} size is known" for kind in ("data", "log")}
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """Return the columns of *table* with their types and meanings."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                _type(column),
+                description=MEANING[column.name],
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def _type(column: Column[Any]) -> str:
+    """Return the type by PostgreSQL's name, without its collation."""
+    name = str(column.type).partition(" ")[0].lower()
+    return "timestamptz" if name == "datetime" else name
+
+
+def column_lineage(level: Level) -> dg.TableColumnLineage:
+    """Return from which columns of the stats each column of the aggregations of *level* comes."""
+    sources = {
+        column.name: source
+        for column in AGGREGATION_TABLES[level].columns
+        if (source := _source(column.name, level)) is not None
+    }
+    return dg.TableColumnLineage(
+        deps_by_column={
+            name: [dg.TableColumnDep(asset_key=STATS[level], column_name=source)] for name, source in sources.items()
+        }
+    )
+
+
+def _source(column: str, level: Level) -> str | None:
+    """Return the column of the stats behind a column of the aggregations; None for those of the row itself."""
+    size = "size_bytes" if level is Level.DATABASE else "total_size_bytes"
+    known = {
+        "period_start": "collected_date",
+        "period_end": "collected_date",
+        "data_count": "collected_date",
+        "partial_days": "missing_count",
+        "data_size_count": "data_size_bytes",
+        "log_size_count": "log_size_bytes",
+    }
+    if column in known:
+        return known[column]
+    if column in {"instance_id", "database_name"}:
+        return column
+    measure = column.partition("_")[2] if column.startswith(("sum_", "max_", "min_", "closing_")) else None
+    return size if measure == "size_bytes" else measure

@@ -1,0 +1,197 @@
+"""`whalefall-capacity partitions`: the table partitions of the store, from a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_table
+from whalefall_capacity.errors import PlanError
+from whalefall_capacity.periods import today
+from whalefall_capacity.runtime import open_store_as_it_is
+from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.locks import maintenance_lock
+from whalefall_capacity.store.restoring import KEEP_DAYS, restore
+from whalefall_capacity.store.retention import ChildOutcome, Outcome, Plan, PlannedDrop
+from whalefall_capacity.store.retirement import make_plan
+from whalefall_capacity.store.table_health import read_status
+
+if TYPE_CHECKING:
+    from whalefall_capacity.store.table_health import Status
+
+app = typer.Typer(help="The table partitions of the store: created ahead, retired on time.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class ShownPlan:
+    """A plan as JSON."""
+
+    plan_id: str
+    archive_dir: str | None
+    question: str | None
+    drops: tuple[PlannedDrop, ...]
+    kept: tuple[ChildOutcome, ...]
+    waiting: tuple[PlannedDrop, ...]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A maintenance as JSON."""
+
+    plan_id: str
+    run_id: str
+    outcomes: Sequence[ChildOutcome]
+
+
+@app.command("plan")
+def plan_command(as_json: JsonOption = False) -> None:
+    """Print what a maintenance would drop, with an id for `apply --plan`; changes nothing.
+
+    Example: whalefall-capacity partitions plan
+    """
+    with open_store_as_it_is(load_settings()) as engine:
+        settings = load_settings()
+        plan = make_plan(engine, settings, today(settings.zone))
+    if as_json:
+        print_json(_shown(plan))
+    else:
+        _print_plan(plan)
+
+
+@app.command()
+def apply(
+    plan_id: Annotated[
+        str | None, typer.Option("--plan", metavar="ID", help="Only when the plan with this id still holds.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Answer yes when far more would go than last time.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Do a whole maintenance: create ahead, then seal, archive, detach and drop what `plan` prints.
+
+    One Dagster run in this terminal. Exits with 1 when a child failed, and when the plan does not hold or is not
+    confirmed; then nothing was changed. What was kept or is contended is told by the table.
+
+    Example: whalefall-capacity partitions apply --plan 3f2a9c01d4e7
+    """
+    with open_store_as_it_is(load_settings()) as engine:
+        settings = load_settings()
+        plan = make_plan(engine, settings, today(settings.zone))
+        if plan_id is not None and plan.id != plan_id:
+            raise PlanError(f"the plan {plan_id} no longer holds, it is {plan.id} now; nothing was changed")
+        if not as_json:
+            _print_plan(plan)
+        if plan.question is not None and not yes and not typer.confirm(plan.question, err=True):
+            raise PlanError("not confirmed; nothing was changed")
+        # Imported here: Dagster takes seconds to load, and a plan that does not hold needs none of it.
+        from whalefall_capacity.jobs.local import run_maintenance
+
+        config = {"dry_run": False, "confirm": True, "plan_id": plan.id}
+        with err.status("maintenance") as status:
+            done = run_maintenance(config, lambda o: status.update(f"{o.child}: {o.outcome.value}"))
+    if as_json:
+        print_json(Applied(plan.id, done.run_id, done.outcomes))
+    else:
+        _print_outcomes(done.outcomes)
+    if done.error is not None:
+        raise PlanError(f"run {done.run_id} failed: {done.error}")
+
+
+@app.command()
+def status(
+    exact: Annotated[bool, typer.Option("--exact", help="Count the rows, which reads all of them.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print every table partition, and of each table whether it has what it needs.
+
+    Exits with 1 when a table lacks its current or next partition.
+
+    Example: whalefall-capacity partitions status --exact
+    """
+    with open_store_as_it_is(load_settings()) as engine:
+        settings = load_settings()
+        found = read_status(engine, settings, today(settings.zone), exact)
+    if as_json:
+        print_json(found)
+    else:
+        _print_status(found)
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="The archive, .parquet or .json.", exists=True, dir_okay=False)],
+    keep_days: Annotated[int, typer.Option(min=0, help="Days until it is past again.")] = KEEP_DAYS,
+    as_json: JsonOption = False,
+) -> None:
+    """Attach an archived table partition again, byte for byte, and open its windows.
+
+    Example: whalefall-capacity partitions restore archive/database_size_stats_2025_01-1c9a2f3e.parquet
+    """
+    with open_store_as_it_is(load_settings()) as engine, maintenance_lock(engine):
+        settings = load_settings()
+        done = restore(engine, file, today(settings.zone), keep_days)
+    if as_json:
+        print_json(done)
+        return
+    out.print(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
+    if done.windows_sealed:
+        out.print(f"{done.windows_sealed} windows stay sealed: they lack days of other children")
+
+
+def _shown(plan: Plan) -> ShownPlan:
+    archive_dir = str(plan.archive_dir) if plan.archive_dir else None
+    return ShownPlan(plan.id, archive_dir, plan.question, plan.drops, plan.kept, plan.waiting)
+
+
+def _print_plan(plan: Plan) -> None:
+    columns = ("child", "from", "to", "rows", "size", "what", "reason")
+    rows = [
+        (d.child, str(d.lower), str(d.upper), _count(d.rows), binary_size(d.bytes), what, d.reason)
+        for what, drops in (("drop", plan.drops), ("wait", plan.waiting))
+        for d in drops
+    ]
+    rows += [(k.child, "", "", _count(k.rows), binary_size(k.bytes), k.outcome.value, k.reason) for k in plan.kept]
+    print_table(f"plan {plan.id}", columns, rows, right=("rows", "size"))
+    out.print(f"archive: {plan.archive_dir or 'none, rows are gone for good'}", markup=False)
+    if plan.question is not None:
+        out.print(f"to be confirmed: {plan.question}")
+
+
+def _print_outcomes(outcomes: Sequence[ChildOutcome]) -> None:
+    rows = [
+        (o.child, o.outcome.value, _count(o.rows), binary_size(o.bytes), o.reason)
+        for o in outcomes
+        if o.outcome is not Outcome.EXISTS
+    ]
+    print_table("maintenance", ("child", "outcome", "rows", "size", "reason"), rows, right=("rows", "size"))
+
+
+def _print_status(found: Status) -> None:
+    rows = [
+        (
+            c.child,
+            str(c.lower or "-"),
+            str(c.upper or "-"),
+            c.state.value,
+            _count(c.rows) if c.rows_exact or c.rows is None else f"~{_count(c.rows)}",
+            binary_size(c.bytes),
+            c.note,
+        )
+        for c in found.children
+    ]
+    columns = ("child", "from", "to", "state", "rows", "size", "note")
+    print_table(f"table partitions on {found.day}", columns, rows, right=("rows", "size"))
+    print_table(
+        "health",
+        ("table", "current and next", "to look after"),
+        [(t.table, "there" if t.healthy else "missing", "; ".join(t.problems)) for t in found.tables],
+    )
+
+
+def _count(rows: int | None) -> str:
+    return "-" if rows is None else f"{rows:,}"

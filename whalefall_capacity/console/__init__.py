@@ -1,0 +1,1 @@
+"""The HTTP API and the pages: everything a browser or a script sees of capacity, task runs and table partitions."""

@@ -1,0 +1,157 @@
+"""The console as one ASGI application: API, pages, static files, and what holds for all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from whalefall_capacity.console import api, pages, static_files
+from whalefall_capacity.console.dagster_client import DagsterClient
+from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
+from whalefall_capacity.console.security import LoginLimiter, Remembered, SecurityHeaders, Sessions, signing_key
+from whalefall_capacity.console.state import Console, Launcher
+from whalefall_capacity.errors import DagsterError
+from whalefall_capacity.settings import Settings
+
+DESCRIPTION = """Sizes of every database of a fleet: series, summaries, task runs.
+
+Authenticate with `Authorization: Bearer TOKEN` (`whalefall-capacity token create NAME --role view|admin`), or with the
+session cookie of a login; then every unsafe method needs the header `X-CSRFToken`."""
+CODES = {
+    400: MessageCode.VALIDATION_ERROR,
+    401: MessageCode.AUTHENTICATION_REQUIRED,
+    403: MessageCode.PERMISSION_REQUIRED,
+    404: MessageCode.RESOURCE_NOT_FOUND,
+    405: MessageCode.METHOD_NOT_ALLOWED,
+}
+
+WENT_WRONG = "something went wrong; the console's log says what"
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    engine: Engine,
+    settings: Settings,
+    dagster: Launcher | None = None,
+    reading: Engine | None = None,
+) -> FastAPI:
+    """Return the application; *dagster* is that of the settings and *reading* is *engine*, unless given."""
+    app = FastAPI(
+        title="whalefall_capacity",
+        version=version("whalefall-capacity"),
+        description=DESCRIPTION,
+        openapi_url=f"{api.PREFIX}/openapi.json",
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.console = Console(
+        engine=engine,
+        reading=reading or engine,
+        settings=settings,
+        dagster=dagster or DagsterClient(settings.dagster_webserver),
+        sessions=Sessions(signing_key(settings), settings.session_hours),
+        limiter=LoginLimiter(),
+        known=Remembered(),
+    )
+    app.include_router(api.router)
+    app.include_router(pages.router, include_in_schema=False)
+    app.mount("/static", static_files.application(), name="static")
+    app.add_middleware(SecurityHeaders)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(DagsterError, _unavailable)
+    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(kind, _unavailable)
+    app.add_exception_handler(Exception, _unexpected)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> Any:
+    """Return a function that gives the document: bad parameters are 400 here, where FastAPI would say 422."""
+    made = type(app).openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = made(app)
+            for path in schema["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+                    operation["security"] = [{"token": []}, {"session": []}]
+            schema["components"]["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "whalefall_session"},
+            }
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(unused, None)
+        return app.openapi_schema or {}
+
+    return document
+
+
+def _answer(request: Request, error: ApiError) -> Response:
+    if request.url.path.startswith("/api/"):
+        return failure(error)
+    return pages.error_page(request, error)
+
+
+def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _answer(request, error)
+
+
+def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = {_field(problem["loc"]): _reason(problem) for problem in error.errors()}
+    field, reason = next(iter(errors.items()))
+    return _answer(request, ApiError(400, MessageCode.VALIDATION_ERROR, f"{field}: {reason}", errors))
+
+
+def _field(location: Sequence[int | str]) -> str:
+    # ("query", "instance_id", 0): the name is what the caller wrote; ("body", 17): the body is no JSON at all.
+    names = [part for part in location[1:] if isinstance(part, str)]
+    return _printable(names[0]) if names else str(location[0])
+
+
+def _reason(problem: dict[str, Any]) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "is not known"
+    reason: str = problem["msg"].removeprefix("Value error, ")
+    return reason[:1].lower() + reason[1:]
+
+
+def _printable(value: str) -> str:
+    return value[:64].encode("utf-8", "replace").decode()
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = CODES.get(error.status_code, MessageCode.VALIDATION_ERROR)
+    return _answer(request, ApiError(error.status_code, code, str(error.detail), headers=error.headers))
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    if isinstance(error, DagsterError):
+        message = str(error)
+    else:
+        logger.error("the store cannot be used: %s", error)
+        message = "the store cannot be reached just now; try again in a moment"
+    return _answer(request, ApiError(503, MessageCode.UNAVAILABLE, message))
+
+
+def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
+    return _answer(request, ApiError(500, MessageCode.INTERNAL_ERROR, WENT_WRONG))

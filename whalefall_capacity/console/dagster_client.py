@@ -1,0 +1,67 @@
+"""Asking the Dagster webserver to start a run: GraphQL over HTTP, nothing of Dagster is imported."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from whalefall_capacity.errors import DagsterError
+
+LOCATION = "whalefall_capacity"
+REPOSITORY = "__repository__"
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on Error { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class DagsterClient:
+    """The webserver at *url*."""
+
+    url: str
+    timeout_seconds: float = 30
+
+    def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
+        """Start a run of *job* and return its id. Raises DagsterError."""
+        params = {
+            "selector": {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job},
+            "runConfigData": run_config,
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        answer = self._ask(LAUNCH, {"params": params})["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            reasons = [error["message"] for error in answer.get("errors", [])] or [answer.get("message", "")]
+            raise DagsterError(f"Dagster did not start {job}: {answer['__typename']}: {'; '.join(reasons)}")
+        run_id: str = answer["run"]["runId"]
+        return run_id
+
+    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 - the operator's own setting
+            f"{self.url}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310
+                content = json.load(answer)
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            raise DagsterError(
+                f"the Dagster webserver at {self.url} does not answer ({error}): start it with "
+                "`whalefall-capacity up`; WHALEFALL_WEBSERVER_URL says where it is"
+            ) from error
+        if content.get("errors"):
+            raise DagsterError(f"the Dagster webserver refused: {content['errors'][0].get('message')}")
+        data: dict[str, Any] = content["data"]
+        return data

@@ -1,0 +1,133 @@
+"""The one shape of every answer of the API, good or bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+Data = TypeVar("Data")
+
+
+class MessageCode(str, Enum):
+    """What went wrong, for programs."""
+
+    VALIDATION_ERROR = "VALIDATION_ERROR"
+    AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED"
+    PERMISSION_REQUIRED = "PERMISSION_REQUIRED"
+    CSRF_MISSING = "CSRF_MISSING"
+    RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    CONFLICT = "CONFLICT"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    RATE_LIMITED = "RATE_LIMITED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+class Envelope(BaseModel, Generic[Data]):
+    """A good answer."""
+
+    success: Literal[True]
+    error: Literal[False]
+    message: str
+    timestamp: datetime
+    data: Data
+
+
+class FieldError(BaseModel):
+    """What is wrong with one parameter or one field of the body."""
+
+    field: str
+    message: str
+
+
+class ErrorData(BaseModel):
+    """What an error is about."""
+
+    errors: list[FieldError]
+
+
+class ErrorEnvelope(BaseModel):
+    """A bad answer."""
+
+    success: Literal[False]
+    error: Literal[True]
+    message: str
+    message_code: MessageCode
+    timestamp: datetime
+    data: ErrorData | None = Field(description="The fields that are wrong, for VALIDATION_ERROR.")
+
+
+class ApiError(Exception):
+    """An answer other than the one that was asked for; *errors* gives, per field, what is wrong with it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: MessageCode,
+        message: str,
+        errors: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.errors = errors
+        self.headers = headers
+
+
+def invalid(field: str, message: str) -> ApiError:
+    """Return the error of one bad parameter."""
+    return ApiError(400, MessageCode.VALIDATION_ERROR, f"{field}: {message}", {field: message})
+
+
+def not_found(what: str) -> ApiError:
+    """Return the error of something that is not there."""
+    return ApiError(404, MessageCode.RESOURCE_NOT_FOUND, what)
+
+
+def success(data: Any, message: str = "", status: int = 200) -> Response:
+    """Return a good answer."""
+    return _answer(status, {"success": True, "error": False, "message": message, "timestamp": _now(), "data": data})
+
+
+def failure(error: ApiError) -> Response:
+    """Return a bad answer."""
+    errors = error.errors
+    content = {
+        "success": False,
+        "error": True,
+        "message": error.message,
+        "message_code": error.code,
+        "timestamp": _now(),
+        "data": None if errors is None else {"errors": [{"field": f, "message": m} for f, m in errors.items()]},
+    }
+    return _answer(error.status, content, error.headers)
+
+
+def plain(value: object) -> object:
+    """Return what JSON has in place of *value*."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Enum):
+        return value.value
+    # A frozen dataclass: one row.
+    return vars(value)
+
+
+def _answer(status: int, content: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(content, default=plain), status, headers, "application/json")
+
+
+def _now() -> datetime:
+    return datetime.now(tz=timezone.utc)

@@ -1,0 +1,92 @@
+"use strict";
+
+// Draws the series that the page carries. Ticks are in binary units; a window without a row is a gap.
+(() => {
+  const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+  const COLOURS = 10;
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // Round steps in the unit of the largest value: a tick says 512 MiB, not 536.9 M.
+  function ticks(values, unit, zero) {
+    const known = values.filter((value) => value !== null);
+    let low = Math.min(...known), high = Math.max(...known);
+    if (zero) [low, high] = [Math.min(low, 0), Math.max(high, 0)];
+    if (low === high) [low, high] = [low - Math.abs(low) / 10 - 1, high + Math.abs(high) / 10 + 1];
+    const reach = Math.max(Math.abs(low), Math.abs(high));
+    const power = unit === "bytes" ? Math.min(Math.floor(Math.log(Math.max(reach, 1)) / Math.log(1024)), UNITS.length - 1) : 0;
+    const scale = 1024 ** power;
+    const rough = (high - low) / scale / 5;
+    const magnitude = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 2.5, 5, 10].find((factor) => factor * magnitude >= rough) * magnitude;
+    const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (step / magnitude === 2.5 ? 1 : 0));
+    const places = [];
+    for (let n = Math.floor(low / scale / step); n <= Math.ceil(high / scale / step) + 1e-9; n += 1) places.push(n * step);
+    return {
+      tickvals: places.map((place) => place * scale),
+      ticktext: places.map((place) => `${place.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−")} ${unit === "bytes" ? UNITS[power] : "%"}`),
+      range: [places[0] * scale, places.at(-1) * scale],
+    };
+  }
+
+  function trace(series, number, chart, kind) {
+    const colour = style(`--s${number % COLOURS}`);
+    const dotted = number >= COLOURS;
+    const common = {
+      name: series.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;"),
+      x: chart.labels, y: series.values, text: series.texts, hovertemplate: "%{text}",
+    };
+    if (kind === "bar") return { ...common, type: "bar", textposition: "none", marker: { color: colour, pattern: dotted ? { shape: "/", size: 4 } : {} } };
+    return {
+      ...common, type: "scatter", mode: chart.labels.length > 62 ? "lines" : "lines+markers", connectgaps: false,
+      line: { color: colour, width: 1.75, dash: dotted ? "dot" : "solid" }, marker: { color: colour, size: 4 },
+    };
+  }
+
+  function draw(chart, kind) {
+    const place = document.getElementById(`plot-${chart.metric}`);
+    if (!place) return;
+    const zero = kind === "bar" || chart.metric !== "size";
+    const values = chart.series.flatMap((series) => series.values);
+    if (values.every((value) => value === null)) return;
+    const font = { family: getComputedStyle(document.body).fontFamily, size: 11.5, color: style("--soft") };
+    const layout = {
+      margin: { l: 74, r: 10, t: 8, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font,
+      showlegend: false, hovermode: "x unified", bargap: 0.25, bargroupgap: 0.05,
+      hoverlabel: { bgcolor: style("--raised"), bordercolor: style("--strong-line"), font: { ...font, color: style("--ink") } },
+      xaxis: {
+        type: "category", fixedrange: true, nticks: Math.max(2, Math.floor(place.clientWidth / 100)), tickangle: 0,
+        linecolor: style("--strong-line"), showgrid: false, ticks: "outside", ticklen: 4, tickcolor: style("--strong-line"),
+      },
+      yaxis: {
+        ...ticks(values, chart.unit, zero), fixedrange: true, gridcolor: style("--line"), zeroline: zero,
+        zerolinecolor: style("--strong-line"), zerolinewidth: 1,
+      },
+    };
+    Plotly.react(place, chart.series.map((series, number) => trace(series, number, chart, kind)), layout, {
+      displayModeBar: false, responsive: true,
+    });
+    place.dataset.drawn = String(chart.series.length);
+  }
+
+  function light(metric, number) {
+    const place = document.getElementById(`plot-${metric}`);
+    if (!place?.data) return;
+    Plotly.restyle(place, { opacity: place.data.map((_, index) => (number === null || index === number ? 1 : 0.15)) });
+  }
+
+  function drawAll() {
+    const charts = document.getElementById("charts");
+    if (!charts || typeof Plotly === "undefined") return;
+    for (const chart of JSON.parse(document.getElementById("chart-data").textContent)) draw(chart, charts.dataset.kind);
+    for (const table of charts.querySelectorAll("table.series")) {
+      for (const row of table.querySelectorAll("tr[data-series]")) {
+        row.addEventListener("mouseenter", () => light(table.dataset.metric, Number(row.dataset.series)));
+        row.addEventListener("mouseleave", () => light(table.dataset.metric, null));
+      }
+    }
+  }
+
+  document.addEventListener("whalefall:refreshed", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  drawAll();
+})();

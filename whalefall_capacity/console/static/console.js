@@ -1,0 +1,147 @@
+"use strict";
+
+// Filters that apply at once, the button, runs that are watched, and cancel. Without script every page still works.
+(() => {
+  const words = JSON.parse(document.getElementById("words").textContent);
+  const word = (key, values = {}) =>
+    Object.entries(values).reduce((text, [name, value]) => text.replaceAll(`{${name}}`, value), words[key] ?? key);
+  const csrf = () => document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+  const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+  const toLogin = () => {
+    const here = location.pathname + location.search;
+    location.assign(`/login?next=${encodeURIComponent(here)}`);
+  };
+
+  async function ask(path, method = "GET", body = undefined) {
+    const headers = { Accept: "application/json" };
+    if (method !== "GET") headers["X-CSRFToken"] = csrf();
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    let answer;
+    try {
+      answer = await fetch(path, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin" });
+    } catch {
+      throw new Error(word("error.network"));
+    }
+    if (answer.status === 401) toLogin();
+    const content = await answer.json();
+    if (!answer.ok) throw new Error(content.message);
+    return content.data;
+  }
+
+  // Replace parts of this page by what the server says of it now; what the reader has focused stays focused.
+  async function refresh(...ids) {
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    if (answer.redirected && new URL(answer.url).pathname === "/login") return toLogin();
+    if (!answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const id of ids) {
+      const [old, now] = [document.getElementById(id), page.getElementById(id)];
+      if (!old || !now || old.isEqualNode(now)) continue;
+      const focused = old.contains(document.activeElement) ? document.activeElement.dataset.cancel : undefined;
+      old.replaceWith(document.adoptNode(now));
+      if (focused) document.querySelector(`[data-cancel="${CSS.escape(focused)}"]`)?.focus();
+    }
+    document.dispatchEvent(new Event("whalefall:refreshed"));
+  }
+
+  // An empty field says nothing: it does not belong in the URL.
+  const filters = document.getElementById("filters");
+  filters?.addEventListener("submit", () => {
+    for (const field of filters.elements) {
+      if (field.name && field.value === "") field.disabled = true;
+    }
+  });
+  filters?.addEventListener("change", (event) => {
+    for (const name of (event.target.dataset.clears ?? "").split(" ").filter(Boolean)) {
+      if (filters.elements[name]) filters.elements[name].value = "";
+    }
+    if (filters.reportValidity()) filters.requestSubmit();
+  });
+  // Back from another page the fields may be as they were left: disabled.
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload();
+  });
+
+  const button = document.getElementById("aggregate");
+  const line = document.getElementById("current-status");
+  function say(text, run = null, link = null) {
+    line.hidden = false;
+    line.classList.remove("bad");
+    line.replaceChildren();
+    if (run) {
+      const bar = document.createElement("progress");
+      bar.max = run.progress_total || 1;
+      bar.value = run.progress_completed + run.progress_failed;
+      bar.setAttribute("aria-label", text);
+      line.append(bar);
+    }
+    line.append(Object.assign(document.createElement("span"), { textContent: text }));
+    if (link) line.append(Object.assign(document.createElement("a"), { href: `/runs/${link}`, textContent: word("current.open_run") }));
+  }
+
+  async function watch(runId) {
+    const open = ["pending", "running"];
+    for (;;) {
+      const { run } = await ask(`/api/v1/task-runs/${runId}?limit=1`);
+      if (!open.includes(run.status)) {
+        const done = run.status === "completed";
+        if (done || run.status === "completed_with_errors") await refresh("cards", "charts");
+        say(done ? word("current.done") : word("current.ended", { status: word(`status.${run.status}`) }), done ? { ...run, progress_total: run.progress_total || 1, progress_completed: run.progress_total ? run.progress_completed : 1 } : run, runId);
+        if (!done) line.classList.add("bad");
+        return;
+      }
+      const done = run.progress_completed + run.progress_failed;
+      say(run.progress_total ? word("current.progress", { done, total: run.progress_total }) : word("current.waiting"), run, runId);
+      await wait(700);
+    }
+  }
+
+  button?.addEventListener("click", async () => {
+    button.disabled = true;
+    say(word("current.starting"));
+    try {
+      const { run_id } = await ask("/api/v1/capacity/aggregations/current", "POST", { scope: button.dataset.scope });
+      await watch(run_id);
+    } catch (error) {
+      say(word("current.failed", { message: error.message }));
+      line.classList.add("bad");
+    }
+    button.disabled = false;
+  });
+
+  document.addEventListener("click", async (event) => {
+    const runId = event.target.dataset?.cancel;
+    if (!runId || !window.confirm(word("runs.cancel_confirm"))) return;
+    event.target.disabled = true;
+    event.target.textContent = word("runs.cancelling");
+    try {
+      await ask(`/api/v1/task-runs/${encodeURIComponent(runId)}/actions/cancel`, "POST");
+    } catch (error) {
+      window.alert(error.message);
+    }
+    await refresh("live");
+  });
+
+  document.querySelector("[data-apply]")?.addEventListener("click", async (event) => {
+    if (!window.confirm(word("partitions.confirm"))) return;
+    const status = document.getElementById("apply-status");
+    event.target.disabled = true;
+    try {
+      const body = { dry_run: false, confirm: true, plan_id: event.target.dataset.apply };
+      const { run_id } = await ask("/api/v1/partitions/actions/cleanup", "POST", body);
+      location.assign(`/runs/${run_id}`);
+    } catch (error) {
+      status.textContent = error.message;
+      event.target.disabled = false;
+    }
+  });
+
+  const pace = { soon: 1500, later: 10000 };
+  (async () => {
+    for (let live; (live = document.getElementById("live")) && pace[live.dataset.live]; ) {
+      await wait(pace[live.dataset.live]);
+      if (!document.hidden) await refresh("live").catch(() => {});
+    }
+  })();
+})();

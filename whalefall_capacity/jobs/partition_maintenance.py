@@ -1,0 +1,300 @@
+"""The maintenance of the table partitions as a graph of ops: what failed in one step costs no other.
+
+Annotations are not postponed here: Dagster reads the types of config and resources from the functions.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from whalefall_capacity.assets.checks import table_partition_evaluations
+from whalefall_capacity.assets.metadata import metadata_table
+from whalefall_capacity.errors import PlanError
+from whalefall_capacity.jobs.reconciliation import utc_now
+from whalefall_capacity.jobs.run_retention import forget_old_runs
+from whalefall_capacity.periods import today
+from whalefall_capacity.resources.item_watchers import end_child, maintenance_metrics, note_child
+from whalefall_capacity.resources.maintenance import MaintenanceStore, report_outcome
+from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.settings import Settings, build_settings
+from whalefall_capacity.store.retention import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop
+from whalefall_capacity.store.retirement import (
+    Maintenance,
+    allowed_drops,
+    archive_children,
+    create,
+    detach_and_drop,
+    finish_leftovers,
+    make_plan,
+    seal_children,
+)
+from whalefall_capacity.store.table_health import read_status
+from whalefall_capacity.store.task_runs import Item, ItemType
+from whalefall_capacity.store.task_summary import Metric
+
+
+class MaintenanceConfig(dg.Config):
+    """What to do; as it stands, a launch by hand only says what would be done."""
+
+    dry_run: bool = Field(default=True, description="Say what would be done, and change nothing.")
+    plan_id: str | None = Field(
+        default=None, description="Do exactly this plan, as printed before; refused when it no longer holds."
+    )
+    confirm: bool = Field(
+        default=False, description="Yes to the question that is asked when far more children would go than last time."
+    )
+    max_drops: int = Field(
+        default=MAX_DROPS, ge=0, le=1000, description="How many children may be dropped, oldest first."
+    )
+    archive_dir: str | None = Field(
+        default=None,
+        description="Folder for the archives of what is dropped; the setting WHALEFALL_ARCHIVE_DIR if not given.",
+    )
+    create_ahead_months: int | None = Field(
+        default=None, description="How many months ahead children are created; the setting if not given."
+    )
+    retention_stats_months: int | None = Field(
+        default=None, description="Calendar months for which daily sizes are kept; the setting if not given."
+    )
+    retention_daily_months: int | None = Field(
+        default=None, description="Calendar months for which daily aggregations are kept; the setting if not given."
+    )
+    retention_weekly_months: int | None = Field(
+        default=None, description="Calendar months for which weekly aggregations are kept; the setting if not given."
+    )
+    retention_monthly_months: int | None = Field(
+        default=None, description="Calendar months for which monthly aggregations are kept; the setting if not given."
+    )
+    retention_quarterly_months: int | None = Field(
+        default=None, description="Calendar months for which quarterly aggregations are kept; the setting if not given."
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """Return what is given here instead of a setting."""
+        names = [name for name in type(self).model_fields if name in Settings.model_fields]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one op hands to the next; Dagster writes it to disk, so no settings, which have passwords."""
+
+    day: date
+    overrides: Mapping[str, Any]
+    dry_run: bool
+    confirm: bool
+    plan: Plan
+    drops: tuple[PlannedDrop, ...] = ()
+    archives: Mapping[int, str] | None = None
+    outcomes: tuple[ChildOutcome, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with what was given in the launchpad instead, checked in the same way."""
+        return build_settings(**self.overrides)
+
+
+@dg.op(description="Decide what would go, print it with the id of the plan, and refuse a plan that no longer holds.")
+def plan(
+    context: dg.OpExecutionContext,
+    config: MaintenanceConfig,
+    maintenance_store: MaintenanceStore,
+    task_runs: TaskRunsResource,
+) -> Progress:
+    task_runs.raise_if_cancelled()
+    settings = build_settings(**config.overrides())
+    day = today(settings.zone)
+    made = make_plan(maintenance_store.engine, settings, day, config.max_drops)
+    if config.plan_id is not None and config.plan_id != made.id:
+        raise PlanError(f"the plan {config.plan_id} no longer holds, it is {made.id} now; nothing was changed")
+    context.log.info(
+        f"plan {made.id}{', dry run' if config.dry_run else ''}: {len(made.drops)} children to drop, "
+        f"{len(made.kept)} kept, {len(made.waiting)} wait for the next run"
+    )
+    if made.question is not None:
+        context.log.warning(
+            f"{'confirmed' if config.confirm else 'not confirmed, nothing is dropped'}: {made.question}"
+        )
+    context.add_output_metadata({"plan_id": made.id, "dry_run": config.dry_run, "would_go": plan_table(made)})
+    if config.dry_run:
+        task_runs.skipped(f"a dry run changes nothing; {len(made.drops)} children would go")
+    else:
+        task_runs.declare([Item(ItemType.TABLE_PARTITION, drop.child, drop.child) for drop in made.drops])
+    return Progress(day, config.overrides(), config.dry_run, config.confirm, made)
+
+
+@dg.op(
+    name="finish_leftovers",
+    description="End what an earlier maintenance, or somebody by hand, began and did not complete.",
+)
+def leftovers(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> Progress:
+    def work(maintenance: Maintenance) -> Progress:
+        finish_leftovers(maintenance)
+        return progress
+
+    return _step(context, progress, maintenance_store, task_runs, work)
+
+
+@dg.op(name="create", description="Create every table's children ahead; each table in a transaction of its own.")
+def create_children(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> Progress:
+    def work(maintenance: Maintenance) -> Progress:
+        create(maintenance)
+        return progress
+
+    return _step(context, progress, maintenance_store, task_runs, work)
+
+
+@dg.op(name="seal", description="Calculate what is behind, and make the windows final that have days of what is to go.")
+def seal(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> Progress:
+    def work(maintenance: Maintenance) -> Progress:
+        drops = seal_children(maintenance, allowed_drops(maintenance, progress.plan, progress.confirm))
+        return replace(progress, drops=tuple(drops))
+
+    return _step(context, progress, maintenance_store, task_runs, work)
+
+
+@dg.op(
+    name="archive", description="Write what is to go as Parquet, read it back and compare; without a folder, nothing."
+)
+def archive(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> Progress:
+    def work(maintenance: Maintenance) -> Progress:
+        drops, archives = archive_children(maintenance, progress.drops)
+        return replace(progress, drops=tuple(drops), archives=archives)
+
+    return _step(context, progress, maintenance_store, task_runs, work)
+
+
+@dg.op(name="detach_and_drop", description="Detach one child after the other, look at it for the last time, drop it.")
+def detach(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> Progress:
+    def work(maintenance: Maintenance) -> Progress:
+        detach_and_drop(maintenance, progress.drops, progress.archives or {})
+        return progress
+
+    return _step(context, progress, maintenance_store, task_runs, work)
+
+
+@dg.op(description="Forget task runs, and Dagster's own runs with their events, that are older than the settings keep.")
+def forget_runs(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> Progress:
+    if progress.dry_run:
+        return progress
+    forgotten = forget_old_runs(
+        maintenance_store.engine, context.instance, progress.settings, utc_now(), task_runs.raise_if_cancelled
+    )
+    context.log.info(f"{forgotten.task_runs} task runs and {forgotten.dagster_runs} runs of Dagster deleted")
+    context.add_output_metadata(asdict(forgotten))
+    task_runs.add_metrics(
+        Metric(key="task_runs_deleted", label="Task runs deleted", value=forgotten.task_runs),
+        Metric(key="dagster_runs_deleted", label="Dagster runs deleted", value=forgotten.dagster_runs),
+    )
+    return progress
+
+
+@dg.op(description="Say what became of every child, check the tables, and fail when a child failed.")
+def report(
+    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
+) -> list[ChildOutcome]:
+    status = read_status(maintenance_store.engine, progress.settings, progress.day)
+    for evaluation in table_partition_evaluations(status):
+        context.instance.report_runless_asset_event(evaluation)
+    outcomes = final_outcomes(progress.outcomes)
+    for outcome in outcomes:
+        end_child(task_runs, outcome)
+    task_runs.add_metrics(*maintenance_metrics(outcomes))
+    counts = Counter(outcome.outcome.value for outcome in outcomes)
+    context.add_output_metadata(
+        {
+            "plan_id": progress.plan.id,
+            "children": outcome_table(outcomes),
+            **{f"{k}_count": v for k, v in counts.items()},
+        }
+    )
+    failed = [outcome for outcome in outcomes if outcome.outcome is Outcome.FAILED]
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} children failed; the first: {failed[0].child}: {failed[0].reason}",
+            metadata={"children": outcome_table(outcomes)},
+            allow_retries=False,
+        )
+    return outcomes
+
+
+@dg.job(
+    description="Create table partitions ahead and retire past ones: seal, archive, detach, drop. A dry run "
+    "unless told otherwise.",
+    tags={"dagster/priority": "-1"},
+)
+def partition_maintenance() -> None:
+    report(forget_runs(detach(archive(seal(create_children(leftovers(plan())))))))
+
+
+def final_outcomes(outcomes: Sequence[ChildOutcome]) -> list[ChildOutcome]:
+    """Return the last outcome of each child, in the order in which the children came."""
+    last: dict[tuple[str, str], ChildOutcome] = {}
+    for outcome in outcomes:
+        last[outcome.table, outcome.child] = outcome
+    return list(last.values())
+
+
+def outcome_table(outcomes: Sequence[ChildOutcome]) -> dg.TableMetadataValue:
+    """Return outcomes as a table; children that were merely there are left out."""
+    rows = [
+        (o.table, o.child, o.outcome.value, o.reason, o.rows, o.bytes)
+        for o in outcomes
+        if o.outcome is not Outcome.EXISTS
+    ]
+    return metadata_table(("table", "child", "outcome", "reason", "rows", "bytes"), rows)
+
+
+def plan_table(made: Plan) -> dg.TableMetadataValue:
+    """Return the drops of a plan as a table."""
+    rows = [(d.table, d.child, str(d.lower), str(d.upper), d.rows, d.bytes, d.reason) for d in made.drops]
+    return metadata_table(("table", "child", "from", "to", "rows", "bytes", "reason"), rows)
+
+
+def _step(
+    context: dg.OpExecutionContext,
+    progress: Progress,
+    store: MaintenanceStore,
+    task_runs: TaskRunsResource,
+    work: Callable[[Maintenance], Progress],
+) -> Progress:
+    """Do *work* unless this is a dry run; its outcomes are logged as they come and added to those before."""
+    if progress.dry_run:
+        return progress
+
+    def on_outcome(outcome: ChildOutcome) -> None:
+        bad = outcome.outcome in (Outcome.FAILED, Outcome.CONTENDED, Outcome.KEPT)
+        say = context.log.warning if bad else context.log.info
+        if outcome.outcome is not Outcome.EXISTS:
+            say(f"{outcome.child}: {outcome.outcome.value}{f': {outcome.reason}' if outcome.reason else ''}")
+        note_child(task_runs, outcome)
+        report_outcome(outcome)
+
+    maintenance = Maintenance(
+        store.engine,
+        progress.settings,
+        progress.day,
+        on_outcome=on_outcome,
+        before_child=task_runs.raise_if_cancelled,
+    )
+    after = work(maintenance)
+    outcomes = (*progress.outcomes, *maintenance.outcomes)
+    context.add_output_metadata({"children": outcome_table(maintenance.outcomes)})
+    return replace(after, outcomes=outcomes)

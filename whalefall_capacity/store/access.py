@@ -1,0 +1,199 @@
+"""Who may use the console: users with a password, tokens for scripts; both have a role.
+
+A password is kept as an argon2id hash. A token is 32 random bytes: its SHA-256 is enough, for nobody can guess what
+it was made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.errors import AccessError
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+SHORTEST_PASSWORD = 8
+LONGEST_PASSWORD = 1024
+
+
+class Role(str, Enum):
+    """What one may do: look, or also start and stop things."""
+
+    VIEW = "view"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class User:
+    """One who logs in; a session that was signed with another key has ended."""
+
+    name: str
+    role: Role
+    session_key: str
+
+
+@dataclass(frozen=True)
+class ListedUser:
+    """One row of `user list`."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Token:
+    """One row of `token list`."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+# A new password or role ends the sessions of the old one.
+SET_USER = """
+INSERT INTO console_users (name, role, password_hash)
+VALUES (:name, :role, :password_hash)
+ON CONFLICT (name) DO UPDATE
+SET role = excluded.role, password_hash = excluded.password_hash, session_key = gen_random_uuid(),
+    updated_at = now()
+"""
+REMOVE_USER = "DELETE FROM console_users WHERE name = :name"
+USERS = "SELECT name, role, created_at, updated_at FROM console_users ORDER BY name"
+USER = """
+SELECT name, role, CAST(session_key AS text) AS session_key, password_hash FROM console_users WHERE name = :name
+"""
+ADD_BEARER = """
+INSERT INTO console_tokens (name, role, token_hash) VALUES (:name, :role, :token_hash)
+ON CONFLICT (name) DO NOTHING
+"""
+REVOKE_BEARER = """
+UPDATE console_tokens SET revoked_at = now(), updated_at = now() WHERE name = :name AND revoked_at IS NULL
+"""
+BEARERS = "SELECT name, role, created_at, revoked_at FROM console_tokens ORDER BY name"
+BEARER = "SELECT name, role FROM console_tokens WHERE token_hash = :token_hash AND revoked_at IS NULL"
+HAS_ADMIN = """
+SELECT EXISTS (SELECT FROM console_users WHERE role = 'admin')
+    OR EXISTS (SELECT FROM console_tokens WHERE role = 'admin' AND revoked_at IS NULL)
+"""
+
+
+def set_user(engine: Engine, name: str, role: Role, password: SecretStr) -> None:
+    """Make a user, or give one another password and role. Raises AccessError for a bad name or password."""
+    _require_name(name)
+    length = len(password.get_secret_value())
+    if not SHORTEST_PASSWORD <= length <= LONGEST_PASSWORD:
+        raise AccessError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, this one {length}")
+    values = {"name": name, "role": role.value, "password_hash": _hasher().hash(password.get_secret_value())}
+    with engine.begin() as connection:
+        connection.execute(text(SET_USER), values)
+
+
+def remove_user(engine: Engine, name: str) -> None:
+    """Remove a user and end the sessions. Raises AccessError when there is none of that name."""
+    with engine.begin() as connection:
+        if connection.execute(text(REMOVE_USER), {"name": name}).rowcount == 0:
+            raise AccessError(f"there is no user {name}; `whalefall-capacity user list` shows them")
+
+
+def list_users(engine: Engine) -> list[ListedUser]:
+    """Return every user, by name."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(USERS)).mappings()
+        return [ListedUser(**{**row, "role": Role(row["role"])}) for row in rows]
+
+
+def find_user(engine: Engine, name: str) -> User | None:
+    """Return the user of a session."""
+    with engine.connect() as connection:
+        row = connection.execute(text(USER), {"name": name}).one_or_none()
+    return None if row is None else User(row.name, Role(row.role), row.session_key)
+
+
+def check_password(engine: Engine, name: str, password: SecretStr) -> User | None:
+    """Return the user whose name and password these are; it takes as long when there is no such user."""
+    from argon2.exceptions import InvalidHashError, VerificationError
+
+    with engine.connect() as connection:
+        row = connection.execute(text(USER), {"name": name}).one_or_none()
+    try:
+        _hasher().verify(row.password_hash if row else _nobody(), password.get_secret_value()[: LONGEST_PASSWORD + 1])
+    except (VerificationError, InvalidHashError):
+        return None
+    return None if row is None else User(row.name, Role(row.role), row.session_key)
+
+
+def create_token(engine: Engine, name: str, role: Role) -> SecretStr:
+    """Return a new token; it is kept nowhere. Raises AccessError for a bad name, or one that was ever used."""
+    _require_name(name)
+    token = secrets.token_urlsafe(32)
+    values = {"name": name, "role": role.value, "token_hash": _digest(token)}
+    with engine.begin() as connection:
+        if connection.execute(text(ADD_BEARER), values).rowcount == 0:
+            raise AccessError(f"there was a token {name} already: a name is used once; choose another")
+    return SecretStr(token)
+
+
+def revoke_token(engine: Engine, name: str) -> None:
+    """End a token. Raises AccessError when there is no valid one of that name."""
+    with engine.begin() as connection:
+        if connection.execute(text(REVOKE_BEARER), {"name": name}).rowcount == 0:
+            raise AccessError(f"there is no valid token {name}; `whalefall-capacity token list` shows them")
+
+
+def list_tokens(engine: Engine) -> list[Token]:
+    """Return every token, revoked ones too, by name."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(BEARERS)).mappings()
+        return [Token(**{**row, "role": Role(row["role"])}) for row in rows]
+
+
+def find_token(engine: Engine, token: str) -> tuple[str, Role] | None:
+    """Return name and role of a token that is valid."""
+    with engine.connect() as connection:
+        row = connection.execute(text(BEARER), {"token_hash": _digest(token)}).one_or_none()
+    return None if row is None else (row.name, Role(row.role))
+
+
+def has_admin(engine: Engine) -> bool:
+    """Can anybody act as admin, by password or by token?"""
+    with engine.connect() as connection:
+        return bool(connection.execute(text(HAS_ADMIN)).scalar_one())
+
+
+def _require_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise AccessError(
+            f"{name!r}: a name has 1 to 64 letters, digits and . _ @ -, and begins with a letter or digit"
+        )
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+@lru_cache(maxsize=1)
+def _nobody() -> str:
+    """Return a hash to compare with where there is no user."""
+    return _hasher().hash(secrets.token_urlsafe(32))

@@ -1,0 +1,347 @@
+"""What the console shows of capacity: pages, summaries and series of growth, each bounded.
+
+A query names its period type and the first and last window, so that the planner leaves out every table partition
+but those. Which keys are shown is decided first, on their measures alone; growth is derived for those keys only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, TextClause, text
+
+from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.growth import (
+    DATABASE_GROWTH,
+    DATABASES_IN_ORDER,
+    EVERYTHING,
+    IN_ORDER,
+    INSTANCE_GROWTH,
+    DatabaseGrowth,
+    InstanceGrowth,
+    growth_range,
+)
+
+# Rows that can be paged through, and how far they are counted: a reader of more narrows the filter.
+MOST_ROWS = 10_000
+LARGEST_ID = 2**31 - 1  # of an INTEGER
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which windows of which keys: those that start on *first* to *last*; None is no filter."""
+
+    period_type: PeriodType
+    first: date
+    last: date
+    instance_ids: Sequence[int] | None = None
+    db_types: Sequence[str] | None = None
+    database_name: str | None = None
+
+
+Growth = TypeVar("Growth", DatabaseGrowth, InstanceGrowth)
+
+
+@dataclass(frozen=True)
+class Page(Generic[Growth]):
+    """Some rows of a list; *total* counts no further than MOST_ROWS."""
+
+    rows: Sequence[Growth]
+    total: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The newest window that has data. Sizes in bytes; None where there is nothing to tell of."""
+
+    period_start: date | None
+    instances: int
+    databases: int
+    total_size_bytes: int
+    average_size_bytes: int | None
+    largest_size_bytes: int | None
+    largest_instance: str | None
+    largest_database: str | None
+
+
+NOTHING = Summary(None, 0, 0, 0, None, None, None, None)
+
+
+@dataclass(frozen=True)
+class InstanceChoice:
+    """An instance to filter by."""
+
+    id: int
+    name: str
+    db_type: str
+
+
+# The filters by type and by name become instance ids, with which the primary keys begin.
+INSTANCE_IDS = """
+SELECT id FROM instances
+WHERE (CAST(:instance_ids AS integer[]) IS NULL OR id = ANY (CAST(:instance_ids AS integer[])))
+  AND (CAST(:db_types AS text[]) IS NULL OR db_type = ANY (CAST(:db_types AS text[])))
+  AND (CAST(:database_name AS text) IS NULL OR id IN (
+           SELECT instance_id FROM instance_databases WHERE database_name = :database_name))
+"""
+OF_INSTANCES = "instance_id = ANY (CAST(:ids AS integer[]))"
+OF_NAME = "database_name = :database_name"
+DATABASE_PAGE = """
+SELECT instance_id, database_name, period_start FROM database_size_aggregations
+WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
+ORDER BY instance_id, database_name, period_start
+LIMIT :limit OFFSET :offset
+"""
+INSTANCE_PAGE = """
+SELECT instance_id, period_start FROM instance_size_aggregations
+WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
+ORDER BY instance_id, period_start
+LIMIT :limit OFFSET :offset
+"""
+COUNT = """
+SELECT count(*) FROM (
+    SELECT FROM {aggregations}
+    WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
+    LIMIT :most
+) AS counted
+"""
+# As a value of its own the search in a window is not turned into a join: it ends at the first row. The range is said
+# once more, for the planner: it does not yet know which window it will be.
+NEWEST = """
+SELECT period_start FROM aggregation_windows AS w
+WHERE level = :level AND period_type = :period_type AND period_start BETWEEN :first AND :last AND result_rows > 0
+  AND (SELECT true FROM {aggregations} AS a
+       WHERE a.period_type = :period_type AND a.period_start = w.period_start
+         AND a.period_start BETWEEN :first AND :last AND {scope} LIMIT 1)
+ORDER BY period_start DESC LIMIT 1
+"""
+NEWEST_OF_ALL = """
+SELECT max(period_start) FROM aggregation_windows
+WHERE level = :level AND period_type = :period_type AND period_start BETWEEN :first AND :last AND result_rows > 0
+"""
+TOP_DATABASES = """
+SELECT instance_id, database_name FROM database_size_aggregations
+WHERE period_type = :period_type AND period_start = :newest AND {scope}
+ORDER BY sum_size_bytes / data_count DESC, instance_id, database_name
+LIMIT :count
+"""
+TOP_INSTANCES = """
+SELECT instance_id FROM instance_size_aggregations
+WHERE period_type = :period_type AND period_start = :newest AND {scope}
+ORDER BY sum_size_bytes / data_count DESC, instance_id
+LIMIT :count
+"""
+# The largest database is looked for in the one instance that has it.
+DATABASE_SUMMARY = """
+WITH per_instance AS MATERIALIZED (
+    SELECT instance_id, count(*) AS databases, sum(sum_size_bytes / data_count) AS total,
+           max(sum_size_bytes / data_count) AS largest
+    FROM database_size_aggregations
+    WHERE period_type = :period_type AND period_start = :newest AND {scope}
+    GROUP BY instance_id
+)
+SELECT summary.*, i.name AS largest_instance, (
+           SELECT database_name FROM database_size_aggregations
+           WHERE period_type = :period_type AND period_start = :newest AND instance_id = found.instance_id AND {scope}
+           ORDER BY sum_size_bytes / data_count DESC, database_name LIMIT 1) AS largest_database
+FROM (SELECT count(*) AS instances, sum(databases)::bigint AS databases, round(sum(total))::bigint AS total_size_bytes,
+             round(sum(total) / sum(databases))::bigint AS average_size_bytes,
+             round(max(largest))::bigint AS largest_size_bytes
+      FROM per_instance) AS summary,
+     (SELECT instance_id FROM per_instance ORDER BY largest DESC, instance_id LIMIT 1) AS found
+JOIN instances AS i ON i.id = found.instance_id
+"""
+INSTANCE_SUMMARY = """
+WITH sizes AS MATERIALIZED (
+    SELECT instance_id, sum_size_bytes / data_count AS size, sum_database_count::numeric / data_count AS databases
+    FROM instance_size_aggregations
+    WHERE period_type = :period_type AND period_start = :newest AND {scope}
+)
+SELECT summary.*, i.name AS largest_instance, NULL AS largest_database
+FROM (SELECT count(*) AS instances, round(sum(databases))::bigint AS databases,
+             round(sum(size))::bigint AS total_size_bytes, round(avg(size))::bigint AS average_size_bytes,
+             round(max(size))::bigint AS largest_size_bytes
+      FROM sizes) AS summary,
+     (SELECT instance_id FROM sizes ORDER BY size DESC, instance_id LIMIT 1) AS found
+JOIN instances AS i ON i.id = found.instance_id
+"""
+AGGREGATIONS = {Level.DATABASE: "database_size_aggregations", Level.INSTANCE: "instance_size_aggregations"}
+SUMMARIES = {Level.DATABASE: DATABASE_SUMMARY, Level.INSTANCE: INSTANCE_SUMMARY}
+OF_INSTANCE_KEYS = "instance_id = ANY (CAST(:instance_ids AS integer[]))"
+# Plain arrays plan in half the time of a join with the pairs; what they bring too much is left out afterwards.
+OF_DATABASE_KEYS = f"{OF_INSTANCE_KEYS} AND database_name = ANY (CAST(:database_names AS text[]))"
+INSTANCE_CHOICES = "SELECT id, name, db_type FROM instances ORDER BY name"
+DATABASE_CHOICES = """
+SELECT database_name FROM instance_databases WHERE instance_id = :instance_id ORDER BY database_name
+"""
+
+
+def database_page(engine: Engine, selection: Selection, limit: int, offset: int) -> Page[DatabaseGrowth]:
+    """Return rows by instance id, database name and window, oldest window first."""
+    with engine.connect() as connection:
+        filtered = _filter(connection, selection, Level.DATABASE)
+        if filtered is None:
+            return Page([], 0)
+        scope, values = filtered
+        paging = values | {"limit": limit, "offset": offset}
+        keys = connection.execute(_statement(DATABASE_PAGE, scope), paging).all()
+        total = _total(connection, Level.DATABASE, scope, values, limit, offset, len(keys))
+        wanted = {tuple(key) for key in keys}
+        rows = _database_growth(
+            connection,
+            selection,
+            sorted({(key.instance_id, key.database_name) for key in keys}),
+            [key.period_start for key in keys],
+        )
+    found = [row for row in rows if (row.instance_id, row.database_name, row.period_start) in wanted]
+    return Page(sorted(found, key=lambda r: (r.instance_id, r.database_name, r.period_start)), total)
+
+
+def instance_page(engine: Engine, selection: Selection, limit: int, offset: int) -> Page[InstanceGrowth]:
+    """Return rows by instance id and window, oldest window first."""
+    with engine.connect() as connection:
+        filtered = _filter(connection, selection, Level.INSTANCE)
+        if filtered is None:
+            return Page([], 0)
+        scope, values = filtered
+        paging = values | {"limit": limit, "offset": offset}
+        keys = connection.execute(_statement(INSTANCE_PAGE, scope), paging).all()
+        total = _total(connection, Level.INSTANCE, scope, values, limit, offset, len(keys))
+        wanted = {tuple(key) for key in keys}
+        rows = _instance_growth(
+            connection, selection, sorted({key.instance_id for key in keys}), [key.period_start for key in keys]
+        )
+    found = [row for row in rows if (row.instance_id, row.period_start) in wanted]
+    return Page(sorted(found, key=lambda r: (r.instance_id, r.period_start)), total)
+
+
+def summary(engine: Engine, level: Level, selection: Selection) -> Summary:
+    """Return count, total, average and largest size of the newest window that has data."""
+    with engine.connect() as connection:
+        filtered = _filter(connection, selection, level)
+        if filtered is None:
+            return NOTHING
+        scope, values = filtered
+        newest = _newest(connection, level, scope, values)
+        if newest is None:
+            return NOTHING
+        statement = _statement(SUMMARIES[level], scope)
+        row = connection.execute(statement, values | {"newest": newest}).mappings().one_or_none()
+        return NOTHING if row is None else Summary(period_start=newest, **row)
+
+
+def top_databases(engine: Engine, selection: Selection, count: int) -> list[DatabaseGrowth]:
+    """Return every window of the *count* databases that are largest in the newest one; largest first."""
+    with engine.connect() as connection:
+        filtered = _filter(connection, selection, Level.DATABASE)
+        newest = None if filtered is None else _newest(connection, Level.DATABASE, *filtered)
+        if filtered is None or newest is None:
+            return []
+        scope, values = filtered
+        values = values | {"newest": newest, "count": count}
+        keys = [tuple(key) for key in connection.execute(_statement(TOP_DATABASES, scope), values)]
+        rows = _database_growth(connection, selection, keys, [selection.first, selection.last])
+    rank = {key: number for number, key in enumerate(keys)}
+    return sorted(rows, key=lambda row: rank[row.instance_id, row.database_name])
+
+
+def top_instances(engine: Engine, selection: Selection, count: int) -> list[InstanceGrowth]:
+    """Return every window of the *count* instances that are largest in the newest one; largest first."""
+    with engine.connect() as connection:
+        filtered = _filter(connection, selection, Level.INSTANCE)
+        newest = None if filtered is None else _newest(connection, Level.INSTANCE, *filtered)
+        if filtered is None or newest is None:
+            return []
+        scope, values = filtered
+        values = values | {"newest": newest, "count": count}
+        keys = [int(id_) for id_ in connection.execute(_statement(TOP_INSTANCES, scope), values).scalars()]
+        rows = _instance_growth(connection, selection, keys, [selection.first, selection.last])
+    rank = {key: number for number, key in enumerate(keys)}
+    return sorted(rows, key=lambda row: rank[row.instance_id])
+
+
+def instance_choices(engine: Engine) -> list[InstanceChoice]:
+    """Return every instance, by name."""
+    with engine.connect() as connection:
+        return [InstanceChoice(**row) for row in connection.execute(text(INSTANCE_CHOICES)).mappings()]
+
+
+def database_choices(engine: Engine, instance_id: int) -> list[str]:
+    """Return the databases that an instance has or had, by name."""
+    with engine.connect() as connection:
+        return list(connection.execute(text(DATABASE_CHOICES), {"instance_id": instance_id}).scalars())
+
+
+def _filter(connection: Connection, selection: Selection, level: Level) -> tuple[str, dict[str, Any]] | None:
+    """Return the condition of *selection* with its values; None when no instance can fulfil it."""
+    values: dict[str, Any] = {
+        "level": level.value,
+        "period_type": selection.period_type.value,
+        "first": selection.first,
+        "last": selection.last,
+    }
+    if selection.instance_ids is None and selection.db_types is None and selection.database_name is None:
+        return EVERYTHING, values
+    wanted = selection.instance_ids
+    filters = {
+        "instance_ids": None if wanted is None else [id_ for id_ in wanted if id_ <= LARGEST_ID],
+        "db_types": None if selection.db_types is None else list(selection.db_types),
+        "database_name": selection.database_name,
+    }
+    ids = list(connection.execute(text(INSTANCE_IDS), filters).scalars())
+    if not ids:
+        return None
+    values |= {"ids": sorted(ids), "database_name": selection.database_name}
+    if level is Level.DATABASE and selection.database_name is not None:
+        return f"{OF_INSTANCES} AND {OF_NAME}", values
+    return OF_INSTANCES, values
+
+
+def _total(
+    connection: Connection, level: Level, scope: str, values: dict[str, Any], limit: int, offset: int, found: int
+) -> int:
+    if 0 < found < limit:
+        return min(offset + found, MOST_ROWS)
+    statement = _statement(COUNT, scope, AGGREGATIONS[level])
+    return int(connection.execute(statement, values | {"most": MOST_ROWS}).scalar_one())
+
+
+def _newest(connection: Connection, level: Level, scope: str, values: dict[str, Any]) -> date | None:
+    statement = _statement(NEWEST_OF_ALL if scope == EVERYTHING else NEWEST, scope, AGGREGATIONS[level])
+    newest: date | None = connection.execute(statement, values).scalar()
+    return newest
+
+
+def _database_growth(
+    connection: Connection, selection: Selection, keys: Sequence[Any], days: Sequence[date]
+) -> list[DatabaseGrowth]:
+    if not keys:
+        return []
+    values = growth_range(selection.period_type, min(days), max(days)) | {
+        "instance_ids": sorted({instance_id for instance_id, _ in keys}),
+        "database_names": sorted({name for _, name in keys}),
+    }
+    rows = connection.execute(_statement(DATABASE_GROWTH + DATABASES_IN_ORDER, OF_DATABASE_KEYS), values).all()
+    wanted = set(keys)
+    return [DatabaseGrowth(*row) for row in rows if (row.instance_id, row.database_name) in wanted]
+
+
+def _instance_growth(
+    connection: Connection, selection: Selection, ids: Sequence[int], days: Sequence[date]
+) -> list[InstanceGrowth]:
+    if not ids:
+        return []
+    values = growth_range(selection.period_type, min(days), max(days)) | {"instance_ids": list(ids)}
+    rows = connection.execute(_statement(INSTANCE_GROWTH + IN_ORDER, OF_INSTANCE_KEYS), values).all()
+    return [InstanceGrowth(*row) for row in rows]
+
+
+@lru_cache(maxsize=64)
+def _statement(template: str, scope: str = "", aggregations: str = "") -> TextClause:
+    """Return a statement, taken apart once."""
+    return text(template.format(scope=scope, aggregations=aggregations))

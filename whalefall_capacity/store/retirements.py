@@ -1,0 +1,174 @@
+"""The ledger of retired children: what is on its way out, what is gone, what was restored.
+
+A child is written down, by its oid, before its detach begins. So whatever interrupts the retirement, the next
+maintenance knows its leftovers from tables that merely have such a name; and it is known which days are gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Connection, text
+
+BEGIN = """
+INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, retired_on, rows, bytes,
+                              archive)
+VALUES (:table, :child, :oid, :lower, :upper, :day, :rows, :bytes, :archive)
+RETURNING id
+"""
+FORGET = "DELETE FROM retired_children WHERE id = :id"
+DROPPED = """
+UPDATE retired_children SET dropped_at = now(), rows = :rows, updated_at = now() WHERE id = :id
+"""
+# Of a child that is gone there is neither name nor place any more.
+OPEN = """
+SELECT r.id, r.table_name AS "table", r.child_name AS child, r.lower_bound AS lower, r.upper_bound AS upper, r.rows,
+       r.bytes, r.archive, n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
+FROM retired_children AS r
+LEFT JOIN pg_class AS c ON c.oid = CAST(r.child_oid AS oid)
+LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
+WHERE r.dropped_at IS NULL AND r.restored_at IS NULL
+ORDER BY r.id
+"""
+# An empty child took nothing with it.
+LOST = """
+SELECT lower_bound AS lower, upper_bound AS upper, retired_on FROM retired_children
+WHERE table_name = :table AND dropped_at IS NOT NULL AND restored_at IS NULL AND rows > 0
+"""
+LAST_TIME = """
+SELECT count(*) FROM retired_children
+WHERE dropped_at IS NOT NULL
+  AND retired_on = (SELECT max(retired_on) FROM retired_children WHERE dropped_at IS NOT NULL)
+"""
+KEPT_UNTIL = """
+SELECT table_name AS "table", lower_bound AS lower, max(kept_until) AS kept_until FROM retired_children
+WHERE kept_until IS NOT NULL
+GROUP BY table_name, lower_bound
+"""
+RESTORED = """
+UPDATE retired_children SET restored_at = now(), kept_until = :kept_until, updated_at = now()
+WHERE table_name = :table AND lower_bound = :lower AND upper_bound = :upper AND dropped_at IS NOT NULL
+  AND restored_at IS NULL
+"""
+# An archive of another store, or of one that was itself restored from a backup.
+RESTORED_UNKNOWN = """
+INSERT INTO retired_children (table_name, child_name, lower_bound, upper_bound, retired_on, rows, archive, dropped_at,
+                              restored_at, kept_until)
+VALUES (:table, :child, :lower, :upper, :day, :rows, :archive, now(), now(), :kept_until)
+"""
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """A child on its way out. *schema* and *name* are where it is now, None when it is gone.
+
+    *is_pending*: True while a detach is pending, False while it is attached, None once it is a table of its own.
+    """
+
+    id: int
+    table: str
+    child: str
+    lower: date
+    upper: date
+    rows: int | None
+    bytes: int | None
+    archive: str | None
+    schema: str | None
+    name: str | None
+    is_pending: bool | None
+
+
+@dataclass(frozen=True)
+class LostDays:
+    """Days whose rows were dropped with their child: lower <= day < upper."""
+
+    lower: date
+    upper: date
+    retired_on: date
+
+
+def begin_retirement(
+    connection: Connection,
+    *,
+    table: str,
+    child: str,
+    oid: int,
+    lower: date,
+    upper: date,
+    day: date,
+    rows: int | None,
+    size_bytes: int,
+    archive: str | None,
+) -> int:
+    """Write down that the detach of a child is about to begin, and return the id of the entry."""
+    values = {
+        "table": table,
+        "child": child,
+        "oid": oid,
+        "lower": lower,
+        "upper": upper,
+        "day": day,
+        "rows": rows,
+        "bytes": size_bytes,
+        "archive": archive,
+    }
+    return int(connection.execute(text(BEGIN), values).scalar_one())
+
+
+def forget_retirement(connection: Connection, retirement_id: int) -> None:
+    """Strike out an entry: its child stays."""
+    connection.execute(text(FORGET), {"id": retirement_id})
+
+
+def mark_dropped(connection: Connection, retirement_id: int, rows: int) -> None:
+    """Write down that a child and its *rows* are gone."""
+    connection.execute(text(DROPPED), {"id": retirement_id, "rows": rows})
+
+
+def open_retirements(connection: Connection) -> list[Retirement]:
+    """Return the children that are on their way out, in the order in which they were begun."""
+    return [Retirement(**row) for row in connection.execute(text(OPEN)).mappings()]
+
+
+def lost_days(connection: Connection, table: str) -> list[LostDays]:
+    """Return the days of *table* whose rows are gone and were not restored."""
+    return [LostDays(**row) for row in connection.execute(text(LOST), {"table": table}).mappings()]
+
+
+def dropped_last_time(connection: Connection) -> int:
+    """Return how many children went on the last day on which any did; 0 when none ever did."""
+    return int(connection.execute(text(LAST_TIME)).scalar_one())
+
+
+def restored_until(connection: Connection) -> dict[tuple[str, date], date]:
+    """Return, by table and lower bound, until when a restored child is kept."""
+    return {(row.table, row.lower): row.kept_until for row in connection.execute(text(KEPT_UNTIL))}
+
+
+def mark_restored(
+    connection: Connection,
+    *,
+    table: str,
+    child: str,
+    lower: date,
+    upper: date,
+    rows: int,
+    archive: str,
+    day: date,
+    kept_until: date,
+) -> None:
+    """Write down that a child is back, and until when it stays."""
+    values = {
+        "table": table,
+        "child": child,
+        "lower": lower,
+        "upper": upper,
+        "rows": rows,
+        "archive": archive,
+        "day": day,
+        "kept_until": kept_until,
+    }
+    if connection.execute(text(RESTORED), values).rowcount == 0:
+        connection.execute(text(RESTORED_UNKNOWN), values)

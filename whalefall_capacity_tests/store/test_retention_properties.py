@@ -1,0 +1,268 @@
+"""Three years of daily maintenance, simulated on a real store: random install days, settings, zones, imports.
+
+Every day is asked what there is to do, by the same pure decisions that a maintenance takes, on the children as they
+are; days on which nothing has changed and nothing is due are not run. What is checked after each run:
+
+- no row within retention is lost, and no write ever lacks a child;
+- no child outlives its retention by more than one maintenance, unless that says why;
+- the aggregations of days that are gone are what they were, also when they are calculated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from itertools import count
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.periods import Window, add_months, month_start, today
+from whalefall_capacity.settings import Settings, build_settings
+from whalefall_capacity.store.aggregation import aggregate
+from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.locks import maintenance_lock
+from whalefall_capacity.store.retention import Outcome, cut_off, plan_drops
+from whalefall_capacity.store.retirement import Maintenance, maintain, make_plan
+from whalefall_capacity.store.sealing import windows_of
+from whalefall_capacity.store.table_catalog import ChildTable, read_children
+from whalefall_capacity.store.table_partitions import (
+    AGGREGATION_TABLES,
+    PARTITIONED_TABLES,
+    STATS_TABLES,
+    ensure_children,
+    months_ahead,
+)
+from whalefall_capacity_tests.conftest import TEMPLATE, _administrator
+from whalefall_capacity_tests.store.records import rows
+from whalefall_capacity_tests.store.upkeep import PATIENCE
+
+YEARS = 3
+ZONES = ("Asia/Shanghai", "America/New_York", "Europe/London", "Pacific/Apia", "Asia/Kathmandu", "UTC")
+RETENTIONS = st.fixed_dictionaries(
+    {
+        "retention_stats_months": st.integers(4, 14),
+        "retention_daily_months": st.integers(1, 14),
+        "retention_weekly_months": st.integers(1, 18),
+        "retention_monthly_months": st.integers(1, 40),
+        "retention_quarterly_months": st.integers(1, 40),
+        "create_ahead_months": st.integers(1, 4),
+    }
+)
+WRITE = """
+INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+SELECT 1, 'shop', day, size, 'measured', now()
+FROM unnest(CAST(:days AS date[]), CAST(:sizes AS bigint[])) AS s (day, size)
+ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
+SET size_bytes = excluded.size_bytes, updated_at = clock_timestamp()
+"""
+WRITE_TOTALS = """
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
+                                 collected_at)
+SELECT 1, day, size, 1, 0, 'measured', now()
+FROM unnest(CAST(:days AS date[]), CAST(:sizes AS bigint[])) AS s (day, size)
+ON CONFLICT (instance_id, collected_date) DO UPDATE
+SET total_size_bytes = excluded.total_size_bytes, updated_at = clock_timestamp()
+"""
+STORED = """
+SELECT collected_date, size_bytes FROM database_size_stats
+INTERSECT
+SELECT collected_date, total_size_bytes FROM instance_size_stats
+"""
+FIGURES = """
+SELECT 'database', period_type, period_start, data_count, sum_size_bytes, max_size_bytes, min_size_bytes
+FROM database_size_aggregations
+UNION ALL
+SELECT 'instance', period_type, period_start, data_count, sum_size_bytes, max_size_bytes, min_size_bytes
+FROM instance_size_aggregations
+"""
+Key = tuple[Level, Window]
+_numbers = count(1)
+
+
+@dataclass
+class Simulation:
+    """A store, and what has to be in it."""
+
+    store: Engine
+    zone: ZoneInfo
+    must: dict[date, int] = field(default_factory=dict)
+    truth: dict[Key, tuple[int, int, int, int]] = field(default_factory=dict)
+    children: list[ChildTable] = field(default_factory=list)
+    excused: set[int] = field(default_factory=set)
+    overdue: set[int] = field(default_factory=set)
+    written: bool = True
+    runs: int = 0
+
+    def write(self, days: Iterable[date], seed: int) -> None:
+        """Store a size for each of *days*, as a collection or an import does."""
+        sizes = {day: (day.toordinal() * 7919 + seed * 104_729) % 10**9 for day in days}
+        with self.store.begin() as connection:
+            ensure_children(connection, STATS_TABLES, sizes)
+            for statement in (WRITE, WRITE_TOTALS):
+                connection.execute(text(statement), {"days": list(sizes), "sizes": list(sizes.values())})
+        self.must |= sizes
+        self.written = True
+
+    def due(self, settings: Settings, day: date) -> bool:
+        """Has a maintenance on *day* anything to do that the last one has not done or declined already?"""
+        plan = plan_drops(self.children, settings, day, {}, last_time=10**6)
+        missing = any(
+            not any(child.table == table and child.bounds.hold(month) for child in self.children)
+            for table in PARTITIONED_TABLES
+            for month in months_ahead(table, settings, day)
+        )
+        return missing or any(drop.oid not in self.excused or self.written for drop in plan.drops)
+
+    def maintain(self, settings: Settings, day: date) -> None:
+        """Run a maintenance and check what it left."""
+        self.runs += 1
+        before = {child.oid: child for child in self._read()}
+        with maintenance_lock(self.store):
+            outcomes = maintain(
+                Maintenance(self.store, settings, day, PATIENCE), make_plan(self.store, settings, day), confirmed=True
+            )
+        assert [o for o in outcomes if o.outcome is Outcome.FAILED] == []
+        self.children = self._read()
+        self.written = False
+        reported = {o.child for o in outcomes if o.outcome in (Outcome.KEPT, Outcome.CONTENDED)}
+        past = {
+            child.oid
+            for child in self.children
+            if child.span[1] <= cut_off(child.table, settings, day) and child.name not in reported
+        }
+        assert not past & self.overdue, "a child has outlived its retention by more than one maintenance"
+        self.overdue = past
+        self.excused = {child.oid for child in self.children if child.name in reported}
+        now = {child.oid for child in self.children}
+        for child in before.values():
+            if child.oid not in now and child.table in STATS_TABLES:
+                self._seal(child)
+            elif child.oid not in now:
+                # Gone by its own retention; were that made longer later, what is gone would not come back.
+                self.truth = {key: figures for key, figures in self.truth.items() if not _lies_in(key, child)}
+        gone = cut_off(STATS_TABLES[0], settings, day)
+        self.must = {d: size for d, size in self.must.items() if add_months(month_start(d), 1) > gone}
+        stored = set(rows(self.store, STORED))
+        assert set(self.must.items()) <= stored, "rows within retention were lost"
+        self._check_aggregations()
+
+    def recalculate(self, keys: Iterable[Key]) -> None:
+        """Materialize windows of days that are gone again; their rows must not change."""
+        before = self._figures()
+        for level, window in keys:
+            aggregate(self.store, level, [window])
+        assert self._figures() == before
+
+    def _read(self) -> list[ChildTable]:
+        with self.store.connect() as connection:
+            return read_children(connection)
+
+    def _seal(self, child: ChildTable) -> None:
+        """Note what the windows of a child that has just gone were made of."""
+        level = Level.DATABASE if child.table.name.startswith("database") else Level.INSTANCE
+        for window in windows_of(*child.span):
+            key = (level, window)
+            sizes = [size for day, size in self.must.items() if window.start <= day <= window.end]
+            if sizes and key not in self.truth and any(_lies_in(key, home) for home in self.children):
+                self.truth[key] = (len(sizes), sum(sizes), max(sizes), min(sizes))
+
+    def _check_aggregations(self) -> None:
+        """Compare every sealed window whose aggregation child is still there with what it was made of."""
+        found = self._figures()
+        for (level, window), figures in self.truth.items():
+            key = (level.value, window.period_type.value, window.start)
+            assert found.get(key) == figures, (key, found.get(key), figures)
+
+    def _figures(self) -> Mapping[tuple[Any, ...], tuple[Any, ...]]:
+        return {row[:3]: tuple(map(int, row[3:])) for row in rows(self.store, FIGURES)}
+
+
+def _lies_in(key: Key, child: ChildTable) -> bool:
+    """Is the aggregation row of a window in *child*?"""
+    level, window = key
+    return child.table == AGGREGATION_TABLES[level.value, window.period_type] and child.bounds.hold(window.start)
+
+
+@contextmanager
+def fresh_store(server: EmbeddedPostgres) -> Iterator[Engine]:
+    name = f"years_{next(_numbers)}"
+    with _administrator(server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+        connection.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
+    engine = create_store_engine(server.url(name))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO instances (id, name, db_type) VALUES (1, 'one', 'postgresql')"))
+    yield engine
+    engine.dispose()
+    with _administrator(server) as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.mark.slow
+@hypothesis_settings(
+    max_examples=3,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    # To shrink an example of three years would take hours.
+    phases=(Phase.explicit, Phase.generate),
+)
+@given(
+    installed=st.dates(date(2019, 11, 1), date(2024, 3, 31)),
+    zone=st.sampled_from(ZONES),
+    clock=st.times(),
+    first=RETENTIONS,
+    second=RETENTIONS,
+    changed_after=st.integers(300, 900),
+    imports=st.dictionaries(st.integers(0, 365 * YEARS), st.integers(1, 700), max_size=4),
+)
+def test_three_years_of_maintenance_lose_nothing_and_leave_nothing(
+    store_server: EmbeddedPostgres,
+    installed: date,
+    zone: str,
+    clock: time,
+    first: dict[str, int],
+    second: dict[str, int],
+    changed_after: int,
+    imports: dict[int, int],
+) -> None:
+    simulate(store_server, installed, zone, clock, first, second, changed_after, imports)
+
+
+def simulate(
+    server: EmbeddedPostgres,
+    installed: date,
+    zone: str,
+    clock: time,
+    first: dict[str, int],
+    second: dict[str, int],
+    changed_after: int,
+    imports: dict[int, int],
+) -> int:
+    """Live through the years; return how many days were run."""
+    # As they are kept: 29 February and the ends of months are days like others here.
+    both = [build_settings(start_date=date(2000, 1, 1), **given) for given in (first, second)]
+    with fresh_store(server) as store:
+        simulation = Simulation(store, ZoneInfo(zone))
+        for number in range(365 * YEARS + 1):
+            local = datetime.combine(installed + timedelta(days=number), clock, tzinfo=simulation.zone)
+            day = today(simulation.zone, local.astimezone(timezone.utc))
+            settings = both[number >= changed_after]
+            if number in imports:
+                simulation.write([day - timedelta(days=imports[number] + back) for back in (0, 1, 40)], number)
+            if day.day in (1, 15) or (day + timedelta(days=1)).day == 1:
+                simulation.write([day], 0)
+            if simulation.due(settings, day):
+                simulation.maintain(settings, day)
+        last = sorted(simulation.truth, key=lambda key: key[1].start)
+        simulation.recalculate(last[-40:] + last[:10])
+        return simulation.runs
