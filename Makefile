@@ -32,7 +32,7 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --python-version 3.10 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.10 --generate-hashes --extra dev \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml setup.cfg

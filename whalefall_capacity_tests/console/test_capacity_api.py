@@ -1,4 +1,4 @@
-"""The capacity API of contract §7: filters, pages, summaries; a bad value is a 400 that names its field."""
+"""The capacity API: filters, pages, summaries; a bad value is a 400 that names its field."""
 
 from __future__ import annotations
 

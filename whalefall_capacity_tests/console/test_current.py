@@ -1,4 +1,4 @@
-"""The button of contract §6: one run for all who ask for the same, another for who asks for more."""
+"""The button: one run for all who ask for the same, another for who asks for more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aggregation of contract §3: calendar windows, measures that add up, growth derived on read."""
+"""Aggregation: calendar windows, measures that add up, growth derived on read."""
 
 from __future__ import annotations
 
