@@ -35,8 +35,13 @@ MINUTES = 10
 WARM_UP_SECONDS = 60
 PORT = 3977
 # What tells the processes of `up` apart in their command lines.
-ROLES: Mapping[str, str] = {"code server": "api grpc", "webserver": "dagster_webserver", "daemon": "dagster._daemon"}
-DAGSTER_ROLES = (*ROLES, "supervisor")
+ROLES: Mapping[str, str] = {
+    "code server": "api grpc",
+    "webserver": "dagster_webserver",
+    "daemon": "dagster._daemon",
+    "console": "whalefall_capacity serve",
+}
+DAGSTER_ROLES = ("code server", "webserver", "daemon", "supervisor")
 PURGED = "job_ticks"
 TABLES = """
 SELECT relname, n_tup_ins, n_tup_upd, pg_total_relation_size(relid) AS size_bytes FROM pg_stat_user_tables

@@ -176,7 +176,9 @@ def check_alerts(
         evaluation, evaluated = record.evaluation, _evaluated_at(record)
         if record.status is not AssetCheckExecutionRecordStatus.FAILED or evaluation is None or evaluated <= since:
             continue
-        reasons = [f"{name}: {value.value}" for name, value in evaluation.metadata.items()][:REASONS_SHOWN]
+        # Tables and counts are for the UI; the description says what they come to.
+        texts = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
+        reasons = [f"{name}: {reason}" for name, reason in texts.items()][:REASONS_SHOWN]
         yield Alert(
             cause=f"check {key.to_user_string()}",
             day=evaluated.astimezone(settings.zone).date(),

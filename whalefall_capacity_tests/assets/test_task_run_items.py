@@ -305,7 +305,7 @@ def test_a_failed_coverage_check_alone_changes_nothing(
     (check,) = [
         event.dagster_event.asset_check_evaluation_data
         for event in dagster_instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-        if event.dagster_event
+        if event.dagster_event and event.dagster_event.asset_check_evaluation_data.check_name == "fleet_coverage"
     ]
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.ERROR

@@ -17,7 +17,7 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.automation import alerts as module
-from whalefall_capacity.automation.alerts import alerts_go_out, freshness_alerts
+from whalefall_capacity.automation.alerts import alerts_go_out, check_alerts, freshness_alerts
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.resources.mirror import mirror
@@ -203,6 +203,33 @@ def test_a_source_that_cannot_be_read_keeps_no_other_from_being_told(
     with pytest.raises(AlertError, match=r"not everything could be looked at: asset checks \(RuntimeError\)"):
         daemon.tick()
     assert titles(web) == [f"run failed: Collect sizes of {today()}"]
+
+
+def test_a_check_is_told_with_its_texts_and_without_its_tables_and_since_it_failed_first(daemon: Daemon) -> None:
+    table = dg.MetadataValue.table([dg.TableRecord({"database": "in the table"})])
+
+    @dg.asset_check(asset="sizes", description="Ask who dropped them.")
+    def shrunk() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
+            passed=False, description="2 shrank", metadata={"crm": "by 10 %", "count": 2, "worst": table}
+        )
+
+    definitions = dg.Definitions(assets=[dg.asset(name="sizes")(lambda: None)], asset_checks=[shrunk])
+    started = datetime.now(timezone.utc)
+    for _ in range(2):
+        assert definitions.resolve_implicit_global_asset_job_def().execute_in_process(instance=daemon.instance).success
+    between = datetime.now(timezone.utc)
+    repository = definitions.get_repository_def()
+    [alert] = check_alerts(daemon.instance, repository, build_settings(), started)
+    assert alert.what == "2 shrank; crm: by 10 %"
+    assert alert.where == ("asset sizes",)
+    assert alert.remedy == "Ask who dropped them."
+    assert alert.since is not None
+    [first, second] = daemon.instance.get_run_records(ascending=True)
+    assert first.start_time is not None
+    assert second.start_time is not None
+    assert first.start_time <= alert.since.timestamp() <= second.start_time
+    assert list(check_alerts(daemon.instance, repository, build_settings(), between)) == []
 
 
 FRESH = dg.Definitions(
