@@ -221,7 +221,7 @@ def _fill(engine: Engine, instances: int, last: date) -> None:
     days = [last - timedelta(days=n) for n in range(DAYS)][::-1]
     tables = [AGGREGATION_TABLES[level, PeriodType.DAILY] for level in ("database", "instance")]
     with engine.begin() as connection:
-        ensure_children(connection, tables, month_starts(days[0], last))
+        ensure_children(connection, tables, list(month_starts(days[0], last)))
         connection.execute(text(REGISTER), {"instances": instances, "databases": DATABASES})
     started = time.perf_counter()
     for n, day in enumerate(days):

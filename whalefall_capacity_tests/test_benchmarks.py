@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import aggregation, archive, backfill, fleet, idle, mirror, writing
+from benchmarks import aggregation, archive, backfill, console, fleet, idle, mirror, writing
 
 
 @pytest.mark.slow
@@ -54,3 +54,9 @@ def test_idle_prints_every_process_and_what_the_storage_grows_by(capsys: pytest.
     for process in ("daemon", "code server", "webserver", "PostgreSQL"):
         assert process in printed
     assert "growth beside them" in printed
+
+
+@pytest.mark.slow
+def test_console_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    console.run(0.002)
+    assert "20 users at once, 2 instances" in capsys.readouterr().out

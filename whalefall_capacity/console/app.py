@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine
@@ -37,6 +39,9 @@ CODES = {
 
 WENT_WRONG = "something went wrong; the console's log says what"
 
+# Handlers that work at the same time; each has at most one connection to the store.
+THREADS = 8
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,6 +61,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=_few_threads,
     )
     app.state.console = Console(
         engine=engine,
@@ -79,6 +85,13 @@ def create_app(
     app.add_exception_handler(Exception, _unexpected)
     app.openapi = _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+@asynccontextmanager
+async def _few_threads(_: FastAPI) -> AsyncIterator[None]:
+    """Let requests wait in line, first come first served, where more at once would only get in each other's way."""
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def _openapi(app: FastAPI) -> Any:

@@ -69,6 +69,10 @@ class Chart:
     def labels(self) -> list[str]:
         return [window_label(window.start, window.period_type) for window in self.windows]
 
+    @property
+    def is_empty(self) -> bool:
+        return all(value is None for one in self.series for value in one.values)
+
     def payload(self) -> dict[str, object]:
         """Return what the script draws."""
         return {

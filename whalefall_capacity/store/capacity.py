@@ -91,25 +91,26 @@ WHERE (CAST(:instance_ids AS integer[]) IS NULL OR id = ANY (CAST(:instance_ids 
 """
 OF_INSTANCES = "instance_id = ANY (CAST(:ids AS integer[]))"
 OF_NAME = "database_name = :database_name"
-DATABASE_PAGE = """
-SELECT instance_id, database_name, period_start FROM database_size_aggregations
-WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
-ORDER BY instance_id, database_name, period_start
-LIMIT :limit OFFSET :offset
-"""
-INSTANCE_PAGE = """
-SELECT instance_id, period_start FROM instance_size_aggregations
-WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
-ORDER BY instance_id, period_start
-LIMIT :limit OFFSET :offset
-"""
 COUNT = """
-SELECT count(*) FROM (
+SELECT count(*) AS total FROM (
     SELECT FROM {aggregations}
     WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
     LIMIT :most
 ) AS counted
 """
+# Which rows, and how many there are: one statement, for a round trip costs as much as the page.
+DATABASE_PAGE = """
+SELECT instance_id, database_name, period_start, (<count>) AS total FROM database_size_aggregations
+WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
+ORDER BY instance_id, database_name, period_start
+LIMIT :limit OFFSET :offset
+""".replace("<count>", COUNT)
+INSTANCE_PAGE = """
+SELECT instance_id, period_start, (<count>) AS total FROM instance_size_aggregations
+WHERE period_type = :period_type AND period_start BETWEEN :first AND :last AND {scope}
+ORDER BY instance_id, period_start
+LIMIT :limit OFFSET :offset
+""".replace("<count>", COUNT)
 # As a value of its own the search in a window is not turned into a join: it ends at the first row. The range is said
 # once more, for the planner: it does not yet know which window it will be.
 NEWEST = """
@@ -171,6 +172,7 @@ FROM (SELECT count(*) AS instances, round(sum(databases))::bigint AS databases,
 JOIN instances AS i ON i.id = found.instance_id
 """
 AGGREGATIONS = {Level.DATABASE: "database_size_aggregations", Level.INSTANCE: "instance_size_aggregations"}
+PAGES = {Level.DATABASE: DATABASE_PAGE, Level.INSTANCE: INSTANCE_PAGE}
 SUMMARIES = {Level.DATABASE: DATABASE_SUMMARY, Level.INSTANCE: INSTANCE_SUMMARY}
 OF_INSTANCE_KEYS = "instance_id = ANY (CAST(:instance_ids AS integer[]))"
 # Plain arrays plan in half the time of a join with the pairs; what they bring too much is left out afterwards.
@@ -184,40 +186,23 @@ SELECT database_name FROM instance_databases WHERE instance_id = :instance_id OR
 def database_page(engine: Engine, selection: Selection, limit: int, offset: int) -> Page[DatabaseGrowth]:
     """Return rows by instance id, database name and window, oldest window first."""
     with engine.connect() as connection:
-        filtered = _filter(connection, selection, Level.DATABASE)
-        if filtered is None:
-            return Page([], 0)
-        scope, values = filtered
-        paging = values | {"limit": limit, "offset": offset}
-        keys = connection.execute(_statement(DATABASE_PAGE, scope), paging).all()
-        total = _total(connection, Level.DATABASE, scope, values, limit, offset, len(keys))
-        wanted = {tuple(key) for key in keys}
-        rows = _database_growth(
-            connection,
-            selection,
-            sorted({(key.instance_id, key.database_name) for key in keys}),
-            [key.period_start for key in keys],
-        )
+        keys, total = _page(connection, Level.DATABASE, selection, limit, offset)
+        databases = sorted({(instance_id, name) for instance_id, name, _ in keys})
+        rows = _database_growth(connection, selection, databases, [start for _, _, start in keys])
+    wanted = set(keys)
     found = [row for row in rows if (row.instance_id, row.database_name, row.period_start) in wanted]
-    return Page(sorted(found, key=lambda r: (r.instance_id, r.database_name, r.period_start)), total)
+    return Page(sorted(found, key=lambda row: (row.instance_id, row.database_name, row.period_start)), total)
 
 
 def instance_page(engine: Engine, selection: Selection, limit: int, offset: int) -> Page[InstanceGrowth]:
     """Return rows by instance id and window, oldest window first."""
     with engine.connect() as connection:
-        filtered = _filter(connection, selection, Level.INSTANCE)
-        if filtered is None:
-            return Page([], 0)
-        scope, values = filtered
-        paging = values | {"limit": limit, "offset": offset}
-        keys = connection.execute(_statement(INSTANCE_PAGE, scope), paging).all()
-        total = _total(connection, Level.INSTANCE, scope, values, limit, offset, len(keys))
-        wanted = {tuple(key) for key in keys}
-        rows = _instance_growth(
-            connection, selection, sorted({key.instance_id for key in keys}), [key.period_start for key in keys]
-        )
+        keys, total = _page(connection, Level.INSTANCE, selection, limit, offset)
+        instances = sorted({instance_id for instance_id, _ in keys})
+        rows = _instance_growth(connection, selection, instances, [start for _, start in keys])
+    wanted = set(keys)
     found = [row for row in rows if (row.instance_id, row.period_start) in wanted]
-    return Page(sorted(found, key=lambda r: (r.instance_id, r.period_start)), total)
+    return Page(sorted(found, key=lambda row: (row.instance_id, row.period_start)), total)
 
 
 def summary(engine: Engine, level: Level, selection: Selection) -> Summary:
@@ -288,12 +273,14 @@ def _filter(connection: Connection, selection: Selection, level: Level) -> tuple
     if selection.instance_ids is None and selection.db_types is None and selection.database_name is None:
         return EVERYTHING, values
     wanted = selection.instance_ids
-    filters = {
-        "instance_ids": None if wanted is None else [id_ for id_ in wanted if id_ <= LARGEST_ID],
-        "db_types": None if selection.db_types is None else list(selection.db_types),
-        "database_name": selection.database_name,
-    }
-    ids = list(connection.execute(text(INSTANCE_IDS), filters).scalars())
+    ids = None if wanted is None else [id_ for id_ in wanted if id_ <= LARGEST_ID]
+    if selection.db_types is not None or selection.database_name is not None:
+        filters = {
+            "instance_ids": ids,
+            "db_types": None if selection.db_types is None else list(selection.db_types),
+            "database_name": selection.database_name,
+        }
+        ids = list(connection.execute(_statement(INSTANCE_IDS), filters).scalars())
     if not ids:
         return None
     values |= {"ids": sorted(ids), "database_name": selection.database_name}
@@ -302,13 +289,20 @@ def _filter(connection: Connection, selection: Selection, level: Level) -> tuple
     return OF_INSTANCES, values
 
 
-def _total(
-    connection: Connection, level: Level, scope: str, values: dict[str, Any], limit: int, offset: int, found: int
-) -> int:
-    if 0 < found < limit:
-        return min(offset + found, MOST_ROWS)
-    statement = _statement(COUNT, scope, AGGREGATIONS[level])
-    return int(connection.execute(statement, values | {"most": MOST_ROWS}).scalar_one())
+def _page(
+    connection: Connection, level: Level, selection: Selection, limit: int, offset: int
+) -> tuple[list[tuple[Any, ...]], int]:
+    """Return the keys of the rows of a page, and how many rows there are up to MOST_ROWS."""
+    filtered = _filter(connection, selection, level)
+    if filtered is None:
+        return [], 0
+    scope, values = filtered
+    values |= {"limit": limit, "offset": offset, "most": MOST_ROWS}
+    rows = connection.execute(_statement(PAGES[level], scope, AGGREGATIONS[level]), values).all()
+    if rows:
+        return [tuple(row[:-1]) for row in rows], rows[0].total
+    # A page behind the last one still says how many rows there are.
+    return [], int(connection.execute(_statement(COUNT, scope, AGGREGATIONS[level]), values).scalar_one())
 
 
 def _newest(connection: Connection, level: Level, scope: str, values: dict[str, Any]) -> date | None:

@@ -83,6 +83,13 @@ def test_windows_before_everything_are_gaps_too(reader: TestClient) -> None:
     assert size["series"][0]["values"][:2] == [None, None]
 
 
+def test_a_chart_without_any_value_says_so(reader: TestClient, day: date) -> None:
+    first = str(day - timedelta(days=9))
+    page = reader.get("/instances", params={"start_date": first, "end_date": first}).text
+    assert re.findall(r'id="plot-(\w+)"', page) == ["size"]
+    assert page.count("No data in this range.") == 2
+
+
 def test_only_the_top_are_shown(viewer: TestClient, store: Engine, day: date) -> None:
     put_sizes(store, [(3, f"database_{n:02}", day, n * MIB) for n in range(1, 31)])
     aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
