@@ -190,6 +190,7 @@ def _idle_deployment() -> Iterator[tuple[psutil.Process, Engine]]:
         settings = {
             "HOME": folder,
             "WEBSERVER_PORT": str(PORT),
+            "CONSOLE_PORT": str(PORT + 1),
             "COLLECTION_SCHEDULE": f"0 {hour} * * *",
         }
         own = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "DAGSTER_"))}
