@@ -181,6 +181,9 @@ def _dagster_file() -> str:
     content = yaml.safe_load((PROJECT_ROOT / DAGSTER_FILE).read_text(encoding="utf-8"))
     limits = [{"key": HELD, "limit": 0}, {"key": ALONE, "limit": 1}]
     content["run_coordinator"]["config"]["tag_concurrency_limits"] = limits
+    # A test looks at the runs that it makes: none may be executed again by itself, or wait for that of another.
+    content["run_retries"]["enabled"] = False
+    del content["concurrency"]["pools"]["default_limit"]
     return yaml.safe_dump(content)
 
 
