@@ -36,7 +36,7 @@ from whalefall_capacity.store.task_runs import (
 )
 from whalefall_capacity.store.task_summary import TaskSummary
 
-WRITE_SECONDS = 0.25
+WRITE_SECONDS = 1.0
 LISTEN_SECONDS = 1.0
 RECONNECT_SECONDS = 1.0
 # How long a step waits to hear whether its run was cancelled while it was queued.
