@@ -14,7 +14,6 @@ from whalefall_capacity.assets.aggregations import describe, top_growers, window
 from whalefall_capacity.current_period import OP, TASK_KEY, CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_before, window_of
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
-from whalefall_capacity.resources.run_items import aggregation_items
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
@@ -48,10 +47,7 @@ def aggregate_current(
     day = date.fromisoformat(config.day) if config.day else today(load_settings().zone)
     window = window_of(day, PeriodType.DAILY)
     instances = instances_in_range(store.engine, day, day)
-    levels = CurrentPeriod(config.scope, day).levels
-    # All of them first: progress counts towards the whole.
-    task_runs.declare([item for level in levels for item in aggregation_items(level, instances)])
-    for level in levels:
+    for level in CurrentPeriod(config.scope, day).levels:
         task_runs.raise_if_cancelled()
         results = aggregate(store.engine, level, [window], AggregationItems(task_runs, level, instances, 1))
         task_runs.add_metrics(*aggregation_metrics(level, results))

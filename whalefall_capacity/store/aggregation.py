@@ -150,7 +150,8 @@ def aggregate(
     watcher.progressed(0, total)
 
     def calculate(chunk: range, block: Sequence[Window]) -> list[WindowResult]:
-        watcher.began(chunk)
+        if block is blocks[0]:
+            watcher.began(chunk)
         return _calculate(engine, level, chunk, block)
 
     with ThreadPoolExecutor(CONCURRENCY) as pool:
