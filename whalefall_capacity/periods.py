@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from enum import Enum
 from zoneinfo import ZoneInfo
 
@@ -36,6 +36,11 @@ class Window:
     start: date
     end: date
     period_type: PeriodType = field(compare=False)
+
+
+def utc_now() -> datetime:
+    """Return the time in UTC, as Dagster compares it and the store keeps it."""
+    return datetime.now(timezone.utc)
 
 
 def today(zone: ZoneInfo, now: datetime | None = None) -> date:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
-from whalefall_capacity.jobs.reconciliation import Cursor, reconcile, utc_now
+from whalefall_capacity.jobs.reconciliation import Cursor, reconcile
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.resources.store import store_engine
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import JsonOption, err, out, print_json, print_table
 from whalefall_capacity.errors import TaskRunError
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.task_runs_read import (
@@ -126,7 +127,6 @@ def audit(as_json: JsonOption = False) -> None:
         # Imported here: Dagster takes seconds to load.
         from whalefall_capacity.jobs.local import dagster_instance
         from whalefall_capacity.jobs.reconciliation import audit as compare
-        from whalefall_capacity.jobs.reconciliation import utc_now
 
         since = utc_now() - timedelta(days=load_settings().retention_task_runs_days)
         with dagster_instance() as instance:

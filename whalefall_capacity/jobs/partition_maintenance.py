@@ -15,9 +15,8 @@ from pydantic import Field
 from whalefall_capacity.assets.checks import table_partition_evaluations
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.errors import PlanError
-from whalefall_capacity.jobs.reconciliation import utc_now
 from whalefall_capacity.jobs.run_retention import forget_old_runs
-from whalefall_capacity.periods import today
+from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.item_watchers import end_child, maintenance_metrics, note_child
 from whalefall_capacity.resources.maintenance import MaintenanceStore, report_outcome
 from whalefall_capacity.resources.task_runs import TaskRunsResource

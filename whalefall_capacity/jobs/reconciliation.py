@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -164,8 +164,3 @@ def _bury(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
     elif run is not None and not run.is_finished:
         instance.report_run_failed(run, WORKER_GONE)
     mirror(engine, instance, run_id)
-
-
-def utc_now() -> datetime:
-    """Return the time in UTC, as Dagster compares it."""
-    return datetime.now(timezone.utc)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 
 import dagster as dg
 from pydantic import JsonValue, PrivateAttr
 
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.reporter import Reporter
 from whalefall_capacity.resources.run_items import expected_items
 from whalefall_capacity.resources.run_plan import read_plan
@@ -54,7 +54,7 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def started(self, item_type: ItemType, keys: Iterable[str]) -> None:
         """Say that work on items has begun."""
-        now = _now()
+        now = utc_now()
         self.reporter.move([Move(item_type, key, Status.RUNNING, started_at=now) for key in keys])
 
     def completed(
@@ -65,13 +65,13 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         details: Mapping[str, JsonValue] | None = None,
     ) -> None:
         """Say that an item is done."""
-        now = _now()
+        now = utc_now()
         move = Move(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
         self.reporter.move([move])
 
     def failed(self, item_type: ItemType, key: str, error: str, metrics: Mapping[str, JsonValue] | None = None) -> None:
         """Say that an item failed, and why."""
-        now = _now()
+        now = utc_now()
         self.reporter.move([Move(item_type, key, Status.FAILED, now, now, metrics or {}, error=error)])
 
     def add_metrics(self, *metrics: Metric) -> None:
@@ -81,7 +81,3 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def skipped(self, reason: str) -> None:
         """Say in the summary that there was nothing to do."""
         self.reporter.change_summary(lambda summary: summary.as_skipped(reason))
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)

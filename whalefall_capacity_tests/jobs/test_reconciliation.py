@@ -13,7 +13,8 @@ from dagster import DagsterEventType, DagsterRunStatus
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.jobs import reconciliation as module
-from whalefall_capacity.jobs.reconciliation import WORKER_GONE, Cursor, Repair, audit, reconcile, utc_now
+from whalefall_capacity.jobs.reconciliation import WORKER_GONE, Cursor, Repair, audit, reconcile
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.mirror import mirror, new_task_run
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.task_runs import (
