@@ -170,7 +170,10 @@ def centre(folder: Path, store: Engine, dagster_url: str) -> Iterator[Centre]:
         "WHALEFALL_CONNECT_TIMEOUT_SECONDS": "300",
         PASSWORD_VARIABLE: "",
     }
-    with deployment(["up"], variables, folder / "up.log") as running, _instance(home, dagster_url) as instance:
+    with (
+        deployment(["up"], variables, folder / "up.log") as running,
+        dagster_instance_of(home, dagster_url) as instance,
+    ):
         found = Centre(running, store, instance)
         found.stop_sensor("aggregations_follow_stats")
         yield found
@@ -188,7 +191,8 @@ def _dagster_file() -> str:
 
 
 @contextmanager
-def _instance(home: Path, dagster_url: str) -> Iterator[dg.DagsterInstance]:
+def dagster_instance_of(home: Path, dagster_url: str) -> Iterator[dg.DagsterInstance]:
+    """Hold Dagster's instance as a deployment with *home* as its DAGSTER_HOME has it."""
     os.environ["WHALEFALL_DAGSTER_URL"] = dagster_url
     try:
         instance = dg.DagsterInstance.from_config(str(home))

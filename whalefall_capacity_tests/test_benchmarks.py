@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import aggregation, archive, backfill, console, fleet, idle, mirror, writing
+from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, mirror, writing
 
 
 @pytest.mark.slow
@@ -54,6 +54,14 @@ def test_idle_prints_every_process_and_what_the_storage_grows_by(capsys: pytest.
     for process in ("daemon", "code server", "webserver", "PostgreSQL"):
         assert process in printed
     assert "growth beside them" in printed
+
+
+@pytest.mark.slow
+def test_latency_prints_both_chains(capsys: pytest.CaptureFixture[str]) -> None:
+    latency.run(0.01)
+    printed = capsys.readouterr().out
+    assert "the pipeline" in printed
+    assert "the same runs with empty bodies" in printed
 
 
 @pytest.mark.slow

@@ -24,10 +24,10 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
 from whalefall_capacity.resources.progress import listening
-from whalefall_capacity.store.aggregation import aggregate
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import database_growth
 from whalefall_capacity.store.history import import_history
+from whalefall_capacity_tests.from_scratch import aggregation_rows, assert_as_from_scratch
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.past import put_sizes
@@ -35,7 +35,6 @@ from whalefall_capacity_tests.store.past import put_sizes
 ZONE = ZoneInfo("Asia/Shanghai")
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-TABLES = ("database_size_aggregations", "instance_size_aggregations")
 
 
 def today() -> date:
@@ -90,27 +89,6 @@ def land(daemon: Daemon, store: Engine, days: Iterable[date], size: int = 100) -
 def collect(daemon: Daemon) -> None:
     job = defs.resolve_job_def("sync_databases")
     assert job.execute_in_process(instance=daemon.instance, partition_key=today().isoformat()).success
-
-
-def rows(store: Engine) -> Iterator[list[Any]]:
-    with store.connect() as connection:
-        for table in TABLES:
-            result = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4")).mappings()
-            yield [{key: value for key, value in row.items() if not key.endswith("_at")} for row in result]
-
-
-def assert_as_from_scratch(store: Engine) -> None:
-    """Compare the rows with those of a calculation of everything."""
-    found = list(rows(store))
-    with store.begin() as connection:
-        for table in TABLES:
-            connection.execute(text(f"DELETE FROM {table}"))
-        days = list(connection.execute(text("SELECT DISTINCT collected_date FROM instance_size_stats")).scalars())
-    for period_type in PeriodType:
-        for level in Level:
-            aggregate(store, level, windows_between(min(days), max(days), period_type))
-    assert found == list(rows(store))
-    assert found[0]
 
 
 def asked(requests: Iterable[dg.RunRequest]) -> list[tuple[str, str, str]]:
@@ -269,7 +247,7 @@ def test_a_sealed_quarter_whose_raw_months_are_gone_survives_and_still_serves_as
         for month in ("01", "02", "03"):
             for level in Level:
                 connection.execute(text(f"DROP TABLE {level.value}_size_stats_2026_{month}"))
-    before = list(rows(store))
+    before = aggregation_rows(store)
     # A backfill, which is what a click on Materialize does too.
     for period_type in PeriodType:
         job = defs.resolve_job_def(f"aggregate_{period_type.value}")
@@ -284,7 +262,7 @@ def test_a_sealed_quarter_whose_raw_months_are_gone_survives_and_still_serves_as
     for event in materializations(stored_days(store, imported.changed_days, changed=None)):
         daemon.instance.report_runless_asset_event(event)
     daemon.settle()
-    assert list(rows(store)) == before
+    assert aggregation_rows(store) == before
 
     land(daemon, store, [date(2026, 4, 6)], size=150)
     daemon.settle()
