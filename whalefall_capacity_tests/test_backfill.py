@@ -32,8 +32,11 @@ mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParam
 """
 BACKFILL = """
 query($id: String!) { partitionBackfillOrError(backfillId: $id) {
-  ... on PartitionBackfill { status }
+  ... on PartitionBackfill { status error { message } }
 } }
+"""
+EVENTS = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
 """
 BACKFILLS = """
 query { partitionBackfillsOrError(limit: 20) { ... on PartitionBackfills { results { id } } } }
@@ -109,9 +112,19 @@ def backfills(running: Deployment) -> list[str]:
 
 
 def finished(running: Deployment, backfill: str) -> bool:
-    status = running.graphql(BACKFILL, id=backfill)["partitionBackfillOrError"]["status"]
-    assert status not in {"COMPLETED_FAILED", "FAILED", "CANCELED"}
-    return bool(status == "COMPLETED_SUCCESS")
+    found = running.graphql(BACKFILL, id=backfill)["partitionBackfillOrError"]
+    assert found["status"] not in {"COMPLETED_FAILED", "FAILED", "CANCELED"}, (found, events(running, backfill))
+    return bool(found["status"] == "COMPLETED_SUCCESS")
+
+
+def events(running: Deployment, backfill: str) -> dict[str, Any]:
+    """Return what the runs of a backfill that did not go well say."""
+    runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
+    return {
+        run["runId"]: running.graphql(EVENTS, run=run["runId"])["logsForRun"]
+        for run in runs
+        if run["status"] != "SUCCESS"
+    }
 
 
 def test_through_the_api_it_is_four_runs_and_every_partition_is_green(running: Deployment, year: Engine) -> None:
@@ -169,6 +182,15 @@ def test_by_clicks_a_second_time_no_row_changes(running: Deployment, year: Engin
         runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
         assert [run["status"] for run in runs] == ["SUCCESS"]
     assert row_versions(year) == before
+
+
+def test_the_page_of_a_years_backfill_shows_its_runs_and_that_all_is_well(running: Deployment, page: Page) -> None:
+    # The oldest is the one of all eight assets.
+    page.goto(f"{running.url}/runs/b/{backfills(running)[-1]}")
+    for asset in ("database_size_aggregations / daily", "instance_size_aggregations / quarterly"):
+        expect(page.get_by_text(asset).first).to_be_visible()
+    expect(page.get_by_text("Completed").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "backfill-page.png")
 
 
 def test_the_asset_page_shows_windows_and_growth(running: Deployment, page: Page) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 from playwright.sync_api import Page, expect
 
 from whalefall_capacity_tests.browser import SCREENSHOTS, ZONE, open_page
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
+from whalefall_capacity_tests.processes import run as run_command
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +114,32 @@ def test_the_launchpad_opens_with_the_default_of_the_collection(demo: Deployment
     expect(page.get_by_text("accept_empty").first).to_be_visible()
     expect(page.get_by_text("No errors")).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "launchpad.png")
+
+
+def test_the_launchpad_of_the_maintenance_opens_with_a_dry_run(demo: Deployment, page: Page) -> None:
+    page.goto(f"{demo.url}/locations/whalefall_capacity/jobs/partition_maintenance/playground")
+    for option in ("dry_run", "confirm", "max_drops"):
+        expect(page.locator(".CodeMirror").get_by_text(option).first).to_be_visible()
+    expect(page.get_by_text("No errors")).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "maintenance-launchpad.png")
+
+
+def test_a_failed_check_says_what_to_do_next(demo: Deployment, page: Page, tmp_path: Path) -> None:
+    home = demo.log.parent / "home"
+    fleet = yaml.safe_load((home / "demo" / "fleet.yaml").read_text())
+    file = tmp_path / "fleet.yaml"
+    gone = {"name": "demo-gone", "engine": "postgresql", "host": "127.0.0.1", "port": 1}
+    fleet["instances"].append(gone | {"credential": fleet["instances"][0]["credential"]})
+    file.write_text(yaml.safe_dump(fleet))
+    settings = {"WHALEFALL_HOME": str(home)}
+    assert run_command(["fleet", "apply", str(file)], settings).returncode == 0
+    assert run_command(["collect"], settings).returncode == 1
+
+    page.goto(f"{demo.url}/assets/database_size_stats?view=checks&checkDetail=fleet_coverage")
+    expect(page.get_by_text("2 of 3 instances gave their sizes").first).to_be_visible()
+    expect(page.get_by_text("demo-gone").first).to_be_visible()
+    expect(page.get_by_text("docs/checks.md#fleet_coverage").first).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "failed-check.png")
 
 
 def _latest_run(demo: Deployment) -> dict[str, object]:

@@ -65,9 +65,9 @@ def _report(engine: Engine, days: Sequence[date]) -> None:
     except Exception as error:
         # A second import would change nothing, and so report nothing.
         raise StoreError(
-            f"the rows are written, but Dagster's storage could not be told: {error}; once it can be reached, "
-            f"materialize the days {days[0]} to {days[-1]} of database_size_stats in the Dagster UI, which reports "
-            "what is stored for them"
+            f"the rows are written, but Dagster's storage could not be told: {error}; once it can be reached, run "
+            f"`whalefall-capacity aggregate daily --from {days[0]} --to {days[-1]}` and the same with weekly, monthly "
+            "and quarterly, and materialize these days of database_size_stats in the Dagster UI, so that it shows them"
         ) from error
 
 

@@ -18,9 +18,8 @@ from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.jobs.partition_maintenance import final_outcomes
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
-from whalefall_capacity.resources.maintenance import hearing_outcomes
+from whalefall_capacity.resources.announcements import OUTCOMES, PROGRESS
 from whalefall_capacity.resources.mirror import failure_text, mirror
-from whalefall_capacity.resources.progress import listening
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.store.aggregation_statements import Level
@@ -95,7 +94,7 @@ def run_aggregation(
     period_type = windows[0].period_type
     keys = {aggregation_key(level, period_type): level for level in levels}
     job = defs.resolve_job_def(AGGREGATION_JOBS[period_type].name)
-    with dagster_instance() as instance, _mirrored(instance) as run_id, listening(on_progress):
+    with dagster_instance() as instance, _mirrored(instance) as run_id, PROGRESS.heard_by(on_progress):
         result = job.execute_in_process(
             run_id=run_id,
             run_config=QUIET,
@@ -142,7 +141,7 @@ def run_maintenance(
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    with dagster_instance() as instance, _mirrored(instance) as run_id, hearing_outcomes(hear):
+    with dagster_instance() as instance, _mirrored(instance) as run_id, OUTCOMES.heard_by(hear):
         result = defs.resolve_job_def("partition_maintenance").execute_in_process(
             run_id=run_id,
             run_config={"ops": {"plan": {"config": dict(config)}}, **QUIET},

@@ -17,8 +17,9 @@ from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.jobs.run_retention import forget_old_runs
 from whalefall_capacity.periods import today, utc_now
+from whalefall_capacity.resources.announcements import OUTCOMES
 from whalefall_capacity.resources.item_watchers import end_child, maintenance_metrics, note_child
-from whalefall_capacity.resources.maintenance import MaintenanceStore, report_outcome
+from whalefall_capacity.resources.maintenance import MaintenanceStore
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.retention import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop
@@ -238,6 +239,8 @@ def report(
     description="Create table partitions ahead and retire past ones: seal, archive, detach, drop. A dry run "
     "unless told otherwise.",
     tags={"dagster/priority": "-1"},
+    # What the launchpad opens with.
+    config={"ops": {"plan": {"config": MaintenanceConfig().model_dump(exclude_none=True)}}},
 )
 def partition_maintenance() -> None:
     report(forget_runs(detach(archive(seal(create_children(leftovers(plan())))))))
@@ -284,7 +287,7 @@ def _step(
         if outcome.outcome is not Outcome.EXISTS:
             say(f"{outcome.child}: {outcome.outcome.value}{f': {outcome.reason}' if outcome.reason else ''}")
         note_child(task_runs, outcome)
-        report_outcome(outcome)
+        OUTCOMES.tell(outcome)
 
     maintenance = Maintenance(
         store.engine,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pydantic import JsonValue
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.resources.announcements import PROGRESS
 from whalefall_capacity.resources.fleet import Collection, CollectionWatcher
-from whalefall_capacity.resources.progress import report_progress
 from whalefall_capacity.resources.run_items import AGGREGATION_ITEMS, aggregation_items
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregation import Watcher, WindowResult, WindowState
@@ -73,7 +73,7 @@ class AggregationItems(Watcher):
         task_runs.declare(aggregation_items(level, instances))
 
     def progressed(self, done: int, total: int) -> None:
-        report_progress(done, total)
+        PROGRESS.tell(done, total)
         self._task_runs.raise_if_cancelled()
 
     def began(self, instance_ids: range) -> None:

@@ -23,7 +23,7 @@ from whalefall_capacity.automation.sensors import aggregations_follow_stats, ran
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
-from whalefall_capacity.resources.progress import listening
+from whalefall_capacity.resources.announcements import PROGRESS
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import database_growth
 from whalefall_capacity.store.history import import_history
@@ -180,7 +180,7 @@ def test_a_day_that_lands_while_the_run_of_its_week_is_under_way_is_not_lost(dae
             landed.append(True)
             land(daemon, store, [monday + timedelta(days=1)], size=500)
 
-    with listening(land_late):
+    with PROGRESS.heard_by(land_late):
         for request in requests:
             daemon.run(request)
     daemon.settle()
