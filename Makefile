@@ -13,7 +13,7 @@ install: $(INSTALLED)
 
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -92,7 +92,19 @@ SELECT count(*), count(DISTINCT instance_id), sum(size), avg(size), max(size)
 FROM (SELECT instance_id, sum_size_bytes / data_count AS size FROM database_size_aggregations
       WHERE period_type = 'daily' AND period_start = %(last)s {scope}) AS sizes
 """
-INSTANCE_SUMMARY = DATABASE_SUMMARY.replace("database_size_aggregations", "instance_size_aggregations")
+INSTANCE_SUMMARY = """
+WITH sizes AS (
+    SELECT period_start, instance_id, sum_size_bytes / data_count AS size,
+           sum_database_count::numeric / data_count AS databases
+    FROM instance_size_aggregations
+    WHERE period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s AND period_start = (
+        SELECT max(period_start) FROM aggregation_windows
+        WHERE level = 'instance' AND period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s)
+)
+SELECT min(period_start), count(*), round(sum(databases)), round(sum(size)), round(avg(size)), round(max(size)),
+       (SELECT name FROM sizes JOIN instances ON id = instance_id ORDER BY size DESC, instance_id LIMIT 1)
+FROM sizes
+"""
 OF_INSTANCE = "AND instance_id = %(instance)s"
 Call = Callable[[int], None]
 

@@ -137,39 +137,50 @@ WHERE period_type = :period_type AND period_start = :newest AND {scope}
 ORDER BY sum_size_bytes / data_count DESC, instance_id
 LIMIT :count
 """
-# The largest database is looked for in the one instance that has it.
+# Of rows with as many days the sums compare as the means do: so a division a group is enough, where one a row takes as
+# long as all the rest. The largest database is looked for in the one instance that has it.
 DATABASE_SUMMARY = """
-WITH per_instance AS MATERIALIZED (
-    SELECT instance_id, count(*) AS databases, sum(sum_size_bytes / data_count) AS total,
-           max(sum_size_bytes / data_count) AS largest
+WITH alike AS MATERIALIZED (
+    SELECT instance_id, data_count, count(*) AS databases, sum(sum_size_bytes) AS total, max(sum_size_bytes) AS largest
     FROM database_size_aggregations
     WHERE period_type = :period_type AND period_start = :newest AND {scope}
-    GROUP BY instance_id
+    GROUP BY instance_id, data_count
+), top AS (
+    SELECT instance_id, data_count, largest FROM alike ORDER BY largest / data_count DESC, instance_id, data_count LIMIT 1
 )
-SELECT summary.*, i.name AS largest_instance, (
-           SELECT database_name FROM database_size_aggregations
-           WHERE period_type = :period_type AND period_start = :newest AND instance_id = found.instance_id AND {scope}
-           ORDER BY sum_size_bytes / data_count DESC, database_name LIMIT 1) AS largest_database
-FROM (SELECT count(*) AS instances, sum(databases)::bigint AS databases, round(sum(total))::bigint AS total_size_bytes,
-             round(sum(total) / sum(databases))::bigint AS average_size_bytes,
-             round(max(largest))::bigint AS largest_size_bytes
-      FROM per_instance) AS summary,
-     (SELECT instance_id FROM per_instance ORDER BY largest DESC, instance_id LIMIT 1) AS found
-JOIN instances AS i ON i.id = found.instance_id
+SELECT count(DISTINCT instance_id) AS instances, sum(databases)::bigint AS databases,
+       round(sum(total / data_count))::bigint AS total_size_bytes,
+       round(sum(total / data_count) / sum(databases))::bigint AS average_size_bytes,
+       round(max(largest / data_count))::bigint AS largest_size_bytes,
+       (SELECT name FROM instances WHERE id = (SELECT instance_id FROM top)) AS largest_instance,
+       (SELECT database_name FROM database_size_aggregations AS a JOIN top USING (instance_id, data_count)
+        WHERE period_type = :period_type AND period_start = :newest AND sum_size_bytes = largest AND {scope}
+        ORDER BY database_name LIMIT 1) AS largest_database
+FROM alike
+HAVING count(*) > 0
 """
 INSTANCE_SUMMARY = """
 WITH sizes AS MATERIALIZED (
-    SELECT instance_id, sum_size_bytes / data_count AS size, sum_database_count::numeric / data_count AS databases
+    SELECT instance_id, data_count, sum_size_bytes, sum_database_count
     FROM instance_size_aggregations
     WHERE period_type = :period_type AND period_start = :newest AND {scope}
+), alike AS MATERIALIZED (
+    SELECT data_count, count(*) AS instances, sum(sum_database_count) AS databases, sum(sum_size_bytes) AS total,
+           max(sum_size_bytes) AS largest
+    FROM sizes GROUP BY data_count
+), top AS (
+    SELECT data_count, largest FROM alike ORDER BY largest / data_count DESC, data_count LIMIT 1
 )
-SELECT summary.*, i.name AS largest_instance, NULL AS largest_database
-FROM (SELECT count(*) AS instances, round(sum(databases))::bigint AS databases,
-             round(sum(size))::bigint AS total_size_bytes, round(avg(size))::bigint AS average_size_bytes,
-             round(max(size))::bigint AS largest_size_bytes
-      FROM sizes) AS summary,
-     (SELECT instance_id FROM sizes ORDER BY size DESC, instance_id LIMIT 1) AS found
-JOIN instances AS i ON i.id = found.instance_id
+SELECT sum(instances)::bigint AS instances, round(sum(databases / data_count))::bigint AS databases,
+       round(sum(total / data_count))::bigint AS total_size_bytes,
+       round(sum(total / data_count) / sum(instances))::bigint AS average_size_bytes,
+       round(max(largest / data_count))::bigint AS largest_size_bytes,
+       (SELECT name FROM instances WHERE id = (
+            SELECT min(instance_id) FROM sizes JOIN top USING (data_count) WHERE sum_size_bytes = largest
+        )) AS largest_instance,
+       NULL AS largest_database
+FROM alike
+HAVING count(*) > 0
 """
 AGGREGATIONS = {Level.DATABASE: "database_size_aggregations", Level.INSTANCE: "instance_size_aggregations"}
 PAGES = {Level.DATABASE: DATABASE_PAGE, Level.INSTANCE: INSTANCE_PAGE}
