@@ -146,7 +146,10 @@ WITH alike AS MATERIALIZED (
     WHERE period_type = :period_type AND period_start = :newest AND {scope}
     GROUP BY instance_id, data_count
 ), top AS (
-    SELECT instance_id, data_count, largest FROM alike ORDER BY largest / data_count DESC, instance_id, data_count LIMIT 1
+    SELECT instance_id, data_count, largest
+    FROM alike
+    ORDER BY largest / data_count DESC, instance_id, data_count
+    LIMIT 1
 )
 SELECT count(DISTINCT instance_id) AS instances, sum(databases)::bigint AS databases,
        round(sum(total / data_count))::bigint AS total_size_bytes,
