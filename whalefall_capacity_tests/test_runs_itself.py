@@ -1,7 +1,7 @@
 """A few minutes of a deployment that nobody touches: its own daemon, its own schedules, its own sensors.
 
-The schedules are due every minute, and still every day has one collection and one maintenance. In between a server is
-down, the daemon is killed, and a history is imported; in the end everything is as if it had been calculated from scratch.
+The schedules are due every minute, and still every day has one collection and one maintenance. A server is down, the
+daemon is killed, and a history is imported; in the end everything is as if it had been calculated from scratch.
 """
 
 from __future__ import annotations
