@@ -444,7 +444,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize(("rights", "missing"), MISSING.items(), ids=lambda value: ", ".join(value) or "none")
+@pytest.mark.parametrize(("rights", "missing"), MISSING.items(), ids=lambda value: ", ".join(sorted(value)) or "none")
 def test_what_cannot_be_measured_is_told_with_the_grant_that_is_missing(
     mariadb: MariadbFleetServer, rights: tuple[str, ...], missing: set[str]
 ) -> None:
