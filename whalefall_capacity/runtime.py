@@ -44,15 +44,25 @@ def open_runtime(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Engine]:
-    """Hold everything `open_runtime` does and yield an engine for a store that is migrated and has children ahead."""
+    """Hold everything `open_runtime` does and yield an engine for a store that is migrated."""
     with open_runtime(settings) as ready:
         engine = create_store_engine(store_url(ready))
         try:
-            migrate(engine)
-            create_ahead(engine, ready, today(ready.zone))
+            migrate_store(engine, ready)
             yield engine
         finally:
             engine.dispose()
+
+
+def migrate_store(engine: Engine, settings: Settings) -> tuple[str | None, str | None]:
+    """Bring the store to this version and return the revisions before and after.
+
+    A store that is new gets its children ahead; later the maintenance does that, and a write makes what it needs.
+    """
+    before, after = migrate(engine)
+    if before is None:
+        create_ahead(engine, settings, today(settings.zone))
+    return before, after
 
 
 @contextmanager

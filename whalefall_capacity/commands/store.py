@@ -10,11 +10,10 @@ import subprocess
 import typer
 
 from whalefall_capacity.commands.output import out
-from whalefall_capacity.runtime import open_runtime, store_url
+from whalefall_capacity.runtime import migrate_store, open_runtime, store_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.embedded import bundled_psql
 from whalefall_capacity.store.engine import create_store_engine, libpq_environment
-from whalefall_capacity.store.schema import migrate
 
 app = typer.Typer(help="The PostgreSQL database that holds the sizes.", no_args_is_help=True)
 
@@ -26,7 +25,7 @@ def migrate_command() -> None:
     Example: whalefall-capacity store migrate
     """
     with open_runtime(load_settings()) as settings:
-        before, after = migrate(create_store_engine(store_url(settings)))
+        before, after = migrate_store(create_store_engine(store_url(settings)), settings)
     out.print(f"store is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
 
 

@@ -93,7 +93,7 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
         task_name=f"{name} {_span(first, last)}" if first and last else name,
         task_category=category,
         trigger_source=_trigger(run.tags),
-        created_by=run.tags.get(CREATED_BY_TAG),
+        created_by=_created_by(run.tags),
         first=first,
         last=last,
         period_type=period_type,
@@ -110,7 +110,7 @@ def _read_current(run: dg.DagsterRun) -> RunPlan:
         task_name=f"{name} {_span(period.day, period.day)}",
         task_category=category,
         trigger_source=_trigger(run.tags),
-        created_by=run.tags.get(CREATED_BY_TAG),
+        created_by=_created_by(run.tags),
         first=period.day,
         last=period.day,
         period_type=PeriodType.DAILY,
@@ -153,9 +153,18 @@ def _span(first: date, last: date) -> str:
     return f"of {first}" if first == last else f"of {first} to {last}"
 
 
+def _is_executed_again(tags: Mapping[str, str]) -> bool:
+    """Did somebody execute an earlier run again? The UI copies its tags; a retry of Dagster's own has a number."""
+    return PARENT_RUN_ID_TAG in tags and RETRY_NUMBER_TAG not in tags
+
+
+def _created_by(tags: Mapping[str, str]) -> str | None:
+    """Return who asked for the run; Dagster does not know who executes one again."""
+    return None if _is_executed_again(tags) else tags.get(CREATED_BY_TAG)
+
+
 def _trigger(tags: Mapping[str, str]) -> str:
-    # The UI copies the tags of a run that somebody executes again; a retry of Dagster's own has a number.
-    if PARENT_RUN_ID_TAG in tags and RETRY_NUMBER_TAG not in tags:
+    if _is_executed_again(tags):
         return "manual"
     if SCHEDULE_NAME_TAG in tags or SENSOR_NAME_TAG in tags:
         return "scheduled"

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine
 
+from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import PREFIX
 from whalefall_capacity.store.schema import latest_revision
 from whalefall_capacity_tests.commands.conftest import CommandLine
@@ -143,6 +145,24 @@ def test_migrate_brings_an_empty_database_to_this_version_and_then_has_nothing_t
     first, second = whalefall("store", "migrate"), whalefall("store", "migrate")
     assert (first.status, first.out) == (0, f"store is at revision {latest_revision()} (was empty)\n")
     assert (second.status, second.out) == (0, f"store is at revision {latest_revision()}\n")
+
+
+def test_a_new_store_has_its_table_partitions_ahead(whalefall: CommandLine, empty_database: str) -> None:
+    os.environ[f"{PREFIX}STORE_URL"] = empty_database
+    whalefall("store", "migrate")
+    assert whalefall("partitions", "status").status == 0
+
+
+def test_a_table_partition_that_is_in_the_way_stops_no_command_that_needs_none(
+    whalefall: CommandLine, store: Engine
+) -> None:
+    next_month = add_months(month_start(date.today()), 1)
+    with store.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE half PARTITION OF database_size_stats "
+            f"FOR VALUES FROM ('{next_month + timedelta(days=9)}') TO ('{next_month + timedelta(days=19)}')"
+        )
+    assert whalefall("fleet", "list").status == 0
 
 
 def test_a_store_that_cannot_be_reached_is_an_error_without_the_password(whalefall: CommandLine) -> None:

@@ -209,7 +209,11 @@ def test_tags_tell_who_asked_for_the_run(tags: dict[str, str], trigger: str) -> 
 
 
 def test_whoever_launched_the_run_for_somebody_says_for_whom() -> None:
-    assert plan(tags={"whalefall/created_by": "dba"}).created_by == "dba"
+    asked = {"whalefall/created_by": "dba"}
+    assert plan(tags=asked).created_by == "dba"
+    again = asked | {"dagster/parent_run_id": "r"}
+    assert plan(tags=again).created_by is None
+    assert plan(tags=again | {"dagster/retry_number": "1"}).created_by == "dba"
     assert plan().created_by is None
 
 
