@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import astuple
 from datetime import date, timedelta
 
 import psycopg2
@@ -27,6 +28,9 @@ from benchmarks.harness import console, fresh_store, print_result
 from whalefall_capacity.periods import PeriodType, month_starts, today
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.access import Role, create_token
+from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.capacity import Selection, summary
+from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.engine import libpq_environment
 from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
 
@@ -87,24 +91,27 @@ INSTANCE_LIST = (
     .replace("page.instance_id, page.database_name, page.period_start", "page.instance_id, page.period_start")
     .replace(" AND earlier.database_name = page.database_name", "")
 )
-DATABASE_SUMMARY = """
-SELECT count(*), count(DISTINCT instance_id), sum(size), avg(size), max(size)
-FROM (SELECT instance_id, sum_size_bytes / data_count AS size FROM database_size_aggregations
-      WHERE period_type = 'daily' AND period_start = %(last)s {scope}) AS sizes
-"""
-INSTANCE_SUMMARY = """
-WITH sizes AS (
-    SELECT period_start, instance_id, sum_size_bytes / data_count AS size,
-           sum_database_count::numeric / data_count AS databases
-    FROM instance_size_aggregations
+# The newest window that has data, its figures, and what is the largest there.
+SUMMARY = """
+WITH sizes AS MATERIALIZED (
+    SELECT period_start, instance_id, {name} AS database_name, sum_size_bytes / data_count AS size,
+           {databases} AS databases
+    FROM {level}_size_aggregations
     WHERE period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s AND period_start = (
         SELECT max(period_start) FROM aggregation_windows
-        WHERE level = 'instance' AND period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s)
+        WHERE level = '{level}' AND period_type = 'daily' AND period_start BETWEEN %(first)s AND %(last)s
+          AND result_rows > 0)
 )
-SELECT min(period_start), count(*), round(sum(databases)), round(sum(size)), round(avg(size)), round(max(size)),
-       (SELECT name FROM sizes JOIN instances ON id = instance_id ORDER BY size DESC, instance_id LIMIT 1)
-FROM sizes
+SELECT figures.*, i.name, found.database_name
+FROM (SELECT min(period_start), count(DISTINCT instance_id), round(sum(databases)), round(sum(size)), round(avg(size)),
+             round(max(size)) FROM sizes) AS figures,
+     (SELECT instance_id, database_name FROM sizes ORDER BY size DESC, instance_id, database_name LIMIT 1) AS found
+JOIN instances AS i ON i.id = found.instance_id
 """
+DATABASE_SUMMARY = SUMMARY.format(level="database", name="database_name", databases="1")
+INSTANCE_SUMMARY = SUMMARY.format(
+    level="instance", name="NULL::text", databases="sum_database_count::numeric / data_count"
+)
 OF_INSTANCE = "AND instance_id = %(instance)s"
 Call = Callable[[int], None]
 
@@ -119,6 +126,7 @@ def run(scale: float) -> None:
         _fill(engine, instances, last)
         token = create_token(engine, "benchmark", Role.VIEW).get_secret_value()
         with _served() as port:
+            _assert_same_summaries(engine, last)
             rows = []
             for name, path, statement, scope in (
                 ("list of databases", "/databases", DATABASE_LIST, ""),
@@ -127,13 +135,22 @@ def run(scale: float) -> None:
                 ("list of instances", "/instances", INSTANCE_LIST, ""),
                 ("summary of instances", "/instances/summary", INSTANCE_SUMMARY, ""),
             ):
-                bare, ours = _in_turns(engine, port, token, path, statement.format(scope=scope), last, instances)
+                bare, ours = _in_turns(engine, port, token, path, statement.replace("{scope}", scope), last, instances)
                 rows.append((name, _p95(ours), _p95(bare), _p95(ours) / _p95(bare), statistics.median(ours)))
     print_result(
         f"{USERS} users at once, {instances:,} instances x {DATABASES} databases x {DAYS} days",
         ("question", "p95 ms", "bare SQL p95 ms", "ratio", "median ms"),
         rows,
     )
+
+
+def _assert_same_summaries(engine: Engine, last: date) -> None:
+    """Check that both sides of a summary give the same answer."""
+    selection = Selection(PeriodType.DAILY, last - timedelta(days=29), last)
+    for level, statement in ((Level.DATABASE, DATABASE_SUMMARY), (Level.INSTANCE, INSTANCE_SUMMARY)):
+        with engine.connect() as connection, raw_cursor(connection) as cursor:
+            cursor.execute(statement, {"first": selection.first, "last": last})
+            assert cursor.fetchall() == [astuple(summary(engine, level, selection))]
 
 
 def _in_turns(

@@ -1,8 +1,9 @@
 """How long the charts lag: from new stats of today to the current window of all eight aggregations.
 
-Dagster's daemon runs with `dagster.yaml`, each run is a process of its own, and what is timed lies between two events
-of Dagster's log: the day of stats, and the last of the eight materializations. Beside it the same chain (the same
-sensor, the same runs) with empty bodies. How long the sensor's next look takes to come is chance; what follows is not.
+Dagster's daemon runs with `dagster.yaml`, each run is a process of its own, and what is timed begins when the event of
+the day of stats is in Dagster's log and ends with the last of the eight materializations. Beside it the same chain (the
+same sensor, the same runs) with empty bodies. How long the sensor's next look takes to come is chance; what follows is
+not.
 """
 
 from __future__ import annotations

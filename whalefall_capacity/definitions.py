@@ -5,6 +5,7 @@ Every day `daily_collection` starts `sync_databases`, which visits each server o
 week, the month and the quarter up to date, for this day and for every other that lands or is corrected. Checks look at
 what was written, in the same run; none of them blocks. Later `daily_maintenance` starts `partition_maintenance`, which
 creates table partitions ahead and retires past ones.
+`capacity_aggregate_current` is the button "aggregate current period" for the launchpad.
 `task_runs_follow_runs` keeps the table that the run centre reads in line with every run.
 `alerts_go_out` tells what went wrong, when a receiver is set.
 """

@@ -30,8 +30,6 @@ from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServe
 
 pytestmark = pytest.mark.slow
 
-# One in which no midnight comes in the next minutes.
-ZONE = next(zone for zone in ("Asia/Shanghai", "UTC") if datetime.now(ZoneInfo(zone)).hour != 23)
 EVERY_MINUTE = "* * * * *"
 OVER = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 SENSOR = "aggregations_follow_stats"
@@ -55,7 +53,8 @@ def alone(
         "WHALEFALL_HOME": str(tmp_path / "home"),
         "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
         "WHALEFALL_DAGSTER_URL": store_server.url("alone_dagster").get_secret_value(),
-        "WHALEFALL_TIMEZONE": ZONE,
+        # One in which no midnight comes in the next minutes.
+        "WHALEFALL_TIMEZONE": next(z for z in ("Asia/Shanghai", "UTC") if datetime.now(ZoneInfo(z)).hour != 23),
         "WHALEFALL_COLLECTION_SCHEDULE": EVERY_MINUTE,
         "WHALEFALL_MAINTENANCE_SCHEDULE": EVERY_MINUTE,
         PASSWORD_VARIABLE: "",
@@ -104,7 +103,7 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
     assert (collection.status, collection.trigger_source) == ("completed_with_errors", "scheduled")
 
     # Three days arrive late, of before the collection: one run for each period type.
-    today = datetime.now(ZoneInfo(ZONE)).date()
+    today = datetime.now(ZoneInfo(settings["WHALEFALL_TIMEZONE"])).date()
     late = [today - timedelta(days=back) for back in (3, 2, 1)]
     history = tmp_path / "late.csv"
     lines = [f"{name},shop,{day},{7_000_000 + day.day}" for day in late for name in ("pg", "maria", "down")]

@@ -118,8 +118,8 @@ def test_the_launchpad_opens_with_the_default_of_the_collection(demo: Deployment
 
 def test_the_launchpad_of_the_maintenance_opens_with_a_dry_run(demo: Deployment, page: Page) -> None:
     page.goto(f"{demo.url}/locations/whalefall_capacity/jobs/partition_maintenance/playground")
-    for option in ("dry_run", "confirm", "max_drops"):
-        expect(page.locator(".CodeMirror").get_by_text(option).first).to_be_visible()
+    for option in ("dry_run: true", "confirm: false", "max_drops: 50"):
+        expect(page.locator(".CodeMirror-line", has_text=option)).to_be_visible()
     expect(page.get_by_text("No errors")).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "maintenance-launchpad.png")
 

@@ -62,7 +62,8 @@ def table_partition_check(table: str) -> dg.AssetChecksDefinition:
         asset=TABLE_ASSETS[table],
         name=TABLE_PARTITIONS,
         description=f"Has {table} its current and next table partition, is none of them beyond retention, "
-        "left over from an interrupted detach, or foreign? `whalefall-capacity partitions status` says more.",
+        "left over from an interrupted detach, or foreign? `whalefall-capacity partitions status` says more. "
+        "docs/checks.md#table_partitions",
     )
     def check(store: StoreResource) -> dg.AssetCheckResult:
         settings = load_settings()

@@ -264,7 +264,7 @@ def known_reader(request: Request) -> Principal | None:
 
 def require_csrf(request: Request, principal: Principal) -> None:
     """Raise ApiError unless the request of a session carries its CSRF token."""
-    if principal.csrf_token is not None and not _same(sent_csrf_token(request), principal.csrf_token):
+    if principal.csrf_token is not None and not is_same(sent_csrf_token(request), principal.csrf_token):
         raise ApiError(403, MessageCode.CSRF_MISSING, f"the header {CSRF_HEADER} must carry the session's CSRF token")
 
 
@@ -284,10 +284,6 @@ def form_of(request: Request) -> dict[str, str]:
 
 def is_same(first: str, second: str) -> bool:
     """Are two secrets equal? It takes as long whatever they have in common."""
-    return _same(first, second)
-
-
-def _same(first: str, second: str) -> bool:
     return secrets.compare_digest(first.encode("utf-8", "replace"), second.encode("utf-8", "replace"))
 
 

@@ -9,8 +9,8 @@ import dagster as dg
 from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, STATS_STEP, SYNC_DATABASES
 from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
 
-PERIOD_TYPE_TAG = "whalefall/period_type"
 # The maintenance evaluates these once a day; a run of the assets need not.
 _CHECKS_OF_TABLES = dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS)
 

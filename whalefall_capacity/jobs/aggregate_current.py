@@ -16,6 +16,7 @@ from whalefall_capacity.periods import PeriodType, today, window_before, window_
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregation import WindowState, aggregate, closing_size
 from whalefall_capacity.store.stats import instances_in_range
@@ -63,6 +64,7 @@ def aggregate_current(
 @dg.job(
     name=TASK_KEY,
     description="Aggregate the current period: today's daily assets, at once, from the sizes that are stored.",
+    tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
 )
 def capacity_aggregate_current() -> None:
     aggregate_current()

@@ -238,7 +238,6 @@ def report(
 @dg.job(
     description="Create table partitions ahead and retire past ones: seal, archive, detach, drop. A dry run "
     "unless told otherwise.",
-    tags={"dagster/priority": "-1"},
     # What the launchpad opens with.
     config={"ops": {"plan": {"config": MaintenanceConfig().model_dump(exclude_none=True)}}},
 )

@@ -138,27 +138,25 @@ ORDER BY sum_size_bytes / data_count DESC, instance_id
 LIMIT :count
 """
 # Of rows with as many days the sums compare as the means do: so a division a group is enough, where one a row takes as
-# long as all the rest. The largest database is looked for in the one instance that has it.
+# long as all the rest. Of the largest that are alike it is the first, as in the charts.
 DATABASE_SUMMARY = """
 WITH alike AS MATERIALIZED (
     SELECT instance_id, data_count, count(*) AS databases, sum(sum_size_bytes) AS total, max(sum_size_bytes) AS largest
     FROM database_size_aggregations
     WHERE period_type = :period_type AND period_start = :newest AND {scope}
     GROUP BY instance_id, data_count
-), top AS (
-    SELECT instance_id, data_count, largest
-    FROM alike
-    ORDER BY largest / data_count DESC, instance_id, data_count
-    LIMIT 1
+), top AS MATERIALIZED (
+    SELECT instance_id, data_count, largest FROM alike
+    WHERE largest / data_count = (SELECT max(largest / data_count) FROM alike)
 )
 SELECT count(DISTINCT instance_id) AS instances, sum(databases)::bigint AS databases,
        round(sum(total / data_count))::bigint AS total_size_bytes,
        round(sum(total / data_count) / sum(databases))::bigint AS average_size_bytes,
        round(max(largest / data_count))::bigint AS largest_size_bytes,
-       (SELECT name FROM instances WHERE id = (SELECT instance_id FROM top)) AS largest_instance,
-       (SELECT database_name FROM database_size_aggregations AS a JOIN top USING (instance_id, data_count)
-        WHERE period_type = :period_type AND period_start = :newest AND sum_size_bytes = largest AND {scope}
-        ORDER BY database_name LIMIT 1) AS largest_database
+       (SELECT name FROM instances WHERE id = (SELECT min(instance_id) FROM top)) AS largest_instance,
+       (SELECT min(database_name) FROM database_size_aggregations JOIN top USING (instance_id, data_count)
+        WHERE period_type = :period_type AND period_start = :newest AND sum_size_bytes = largest
+          AND instance_id = (SELECT min(instance_id) FROM top) AND {scope}) AS largest_database
 FROM alike
 HAVING count(*) > 0
 """
@@ -171,15 +169,14 @@ WITH sizes AS MATERIALIZED (
     SELECT data_count, count(*) AS instances, sum(sum_database_count) AS databases, sum(sum_size_bytes) AS total,
            max(sum_size_bytes) AS largest
     FROM sizes GROUP BY data_count
-), top AS (
-    SELECT data_count, largest FROM alike ORDER BY largest / data_count DESC, data_count LIMIT 1
 )
 SELECT sum(instances)::bigint AS instances, round(sum(databases / data_count))::bigint AS databases,
        round(sum(total / data_count))::bigint AS total_size_bytes,
        round(sum(total / data_count) / sum(instances))::bigint AS average_size_bytes,
        round(max(largest / data_count))::bigint AS largest_size_bytes,
        (SELECT name FROM instances WHERE id = (
-            SELECT min(instance_id) FROM sizes JOIN top USING (data_count) WHERE sum_size_bytes = largest
+            SELECT min(instance_id) FROM sizes JOIN alike USING (data_count)
+            WHERE sum_size_bytes = largest AND largest / data_count = (SELECT max(largest / data_count) FROM alike)
         )) AS largest_instance,
        NULL AS largest_database
 FROM alike
@@ -190,7 +187,7 @@ PAGES = {Level.DATABASE: DATABASE_PAGE, Level.INSTANCE: INSTANCE_PAGE}
 SUMMARIES = {Level.DATABASE: DATABASE_SUMMARY, Level.INSTANCE: INSTANCE_SUMMARY}
 OF_INSTANCE_KEYS = "instance_id = ANY (CAST(:instance_ids AS integer[]))"
 # Plain arrays plan in half the time of a join with the pairs; what they bring too much is left out afterwards.
-OF_DATABASE_KEYS = f"{OF_INSTANCE_KEYS} AND database_name = ANY (CAST(:database_names AS text[]))"
+OF_DATABASE_KEYS = OF_INSTANCE_KEYS + " AND database_name = ANY (CAST(:database_names AS text[]))"
 INSTANCE_CHOICES = "SELECT id, name, db_type FROM instances ORDER BY name"
 DATABASE_CHOICES = """
 SELECT database_name FROM instance_databases WHERE instance_id = :instance_id ORDER BY database_name

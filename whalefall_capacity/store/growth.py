@@ -146,7 +146,7 @@ DATABASES_BY_GROWTH = " ORDER BY size_change_bytes DESC NULLS LAST, i.name, grow
 INSTANCES_BY_GROWTH = " ORDER BY total_size_change_bytes DESC NULLS LAST, i.name LIMIT :count"
 # Nearly every database has its baseline in the window just before, which one join finds; only for the others is the
 # look-back searched. The view would search it for each.
-TOP_DATABASES = """
+TOP_GROWERS = """
 WITH pairs AS (
     SELECT instance_id, database_name, a.mean, before.mean AS base
     FROM (SELECT instance_id, database_name, sum_size_bytes / data_count AS mean FROM database_size_aggregations
@@ -211,7 +211,7 @@ def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> li
     statement = DATABASE_GROWTH.format(scope=OF_KEYS)
     with engine.begin() as connection:
         connection.execute(text(TOP_SETTINGS))
-        keys = connection.execute(text(TOP_DATABASES), values).all()
+        keys = connection.execute(text(TOP_GROWERS), values).all()
         chosen = {
             "instance_ids": [key.instance_id for key in keys],
             "database_names": [key.database_name for key in keys],

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
 from whalefall_capacity.console.security import Remembered
+from whalefall_capacity.console.state import Console
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.periods import PeriodType, days_to_windows, today
 from whalefall_capacity.settings import Settings, build_settings
@@ -75,6 +76,12 @@ def put_past(store: Engine, day: date) -> None:
 def day() -> date:
     """Today in the zone of the settings' default."""
     return today(ZoneInfo("Asia/Shanghai"))
+
+
+@pytest.fixture(autouse=True)
+def _stays_today(day: date, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it stay the day that the past ends on, also when the session goes on after midnight."""
+    monkeypatch.setattr(Console, "today", lambda _: day)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -20,7 +21,7 @@ from whalefall_capacity.store.embedded import STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.supervisor import stop_families
 from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, SCREENSHOTS, ZONE
-from whalefall_capacity_tests.processes import deployment, free_port, start, wait_for
+from whalefall_capacity_tests.processes import Deployment, deployment, free_port, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -45,13 +46,7 @@ WITH grown AS (
 UPDATE instance_size_stats AS total SET total_size_bytes = total_size_bytes + 512 * 1024 * 1024, updated_at = now()
 FROM grown WHERE total.instance_id = grown.instance_id AND total.collected_date = grown.collected_date
 """
-PENDING = """
-INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_by, summary_json)
-VALUES (:run_id, 'other', 'a job that waits', 'maintenance', 'manual', 'pending', 'tester',
-        '{"version": 1, "common": {"inputs": {}, "scope": {"time": null, "target": {}}, "metrics": [],
-          "highlights": [], "flags": {"skipped": false, "skip_reason": null}},
-          "ext": {"type": "other", "version": 1, "data": {}}}')
-"""
+STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,7 @@ class Demo:
 
     url: str
     store: Engine
+    dagster: Deployment
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         set_user(engine, "admin", Role.ADMIN, SecretStr(PASSWORD))
         set_user(engine, "viewer", Role.VIEW, SecretStr(PASSWORD))
         with _console(home, running.url, folder / "console.log") as url:
-            yield Demo(url, engine)
+            yield Demo(url, engine, running)
         engine.dispose()
 
 
@@ -136,16 +132,16 @@ def visiting(
     assert complaints == []
 
 
-def newest_size(page: Page) -> str:
-    """Return the newest value of the first series of the first table."""
-    return page.locator("table[data-metric=size] tbody tr td").first.inner_text()
+def newest_sizes(page: Page) -> list[str]:
+    """Return the newest value of each series of the first table."""
+    return page.locator("table[data-metric=size] tbody tr td:nth-of-type(1)").all_inner_texts()
 
 
 @pytest.mark.parametrize("place", ["instances", "databases"])
 def test_the_button_brings_the_newest_point_up_to_date(demo: Demo, browser: Browser, place: str) -> None:
     with visiting(browser, demo) as page:
         page.goto(f"/{place}?top=5")
-        before = newest_size(page), page.locator("#cards").inner_text()
+        before = newest_sizes(page)
         with demo.store.begin() as connection:
             connection.execute(text(GROW))
         with page.expect_request("**/aggregations/current") as request:
@@ -154,9 +150,9 @@ def test_the_button_brings_the_newest_point_up_to_date(demo: Demo, browser: Brow
         expect(page.locator("#current-status")).to_contain_text("Done: the charts are up to date.")
         bar = page.locator("#current-status progress")
         assert bar.get_attribute("value") == bar.get_attribute("max")
-        assert (newest_size(page), page.locator("#cards").inner_text()) != before
-        drawn = page.locator("#plot-size").evaluate("plot => plot.data[0].text.at(-1)")
-        assert drawn == newest_size(page)
+        assert newest_sizes(page) != before
+        drawn = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.text.at(-1))")
+        assert drawn == newest_sizes(page)
         page.screenshot(path=SCREENSHOTS / f"console-{place}-done.png")
         page.get_by_role("link", name="Show the run").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Aggregate current period")
@@ -165,12 +161,13 @@ def test_the_button_brings_the_newest_point_up_to_date(demo: Demo, browser: Brow
         expect(page.get_by_text("console · admin")).to_be_visible()
 
 
-def test_all_levels_are_aggregated_by_the_api_door(demo: Demo, browser: Browser) -> None:
+def test_the_button_of_the_run_centre_aggregates_all_levels(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
-        token = page.locator("meta[name=csrf-token]").get_attribute("content") or ""
-        answer = page.request.post("/api/v1/capacity/aggregations/current", headers={"X-CSRFToken": token})
-        assert answer.status == 202
-        page.goto(f"/runs/{answer.json()['data']['run_id']}")
+        page.goto("/runs")
+        with page.expect_request("**/aggregations/current") as request:
+            page.get_by_role("button", name="Aggregate current period").click()
+        assert request.value.post_data_json == {"scope": "all"}
+        page.get_by_role("link", name="Show the run").click()
         expect(page.locator(".status").first).to_have_text("completed")
         expect(page.locator("table.rows tbody tr")).to_have_count(4)
 
@@ -241,16 +238,34 @@ def test_the_table_can_be_downloaded(demo: Demo, browser: Browser) -> None:
 
 
 def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> None:
-    with demo.store.begin() as connection:
-        connection.execute(text(PENDING), {"run_id": "00000000-0000-4000-8000-000000000001"})
+    (daemon,) = [child for child in psutil.Process(demo.dagster.process.pid).children() if _is_daemon(child)]
     with visiting(browser, demo) as page:
         page.on("dialog", lambda dialog: dialog.accept())
         page.goto("/runs")
-        row = page.get_by_role("row").filter(has_text="a job that waits")
-        row.get_by_role("button", name="Cancel").click()
-        expect(row.locator(".status")).to_have_text("cancelled")
-        expect(row.get_by_role("button", name="Cancel")).to_have_count(0)
+        # Nobody takes the run from the queue for as long as the daemon stands still.
+        daemon.suspend()
+        try:
+            with page.expect_response("**/aggregations/current") as answer:
+                page.get_by_role("button", name="Aggregate current period").click()
+            run_id = answer.value.json()["data"]["run_id"]
+            page.goto("/runs")
+            row = page.get_by_role("row").filter(has=page.locator(f'[data-cancel="{run_id}"]'))
+            expect(row.locator(".status")).to_have_text("pending")
+            row.get_by_role("button", name="Cancel").click()
+            page.goto(f"/runs/{run_id}")
+            expect(page.locator(".status").first).to_have_text("cancelled")
+            expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+        finally:
+            daemon.resume()
+        wait_for(
+            lambda: demo.dagster.graphql(STATUS, run=run_id)["runOrError"]["status"] == "CANCELED", "end of the run"
+        )
+        page.goto("/runs")
         page.screenshot(path=SCREENSHOTS / "console-runs-cancelled.png")
+
+
+def _is_daemon(process: psutil.Process) -> bool:
+    return "dagster._daemon" in " ".join(process.cmdline())
 
 
 def test_a_viewer_sees_everything_and_is_offered_nothing(demo: Demo, browser: Browser) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from whalefall_capacity.periods import PeriodType, days_to_windows
+from whalefall_capacity.periods import PeriodType, days_to_windows, window_of
 from whalefall_capacity.store import capacity
 from whalefall_capacity.store.aggregation import aggregate
 from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.capacity import Selection
+from whalefall_capacity.store.capacity import Selection, Summary
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
@@ -115,3 +115,52 @@ def test_the_top_of_an_earlier_range_is_of_its_own_newest_window(half_a_year: En
     late = Selection(PeriodType.DAILY, FIRST, LAST)
     assert {row.instance_id for row in capacity.top_databases(half_a_year, early, 2)} == {1}
     assert {row.instance_id for row in capacity.top_databases(half_a_year, late, 2)} == {3}
+
+
+WEEK = Selection(PeriodType.WEEKLY, date(2026, 6, 22), date(2026, 6, 22))
+
+
+def weekly_summaries(store: Engine, sizes: list[tuple[int, str, date, int]]) -> tuple[Summary, Summary]:
+    """Return the summaries of databases and of instances of one week."""
+    put_sizes(store, sizes)
+    for level in Level:
+        aggregate(store, level, [window_of(WEEK.first, PeriodType.WEEKLY)])
+    return capacity.summary(store, Level.DATABASE, WEEK), capacity.summary(store, Level.INSTANCE, WEEK)
+
+
+def test_a_summary_adds_up_means_of_windows_with_unlike_days(store: Engine) -> None:
+    monday = WEEK.first
+    databases, instances = weekly_summaries(
+        store,
+        [
+            *((1, "shop", monday + timedelta(days=n), size) for n, size in enumerate((100, 101, 101))),
+            (1, "crm", monday, 50),
+            (2, "shop", monday, 120),
+            (2, "shop", monday + timedelta(days=1), 121),
+        ],
+    )
+    # Means: 100 2/3, 50 and 120 1/2.
+    assert (databases.instances, databases.databases) == (2, 3)
+    assert (databases.total_size_bytes, databases.average_size_bytes, databases.largest_size_bytes) == (271, 90, 121)
+    assert (databases.largest_instance, databases.largest_database) == ("instance-2", "shop")
+    # Means: 352 / 3 and 120 1/2, with 4 / 3 and 1 databases.
+    assert (instances.instances, instances.databases) == (2, 2)
+    assert (instances.total_size_bytes, instances.average_size_bytes, instances.largest_size_bytes) == (238, 119, 121)
+    assert instances.largest_instance == "instance-2"
+
+
+def test_of_the_largest_that_are_alike_a_summary_names_the_first_as_the_charts_do(store: Engine) -> None:
+    monday = WEEK.first
+    databases, instances = weekly_summaries(
+        store,
+        [
+            *((1, "shop", monday + timedelta(days=n), 100) for n in range(3)),
+            *((1, "crm", monday + timedelta(days=n), 100) for n in range(3)),
+            *((2, "a", monday + timedelta(days=n), 100) for n in range(2)),
+            *((2, "b", monday + timedelta(days=n), 100) for n in range(2)),
+        ],
+    )
+    assert (databases.largest_instance, databases.largest_database) == ("instance-1", "crm")
+    assert instances.largest_instance == "instance-1"
+    assert [g.database_name for g in capacity.top_databases(store, WEEK, 1)] == ["crm"]
+    assert [g.instance for g in capacity.top_instances(store, WEEK, 1)] == ["instance-1"]
