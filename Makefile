@@ -4,7 +4,7 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo install test lint bench docs lock
 
-# Real servers on this machine, measured, then the Dagster UI until Ctrl-C. ONCE=1 stops after the table.
+# Real servers on this machine, measured, then the Dagster UI and the console until Ctrl-C. ONCE=1 stops after the table.
 demo: $(INSTALLED)
 	@scripts/system-packages --optional mariadb
 	@exec $(BIN)/whalefall-capacity demo $(if $(ONCE),--once)

@@ -229,8 +229,11 @@ def _p95(times: Sequence[float]) -> float:
 def _served() -> Iterator[int]:
     """Hold a console in a process of its own."""
     port = 18_765
-    variables = os.environ | {f"{PREFIX}CONSOLE_PORT": str(port)}
-    process = subprocess.Popen([sys.executable, "-m", "whalefall_capacity.console"], env=variables)
+    # It needs nothing of Dagster's storage; without a URL it would start an embedded one.
+    variables = os.environ | {f"{PREFIX}DAGSTER_URL": os.environ[f"{PREFIX}STORE_URL"]}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "whalefall_capacity", "serve", "--port", str(port)], env=variables
+    )
     try:
         for _ in range(300):
             with suppress(OSError):

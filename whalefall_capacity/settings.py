@@ -208,7 +208,8 @@ class Settings(BaseSettings):
     )
     secret_key: FernetKey | None = Field(
         default=None,
-        description="Fernet key that encrypts passwords kept in the store. Needed only for `stored:` credentials.",
+        description="Fernet key that encrypts passwords kept in the store and signs the console's cookies. Needed for "
+        "`stored:` credentials, and where several consoles serve one address.",
     )
     collection_schedule: Cron = Field(
         default="0 3 * * *", description="When the fleet is measured every day (cron, in WHALEFALL_TIMEZONE)."

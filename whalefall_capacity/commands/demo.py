@@ -29,7 +29,7 @@ from whalefall_capacity.supervisor import serve
 
 
 def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table.")] = False) -> None:
-    """Start a fleet of real servers on this machine, measure it, and serve the Dagster UI until Ctrl-C.
+    """Start a fleet of real servers on this machine, measure it, serve the Dagster UI and the console until Ctrl-C.
 
     Example: whalefall-capacity demo --once
     """
