@@ -125,7 +125,7 @@ def run(scale: float) -> None:
         last = today(load_settings().zone)
         _fill(engine, instances, last)
         token = create_token(engine, "benchmark", Role.VIEW).get_secret_value()
-        with _served() as port:
+        with _served(engine) as port:
             _assert_same_summaries(engine, last)
             rows = []
             for name, path, statement, scope in (
@@ -226,11 +226,12 @@ def _p95(times: Sequence[float]) -> float:
 
 
 @contextmanager
-def _served() -> Iterator[int]:
+def _served(engine: Engine) -> Iterator[int]:
     """Hold a console in a process of its own."""
     port = 18_765
-    # It needs nothing of Dagster's storage; without a URL it would start an embedded one.
-    variables = os.environ | {f"{PREFIX}DAGSTER_URL": os.environ[f"{PREFIX}STORE_URL"]}
+    # It asks nothing of Dagster's storage; without a URL it would start an embedded one.
+    elsewhere = engine.url.set(database="postgres").render_as_string(hide_password=False)
+    variables = os.environ | {f"{PREFIX}DAGSTER_URL": elsewhere}
     process = subprocess.Popen(
         [sys.executable, "-m", "whalefall_capacity", "serve", "--port", str(port)], env=variables
     )
