@@ -85,10 +85,11 @@ def processes_below(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A running program with its Dagster UI."""
+    """A running program with its Dagster UI, and its console beside it."""
 
     process: subprocess.Popen[bytes]
     url: str
+    console_url: str
     log: Path
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
@@ -104,6 +105,14 @@ class Deployment:
         data: dict[str, Any] = content["data"]
         return data
 
+    def console_answers(self) -> bool:
+        """Does the console answer?"""
+        try:
+            with urllib.request.urlopen(f"{self.console_url}/healthz", timeout=5) as answer:  # noqa: S310 - our own server
+                return bool(answer.read() == b"ok\n")
+        except OSError:
+            return False
+
     def serves(self) -> bool:
         """Does the UI answer?"""
         assert self.process.poll() is None, self.log.read_text(errors="replace")
@@ -117,10 +126,10 @@ class Deployment:
 @contextmanager
 def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[Deployment]:
     """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
-    port = free_port()
-    ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(free_port())}
+    port, console_port = free_port(), free_port()
+    ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(console_port)}
     process = start(command, ports | dict(variables), log)
-    running = Deployment(process, f"http://127.0.0.1:{port}", log)
+    running = Deployment(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console_port}", log)
     try:
         wait_for(running.serves, "answer of the Dagster UI", 120)
         yield running

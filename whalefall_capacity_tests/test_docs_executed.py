@@ -247,7 +247,7 @@ def database_server(folder: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("units")
-    ui_port = free_port()
+    ui_port, console_port = free_port(), free_port()
     processes: list[subprocess.Popen[bytes]] = []
     with database_server(folder) as server:
         places = {
@@ -256,6 +256,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             "/etc/whalefall": str(folder),
             "4266": str(free_port()),
             "-p 3000": f"-p {ui_port}",
+            "--port 8000": f"--port {console_port}",
             "@db.internal:5432/whalefall": f"@/whalefall?host={server.socket_dir}",
             "@db.internal:5432/dagster": f"@/dagster?host={server.socket_dir}",
         }
@@ -264,9 +265,10 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         (folder / "workspace.yaml").write_text(replaced(OPERATIONS.blocks("yaml")[0].content, places))
         written = units(places)
         try:
-            for name in ("whalefall-code", "whalefall-webserver", "whalefall-daemon"):
+            for name in ("whalefall-code", "whalefall-webserver", "whalefall-daemon", "whalefall-console"):
                 processes.append(start_unit(written[name], variables, folder))
-            running = Deployment(processes[1], f"http://127.0.0.1:{ui_port}", folder / "whalefall-webserver.log")
+            urls = (f"http://127.0.0.1:{port}" for port in (ui_port, console_port))
+            running = Deployment(processes[1], *urls, log=folder / "whalefall-webserver.log")
             wait_for(running.serves, "answer of the Dagster UI", 120)
             yield Deployed(server, variables, running)
         finally:
@@ -295,6 +297,7 @@ def start_unit(unit: Unit, variables: Mapping[str, str], folder: Path) -> subpro
 @pytest.mark.slow
 def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(deployed: Deployed) -> None:
     running = deployed.running
+    wait_for(running.console_answers, "answer of the console")
 
     def healthy() -> bool:
         answer = running.graphql(HEALTH)

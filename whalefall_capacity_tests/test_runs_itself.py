@@ -96,6 +96,7 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
 
     # The schedules: a collection with what follows from it, and a maintenance. One server is down.
     wait_for(lambda: runs_of(found)["sync_databases"], "collection of the schedule", 200)
+    wait_for(found.running.console_answers, "answer of the console")
     (daemon,) = found.services("dagster._daemon")
     daemon.kill()
     assert_settles(found, SCHEDULED)

@@ -50,6 +50,10 @@ def test_the_lineage_graph_leads_from_the_servers_to_the_sizes(demo: Deployment,
     page.screenshot(path=SCREENSHOTS / "lineage.png")
 
 
+def test_the_console_is_served_beside_it(demo: Deployment) -> None:
+    wait_for(demo.console_answers, "answer of the console")
+
+
 def test_one_click_on_materialize_measures_today(demo: Deployment, page: Page) -> None:
     before = _latest_run(demo)["runId"]
     page.goto(f"{demo.url}/asset-groups~{quote(STATS, safe='')}/")
