@@ -267,8 +267,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         try:
             for name in ("whalefall-code", "whalefall-webserver", "whalefall-daemon", "whalefall-console"):
                 processes.append(start_unit(written[name], variables, folder))
-            urls = (f"http://127.0.0.1:{port}" for port in (ui_port, console_port))
-            running = Deployment(processes[1], *urls, log=folder / "whalefall-webserver.log")
+            here, log = "http://127.0.0.1", folder / "whalefall-webserver.log"
+            running = Deployment(processes[1], f"{here}:{ui_port}", f"{here}:{console_port}", log)
             wait_for(running.serves, "answer of the Dagster UI", 120)
             yield Deployed(server, variables, running)
         finally:
