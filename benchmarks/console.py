@@ -135,7 +135,7 @@ def run(scale: float) -> None:
                 ("list of instances", "/instances", INSTANCE_LIST, ""),
                 ("summary of instances", "/instances/summary", INSTANCE_SUMMARY, ""),
             ):
-                bare, ours = _in_turns(engine, port, token, path, statement.replace("{scope}", scope), last, instances)
+                bare, ours = _in_turns(engine, port, token, path, statement.format(scope=scope), last, instances)
                 rows.append((name, _p95(ours), _p95(bare), _p95(ours) / _p95(bare), statistics.median(ours)))
     print_result(
         f"{USERS} users at once, {instances:,} instances x {DATABASES} databases x {DAYS} days",

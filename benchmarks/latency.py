@@ -25,7 +25,7 @@ from sqlalchemy import Engine, text
 from benchmarks.aggregation import DATABASES, fill, point_settings_at
 from benchmarks.harness import fresh_store, print_result
 from whalefall_capacity.asset_keys import aggregation_keys
-from whalefall_capacity.assets.metadata import materializations, stored_days
+from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, load_settings
 from whalefall_capacity.store.embedded import EmbeddedPostgres
@@ -97,8 +97,7 @@ def _chain(engine: Engine, instance: dg.DagsterInstance, day: date) -> tuple[flo
     with engine.begin() as connection:
         for level, size in SIZES.items():
             connection.execute(text(GROW.format(level=level, size=size)), {"day": day})
-    for event in materializations(stored_days(engine, [day], changed=None)):
-        instance.report_runless_asset_event(event)
+    report_stored_days(instance, engine, [day])
     started = datetime.now(timezone.utc)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (ended := _ended(instance, day, started.timestamp())):

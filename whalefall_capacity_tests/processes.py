@@ -22,6 +22,10 @@ import psutil
 from whalefall_capacity.settings import PREFIX
 from whalefall_capacity.supervisor import stop_families
 
+RUN_STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+RUN_EVENTS = """
+query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
+"""
 PROGRAM = str(Path(sys.executable).parent / "whalefall-capacity")
 
 
@@ -105,13 +109,22 @@ class Deployment:
         data: dict[str, Any] = content["data"]
         return data
 
+    def run_status(self, run_id: str) -> str:
+        """Return the status of a run as Dagster has it."""
+        status: str = self.graphql(RUN_STATUS, run=run_id)["runOrError"]["status"]
+        return status
+
+    def run_messages(self, run_id: str) -> str:
+        """Return what the events of a run say."""
+        return str(self.graphql(RUN_EVENTS, run=run_id)["logsForRun"])
+
+    def services(self, words: str) -> list[psutil.Process]:
+        """Return the children of the supervisor that have *words* in their command line."""
+        return [child for child in psutil.Process(self.process.pid).children() if words in _command(child)]
+
     def console_answers(self) -> bool:
         """Does the console answer?"""
-        try:
-            with urllib.request.urlopen(f"{self.console_url}/healthz", timeout=5) as answer:  # noqa: S310 - our own server
-                return bool(answer.read() == b"ok\n")
-        except OSError:
-            return False
+        return console_answers(self.console_url)
 
     def serves(self) -> bool:
         """Does the UI answer?"""
@@ -121,6 +134,22 @@ class Deployment:
         except (urllib.error.URLError, OSError):
             return False
         return True
+
+
+def console_answers(url: str) -> bool:
+    """Does the console at *url* answer?"""
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:  # noqa: S310 - our own server
+            return bool(answer.read() == b"ok\n")
+    except OSError:
+        return False
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @contextmanager

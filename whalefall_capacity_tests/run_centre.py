@@ -36,10 +36,6 @@ mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
 } }
 """
-STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
-LOG = """
-query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
-"""
 SENSOR = "query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }"
 STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
 START_SENSOR = "mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }"
@@ -78,20 +74,16 @@ class Centre:
         with self.store.begin() as connection:
             assert connection.execute(text(CANCEL), {"run": run_id}).rowcount == 1
 
-    def dagster_status(self, run_id: str) -> str:
-        status: str = self.running.graphql(STATUS, run=run_id)["runOrError"]["status"]
-        return status
-
     def await_dagster(self, run_id: str, status: str, timeout: float = 60) -> None:
-        wait_for(lambda: self.dagster_status(run_id) == status, f"{status} of run {run_id}", timeout)
+        wait_for(lambda: self.running.run_status(run_id) == status, f"{status} of run {run_id}", timeout)
 
     def await_ui(self, run_id: str) -> None:
         """Wait until the UI answers again: it finds out one by one that its connections to the storage are gone."""
 
         def answers() -> bool:
             try:
-                self.running.graphql(LOG, run=run_id)
-                self.dagster_status(run_id)
+                self.running.run_messages(run_id)
+                self.running.run_status(run_id)
             except urllib.error.HTTPError:
                 return False
             return True
@@ -124,15 +116,9 @@ class Centre:
 
     def worker(self, run_id: str) -> psutil.Process:
         """Return the process that works for a run. Raises psutil.NoSuchProcess when it has ended."""
-        events = self.running.graphql(LOG, run=run_id)["logsForRun"]["events"]
-        found = re.search(r"Started process for run \(pid: (\d+)\)", str(events))
+        found = re.search(r"Started process for run \(pid: (\d+)\)", self.running.run_messages(run_id))
         assert found is not None
         return psutil.Process(int(found[1]))
-
-    def services(self, words: str) -> list[psutil.Process]:
-        """Return the children of the supervisor that have *words* in their command line."""
-        children = psutil.Process(self.running.process.pid).children()
-        return [child for child in children if words in _command(child)]
 
     def stop_sensor(self, name: str) -> None:
         sensor = self.running.graphql(SENSOR, sensor=REPOSITORY | {"sensorName": name})["sensorOrError"]
@@ -140,13 +126,6 @@ class Centre:
 
     def start_sensor(self, name: str) -> None:
         self.running.graphql(START_SENSOR, sensor=REPOSITORY | {"sensorName": name})
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def this_day() -> date:

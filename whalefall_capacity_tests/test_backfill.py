@@ -35,9 +35,6 @@ query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } }
 } }
 """
-EVENTS = """
-query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
-"""
 BACKFILLS = """
 query { partitionBackfillsOrError(limit: 20) { ... on PartitionBackfills { results { id } } } }
 """
@@ -117,14 +114,10 @@ def finished(running: Deployment, backfill: str) -> bool:
     return bool(found["status"] == "COMPLETED_SUCCESS")
 
 
-def events(running: Deployment, backfill: str) -> dict[str, Any]:
+def events(running: Deployment, backfill: str) -> dict[str, str]:
     """Return what the runs of a backfill that did not go well say."""
     runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
-    return {
-        run["runId"]: running.graphql(EVENTS, run=run["runId"])["logsForRun"]
-        for run in runs
-        if run["status"] != "SUCCESS"
-    }
+    return {run["runId"]: running.run_messages(run["runId"]) for run in runs if run["status"] != "SUCCESS"}
 
 
 def test_through_the_api_it_is_four_runs_and_every_partition_is_green(running: Deployment, year: Engine) -> None:

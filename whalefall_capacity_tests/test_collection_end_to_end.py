@@ -19,7 +19,7 @@ from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.fleet import apply_fleet, set_credential
 from whalefall_capacity.store.schema import migrate
-from whalefall_capacity_tests.processes import deployment, run, start, wait_for
+from whalefall_capacity_tests.processes import Deployment, deployment, run, start, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register, silent
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 
@@ -48,7 +48,6 @@ mutation($day: String!) {
   }) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
 }
 """
-STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 EVENTS = """
 query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
   ... on MessageEvent { message }
@@ -156,8 +155,9 @@ def test_no_secret_shows_up_anywhere(
     streams = [run([*command], settings) for command in (["fleet", "check"], ["fleet", "list"], ["collect"])]
     with deployment(["up"], settings, tmp_path / "up.log") as running:
         launched = running.graphql(LAUNCH, day=rows(store, TOTALS)[0][1].isoformat())["launchRun"]  # type: ignore[attr-defined]
-        wait_for(lambda: _status(running.graphql(STATUS, run=launched["run"]["runId"])) == "SUCCESS", "end of the run")
-        pages = str(running.graphql(EVENTS, run=launched["run"]["runId"]))
+        run_id = launched["run"]["runId"]
+        wait_for(lambda: _status(running, run_id) == "SUCCESS", "end of the run")
+        pages = str(running.graphql(EVENTS, run=run_id))
     watching.set()
     watcher.join()
 
@@ -178,8 +178,8 @@ def test_no_secret_shows_up_anywhere(
     assert [where for where, content in searched.items() if SECRET in content or key in content] == []
 
 
-def _status(answer: dict[str, dict[str, str]]) -> str:
-    status = answer["runOrError"]["status"]
+def _status(running: Deployment, run_id: str) -> str:
+    status = running.run_status(run_id)
     assert status not in {"FAILURE", "CANCELED"}
     return status
 

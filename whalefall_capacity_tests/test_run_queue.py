@@ -36,9 +36,6 @@ RUN = """
 query($run: ID!) { runOrError(runId: $run) { ... on Run { status startTime endTime tags { key value } } } }
 """
 RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status } } } }"
-EVENTS = """
-query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
-"""
 TASK_RUNS = "SELECT run_id, status, trigger_source, error_message FROM task_runs"
 
 
@@ -106,7 +103,7 @@ def wait_for_visit(store: Engine, run_id: str, timeout: float = 60) -> None:
 
 def worker_of(up: Deployment, run_id: str) -> int:
     """Return the process that works for a run."""
-    messages = str(up.graphql(EVENTS, run=run_id))
+    messages = up.run_messages(run_id)
     found = re.search(r"Executing steps in process \(pid: (\d+)\)", messages) or re.search(
         r"Started process for run \(pid: (\d+)\)", messages
     )

@@ -17,8 +17,6 @@ import pytest
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS
 from whalefall_capacity.jobs.reconciliation import audit
-from whalefall_capacity.runtime import DAGSTER_FILE
-from whalefall_capacity.settings import PROJECT_ROOT
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
@@ -46,9 +44,6 @@ def alone(
     store = create_store_engine(store_server.url("alone"))
     migrate(store)
     register(store, entry("pg", postgresql.target()), entry("maria", mariadb.target()), refusing("down"))
-    home = tmp_path / "home" / "dagster"
-    home.mkdir(parents=True)
-    (home / DAGSTER_FILE).write_text((PROJECT_ROOT / DAGSTER_FILE).read_text())
     settings = {
         "WHALEFALL_HOME": str(tmp_path / "home"),
         "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
@@ -59,7 +54,7 @@ def alone(
         "WHALEFALL_MAINTENANCE_SCHEDULE": EVERY_MINUTE,
         PASSWORD_VARIABLE: "",
     }
-    url = settings["WHALEFALL_DAGSTER_URL"]
+    home, url = tmp_path / "home" / "dagster", settings["WHALEFALL_DAGSTER_URL"]
     with deployment(["up"], settings, tmp_path / "up.log") as running, dagster_instance_of(home, url) as instance:
         yield Centre(running, store, instance), settings
     store.dispose()
@@ -97,7 +92,7 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
     # The schedules: a collection with what follows from it, and a maintenance. One server is down.
     wait_for(lambda: runs_of(found)["sync_databases"], "collection of the schedule", 200)
     wait_for(found.running.console_answers, "answer of the console")
-    (daemon,) = found.services("dagster._daemon")
+    (daemon,) = found.running.services("dagster._daemon")
     daemon.kill()
     assert_settles(found, SCHEDULED)
     (collection,) = found.rows("SELECT * FROM task_runs WHERE task_key = 'sync_databases'")

@@ -137,7 +137,7 @@ def snapshot(runs: Centre, run_id: str) -> list[Any]:
 
 def assert_books_agree(runs: Centre, run_id: str, dagster_status: str) -> Counter[str]:
     """Check that the run is over in both books, and return how many of its items ended in which way."""
-    assert runs.dagster_status(run_id) == dagster_status
+    assert runs.running.run_status(run_id) == dagster_status
     row, counts = runs.task_run(run_id), Counter(item.status for item in runs.items(run_id))
     assert counts.keys() <= {"completed", "failed", "cancelled"}
     assert row.progress_total == counts.total()
@@ -216,7 +216,7 @@ def test_a_run_that_the_run_centre_cancels_stops_between_two_instances(runs: Cen
 def test_a_queued_run_has_its_row_within_ten_seconds_and_never_starts_once_it_is_cancelled(runs: Centre) -> None:
     run_id = runs.launch(HELD)
     assert wait_for(lambda: runs.task_run(run_id), "row of the queued run", 10).status == "pending"
-    assert runs.dagster_status(run_id) == "QUEUED"
+    assert runs.running.run_status(run_id) == "QUEUED"
     runs.cancel(run_id)
     row = runs.await_closed(run_id)
     assert (row.status, row.started_at) == ("cancelled", None)
@@ -233,7 +233,7 @@ def test_a_run_that_is_cancelled_in_the_queue_and_started_all_the_same_stops_at_
     runs.stop_sensor("task_runs_follow_runs")
     try:
         runs.cancel(second)
-        assert runs.dagster_status(second) == "QUEUED"
+        assert runs.running.run_status(second) == "QUEUED"
         fleet.open()
         runs.await_dagster(second, "CANCELED")
     finally:
@@ -258,7 +258,7 @@ def test_a_run_whose_worker_is_killed_is_failed(runs: Centre) -> None:
 @pytest.mark.usefixtures("fleet")
 def test_a_run_whose_worker_is_killed_together_with_the_code_server_is_failed(runs: Centre) -> None:
     run_id = runs.launch_until_half()
-    (code_server,) = runs.services("dagster api grpc")
+    (code_server,) = runs.running.services("dagster api grpc")
     worker = runs.worker(run_id)
     code_server.kill()
     worker.kill()
@@ -271,9 +271,9 @@ def test_a_run_whose_worker_is_killed_together_with_the_code_server_is_failed(ru
 
 def test_a_run_outlives_the_daemon_and_is_completed_once_that_is_back(runs: Centre, fleet: Gate) -> None:
     run_id = runs.launch_until_half()
-    (daemon,) = runs.services("dagster._daemon")
+    (daemon,) = runs.running.services("dagster._daemon")
     daemon.kill()
-    wait_for(lambda: runs.services("dagster._daemon") not in ([], [daemon]), "new daemon")
+    wait_for(lambda: runs.running.services("dagster._daemon") not in ([], [daemon]), "new daemon")
     fleet.open()
     assert runs.await_closed(run_id).status == "completed"
     assert assert_books_agree(runs, run_id, "SUCCESS") == {"completed": 18}
@@ -288,7 +288,7 @@ def test_a_forced_cancel_that_dagster_overwrites_with_success_stays_cancelled(ru
     before = runs.items(run_id)
     success = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, "sync_databases", message="done all the same")
     runs.instance.report_dagster_event(success, run_id)
-    assert runs.dagster_status(run_id) == "SUCCESS"
+    assert runs.running.run_status(run_id) == "SUCCESS"
 
     def highlights() -> list[str]:
         found: list[str] = runs.task_run(run_id).summary_json["common"]["highlights"]
@@ -443,7 +443,7 @@ def test_after_a_crash_of_the_one_server_of_both_the_run_ends_and_a_new_one_give
             closed.open()
             runs.await_ui(run_id)
             assert runs.await_closed(run_id).status in {"completed_with_errors", "failed"}
-            assert_books_agree(runs, run_id, runs.dagster_status(run_id))
+            assert_books_agree(runs, run_id, runs.running.run_status(run_id))
             with engine.begin() as connection:
                 connection.execute(text(FORGET))
             again = runs.launch()

@@ -31,7 +31,7 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from dagster._scheduler.scheduler import launch_scheduled_runs
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.assets.metadata import materializations, stored_days
+from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.jobs.reconciliation import audit
@@ -151,8 +151,7 @@ def import_late(daemon: Daemon, store: Engine, file: Path, days: list[date]) -> 
     file.write_text("\n".join(["instance,database,date,size_bytes", *lines, ""]))
     imported = import_history(store, read_history(file, date(2025, 1, 1), days[-1]), str(file))
     assert list(imported.changed_days) == days
-    for event in materializations(stored_days(store, days, changed=None)):
-        daemon.instance.report_runless_asset_event(event)
+    report_stored_days(daemon.instance, store, days)
 
 
 @pytest.mark.slow

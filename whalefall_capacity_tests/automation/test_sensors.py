@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.assets.metadata import materializations, stored_days
+from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.automation import sensors
 from whalefall_capacity.automation.sensors import aggregations_follow_stats, ranges
 from whalefall_capacity.definitions import defs
@@ -82,8 +82,7 @@ def land(daemon: Daemon, store: Engine, days: Iterable[date], size: int = 100) -
     """Bring sizes of *days* as an import does: rows, then the events."""
     days = list(days)
     put_sizes(store, [(1, "shop", day, size) for day in days])
-    for event in materializations(stored_days(store, days, changed=None)):
-        daemon.instance.report_runless_asset_event(event)
+    report_stored_days(daemon.instance, store, days)
 
 
 def collect(daemon: Daemon) -> None:
@@ -259,8 +258,7 @@ def test_a_sealed_quarter_whose_raw_months_are_gone_survives_and_still_serves_as
     history.write_text("instance,database,date,size_bytes\ninstance-1,shop,2026-02-05,999\n")
     imported = import_history(store, read_history(history, date(2025, 1, 1), today()), str(history))
     assert imported.written == 1
-    for event in materializations(stored_days(store, imported.changed_days, changed=None)):
-        daemon.instance.report_runless_asset_event(event)
+    report_stored_days(daemon.instance, store, imported.changed_days)
     daemon.settle()
     assert aggregation_rows(store) == before
 

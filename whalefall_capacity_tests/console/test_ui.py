@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -21,7 +19,7 @@ from whalefall_capacity.store.embedded import STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.supervisor import stop_families
 from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, SCREENSHOTS, ZONE
-from whalefall_capacity_tests.processes import Deployment, deployment, free_port, start, wait_for
+from whalefall_capacity_tests.processes import Deployment, console_answers, deployment, free_port, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +44,6 @@ WITH grown AS (
 UPDATE instance_size_stats AS total SET total_size_bytes = total_size_bytes + 512 * 1024 * 1024, updated_at = now()
 FROM grown WHERE total.instance_id = grown.instance_id AND total.collected_date = grown.collected_date
 """
-STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,7 @@ def _console(home: Path, webserver: str, log: Path) -> Iterator[str]:
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text(errors="replace")
-        try:
-            urllib.request.urlopen(f"{url}/healthz", timeout=5).close()  # noqa: S310 - our own server
-        except OSError:
-            return False
-        return True
+        return console_answers(url)
 
     try:
         wait_for(answers, "answer of the console", 60)
@@ -238,7 +231,7 @@ def test_the_table_can_be_downloaded(demo: Demo, browser: Browser) -> None:
 
 
 def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> None:
-    (daemon,) = [child for child in psutil.Process(demo.dagster.process.pid).children() if _is_daemon(child)]
+    (daemon,) = demo.dagster.services("dagster._daemon")
     with visiting(browser, demo) as page:
         page.on("dialog", lambda dialog: dialog.accept())
         page.goto("/runs")
@@ -257,15 +250,9 @@ def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> N
             expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
         finally:
             daemon.resume()
-        wait_for(
-            lambda: demo.dagster.graphql(STATUS, run=run_id)["runOrError"]["status"] == "CANCELED", "end of the run"
-        )
+        wait_for(lambda: demo.dagster.run_status(run_id) == "CANCELED", "end of the run")
         page.goto("/runs")
         page.screenshot(path=SCREENSHOTS / "console-runs-cancelled.png")
-
-
-def _is_daemon(process: psutil.Process) -> bool:
-    return "dagster._daemon" in " ".join(process.cmdline())
 
 
 def test_a_viewer_sees_everything_and_is_offered_nothing(demo: Demo, browser: Browser) -> None:
