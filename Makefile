@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 install: $(INSTALLED)
 
 test: $(INSTALLED) lint
-	@scripts/system-packages mariadb chromium
+	@scripts/system-packages mariadb chromium pgbouncer
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
