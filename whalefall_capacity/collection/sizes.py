@@ -33,6 +33,13 @@ class ServerEngine(str, Enum):
         return 5432 if self is ServerEngine.POSTGRESQL else 3306
 
 
+def address(host: str, port: int) -> str:
+    """Return where a server is, for people: `db.example:5432`, `[::1]:5432`, or a socket, which has no port."""
+    if host.startswith(("/", "@")):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True)
 class Tls:
     """TLS of one connection. *mode*: disable, prefer, require, verify-ca or verify-full."""
@@ -59,6 +66,10 @@ class Target:
     username: str
     password: SecretStr = field(repr=False)
     tls: Tls = Tls()
+
+    @property
+    def address(self) -> str:
+        return address(self.host, self.port)
 
 
 @dataclass(frozen=True)

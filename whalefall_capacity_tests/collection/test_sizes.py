@@ -60,6 +60,21 @@ def test_every_engine_has_its_default_port(engine: ServerEngine, port: int) -> N
     assert engine.default_port == port
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("db.example", "db.example:5432"),
+        ("10.0.0.7", "10.0.0.7:5432"),
+        ("::1", "[::1]:5432"),
+        ("/run/postgresql", "/run/postgresql"),
+        ("/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock"),
+        ("@abstract", "@abstract"),
+    ],
+)
+def test_an_address_is_shown_as_people_write_it(host: str, shown: str) -> None:
+    assert Target(1, "db-1", ServerEngine.POSTGRESQL, host, 5432, None, "app", SecretStr("")).address == shown
+
+
 def test_a_target_does_not_show_its_password() -> None:
     target = Target(1, "db-1", ServerEngine.MYSQL, "db-1.example", 3306, None, "app", SecretStr("hush"))
     assert "hush" not in repr(target)
