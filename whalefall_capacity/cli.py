@@ -20,6 +20,7 @@ from whalefall_capacity.commands import (
     serve,
     store,
     token,
+    ui,
     up,
     user,
 )
@@ -42,6 +43,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.command()(serve.serve)
+app.command()(ui.ui)
 app.add_typer(user.app, name="user")
 app.add_typer(token.app, name="token")
 app.add_typer(store.app, name="store")

@@ -318,6 +318,10 @@ class Settings(BaseSettings):
         description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
         "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",
     )
+    ui_login: bool = Field(
+        default=False,
+        description="Whether the Dagster UI asks for the console's login; the role view may then only look.",
+    )
 
     alert_webhook_url: WebhookUrl | None = Field(
         default=None,

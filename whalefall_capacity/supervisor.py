@@ -91,7 +91,7 @@ def serve(port: int, console_port: int) -> None:
     )
     programs = [
         code_server,
-        Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)),
+        Program("Dagster UI", "whalefall_capacity", "ui", "--workspace", workspace, "--port", str(port)),
         Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
         Program("console", "whalefall_capacity", "serve", "--port", str(console_port)),
     ]

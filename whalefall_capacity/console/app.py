@@ -20,6 +20,7 @@ from starlette.responses import Response
 from whalefall_capacity.console import api, pages, static_files
 from whalefall_capacity.console.dagster_client import DagsterClient
 from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
+from whalefall_capacity.console.own_token import OwnTokens
 from whalefall_capacity.console.security import LoginLimiter, Remembered, SecurityHeaders, Sessions, signing_key
 from whalefall_capacity.console.state import Console, Launcher
 from whalefall_capacity.errors import DagsterError
@@ -63,19 +64,34 @@ def create_app(
         redirect_slashes=False,
         lifespan=_few_threads,
     )
-    app.state.console = Console(
-        engine=engine,
-        reading=reading or engine,
-        settings=settings,
-        dagster=dagster or DagsterClient(settings.dagster_webserver),
-        sessions=Sessions(signing_key(settings), settings.session_hours),
-        limiter=LoginLimiter(),
-        known=Remembered(),
-    )
+    app.state.console = console_of(engine, settings, dagster, reading)
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", static_files.application(), name="static")
     app.add_middleware(SecurityHeaders)
+    answer_errors(app)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def console_of(
+    engine: Engine, settings: Settings, dagster: Launcher | None = None, reading: Engine | None = None
+) -> Console:
+    """Return what every request needs; *dagster* and *reading* as in `create_app`."""
+    key = signing_key(settings)
+    return Console(
+        engine=engine,
+        reading=reading or engine,
+        settings=settings,
+        dagster=dagster or DagsterClient(settings.dagster_webserver, OwnTokens(key).make),
+        sessions=Sessions(key, settings.session_hours),
+        limiter=LoginLimiter(),
+        known=Remembered(),
+    )
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Answer every error in the console's words: as a page, or in the envelope of the API."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -83,8 +99,6 @@ def create_app(
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
-    app.openapi = _openapi(app)  # type: ignore[method-assign]
-    return app
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,10 @@ mutation Launch($params: ExecutionParams!) {
 
 @dataclass(frozen=True)
 class DagsterClient:
-    """The webserver at *url*."""
+    """The webserver at *url*, which *make_token* gives a token for, should it ask for a login."""
 
     url: str
+    make_token: Callable[[], str]
     timeout_seconds: float = 30
 
     def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
@@ -51,11 +52,13 @@ class DagsterClient:
         request = urllib.request.Request(  # noqa: S310 - the operator's own setting
             f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
+            {"Content-Type": "application/json", "Authorization": f"Bearer {self.make_token()}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310
                 content = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise DagsterError(f"the Dagster webserver at {self.url} refused: {_reason(error)}") from error
         except (urllib.error.URLError, OSError, ValueError) as error:
             raise DagsterError(
                 f"the Dagster webserver at {self.url} does not answer ({error}): start it with "
@@ -65,3 +68,14 @@ class DagsterClient:
             raise DagsterError(f"the Dagster webserver refused: {content['errors'][0].get('message')}")
         data: dict[str, Any] = content["data"]
         return data
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """Return what an answer that is an error says."""
+    if error.code == 401:
+        return "it asks for a login and does not know this console; give both the same WHALEFALL_SECRET_KEY"
+    try:
+        message: str = json.load(error)["errors"][0]["message"]
+    except (ValueError, LookupError, TypeError, OSError):
+        return str(error)
+    return message

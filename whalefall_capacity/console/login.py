@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from whalefall_capacity.console.envelope import ApiError, MessageCode
-from whalefall_capacity.console.rendering import Scene, render, scene_of, set_cookie
+from whalefall_capacity.console.rendering import Scene, prefix_of, render, scene_of, set_cookie
 from whalefall_capacity.console.security import (
     CSRF_FIELD,
     LOGIN_COOKIE,
@@ -32,7 +32,7 @@ def login_page(request: Request) -> Response:
     """Show the form, or lead on whoever is logged in."""
     scene = scene_of(request)
     if scene.principal is not None:
-        return RedirectResponse(_next(request.query_params.get("next", "")), 303)
+        return RedirectResponse(_next(scene, request.query_params.get("next", "")), 303)
     return _login_form(scene, request.query_params.get("next", ""))
 
 
@@ -52,7 +52,7 @@ async def logout(request: Request) -> Response:
     principal = await run_in_threadpool(principal_of, request)
     if principal is not None:
         require_csrf(request, principal)
-    answer = RedirectResponse("/login", 303)
+    answer = RedirectResponse(f"{prefix_of(request)}/login", 303)
     answer.delete_cookie(SESSION_COOKIE, path="/")
     return answer
 
@@ -76,9 +76,9 @@ def _login(request: Request) -> Response:
     if user is None:
         console.limiter.note_failure(address, name)
         return _login_form(scene, next_url, scene.translate("login.wrong"), 401)
-    done = RedirectResponse(_next(next_url), 303)
+    done = RedirectResponse(_next(scene, next_url), 303)
     set_cookie(done, request, SESSION_COOKIE, console.sessions.open(user), console.sessions.seconds)
-    done.delete_cookie(LOGIN_COOKIE, path="/login")
+    done.delete_cookie(LOGIN_COOKIE, path=f"{scene.prefix}/login")
     return done
 
 
@@ -89,15 +89,15 @@ def _login_form(scene: Scene, next_url: str, problem: str = "", status: int = 20
         "login.html",
         problem=problem,
         csrf_token=token,
-        next_url=_next(next_url),
+        next_url=_next(scene, next_url),
         has_admin=has_admin(scene.console.reading),
     )
     answer.status_code = status
-    set_cookie(answer, scene.request, LOGIN_COOKIE, cookie, LOGIN_SECONDS, "/login")
+    set_cookie(answer, scene.request, LOGIN_COOKIE, cookie, LOGIN_SECONDS, f"{scene.prefix}/login")
     return answer
 
 
-def _next(url: str) -> str:
+def _next(scene: Scene, url: str) -> str:
     """Return *url* when it leads to a page of ours, else the first page."""
     is_ours = url.startswith("/") and not url.startswith(("//", "/\\")) and "\\" not in url and url.isprintable()
-    return url if is_ours and not url.startswith("/login") else "/instances"
+    return url if is_ours and not url.startswith(f"{scene.prefix}/login") else scene.home

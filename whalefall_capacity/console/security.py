@@ -24,7 +24,7 @@ from fastapi.routing import APIRoute
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -214,7 +214,7 @@ def principal_of(request: Request) -> Principal | None:
     return found
 
 
-def credential_of(request: Request) -> Credential:
+def credential_of(request: HTTPConnection) -> Credential:
     """Return what the request carries: a token, or the cookie of a session."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return (True, token.strip()) if scheme.lower() == "bearer" else (False, request.cookies.get(SESSION_COOKIE, ""))
