@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
@@ -114,14 +115,33 @@ def _mail_address(value: str) -> str:
     return value
 
 
-def _fernet_key(value: SecretStr) -> SecretStr:
-    from cryptography.fernet import Fernet
+def _fernet_keys(value: SecretStr) -> SecretStr:
+    from whalefall_capacity.credentials import fernet_of
 
     try:
-        Fernet(value.get_secret_value())
+        fernet_of(value)
     except ValueError as error:
-        raise ValueError("must be a Fernet key: 32 bytes in URL-safe base64") from error
+        raise ValueError(
+            "must be a Fernet key, 32 bytes in URL-safe base64, or several separated by commas, the newest first"
+        ) from error
     return value
+
+
+def _host_name(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        pass
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
+        raise ValueError("must be host names such as capacity.example.com, without scheme and port")
+    return value.lower()
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"must be addresses or networks such as 127.0.0.1 or 10.0.0.0/24 ({error})") from error
 
 
 def _day(value: Any) -> Any:
@@ -159,12 +179,16 @@ Folder = Annotated[Path, AfterValidator(_folder)]
 Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
+FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 WebhookUrl = Annotated[SecretStr, AfterValidator(_webhook_url)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MailAddresses = Annotated[tuple[MailAddress, ...], NoDecode, BeforeValidator(_names)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_names)]
+Network = Annotated[str, AfterValidator(_network)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_names)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Months = Annotated[int, Field(ge=1, le=1200)]
@@ -206,10 +230,11 @@ class Settings(BaseSettings):
         ge=date(2000, 1, 1),
         description="First day that can have sizes; the first daily partition and the oldest day of an import.",
     )
-    secret_key: FernetKey | None = Field(
+    secret_key: FernetKeys | None = Field(
         default=None,
-        description="Fernet key that encrypts passwords kept in the store and signs the console's cookies. Needed for "
-        "`stored:` credentials, and where several consoles serve one address.",
+        description="Fernet key that encrypts passwords kept in the store. Needed for `stored:` credentials. Several "
+        "separated by commas while a key is replaced: the first encrypts, each of them decrypts; see `credential "
+        "rotate-key`.",
     )
     collection_schedule: Cron = Field(
         default="0 3 * * *", description="When the fleet is measured every day (cron, in WHALEFALL_TIMEZONE)."
@@ -309,6 +334,17 @@ class Settings(BaseSettings):
     console_host: str = Field(
         default="127.0.0.1",
         description="Address that the console listens on; 0.0.0.0 only behind a proxy that speaks TLS.",
+    )
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Host names under which people open the console and the Dagster UI, such as "
+        "capacity.example.com,dagster.example.com. Requests for other names are refused, but for those of this "
+        "machine (localhost, 127.0.0.1, ::1), WHALEFALL_CONSOLE_HOST, WHALEFALL_UI_URL and WHALEFALL_WEBSERVER_URL.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Addresses or networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, "
+        "such as 127.0.0.1 for one on this machine. Unset: nobody's.",
     )
     session_hours: int = Field(
         default=12, ge=1, le=720, description="Hours after which one has to log in to the console again."
