@@ -1,8 +1,8 @@
 """What may be asked of Dagster by which kind of request: mutations by POST of JSON alone, and by no reader at all.
 
-Dagster runs mutations by GET, and by a POST of any content type with the query in the URL; a page of any origin can send
-both without asking. So documents are looked at here, before they get there, with the parser that Dagster reads them with.
-The websocket is for subscriptions, and carries nothing else.
+Dagster runs mutations by GET, and by a POST of any content type with the query in the URL: any page can send both. So
+documents are looked at here, before they get there, with the parser that Dagster reads them with. The websocket is for
+subscriptions, and carries nothing else.
 """
 
 from __future__ import annotations

@@ -7,19 +7,17 @@ forge them: `Host` is the name under which the page was found (another name is D
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-
 from pydantic import HttpUrl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from whalefall_capacity.console.hosts import REFUSED, is_allowed
 from whalefall_capacity.ui.refusal import RefusedError
 
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 OWN_SITES = frozenset({"same-origin", "none"})
-# The UI shows notebooks in frames of its own origin, so that DENY would break it.
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# The UI shows notebooks in frames of its own origin: DENY would break that.
 HEADERS = {
     "X-Frame-Options": "SAMEORIGIN",
     "X-Content-Type-Options": "nosniff",
@@ -31,29 +29,13 @@ HEADERS = {
 FRAMES = "frame-ancestors 'self'"
 
 
-def origins_by_host(port: int, ui_url: HttpUrl | None, more_hosts: Iterable[str]) -> Mapping[str, frozenset[str]]:
-    """Return each name under which the UI is reached, as in `Host`, with the origins of its pages there."""
-    origins: defaultdict[str, set[str]] = defaultdict(set)
-    for name in LOOPBACK_NAMES:
-        host = name if port == 80 else f"{name}:{port}"
-        origins[host].add(f"http://{host}")
-    for host in more_hosts:
-        origins[host] |= {f"http://{host}", f"https://{host}"}
-    if ui_url is not None:
-        is_default = ui_url.port == {"http": 80, "https": 443}[ui_url.scheme]
-        host = f"{ui_url.host}" if is_default else f"{ui_url.host}:{ui_url.port}"
-        # A proxy may pass the name without the port.
-        for passed in (host, f"{ui_url.host}"):
-            origins[passed].add(f"{ui_url.scheme}://{host}")
-    return {host: frozenset(found) for host, found in origins.items()}
-
-
 class Guard:
     """Refuses what a page of another origin sends, and puts security headers on every answer."""
 
-    def __init__(self, app: ASGIApp, origins: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], ui_url: HttpUrl | None) -> None:
         self._app = app
-        self._origins = origins
+        self._hosts = hosts
+        self._ui_origin = None if ui_url is None else _origin(ui_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -68,26 +50,31 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         """Raise RefusedError for a Host that is not ours, and for what another page sends."""
+        if not is_allowed(scope["headers"], self._hosts):
+            raise RefusedError(400, REFUSED)
         headers = Headers(scope=scope)
-        hosts = [host.lower() for host in headers.getlist("host")]
-        if len(hosts) != 1 or hosts[0] not in self._origins:
-            raise RefusedError(
-                421,
-                f"The Dagster UI is not known as {_shown(hosts)}. Open it as 127.0.0.1 or localhost with its port, or "
-                "set WHALEFALL_UI_URL or WHALEFALL_UI_HOSTS.",
-            )
-        origins = headers.getlist("origin")
-        if not self._origins[hosts[0]].issuperset(origins):
-            raise RefusedError(
-                403,
-                f"A page of {_shown(origins)} may not use the Dagster UI at {hosts[0]}. If this is the address under "
-                "which you opened the UI, set WHALEFALL_UI_URL to it.",
-            )
+        for origin in headers.getlist("origin"):
+            if origin != self._ui_origin and origin not in _own_origins(scope, headers["host"]):
+                raise RefusedError(
+                    403,
+                    f"A page of {origin[:100]!r} may not use the Dagster UI. If this is the address under which you "
+                    "opened the UI, set WHALEFALL_UI_URL to it.",
+                )
         site = headers.get("sec-fetch-site", "none")
         if site not in OWN_SITES and not _follows_a_link(scope, headers):
-            raise RefusedError(
-                403, f"A page of another origin may only link to the Dagster UI (Sec-Fetch-Site: {site})."
-            )
+            raise RefusedError(403, f"A page of another origin may only link to the Dagster UI ({site[:100]!r}).")
+
+
+def _origin(url: HttpUrl) -> str:
+    """Return the origin of the pages at *url*, as a browser sends it."""
+    host = str(url.host)
+    return f"{url.scheme}://{host}" if url.port == DEFAULT_PORTS[url.scheme] else f"{url.scheme}://{host}:{url.port}"
+
+
+def _own_origins(scope: Scope, host: str) -> set[str]:
+    """Return the origins of the pages that are found under *host*; a proxy may not say that it speaks TLS."""
+    schemes = {"https"} if scope["scheme"] in {"https", "wss"} else {"http", "https"}
+    return {f"{scheme}://{host.lower()}" for scheme in schemes}
 
 
 def _follows_a_link(scope: Scope, headers: Headers) -> bool:
@@ -97,10 +84,6 @@ def _follows_a_link(scope: Scope, headers: Headers) -> bool:
         and headers.get("sec-fetch-mode") == "navigate"
         and headers.get("sec-fetch-dest") == "document"
     )
-
-
-def _shown(values: list[str]) -> str:
-    return ", ".join(repr(value[:100]) for value in values) or "nothing"
 
 
 def _with_headers(send: Send) -> Send:

@@ -7,26 +7,33 @@ same host name, for cookies know no ports.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whalefall_capacity.console import login as console_login
 from whalefall_capacity.console import static_files
-from whalefall_capacity.console.app import answer_errors
+from whalefall_capacity.console.app import answer_errors, console_of
 from whalefall_capacity.console.own_token import NAME, OwnTokens
 from whalefall_capacity.console.rendering import render, scene_of, to_login
-from whalefall_capacity.console.security import Principal, SecurityHeaders, credential_of, look_up
+from whalefall_capacity.console.security import Principal, SecurityHeaders, credential_of, look_up, signing_key
 from whalefall_capacity.console.state import Console
+from whalefall_capacity.runtime import store_url
+from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role
+from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
+from whalefall_capacity.store.schema import require_current
 from whalefall_capacity.ui.documents import READ_ONLY
 from whalefall_capacity.ui.guard import SAFE_METHODS
 from whalefall_capacity.ui.refusal import POLICY_VIOLATION, RefusedError
@@ -37,6 +44,8 @@ router = APIRouter()
 OPEN_PATHS = frozenset({"/server_info"})
 # A websocket that was opened with a session ends so soon after it.
 RECHECK_SECONDS = 5.0
+# Requests that ask the store at the same time who sends them.
+LOOK_UPS = 4
 
 
 @router.get("/")
@@ -44,6 +53,24 @@ def account(request: Request) -> Response:
     """Show who is logged in, with a button to log out."""
     scene = scene_of(request)
     return to_login(request) if scene.principal is None else render(scene, "account.html")
+
+
+@contextmanager
+def behind_login(app: ASGIApp, settings: Settings) -> Iterator[ASGIApp]:
+    """Hold *app* behind the login of the console in the store of the settings."""
+    url = store_url(settings)
+    engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
+    try:
+        require_current(engine)
+        yield with_login(app, console_of(engine, settings, reading=reading), OwnTokens(signing_key(settings)))
+    finally:
+        engine.dispose()
+        reading.dispose()
+
+
+def with_login(app: ASGIApp, console: Console, own: OwnTokens) -> ASGIApp:
+    """Return *app* behind the login, and the pages of the login beside it."""
+    return Starlette(routes=[Mount(PREFIX, login_app(console)), Mount("/", LoginRequired(app, console, own))])
 
 
 def login_app(console: Console) -> FastAPI:
