@@ -37,8 +37,9 @@ from whalefall_capacity.console.models import (
     TaskRunData,
     TaskRunWithItems,
 )
+from whalefall_capacity.console.principals import Principal
 from whalefall_capacity.console.queries import CapacityFilter, CapacityPage, Day, Name, Whole, offset_of
-from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute, Principal
+from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.current_period import SCOPES
 from whalefall_capacity.periods import PeriodType, add_months
@@ -57,6 +58,7 @@ READING: dict[int | str, dict[str, Any]] = {
 }
 CHANGING: dict[int | str, dict[str, Any]] = READING | {
     403: {"model": ErrorEnvelope, "description": "The role is not enough, or the CSRF token is missing."},
+    408: {"model": ErrorEnvelope, "description": "The body did not arrive in time."},
     413: {"model": ErrorEnvelope, "description": "The body is too large."},
 }
 OF_ONE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorEnvelope, "description": "There is no such thing."}}

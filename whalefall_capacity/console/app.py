@@ -20,7 +20,10 @@ from starlette.responses import Response
 from whalefall_capacity.console import api, pages, static_files
 from whalefall_capacity.console.dagster_client import DagsterClient
 from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
-from whalefall_capacity.console.security import LoginLimiter, Remembered, SecurityHeaders, Sessions, signing_key
+from whalefall_capacity.console.hosts import AllowedHosts, allowed_hosts
+from whalefall_capacity.console.login_limits import LoginLimiter
+from whalefall_capacity.console.principals import SESSION_COOKIE, Remembered
+from whalefall_capacity.console.security import SecurityHeaders
 from whalefall_capacity.console.state import Console, Launcher
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.settings import Settings
@@ -68,13 +71,13 @@ def create_app(
         reading=reading or engine,
         settings=settings,
         dagster=dagster or DagsterClient(settings.dagster_webserver),
-        sessions=Sessions(signing_key(settings), settings.session_hours),
         limiter=LoginLimiter(),
         known=Remembered(),
     )
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", static_files.application(), name="static")
+    app.add_middleware(AllowedHosts, allowed=allowed_hosts(settings))
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -107,7 +110,7 @@ def _openapi(app: FastAPI) -> Any:
                     operation["security"] = [{"token": []}, {"session": []}]
             schema["components"]["securitySchemes"] = {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "whalefall_session"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
             }
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)

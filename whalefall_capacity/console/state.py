@@ -13,7 +13,8 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 
 if TYPE_CHECKING:
-    from whalefall_capacity.console.security import LoginLimiter, Remembered, Sessions
+    from whalefall_capacity.console.login_limits import LoginLimiter
+    from whalefall_capacity.console.principals import Remembered
 
 
 class Launcher(Protocol):
@@ -26,13 +27,12 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Console:
-    """The store, the settings, Dagster, and what keeps sessions; *reading* is for queries of their own."""
+    """The store, the settings, Dagster, and what is known of callers; *reading* is for queries of their own."""
 
     engine: Engine
     reading: Engine
     settings: Settings
     dagster: Launcher
-    sessions: Sessions
     limiter: LoginLimiter
     known: Remembered
 
