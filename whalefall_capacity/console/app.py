@@ -20,8 +20,10 @@ from starlette.responses import Response
 from whalefall_capacity.console import api, pages, static_files
 from whalefall_capacity.console.dagster_client import DagsterClient
 from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
-from whalefall_capacity.console.own_token import OwnTokens
-from whalefall_capacity.console.security import LoginLimiter, Remembered, SecurityHeaders, Sessions, signing_key
+from whalefall_capacity.console.hosts import AllowedHosts, allowed_hosts
+from whalefall_capacity.console.login_limits import LoginLimiter
+from whalefall_capacity.console.principals import SESSION_COOKIE, Remembered
+from whalefall_capacity.console.security import SecurityHeaders
 from whalefall_capacity.console.state import Console, Launcher
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.settings import Settings
@@ -68,6 +70,7 @@ def create_app(
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", static_files.application(), name="static")
+    app.add_middleware(AllowedHosts, allowed=allowed_hosts(settings))
     app.add_middleware(SecurityHeaders)
     answer_errors(app)
     app.openapi = _openapi(app)  # type: ignore[method-assign]
@@ -78,13 +81,11 @@ def console_of(
     engine: Engine, settings: Settings, dagster: Launcher | None = None, reading: Engine | None = None
 ) -> Console:
     """Return what every request needs; *dagster* and *reading* as in `create_app`."""
-    key = signing_key(settings)
     return Console(
         engine=engine,
         reading=reading or engine,
         settings=settings,
-        dagster=dagster or DagsterClient(settings.dagster_webserver, OwnTokens(key).make),
-        sessions=Sessions(key, settings.session_hours),
+        dagster=dagster or DagsterClient(settings.dagster_webserver, settings.ui_login),
         limiter=LoginLimiter(),
         known=Remembered(),
     )
@@ -121,7 +122,7 @@ def _openapi(app: FastAPI) -> Any:
                     operation["security"] = [{"token": []}, {"session": []}]
             schema["components"]["securitySchemes"] = {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "whalefall_session"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
             }
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)

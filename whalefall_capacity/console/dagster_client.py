@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from whalefall_capacity.console.cookies import HOST_PREFIX
+from whalefall_capacity.console.principals import SESSION_COOKIE, Credential
 from whalefall_capacity.errors import DagsterError
 
 LOCATION = "whalefall_capacity"
@@ -28,11 +30,16 @@ mutation Launch($params: ExecutionParams!) {
 
 @dataclass(frozen=True)
 class DagsterClient:
-    """The webserver at *url*, which *make_token* gives a token for, should it ask for a login."""
+    """The webserver at *url*; where it asks for the console's login, it is asked in the name of the caller."""
 
     url: str
-    make_token: Callable[[], str]
+    asks_for_login: bool
+    credential: Credential | None = None
     timeout_seconds: float = 30
+
+    def for_caller(self, credential: Credential) -> DagsterClient:
+        """Return the same webserver, asked in the name of whoever sent *credential*."""
+        return replace(self, credential=credential)
 
     def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Start a run of *job* and return its id. Raises DagsterError."""
@@ -52,7 +59,7 @@ class DagsterClient:
         request = urllib.request.Request(  # noqa: S310 - the operator's own setting
             f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {self.make_token()}"},
+            {"Content-Type": "application/json", **self._login()},
         )
         try:
             with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310
@@ -69,11 +76,21 @@ class DagsterClient:
         data: dict[str, Any] = content["data"]
         return data
 
+    def _login(self) -> dict[str, str]:
+        """Return the headers that say who asks; to a webserver without login they are nobody's business."""
+        if not self.asks_for_login or self.credential is None:
+            return {}
+        is_token, value = self.credential
+        if is_token:
+            return {"Authorization": f"Bearer {value}"}
+        # Under both names: which of them counts depends on whether the webserver is behind TLS.
+        return {"Cookie": f"{SESSION_COOKIE}={value}; {HOST_PREFIX}{SESSION_COOKIE}={value}"}
+
 
 def _reason(error: urllib.error.HTTPError) -> str:
     """Return what an answer that is an error says."""
     if error.code == 401:
-        return "it asks for a login and does not know this console; give both the same WHALEFALL_SECRET_KEY"
+        return "it asks for a login; set WHALEFALL_UI_LOGIN=true for the console too, and the same WHALEFALL_STORE_URL"
     try:
         message: str = json.load(error)["errors"][0]["message"]
     except (ValueError, LookupError, TypeError, OSError):

@@ -15,9 +15,11 @@ from markupsafe import Markup
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from whalefall_capacity.console.cookies import cookie_name, set_cookie
 from whalefall_capacity.console.envelope import invalid
 from whalefall_capacity.console.formats import NOT_KNOWN, binary_size, duration, moment, window_label
-from whalefall_capacity.console.security import Principal, principal_of
+from whalefall_capacity.console.principals import Principal
+from whalefall_capacity.console.security import principal_of
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.console.static_files import static_url
 from whalefall_capacity.console.translations import LANGUAGES, catalogue, preferred
@@ -124,13 +126,6 @@ def render(scene: Scene, template: str, **values: Any) -> Response:
     return answer
 
 
-def set_cookie(answer: Response, request: Request, name: str, value: str, seconds: int, path: str = "/") -> None:
-    """Set a cookie that scripts cannot read, and that goes over TLS alone where the page came so."""
-    answer.set_cookie(
-        name, value, max_age=seconds, path=path, secure=request.url.scheme == "https", httponly=True, samesite="lax"
-    )
-
-
 def json_in_page(content: object) -> Markup:
     """Return JSON that can stand in a page: nothing in it ends the element that it is in."""
     escaped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
@@ -138,14 +133,14 @@ def json_in_page(content: object) -> Markup:
 
 
 def _language(request: Request) -> str:
-    for wanted in (request.query_params.get("lang"), request.cookies.get(LANGUAGE_COOKIE)):
+    for wanted in (request.query_params.get("lang"), request.cookies.get(cookie_name(request, LANGUAGE_COOKIE))):
         if wanted in LANGUAGES:
             return wanted
     return preferred(request.headers.get("accept-language", ""))
 
 
 def _theme(request: Request) -> str:
-    for wanted in (request.query_params.get("theme"), request.cookies.get(THEME_COOKIE)):
+    for wanted in (request.query_params.get("theme"), request.cookies.get(cookie_name(request, THEME_COOKIE))):
         if wanted in THEMES:
             return wanted
     return THEMES[0]

@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from whalefall_capacity.console import login as console_login
 from whalefall_capacity.console import static_files
 from whalefall_capacity.console.app import answer_errors, console_of
-from whalefall_capacity.console.own_token import NAME, OwnTokens
+from whalefall_capacity.console.principals import Principal, credential_of, find_principal
 from whalefall_capacity.console.rendering import render, scene_of, to_login
-from whalefall_capacity.console.security import Principal, SecurityHeaders, credential_of, look_up, signing_key
+from whalefall_capacity.console.security import SecurityHeaders
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.runtime import store_url
 from whalefall_capacity.settings import Settings
@@ -62,15 +62,15 @@ def behind_login(app: ASGIApp, settings: Settings) -> Iterator[ASGIApp]:
     engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
     try:
         require_current(engine)
-        yield with_login(app, console_of(engine, settings, reading=reading), OwnTokens(signing_key(settings)))
+        yield with_login(app, console_of(engine, settings, reading=reading))
     finally:
         engine.dispose()
         reading.dispose()
 
 
-def with_login(app: ASGIApp, console: Console, own: OwnTokens) -> ASGIApp:
+def with_login(app: ASGIApp, console: Console) -> ASGIApp:
     """Return *app* behind the login, and the pages of the login beside it."""
-    return Starlette(routes=[Mount(PREFIX, login_app(console)), Mount("/", LoginRequired(app, console, own))])
+    return Starlette(routes=[Mount(PREFIX, login_app(console)), Mount("/", LoginRequired(app, console))])
 
 
 def login_app(console: Console) -> FastAPI:
@@ -88,12 +88,9 @@ def login_app(console: Console) -> FastAPI:
 class LoginRequired:
     """Lets through who has logged in or sends a token, and says in the scope whether they may change anything."""
 
-    def __init__(
-        self, app: ASGIApp, console: Console, own: OwnTokens, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, app: ASGIApp, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._console = console
-        self._own = own
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,15 +112,14 @@ class LoginRequired:
     async def _principal(self, scope: Scope) -> Principal | None:
         """Return who asks. Raises RefusedError when the store cannot say."""
         credential = credential_of(HTTPConnection(scope))
-        is_token, value = credential
-        if is_token and self._own.is_own(value):
-            return Principal(NAME, Role.ADMIN, csrf_token=None)
         # What may change something is not done for one who was logged out a moment ago.
         known = self._console.known.get(credential) if scope.get("method") in SAFE_METHODS else None
         if known is not None:
             return known
         try:
-            found = await run_in_threadpool(look_up, self._console, *credential)
+            found = await run_in_threadpool(
+                find_principal, self._console.reading, credential, self._console.settings.session_hours
+            )
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise RefusedError(503, "The store, which knows users and tokens, cannot be reached just now.") from error
         if found is not None:

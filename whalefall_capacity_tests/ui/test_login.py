@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from itsdangerous import TimestampSigner
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from whalefall_capacity.console.app import console_of, create_app
+from whalefall_capacity.console.dagster_client import DagsterClient
 from whalefall_capacity.console.hosts import LOOPBACK
-from whalefall_capacity.console.own_token import OwnTokens
-from whalefall_capacity.console.security import Remembered, signing_key
+from whalefall_capacity.console.principals import Remembered
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
 from whalefall_capacity.ui.documents import DocumentRules
 from whalefall_capacity.ui.guard import Guard
 from whalefall_capacity.ui.login import RECHECK_SECONDS, LoginRequired, with_login
 from whalefall_capacity_tests.console.conftest import FakeDagster
+from whalefall_capacity_tests.console.webserver import webserver
 from whalefall_capacity_tests.ui.recorder import Recorder
 
 PASSWORD = "correct horse battery"
@@ -39,7 +39,6 @@ class Ui:
     app: Guard
     dagster: Recorder
     store: Engine
-    own: OwnTokens
 
     def nobody(self) -> TestClient:
         return TestClient(self.app, base_url=HERE, follow_redirects=False, raise_server_exceptions=False)
@@ -75,10 +74,10 @@ def csrf_in(page: str) -> str:
 def ui(store: Engine, settings: Settings) -> Ui:
     """The UI with a login, whose store has an admin; it asks the store each time who somebody is."""
     set_user(store, "root", Role.ADMIN, SecretStr(PASSWORD))
-    dagster, own = Recorder(), OwnTokens(signing_key(settings))
+    dagster = Recorder()
     console = replace(console_of(store, settings), known=Remembered(0.0))
-    app = with_login(DocumentRules(dagster), console, own)
-    return Ui(Guard(app, LOOPBACK, None), dagster, store, own)
+    app = with_login(DocumentRules(dagster), console)
+    return Ui(Guard(app, LOOPBACK, None), dagster, store)
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/x?tab=logs", "/graphql", "/_next/static/x.js", "/whalefall"])
@@ -227,7 +226,7 @@ def test_websockets_ask_for_a_login_too(ui: Ui) -> None:
 def test_a_websocket_ends_soon_after_its_token_is_revoked(ui: Ui, settings: Settings) -> None:
     now = [100.0]
     console = replace(console_of(ui.store, settings), known=Remembered(0.0))
-    app = Guard(LoginRequired(ui.dagster, console, ui.own, lambda: now[0]), LOOPBACK, None)
+    app = Guard(LoginRequired(ui.dagster, console, lambda: now[0]), LOOPBACK, None)
     token = create_token(ui.store, "follower", Role.VIEW).get_secret_value()
     headers = {"Authorization": f"Bearer {token}"}
     with TestClient(app).websocket_connect(SOCKET, headers=headers) as websocket:
@@ -241,26 +240,24 @@ def test_a_websocket_ends_soon_after_its_token_is_revoked(ui: Ui, settings: Sett
     assert closed.value.code == 1008
 
 
-def test_the_console_itself_may_start_runs_for_a_minute(ui: Ui, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = ui.with_token(ui.own.make())
-    assert client.post("/graphql", json={"query": MUTATION}).status_code == 200
-    assert ui.with_token(OwnTokens("another key").make()).post("/graphql", json={"query": QUERY}).status_code == 401
-    now = TimestampSigner.get_timestamp
-    monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda self: now(self) + 62)
-    assert client.post("/graphql", json={"query": MUTATION}).status_code == 401
-
-
-def test_a_session_is_no_token_of_the_console_and_no_token_is_a_session(ui: Ui) -> None:
-    session = ui.browser(Role.VIEW).cookies["whalefall_session"]
-    assert ui.with_token(session).post("/graphql", json={"query": QUERY}).status_code == 401
-    client = ui.nobody()
-    client.cookies.set("whalefall_session", ui.own.make())
-    assert client.post("/graphql", json={"query": QUERY}).status_code == 401
+@pytest.mark.parametrize("who", ["browser", "script"])
+def test_the_console_starts_runs_in_the_name_of_whoever_asks_it(ui: Ui, settings: Settings, who: str) -> None:
+    caller = ui.browser(Role.ADMIN) if who == "browser" else ui.script(Role.ADMIN)
+    with webserver() as running:
+        app = create_app(ui.store, settings, DagsterClient(running.url, asks_for_login=True))
+        console = TestClient(app, base_url="http://127.0.0.1:8000")
+        console.cookies, console.headers = caller.cookies, caller.headers
+        token = console.get("/api/v1/session").json()["data"]["csrf_token"]
+        headers = {} if token is None else {"X-CSRFToken": token}
+        assert console.post("/api/v1/capacity/aggregations/current", headers=headers).status_code == 202
+        (asked,) = running.asked
+    named = {name: value for name, value in asked.items() if name in {"cookie", "authorization"}}
+    assert ui.nobody().post("/graphql", json={"query": MUTATION}, headers=named).status_code == 200
 
 
 def test_without_its_store_the_ui_lets_nobody_in_and_says_why(ui: Ui, settings: Settings) -> None:
     away = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nothing")
-    app = LoginRequired(ui.dagster, console_of(away, settings), ui.own)
+    app = LoginRequired(ui.dagster, console_of(away, settings))
     answer = TestClient(app).post("/graphql", json={"query": QUERY}, headers={"authorization": "Bearer x"})
     assert answer.status_code == 503
     assert "store" in answer.text
