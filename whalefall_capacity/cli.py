@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,6 +28,8 @@ from whalefall_capacity.commands import (
 )
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import OPEN_TO_OTHERS, is_open_to_others
+from whalefall_capacity.settings import ENV_FILE
 
 # Tracebacks with local variables would print passwords.
 app = typer.Typer(
@@ -53,6 +57,9 @@ app.command()(demo.demo)
 
 def main() -> None:
     """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage."""
+    # Databases, logs of runs, sockets: whatever is made by us, or by what we start, is for nobody else.
+    os.umask(OPEN_TO_OTHERS)
+    _warn_of_open_settings(Path(ENV_FILE))
     try:
         app()
     except WhalefallError as error:
@@ -61,3 +68,12 @@ def main() -> None:
     except SQLAlchemyError as error:
         err.print(f"error: the store cannot be used: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _warn_of_open_settings(path: Path) -> None:
+    if path.is_file() and is_open_to_others(path):
+        err.print(
+            f"warning: {path} may hold secrets and is open to other accounts; close it: chmod 600 {path}",
+            markup=False,
+            soft_wrap=True,
+        )

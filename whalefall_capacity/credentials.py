@@ -8,12 +8,15 @@ reference, never the secret.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import CredentialError
+
+FERNET_KEY = re.compile(r"[A-Za-z0-9_+/-]{43}=")
 
 
 def resolve_reference(reference: str) -> SecretStr:
@@ -52,7 +55,11 @@ def rotate(name: str, ciphertext: str, keys: SecretStr | None) -> str:
 
 def fernet_of(keys: SecretStr) -> MultiFernet:
     """Return what encrypts with the first of *keys*, and decrypts with each. Raises ValueError for what is no key."""
-    return MultiFernet([Fernet(key.strip()) for key in keys.get_secret_value().split(",")])
+    each = [key.strip() for key in keys.get_secret_value().split(",")]
+    # The decoder of base64 skips what is none: of two keys with a space between them it would take the first.
+    if not all(FERNET_KEY.fullmatch(key) for key in each):
+        raise ValueError("not a Fernet key")
+    return MultiFernet([Fernet(key) for key in each])
 
 
 def _cannot_decrypt(name: str) -> CredentialError:

@@ -1,6 +1,6 @@
 """Files and folders that nobody but their owner can open, whatever the umask.
 
-A folder that is there already is left as it is: it may be somebody else's.
+A folder that is there already is left as it is, for it may be somebody else's, until `close_to_others` is asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ def make_private_folder(folder: Path) -> Path:
     for path in reversed(missing):
         path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     return folder
+
+
+def close_to_others(folder: Path) -> None:
+    """Take the rights of group and others to *folder* away, if it is ours: an earlier version left it open."""
+    if folder.stat().st_uid == os.geteuid() and is_open_to_others(folder):
+        folder.chmod(PRIVATE_FOLDER)
 
 
 def open_private(path: Path, mode: str = "wb") -> IO[bytes]:

@@ -14,6 +14,7 @@ from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import today
+from whalefall_capacity.private_files import close_to_others, make_private_folder
 from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
@@ -25,12 +26,15 @@ WORKSPACE_FILE = "workspace.yaml"
 
 
 @contextmanager
-def open_runtime(settings: Settings) -> Iterator[Settings]:
+def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Settings]:
     """Hold the embedded server where no URL is set, put both URLs and DAGSTER_HOME into the environment.
 
     Child processes find store and Dagster storage through the environment. The settings of this process are
-    read again, so that they carry the URLs too.
+    read again, so that they carry the URLs too. With *needs_dagster* false, what has a store needs nothing more.
     """
+    if settings.store_url is not None and not needs_dagster:
+        yield settings
+        return
     if settings.store_url is not None and settings.dagster_url is not None:
         yield _export(settings, settings.store_url.get_secret_value(), settings.dagster_url.get_secret_value())
         return
@@ -43,9 +47,9 @@ def open_runtime(settings: Settings) -> Iterator[Settings]:
 
 
 @contextmanager
-def open_store(settings: Settings) -> Iterator[Engine]:
+def open_store(settings: Settings, needs_dagster: bool = True) -> Iterator[Engine]:
     """Hold everything `open_runtime` does and yield an engine for a store that is migrated."""
-    with open_runtime(settings) as ready:
+    with open_runtime(settings, needs_dagster) as ready:
         engine = create_store_engine(store_url(ready))
         try:
             migrate_store(engine, ready)
@@ -108,8 +112,9 @@ def dagster_home(settings: Settings) -> Path:
     source = PROJECT_ROOT / DAGSTER_FILE
     if not source.exists():
         raise StoreError(f"{source} is not there: run from a checkout, installed with `pip install -e .`")
-    home = settings.home.resolve() / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    # Dagster keeps what runs print here.
+    home = make_private_folder(settings.home.resolve() / "dagster")
+    close_to_others(home)
     link = home / DAGSTER_FILE
     if not link.exists():
         link.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ import psutil
 import yaml
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import write_private
 from whalefall_capacity.runtime import WORKSPACE_FILE
 
 GRACE_SECONDS = 30
@@ -132,7 +133,7 @@ def stop_families(pids: Iterable[int]) -> None:
 def _write_workspace(code_port: int) -> Path:
     server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
     path = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE_FILE
-    path.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    write_private(path, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return path
 
 

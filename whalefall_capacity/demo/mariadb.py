@@ -17,6 +17,7 @@ import psutil
 import pymysql
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import open_private
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -68,7 +69,7 @@ class MariadbServer:
         ]
         if not self.data_dir.exists():
             self._install(common)
-        with (self.folder / "mariadbd.log").open("ab") as log:
+        with open_private(self.folder / "mariadbd.log", "ab") as log:
             started = subprocess.Popen(
                 [
                     program,
