@@ -1,15 +1,15 @@
-"""Serving the Dagster UI with uvicorn, on this machine's own address alone."""
+"""Serving the Dagster UI, on this machine's own address alone."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
 
-import uvicorn
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from whalefall_capacity.console.hosts import allowed_hosts
+from whalefall_capacity.console.listening import listen
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.ui.dagster_app import dagster_app
 from whalefall_capacity.ui.documents import READ_ONLY, DocumentRules
@@ -27,14 +27,8 @@ def serve_ui(settings: Settings, workspace: Path, port: int) -> None:
             app = stack.enter_context(behind_login(app, settings))
         else:
             app = for_everybody(app)
-        uvicorn.run(
-            Guard(app, allowed_hosts(settings), settings.ui_url),
-            host="127.0.0.1",
-            port=port,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
+        guarded = Guard(app, allowed_hosts(settings), settings.ui_url)
+        listen(guarded, settings, "127.0.0.1", port, websockets=True)
 
 
 def may_change(connection: HTTPConnection) -> bool:
