@@ -25,6 +25,7 @@ from whalefall_capacity.commands import (
 )
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.signals import ended_by_signals
 
 # Tracebacks with local variables would print passwords.
 app = typer.Typer(
@@ -50,9 +51,10 @@ app.command()(demo.demo)
 
 
 def main() -> None:
-    """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage."""
+    """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage, 128 + n ended by signal n."""
     try:
-        app()
+        with ended_by_signals():
+            app()
     except WhalefallError as error:
         err.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
