@@ -28,6 +28,7 @@ class Gate(socketserver.ThreadingTCPServer):
         self.port: int = self.server_address[1]
         self.waiting = 0
         self.served = 0
+        self.waiting = 0
         self._upstream = upstream
         self._passes = 0.0
         self._changed = threading.Condition()
@@ -49,6 +50,7 @@ class Gate(socketserver.ThreadingTCPServer):
             self._changed.wait_for(lambda: self._passes > 0)
             self.waiting -= 1
             self._passes -= 1
+            self.waiting -= 1
         with socket.socket(socket.AF_UNIX) as server, suppress(OSError):
             server.connect(str(self._upstream))
             answers = threading.Thread(target=_pump, args=(server, request), daemon=True)
