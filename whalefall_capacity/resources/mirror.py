@@ -29,7 +29,8 @@ from whalefall_capacity.store.task_runs import (
     write_summary,
 )
 
-LOCATION = "whalefall_capacity"
+# By pyproject.toml, and where a command of Dagster's is given the module.
+LOCATIONS = ("whalefall_capacity", "whalefall_capacity.definitions")
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
 ENDINGS = {
     DagsterRunStatus.SUCCESS: Status.COMPLETED,
@@ -64,7 +65,7 @@ def is_ours(run: dg.DagsterRun) -> bool:
     """Tell whether a run belongs to this project; one storage may serve other code locations too."""
     origin = run.remote_job_origin
     if origin is not None:
-        return origin.location_name == LOCATION
+        return origin.location_name in LOCATIONS
     # Of the command line, ours or Dagster's, which runs in its own process.
     return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS or bool(asset_keys_of(run))
 
