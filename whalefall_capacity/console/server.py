@@ -38,7 +38,7 @@ class ForwardedNotice:
         await self._app(scope, receive, send)
 
 
-def listen(app: ASGIApp, settings: Settings, host: str, port: int, websockets: str = "none") -> None:
+def listen(app: ASGIApp, settings: Settings, host: str, port: int) -> None:
     """Serve *app* until a signal."""
     proxies = list(settings.trusted_proxies)
     uvicorn.run(
@@ -46,7 +46,6 @@ def listen(app: ASGIApp, settings: Settings, host: str, port: int, websockets: s
         host=host,
         port=port,
         http=PromptProtocol,
-        ws=websockets,
         log_level="warning",
         server_header=False,
         proxy_headers=bool(proxies),

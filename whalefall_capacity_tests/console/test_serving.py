@@ -118,7 +118,7 @@ def test_there_are_no_websockets(dawdlers: Dawdlers) -> None:
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     wait_for(lambda: client.go_on() or client.received, "answer")
-    assert client.received.startswith(b"HTTP/1.1 401 ")
+    assert client.received.startswith(b"HTTP/1.1 403 ")
 
 
 @contextmanager
