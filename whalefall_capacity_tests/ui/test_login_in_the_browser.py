@@ -105,7 +105,7 @@ def test_a_viewer_sees_everything_and_cannot_launch(protected: Protected, browse
     documents = [stop_schedule(running, "daily_collection"), LAUNCH_MAINTENANCE]
     with visiting(browser) as page:
         log_in(page, f"{running.url}/assets/database_size_stats", "view")
-        expect(page.get_by_text("database_size_stats").first).to_be_visible()
+        expect(page.get_by_role("tab", name="Partitions")).to_be_visible()
         expect(page.get_by_role("button", name="Materialize")).to_be_disabled()
         page.screenshot(path=SCREENSHOTS / "ui-viewer.png")
         page.goto(f"{running.url}{MAINTENANCE}")
@@ -124,6 +124,9 @@ def test_an_admin_launches_by_clicks(protected: Protected, browser: Browser) -> 
         expect(page.get_by_text("No errors")).to_be_visible()
         page.get_by_role("button", name="Launch Run").click()
         wait_for(lambda: [run["status"] for run in runs(running)] == ["SUCCESS"], "run of the admin", 120)
+        page.goto(f"{running.url}/assets/database_size_stats")
+        expect(page.get_by_role("tab", name="Partitions")).to_be_visible()
+        expect(page.get_by_role("button", name="Materialize")).to_be_enabled()
 
 
 def test_the_console_starts_runs_in_the_name_of_the_admin_who_asks_it(protected: Protected, browser: Browser) -> None:
