@@ -19,6 +19,7 @@ import pymysql
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import open_private
 from whalefall_capacity.signals import put_off
+from whalefall_capacity.store.cluster import private_folder
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -43,7 +44,8 @@ class MariadbServer:
     def running(self, *options: str) -> Iterator[MariadbServer]:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.socket.parent.mkdir(exist_ok=True, mode=0o700)
+        if self.socket.parent != self.folder:
+            private_folder(self.socket.parent)
         process: psutil.Process | None = None
         try:
             with put_off():

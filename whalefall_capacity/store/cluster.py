@@ -111,9 +111,9 @@ class Cluster:
         unfinished = self.data_dir.with_name(f"{self.data_dir.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        if account is not None:
-            os.chown(unfinished, account.uid, account.gid)
         with _open_folder(unfinished) as descriptor:
+            if account is not None:
+                os.fchown(descriptor, account.uid, account.gid)
             options = ("--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", f"--username={SUPERUSER}")
             self._run(account, descriptor, "initdb", *options, "-D", f"{OWN_DESCRIPTORS}/{descriptor}")
         unfinished.rename(self.data_dir)
@@ -217,8 +217,8 @@ def runtime_dir() -> Path:
 
 @contextmanager
 def _open_folder(folder: Path) -> Iterator[int]:
-    """Hold a descriptor of a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold a descriptor of a folder, and not of one that somebody links to in its place."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         yield descriptor
     finally:
