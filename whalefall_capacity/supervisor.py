@@ -1,6 +1,6 @@
 """Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
-Each is started again when it ends by itself: the code server keeps its port, so that UI and daemon find it again.
+Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
 Ctrl-C ends all of them.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from whalefall_capacity.code_server import held_socket, is_listening
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import write_private
 from whalefall_capacity.runtime import WORKSPACE_FILE
@@ -74,17 +74,16 @@ def serve(port: int, console_port: int) -> None:
 
     A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
-    with put_off() as asked:
-        _supervise(port, console_port, asked)
+    with put_off() as asked, held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket:
+        _supervise(port, console_port, code_socket, asked)
 
 
-def _supervise(port: int, console_port: int, asked: Sequence[int]) -> None:
-    code_port = _free_port()
-    workspace = str(_write_workspace(code_port))
+def _supervise(port: int, console_port: int, code_socket: Path, asked: Sequence[int]) -> None:
+    workspace = str(_write_workspace(code_socket))
     code_server = Program(
         "code server",
         *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
-        *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
+        *("-s", str(code_socket), "--log-level", "warning"),
     )
     programs = [
         code_server,
@@ -94,7 +93,7 @@ def _supervise(port: int, console_port: int, asked: Sequence[int]) -> None:
     ]
     try:
         code_server.start()
-        _wait_until_listening(code_server, code_port, asked)
+        _wait_until_listening(code_server, code_socket, asked)
         for program in programs[1:]:
             program.start()
         while not asked:
@@ -127,28 +126,20 @@ def stop_families(pids: Iterable[int]) -> None:
         process.kill()
 
 
-def _write_workspace(code_port: int) -> Path:
-    server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+def _write_workspace(code_socket: Path) -> Path:
+    server = {"socket": str(code_socket), "location_name": LOCATION}
     path = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE_FILE
     write_private(path, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return path
 
 
-def _wait_until_listening(code_server: Program, port: int, asked: Sequence[int]) -> None:
+def _wait_until_listening(code_server: Program, code_socket: Path, asked: Sequence[int]) -> None:
     """Wait for the code server: a UI that comes up before it shows an error until it is reloaded."""
     deadline = time.monotonic() + CODE_SERVER_SECONDS
     while not asked:
         time.sleep(0.1)
         code_server.keep_running()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if is_listening(code_socket):
+            return
         if time.monotonic() > deadline:
             raise WhalefallError(f"the code server does not listen after {CODE_SERVER_SECONDS} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -180,7 +180,7 @@ class Cluster:
             return self.data_dir
         digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
         uid = account.uid if account else os.geteuid()
-        folder = private_folder(_runtime_dir() / f"whalefall-{uid}-{digest}", account)
+        folder = private_folder(runtime_dir() / f"whalefall-{uid}-{digest}", account)
         if len(os.fsencode(folder / SOCKET)) > LONGEST_SOCKET_PATH:
             raise StoreError(f"{folder} is too long for a socket: set WHALEFALL_HOME to a shorter path")
         return folder
@@ -207,7 +207,7 @@ def private_folder(folder: Path, account: Account | None = None) -> Path:
     return folder
 
 
-def _runtime_dir() -> Path:
+def runtime_dir() -> Path:
     """Return where folders for sockets are made; in the temporary folder, those of others are in the way at worst."""
     if os.geteuid() == 0:
         return Path("/run")
