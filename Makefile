@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 AUDIT := .venv-audit
 INSTALLED := .venv/.installed
+DAGSTER_HOME := .venv/dagster
 
 .PHONY: demo install test lint bench docs lock audit
 
@@ -11,6 +12,14 @@ demo: $(INSTALLED)
 	@exec $(BIN)/whalefall-capacity demo $(if $(ONCE),--once)
 
 install: $(INSTALLED)
+
+# A home for Dagster's own commands, which read .env; some do nothing without one. A .env that is there stays as it is.
+$(DAGSTER_HOME)/dagster.yaml:
+	@mkdir -p $(@D)
+	@ln -s ../../dagster.yaml $@
+
+.env:
+	@umask 077 && echo "DAGSTER_HOME='$(CURDIR)/$(DAGSTER_HOME)'" > $@
 
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium
@@ -47,7 +56,7 @@ $(AUDIT)/.installed:
 		{ echo "pip-audit could not be installed, so nothing is known about the dependencies"; exit 1; }
 	@touch $@
 
-$(INSTALLED): requirements.lock pyproject.toml setup.cfg
+$(INSTALLED): requirements.lock pyproject.toml setup.cfg | .env $(DAGSTER_HOME)/dagster.yaml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed"; exit 1; }
 	@PYTHON=$(PYTHON) scripts/system-packages venv
 	$(PYTHON) -m venv .venv

@@ -7,6 +7,7 @@ is generated from here.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -353,6 +355,10 @@ class Settings(BaseSettings):
         description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
         "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",
     )
+    ui_login: bool = Field(
+        default=False,
+        description="Whether the Dagster UI asks for the console's login; the role view may then only look.",
+    )
 
     alert_webhook_url: WebhookUrl | None = Field(
         default=None,
@@ -432,6 +438,16 @@ def build_settings(**overrides: Any) -> Settings:
 def load_settings() -> Settings:
     """Return the settings of this process, read once."""
     return build_settings()
+
+
+def settings_of_file() -> dict[str, str]:
+    """Return the variables of .env that are settings and that the environment does not have."""
+    values = dotenv_values(ENV_FILE, encoding="utf-8")
+    return {
+        name: value
+        for name, value in values.items()
+        if name.upper().startswith(PREFIX) and value and name not in os.environ
+    }
 
 
 @dataclass(frozen=True)

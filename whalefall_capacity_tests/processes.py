@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,11 @@ class Deployment:
     url: str
     console_url: str
     log: Path
+    token: str | None = None
+
+    def with_token(self, token: str) -> Deployment:
+        """Return the same, whose UI asks for a login and gets a token."""
+        return replace(self, token=token)
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """Send a query to the UI's API and return its data."""
@@ -103,6 +108,8 @@ class Deployment:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"content-type": "application/json"},
         )
+        if self.token is not None:
+            request.add_header("authorization", f"Bearer {self.token}")
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server
             content: dict[str, Any] = json.load(answer)
         assert "errors" not in content, content

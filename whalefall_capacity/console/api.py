@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request
@@ -37,7 +38,7 @@ from whalefall_capacity.console.models import (
     TaskRunData,
     TaskRunWithItems,
 )
-from whalefall_capacity.console.principals import Principal
+from whalefall_capacity.console.principals import Principal, credential_of
 from whalefall_capacity.console.queries import CapacityFilter, CapacityPage, Day, Name, Whole, offset_of
 from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute
 from whalefall_capacity.console.state import Console
@@ -206,7 +207,7 @@ def aggregate_current_period(request: Request, body: Annotated[AggregateCurrentB
     """Aggregate today from the sizes that are stored; answers at once, the run goes on."""
     body = body or AggregateCurrentBody()
     period_type = None if body.period_type is None else body.period_type.value
-    run = aggregate_current(_console(request), body.scope or "all", period_type, _principal(request).name)
+    run = aggregate_current(_acting(request), body.scope or "all", period_type, _principal(request).name)
     return success(run, "joined the run that is under way" if run.joined else "started", 202)
 
 
@@ -318,7 +319,7 @@ def cleanup_partitions(request: Request, body: Annotated[CleanupBody | None, Bod
     """Start a maintenance: create ahead, seal, archive, drop. As it stands it only says what it would do."""
     body = body or CleanupBody()
     name = _principal(request).name
-    run = start_maintenance(_console(request), body.dry_run, body.plan_id, body.confirm, name)
+    run = start_maintenance(_acting(request), body.dry_run, body.plan_id, body.confirm, name)
     return success(run, "started", 202)
 
 
@@ -347,6 +348,12 @@ def _paging(page: int, limit: int, total: int) -> dict[str, Any]:
 def _console(request: Request) -> Console:
     console: Console = request.app.state.console
     return console
+
+
+def _acting(request: Request) -> Console:
+    """Return the console whose runs start in the name of whoever asks."""
+    console = _console(request)
+    return replace(console, dagster=console.dagster.for_caller(credential_of(request)))
 
 
 def _principal(request: Request) -> Principal:

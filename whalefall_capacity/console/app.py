@@ -66,19 +66,33 @@ def create_app(
         redirect_slashes=False,
         lifespan=_few_threads,
     )
-    app.state.console = Console(
-        engine=engine,
-        reading=reading or engine,
-        settings=settings,
-        dagster=dagster or DagsterClient(settings.dagster_webserver),
-        limiter=LoginLimiter(),
-        known=Remembered(),
-    )
+    app.state.console = console_of(engine, settings, dagster, reading)
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", static_files.application(), name="static")
     app.add_middleware(AllowedHosts, allowed=allowed_hosts(settings))
     app.add_middleware(SecurityHeaders)
+    answer_errors(app)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def console_of(
+    engine: Engine, settings: Settings, dagster: Launcher | None = None, reading: Engine | None = None
+) -> Console:
+    """Return what every request needs; *dagster* and *reading* as in `create_app`."""
+    return Console(
+        engine=engine,
+        reading=reading or engine,
+        settings=settings,
+        dagster=dagster or DagsterClient(settings.dagster_webserver, settings.ui_login),
+        limiter=LoginLimiter(),
+        known=Remembered(),
+    )
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Answer every error in the console's words: as a page, or in the envelope of the API."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -86,8 +100,6 @@ def create_app(
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
-    app.openapi = _openapi(app)  # type: ignore[method-assign]
-    return app
 
 
 @asynccontextmanager

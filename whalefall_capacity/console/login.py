@@ -14,7 +14,7 @@ from whalefall_capacity.console.cookies import cookie_name, delete_cookie, set_c
 from whalefall_capacity.console.envelope import ApiError, MessageCode
 from whalefall_capacity.console.login_limits import Attempt
 from whalefall_capacity.console.principals import SESSION_COOKIE, credential_of
-from whalefall_capacity.console.rendering import Scene, render, scene_of
+from whalefall_capacity.console.rendering import Scene, prefix_of, render, scene_of
 from whalefall_capacity.console.security import (
     CSRF_FIELD,
     NO_ADMIN,
@@ -40,7 +40,7 @@ def login_page(request: Request) -> Response:
     """Show the form, or lead on whoever is logged in."""
     scene = scene_of(request)
     if scene.principal is not None:
-        return RedirectResponse(_next(request.query_params.get("next", "")), 303)
+        return RedirectResponse(_next(scene, request.query_params.get("next", "")), 303)
     return _login_form(scene, request.query_params.get("next", ""))
 
 
@@ -92,7 +92,7 @@ def _login(scene: Scene, attempt: Attempt) -> Response:
         return _login_form(scene, fields.get("next", ""), scene.translate("login.wrong"), 401)
     console.limiter.forgive(attempt)
     hours = console.settings.session_hours
-    done = RedirectResponse(_next(fields.get("next", "")), 303)
+    done = RedirectResponse(_next(scene, fields.get("next", "")), 303)
     cookie = open_session(console.engine, user, hours).get_secret_value()
     set_cookie(done, request, SESSION_COOKIE, cookie, hours * 3600)
     delete_cookie(done, request, LOGIN_COOKIE)
@@ -106,7 +106,7 @@ def _checked(console: Console, name: str, password: SecretStr) -> User | None:
 def _logout(request: Request) -> Response:
     console: Console = request.app.state.console
     principal = principal_of(request)
-    answer = RedirectResponse("/login", 303)
+    answer = RedirectResponse(f"{prefix_of(request)}/login", 303)
     if principal is not None:
         require_csrf(request, principal)
         credential = credential_of(request)
@@ -126,7 +126,7 @@ def _login_form(scene: Scene, next_url: str, problem: str = "", status: int = 20
         "login.html",
         problem=problem,
         csrf_token=token,
-        next_url=_next(next_url),
+        next_url=_next(scene, next_url),
         has_admin=has_admin(scene.console.reading),
     )
     answer.status_code = status
@@ -134,7 +134,7 @@ def _login_form(scene: Scene, next_url: str, problem: str = "", status: int = 20
     return answer
 
 
-def _next(url: str) -> str:
+def _next(scene: Scene, url: str) -> str:
     """Return *url* when it leads to a page of ours, else the first page."""
     is_ours = url.startswith("/") and not url.startswith(("//", "/\\")) and "\\" not in url and url.isprintable()
-    return url if is_ours and not url.startswith("/login") else "/instances"
+    return url if is_ours and not url.startswith(f"{scene.prefix}/login") else scene.home

@@ -46,6 +46,16 @@ class Scene:
         console: Console = self.request.app.state.console
         return console
 
+    @property
+    def prefix(self) -> str:
+        """The path below which these pages are served."""
+        return prefix_of(self.request)
+
+    @property
+    def home(self) -> str:
+        """Where somebody who has just logged in is led."""
+        return "/" if self.prefix else "/instances"
+
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
@@ -53,6 +63,12 @@ class Scene:
         """Return the URL of this page with some parameters changed."""
         parameters = dict(self.request.query_params) | changes
         return f"{self.request.url.path}?{urlencode(parameters)}"
+
+
+def prefix_of(request: Request) -> str:
+    """Return the path below which the console's pages are served: none, or that of the login of the Dagster UI."""
+    prefix: str = request.scope.get("root_path", "")
+    return prefix
 
 
 def scene_of(request: Request) -> Scene:
@@ -77,7 +93,7 @@ def view_of(request: Request, model: type[Any]) -> Any:
 def to_login(request: Request) -> Response:
     """Lead whoever is not logged in to the login, and from there back here."""
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"/login?{urlencode({'next': here})}", 303)
+    return RedirectResponse(f"{prefix_of(request)}/login?{urlencode({'next': here})}", 303)
 
 
 def render(scene: Scene, template: str, **values: Any) -> Response:
@@ -92,6 +108,7 @@ def render(scene: Scene, template: str, **values: Any) -> Response:
             principal=scene.principal,
             is_admin=scene.principal is not None and scene.principal.role is Role.ADMIN,
             t=scene.translate,
+            static=lambda name: scene.prefix + static_url(name),
             words=words,
             languages=LANGUAGES,
             themes=THEMES,
@@ -141,7 +158,6 @@ def _environment() -> Environment:
     environment.filters |= {"size": binary_size, "moment": moment, "duration": duration}
     environment.tests["open"] = lambda run: run.status in OPEN_STATUSES
     environment.globals |= {
-        "static": static_url,
         "metrics_of": _metrics_of,
         "figure": _figure,
         "task_label": _task_label,

@@ -14,11 +14,15 @@ from whalefall_capacity.settings import Settings
 
 if TYPE_CHECKING:
     from whalefall_capacity.console.login_limits import LoginLimiter
-    from whalefall_capacity.console.principals import Remembered
+    from whalefall_capacity.console.principals import Credential, Remembered
 
 
 class Launcher(Protocol):
     """Starts runs: the Dagster webserver, or what stands for it in a test."""
+
+    def for_caller(self, credential: Credential) -> Launcher:
+        """Return the same, started in the name of whoever sent *credential*."""
+        ...
 
     def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Start a run of *job* and return its id. Raises DagsterError."""

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.console.server import MOST_CONNECTIONS
+from whalefall_capacity.console.listening import MOST_CONNECTIONS
 from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity_tests.console.conftest import PASSWORD, log_in
 from whalefall_capacity_tests.console.serving import Served, served
