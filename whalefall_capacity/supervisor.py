@@ -21,6 +21,7 @@ import psutil
 import yaml
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
 
 GRACE_SECONDS = 30
@@ -35,8 +36,9 @@ LOCATION = "whalefall_capacity"
 class Program:
     """A child process that is to run all the time."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, *arguments: str, output: int | None = None) -> None:
         self.name = name
+        self._output = output
         self._command = [sys.executable, "-m", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -49,7 +51,13 @@ class Program:
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C is for us to pass on."""
         self._started = time.monotonic()
-        self._process = subprocess.Popen(self._command, cwd=os.environ["DAGSTER_HOME"], start_new_session=True)
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=os.environ["DAGSTER_HOME"],
+            start_new_session=True,
+            stdout=self._output,
+            stderr=self._output,
+        )
 
     def keep_running(self) -> None:
         """Start it again when it has ended. Raises WhalefallError when it cannot stay up."""
@@ -67,8 +75,10 @@ class Program:
         self.start()
 
 
-def serve(port: int, console_port: int) -> None:
+def serve(port: int, console_port: int, verbose: bool) -> None:
     """Run the Dagster UI on *port*, the console on *console_port*, and what is behind them, until a signal.
+
+    The routine lines of their logs are shown when *verbose*.
 
     Raises WhalefallError when one of them cannot stay up.
 
@@ -83,29 +93,35 @@ def serve(port: int, console_port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
     code_port = _free_port()
+    with program_output(verbose) as output:
+        programs = _programs(code_port, port, console_port, output)
+        try:
+            programs[0].start()
+            _wait_until_listening(programs[0], code_port, asked)
+            for program in programs[1:]:
+                program.start()
+            while not asked.wait(0.2):
+                for program in programs:
+                    program.keep_running()
+        finally:
+            # The code server last: the others ask it how runs are.
+            stop_families([program.pid for program in reversed(programs) if program.pid is not None])
+
+
+def _programs(code_port: int, port: int, console_port: int, output: int | None) -> list[Program]:
+    """Return the programs, which write to the descriptor *output*; the code server is the first."""
     workspace = str(_write_workspace(code_port))
-    code_server = Program(
-        "code server",
-        *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
-        *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
-    )
-    programs = [
-        code_server,
-        Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)),
-        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
-        Program("console", "whalefall_capacity", "serve", "--port", str(console_port)),
+    return [
+        Program(
+            "code server",
+            *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
+            *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
+            output=output,
+        ),
+        Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port), output=output),
+        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning", output=output),
+        Program("console", "whalefall_capacity", "serve", "--port", str(console_port), output=output),
     ]
-    try:
-        code_server.start()
-        _wait_until_listening(code_server, code_port, asked)
-        for program in programs[1:]:
-            program.start()
-        while not asked.wait(0.2):
-            for program in programs:
-                program.keep_running()
-    finally:
-        # The code server last: the others ask it how runs are.
-        stop_families([program.pid for program in reversed(programs) if program.pid is not None])
 
 
 def stop_families(pids: Iterable[int]) -> None:
