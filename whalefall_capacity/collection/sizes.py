@@ -8,13 +8,13 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 from pydantic import SecretStr
 
 
-class ServerEngine(str, Enum):
+class ServerEngine(StrEnum):
     """Kind of database server."""
 
     POSTGRESQL = "postgresql"
