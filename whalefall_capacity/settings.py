@@ -24,9 +24,16 @@ from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.periods import today
 
 PREFIX = "WHALEFALL_"
+# The checkout; of an installed wheel, the folder that it is installed into.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
+
+
+def default_home() -> Path:
+    """Return `.whalefall` in the checkout; where the package is installed from a wheel, in the current folder."""
+    is_checkout = (PROJECT_ROOT / "pyproject.toml").exists()
+    return (PROJECT_ROOT if is_checkout else Path.cwd()) / ".whalefall"
 
 
 def _folder(value: Path) -> Path:
@@ -184,7 +191,7 @@ class Settings(BaseSettings):
     )
 
     home: Folder = Field(
-        default=PROJECT_ROOT / ".whalefall",
+        default_factory=default_home,
         description="Folder for the state of the embedded PostgreSQL server and of Dagster.",
     )
     store_url: PostgresUrl | None = Field(
@@ -393,6 +400,14 @@ def build_settings(**overrides: Any) -> Settings:
     return settings
 
 
+def settings_in_env_file() -> dict[str, str]:
+    """Return the variables of .env that are settings and not empty, for processes that work in another folder."""
+    from dotenv import dotenv_values
+
+    values = dotenv_values(ENV_FILE, encoding="utf-8")
+    return {name.upper(): value for name, value in values.items() if name.upper().startswith(PREFIX) and value}
+
+
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
     """Return the settings of this process, read once."""
@@ -419,7 +434,7 @@ def setting_rows() -> list[SettingRow]:
 
 def _shown_default(name: str, field: FieldInfo) -> str:
     if name == "home":
-        return "`.whalefall` in the project"
+        return "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
     default = field.get_default()
     return "unset" if default in (None, ()) else f"`{default}`"
 
