@@ -11,20 +11,20 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import psutil
 import yaml
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import write_private
 from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
+from whalefall_capacity.signals import put_off
 
-GRACE_SECONDS = 30
+GRACE_SECONDS = 20
 CODE_SERVER_SECONDS = 120
 RESTART_SECONDS = 1.0
 # A program that ends so soon, so often in a row, cannot run at all.
@@ -82,16 +82,13 @@ def serve(port: int, console_port: int, verbose: bool) -> None:
 
     Raises WhalefallError when one of them cannot stay up.
 
-    The handlers are set here even where the shell started us with SIGINT ignored: children get the default
-    action back, and so can be stopped.
+    A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
-    asked = threading.Event()
+    with put_off() as asked:
+        _supervise(port, console_port, verbose, asked)
 
-    def ask(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-        asked.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask)
+def _supervise(port: int, console_port: int, verbose: bool, asked: Sequence[int]) -> None:
     code_port = _free_port()
     with program_output(verbose) as output:
         programs = _programs(code_port, port, console_port, output)
@@ -100,7 +97,8 @@ def serve(port: int, console_port: int, verbose: bool) -> None:
             _wait_until_listening(programs[0], code_port, asked)
             for program in programs[1:]:
                 program.start()
-            while not asked.wait(0.2):
+            while not asked:
+                time.sleep(0.2)
                 for program in programs:
                     program.keep_running()
         finally:
@@ -118,7 +116,7 @@ def _programs(code_port: int, port: int, console_port: int, output: int | None) 
             *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
             output=output,
         ),
-        Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port), output=output),
+        Program("Dagster UI", "whalefall_capacity", "ui", "--workspace", workspace, "--port", str(port), output=output),
         Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning", output=output),
         Program("console", "whalefall_capacity", "serve", "--port", str(console_port), output=output),
     ]
@@ -148,14 +146,15 @@ def stop_families(pids: Iterable[int]) -> None:
 def _write_workspace(code_port: int) -> Path:
     server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
     path = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE_FILE
-    path.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    write_private(path, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return path
 
 
-def _wait_until_listening(code_server: Program, port: int, asked: threading.Event) -> None:
+def _wait_until_listening(code_server: Program, port: int, asked: Sequence[int]) -> None:
     """Wait for the code server: a UI that comes up before it shows an error until it is reloaded."""
     deadline = time.monotonic() + CODE_SERVER_SECONDS
-    while not asked.wait(0.1):
+    while not asked:
+        time.sleep(0.1)
         code_server.keep_running()
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -214,7 +213,6 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setattr(supervisor, "Program", Recorded)
     monkeypatch.setattr(supervisor, "_wait_until_listening", lambda *_: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(WhalefallError, match="enough"):
         supervisor.serve(3000, 8000, verbose=False)
 

@@ -17,6 +17,8 @@ import psutil
 import pymysql
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import open_private
+from whalefall_capacity.signals import put_off
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -42,12 +44,16 @@ class MariadbServer:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.socket.parent.mkdir(exist_ok=True, mode=0o700)
-        process = self._left_over() or self._start(options)
+        process: psutil.Process | None = None
         try:
+            with put_off():
+                process = self._left_over() or self._start(options)
             self._await_ready(process)
             yield self
         finally:
-            stop(process)
+            if process is not None:
+                with put_off():
+                    stop(process)
 
     def connect(self) -> pymysql.Connection[Any]:
         """Connect as root."""
@@ -68,7 +74,7 @@ class MariadbServer:
         ]
         if not self.data_dir.exists():
             self._install(common)
-        with (self.folder / "mariadbd.log").open("ab") as log:
+        with open_private(self.folder / "mariadbd.log", "ab") as log:
             started = subprocess.Popen(
                 [
                     program,

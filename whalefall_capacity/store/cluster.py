@@ -124,8 +124,7 @@ class Cluster:
             raise StoreError(f"{self.data_dir} is of PostgreSQL {found}: it needs that version, not {self.version}")
 
     def _run(self, account: Account | None, descriptor: int, name: str, *arguments: str) -> None:
-        """Run a program to its end, also when this process is interrupted: no server may come up behind it."""
-        process = subprocess.Popen(
+        done = subprocess.run(
             [program_for(account, name, self.version), *arguments],
             user=account.uid if account else None,
             group=account.gid if account else None,
@@ -138,16 +137,14 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            check=False,
+            # Ctrl-C is for us.
             start_new_session=True,
         )
-        try:
-            output, _ = process.communicate()
-        except BaseException:
-            process.wait()
-            raise
-        if process.returncode != 0:
+        if done.returncode != 0:
             raise StoreError(
-                f"{name} failed for the embedded PostgreSQL server in {self.data_dir}:\n{output}{self._end_of_log()}"
+                f"{name} failed for the embedded PostgreSQL server in {self.data_dir}:\n{done.stdout}"
+                f"{self._end_of_log()}"
             )
 
     def _end_of_log(self) -> str:

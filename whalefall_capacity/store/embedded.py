@@ -19,6 +19,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.signals import put_off
 from whalefall_capacity.store.bundled import program
 from whalefall_capacity.store.cluster import SUPERUSER, Cluster
 
@@ -42,15 +43,13 @@ class EmbeddedPostgres:
             self.data_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             holders = self._open("holders")
         try:
-            with self._explained(), self._alone():
+            with put_off(), self._explained(), self._alone():
                 fcntl.flock(holders, fcntl.LOCK_SH)
                 self._cluster.start()
             yield self
         finally:
-            try:
+            with put_off():
                 self._leave(holders)
-            finally:
-                os.close(holders)
 
     def create_databases(self, *names: str) -> None:
         """Create the databases that are not there yet."""
@@ -84,12 +83,14 @@ class EmbeddedPostgres:
 
     def _leave(self, holders: int) -> None:
         """Stop the server unless another process holds it, or another block of this one."""
-        with self._alone():
-            try:
+        try:
+            with self._alone():
                 fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            self._cluster.stop()
+                self._cluster.stop()
+        except BlockingIOError:
+            return
+        finally:
+            os.close(holders)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -63,6 +63,7 @@ def test_the_commands_are_the_ones_that_are_promised() -> None:
         "token create",
         "token list",
         "token revoke",
+        "ui",
         "up",
         "user list",
         "user remove",
