@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import binary_size, err, out, print_table
+from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
 from whalefall_capacity.demo.mariadb import MariadbServer
@@ -38,6 +39,8 @@ def demo(
     """
     if MariadbServer.program() is None:
         err.print("MariaDB is not installed: the demo goes on with PostgreSQL alone")
+    if not once:
+        require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
     with open_store(load_settings()) as engine:
         refuse_real_fleet(engine)
         settings = load_settings()

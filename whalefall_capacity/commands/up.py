@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -14,5 +15,6 @@ def up(verbose: VerboseOption = False) -> None:
 
     Example: WHALEFALL_WEBSERVER_PORT=3001 whalefall-capacity up
     """
+    require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
     with open_store(load_settings()) as engine:
         serve_in_foreground(engine, load_settings(), verbose)
