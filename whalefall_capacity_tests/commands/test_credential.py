@@ -155,7 +155,9 @@ def test_each_of_several_keys_has_to_be_one(whalefall: CommandLine, value: str) 
     os.environ[f"{PREFIX}SECRET_KEY"] = value
     done = whalefall("credential", "rotate-key")
     assert done.status == 1
-    assert done.err.startswith("error: WHALEFALL_SECRET_KEY: (secret): must be a Fernet key, 32 bytes")
+    assert done.err.startswith(
+        "error: WHALEFALL_SECRET_KEY: (secret): must be a Fernet key: 32 bytes in URL-safe base64"
+    )
     assert NEW_KEY not in done.err
     assert "almost" not in done.err
 
