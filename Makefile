@@ -22,7 +22,7 @@ $(DAGSTER_HOME)/dagster.yaml:
 	@umask 077 && echo "DAGSTER_HOME='$(CURDIR)/$(DAGSTER_HOME)'" > $@
 
 test: $(INSTALLED) lint
-	@scripts/system-packages mariadb chromium
+	@scripts/system-packages mariadb chromium pgbouncer
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)

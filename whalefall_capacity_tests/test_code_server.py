@@ -156,4 +156,4 @@ def test_a_code_server_that_is_killed_is_found_again_on_the_same_socket(up: Depl
         (location,) = up.graphql(LOCATION)["workspaceOrError"]["locationEntries"]
         return bool(location["locationOrLoadError"]["__typename"] == "RepositoryLocation")
 
-    wait_for(is_loaded, "code location in the UI", 120)
+    wait_for(is_loaded, "code location in the UI")

@@ -86,14 +86,14 @@ class Checkout:
                 start_new_session=True,
             )
         try:
-            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/server_info"), "answer of the UI", 180)
+            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/server_info"), "answer of the UI")
             yield f"http://127.0.0.1:{port}"
             # Afterwards, Dagster's daemon may miss the code location that is gone already.
             assert "Traceback" not in log.read_text(errors="replace")
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(90)
-        wait_for(lambda: processes_below(self.folder) == [], "end of all processes", 60)
+        wait_for(lambda: processes_below(self.folder) == [], "end of all processes")
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_one_click_in_the_ui_of_dagster_dev_measures_today(checkout: Checkout) -
         page.get_by_role("button", name="Latest").click()
         day = _today()
         page.get_by_role("button", name="Launch 1 run").click()
-        wait_for(lambda: _ask(checkout, SIZES.format(day=day)) == "t|t", "sizes in the store", 120)
+        wait_for(lambda: _ask(checkout, SIZES.format(day=day)) == "t|t", "sizes in the store")
 
 
 def test_dg_dev_serves_the_same(checkout: Checkout) -> None:

@@ -26,6 +26,7 @@ from whalefall_capacity.store.embedded import EmbeddedPostgres, bundled_psql
 from whalefall_capacity.supervisor import Program, stop_families
 from whalefall_capacity_tests.pages import PAGES, PROGRAM, Page, page
 from whalefall_capacity_tests.processes import (
+    PATIENCE_SECONDS,
     Deployment,
     deployment,
     environment,
@@ -158,7 +159,7 @@ def test_every_other_command_of_the_pages_works_after_the_quick_start(command: s
         input="change-me\n",
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     # The name of a group prints its help.
@@ -325,7 +326,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
                 processes.append(start_unit(written[name], variables, folder))
             here, log = "http://127.0.0.1", folder / "whalefall-webserver.log"
             running = Deployment(processes[1], f"{here}:{ui_port}", f"{here}:{console_port}", log)
-            wait_for(running.serves, "answer of the Dagster UI", 120)
+            wait_for(running.serves, "answer of the Dagster UI")
             everything = {key: replaced(value, places) for key, value in written["whalefall"].variables.items()}
             token = run(["token", "create", "tests", "--role", "admin"], everything).stdout.strip()
             yield Deployed(server, everything, running.with_token(token))
@@ -337,7 +338,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 def start_unit(unit: Unit, variables: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Do what systemd does with a unit: what comes before, the service itself, what comes after."""
     for command in unit.before:
-        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=180)
+        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=PATIENCE_SECONDS)
     with (folder / f"{unit.name}.log").open("wb") as log:
         process = subprocess.Popen(
             unit.command,
@@ -348,7 +349,7 @@ def start_unit(unit: Unit, variables: Mapping[str, str], folder: Path) -> subpro
             start_new_session=True,
         )
     for command in unit.after:
-        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=180)
+        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=PATIENCE_SECONDS)
     return process
 
 
@@ -362,7 +363,7 @@ def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(dep
         daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
         return all(daemon["healthy"] for daemon in daemons if daemon["required"])
 
-    wait_for(healthy, "healthy daemons", 120)
+    wait_for(healthy, "healthy daemons")
     (location,) = running.graphql(HEALTH)["workspaceOrError"]["locationEntries"]
     assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation"
     day = datetime.now(ZoneInfo(deployed.variables["WHALEFALL_TIMEZONE"])).date().isoformat()
@@ -383,7 +384,7 @@ def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(dep
         shown = run(["runs", "show", run_id, "--json"], deployed.variables)
         return json.loads(shown.stdout)[0]["status"] if shown.returncode == 0 else None
 
-    ended = wait_for(lambda: (now := status()) in {"completed", "failed"} and now, "end of the run", 180)
+    ended = wait_for(lambda: (now := status()) in {"completed", "failed"} and now, "end of the run")
     assert ended == "completed"
     rights = query(
         deployed.server.socket_dir,
@@ -466,7 +467,7 @@ def _shell(script: str, variables: Mapping[str, str], folder: Path) -> subproces
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.private_files import make_private_folder
 from whalefall_capacity.signals import put_off
 from whalefall_capacity.store.bundled import program
@@ -57,6 +58,7 @@ class EmbeddedPostgres:
         import psycopg2
         from psycopg2 import sql
 
+        forget_environment()
         connection = psycopg2.connect(host=str(self.socket_dir), user=SUPERUSER, dbname="postgres")
         connection.autocommit = True
         # Two commands that start at once would both find a database missing.

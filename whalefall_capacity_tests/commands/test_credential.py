@@ -187,7 +187,7 @@ def test_a_key_that_is_rotated_while_a_collection_runs_costs_neither(
         # One was started before the new key was there, the other with both.
         collections = [start(["collect"], variables, tmp_path / "before"), start(["collect"], both, tmp_path / "with")]
         running = "SELECT count(*) FROM task_runs WHERE status = 'running'"
-        wait_for(lambda: rows(whalefall.store, running) == [(2,)] and held.waiting, "visit that is held", 120)
+        wait_for(lambda: rows(whalefall.store, running) == [(2,)] and held.waiting, "visit that is held")
         os.environ[f"{PREFIX}SECRET_KEY"] = both[f"{PREFIX}SECRET_KEY"]
         rotated = whalefall("credential", "rotate-key")
         assert (rotated.status, rotated.err) == (0, "")

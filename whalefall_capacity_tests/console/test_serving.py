@@ -86,7 +86,7 @@ def test_who_does_not_send_a_request_to_its_end_is_cut_off_while_others_are_serv
     dawdlers.add(HEAD, drip=b"X-Slow: 1\r\n")
     dawdlers.add(UNREAD, drip=b"x")
     silent, dripping = dawdlers.add(FORM), dawdlers.add(FORM, drip=b"x")
-    wait_for(dawdlers.all_cut_off, "end of every connection", 50)
+    wait_for(dawdlers.all_cut_off, "end of every connection")
     for client in (silent, dripping):
         assert client.received.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in client.received.lower()
@@ -94,7 +94,7 @@ def test_who_does_not_send_a_request_to_its_end_is_cut_off_while_others_are_serv
 
 def test_a_connection_that_was_used_has_no_more_time_for_its_next_request(dawdlers: Dawdlers) -> None:
     client = dawdlers.add(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEAD, drip=b"X-Slow: 1\r\n")
-    wait_for(dawdlers.all_cut_off, "end of the connection", 50)
+    wait_for(dawdlers.all_cut_off, "end of the connection")
     assert client.received.startswith(b"HTTP/1.1 200 ")
     assert client.received.count(b"HTTP/1.1") == 1
 
@@ -108,7 +108,7 @@ def test_others_are_served_when_dawdlers_hold_more_connections_than_there_are(da
 
 def test_a_head_that_does_not_end_is_refused(dawdlers: Dawdlers) -> None:
     client = dawdlers.add(HEAD + b"X-Long: " + b"x" * 100_000)
-    wait_for(dawdlers.all_cut_off, "end of the connection", 50)
+    wait_for(dawdlers.all_cut_off, "end of the connection")
     assert client.received.startswith(b"HTTP/1.1 400 ") or client.received == b""
 
 

@@ -89,7 +89,7 @@ def test_what_the_page_tried_is_what_a_script_may_do(held: Held) -> None:
     launched = held.running.graphql(LAUNCH_MAINTENANCE)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess"
     run_id = launched["run"]["runId"]
-    wait_for(lambda: held.running.run_status(run_id) == "SUCCESS", "end of the maintenance", 120)
+    wait_for(lambda: held.running.run_status(run_id) == "SUCCESS", "end of the maintenance")
 
 
 def test_a_name_that_was_made_to_point_at_us_gets_nothing(held: Held, page: Page) -> None:
@@ -111,7 +111,7 @@ def launch_by_clicks(held: Held, page: Page) -> str:
     page.get_by_role("button", name="Latest").click()
     page.get_by_role("button", name="Launch 1 run").click()
     new = wait_for(lambda: [run for run in runs(held.running) if run["runId"] not in before], "new run")
-    wait_for(lambda: held.server.waiting == waiting + 1, "visit that is held", 120)
+    wait_for(lambda: held.server.waiting == waiting + 1, "visit that is held")
     return str(new[0]["runId"])
 
 

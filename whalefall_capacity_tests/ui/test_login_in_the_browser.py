@@ -123,7 +123,7 @@ def test_an_admin_launches_by_clicks(protected: Protected, browser: Browser) -> 
         log_in(page, f"{running.url}{MAINTENANCE}", "admin")
         expect(page.get_by_text("No errors")).to_be_visible()
         page.get_by_role("button", name="Launch Run").click()
-        wait_for(lambda: [run["status"] for run in runs(running)] == ["SUCCESS"], "run of the admin", 120)
+        wait_for(lambda: [run["status"] for run in runs(running)] == ["SUCCESS"], "run of the admin")
         page.goto(f"{running.url}/assets/database_size_stats")
         expect(page.get_by_role("tab", name="Partitions")).to_be_visible()
         expect(page.get_by_role("button", name="Materialize")).to_be_enabled()
