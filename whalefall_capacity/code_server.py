@@ -42,7 +42,7 @@ def held_socket(home: Path) -> Iterator[Path]:
     path = socket_path(home)
     if is_listening(path):
         raise WhalefallError(
-            f"a code server listens on {path} already: stop the `whalefall-capacity up` that it belongs to, or the code "
+            f"a code server listens on {path} already: stop the `whalefall-capacity up` that it belongs to, or the "
             "server itself where that `up` was killed"
         )
     try:

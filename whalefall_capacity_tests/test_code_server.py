@@ -75,7 +75,7 @@ def test_two_code_servers_never_share_a_socket(tmp_path: Path) -> None:
         listener.bind(str(home / "code.sock"))
         listener.listen()
         with (
-            pytest.raises(WhalefallError, match="stop the `whalefall-capacity up` that it belongs to"),
+            pytest.raises(WhalefallError, match="stop the `whalefall-capacity up`"),
             held_socket(home),
         ):
             pass
