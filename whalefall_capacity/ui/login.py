@@ -29,7 +29,7 @@ from whalefall_capacity.console.principals import Principal, credential_of, find
 from whalefall_capacity.console.rendering import render, scene_of, to_login
 from whalefall_capacity.console.security import SecurityHeaders
 from whalefall_capacity.console.state import Console
-from whalefall_capacity.runtime import store_url
+from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
@@ -58,14 +58,14 @@ def account(request: Request) -> Response:
 @contextmanager
 def behind_login(app: ASGIApp, settings: Settings) -> Iterator[ASGIApp]:
     """Hold *app* behind the login of the console in the store of the settings."""
-    url = store_url(settings)
-    engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
-    try:
-        require_current(engine)
-        yield with_login(app, console_of(engine, settings, reading=reading))
-    finally:
-        engine.dispose()
-        reading.dispose()
+    with held_store_url(settings) as url:
+        engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
+        try:
+            require_current(engine)
+            yield with_login(app, console_of(engine, settings, reading=reading))
+        finally:
+            engine.dispose()
+            reading.dispose()
 
 
 def with_login(app: ASGIApp, console: Console) -> ASGIApp:
