@@ -18,9 +18,8 @@ from psycopg2 import sql
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
-    DatabaseSize,
+    Findings,
     Limits,
-    Measurement,
     NameFilter,
     Target,
 )
@@ -40,6 +39,7 @@ MEASURE_ONE = "SELECT pg_database_size(%s::oid)"
 MAY_LIST_WAL = "SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')"
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
+DROPPED = "dropped during the visit"
 
 
 class PostgresqlSession:
@@ -52,24 +52,19 @@ class PostgresqlSession:
     def version(self) -> str:
         return str(self._connection.get_parameter_status("server_version"))
 
-    def measure(self, excluded: NameFilter) -> Measurement:
-        names: dict[int, str] = {}
-        readable: list[int] = []
-        for oid, name, may_read in self._list():
-            if not excluded.excludes(name):
-                names[oid] = name
-                if may_read:
-                    readable.append(oid)
-        sizes = self._sizes(readable)
-        missing = dict.fromkeys(names, NO_PRIVILEGE) | dict.fromkeys(readable, "dropped during the visit")
-        databases = tuple(
-            DatabaseSize(name, size, None)
-            if isinstance(size := sizes.get(oid), int)
-            # An error text stands where a size could not be had.
-            else DatabaseSize(name, None, size or missing[oid])
-            for oid, name in names.items()
-        )
-        return Measurement(self.version, databases, self._wal_size())
+    def measure(self, excluded: NameFilter, findings: Findings) -> None:
+        listed = [row for row in self._list() if not excluded.excludes(row[1])]
+        findings.listed(self.version, [name for _, name, _ in listed])
+        for _, name, readable in listed:
+            if not readable:
+                findings.missing(name, NO_PRIVILEGE)
+        names = {oid: name for oid, name, readable in listed if readable}
+        for oid, size in self._sizes(list(names)):
+            if isinstance(size, int):
+                findings.measured(names[oid], size)
+            else:
+                findings.missing(names[oid], size)
+        findings.logs(self._wal_size())
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:
         watched = [(name, readable) for _, name, readable in self._list() if not excluded.excludes(name)]
@@ -111,26 +106,25 @@ class PostgresqlSession:
             self._connection.set_client_encoding("UTF8")
         return [(oid, _decode(bytes(raw_name)), readable) for oid, raw_name, readable in listed]
 
-    def _sizes(self, oids: list[int]) -> dict[int, int | str]:
-        """Return the size of each database, or the text of the error where one could not be measured."""
+    def _sizes(self, oids: list[int]) -> Iterable[tuple[int, int | str]]:
+        """Yield the size of each database, or why it could not be measured."""
         try:
-            return {oid: size for oid, size in self._rows(MEASURE_ALL, (oids,)) if size is not None}
+            sizes = dict(self._rows(MEASURE_ALL, (oids,)))
         except psycopg2.Error:
             if self._connection.closed:
                 raise
-            return dict(self._measure_one_by_one(oids))
+            yield from ((oid, self._size(oid)) for oid in oids)
+        else:
+            yield from ((oid, DROPPED if (size := sizes.get(oid)) is None else size) for oid in oids)
 
-    def _measure_one_by_one(self, oids: list[int]) -> Iterable[tuple[int, int | str]]:
-        for oid in oids:
-            try:
-                size = self._rows(MEASURE_ONE, (oid,))[0][0]
-            except psycopg2.Error as error:
-                if self._connection.closed:
-                    raise
-                yield oid, str(error).strip()
-            else:
-                if size is not None:
-                    yield oid, size
+    def _size(self, oid: int) -> int | str:
+        try:
+            size: int | None = self._rows(MEASURE_ONE, (oid,))[0][0]
+        except psycopg2.Error as error:
+            if self._connection.closed:
+                raise
+            return str(error).strip()
+        return DROPPED if size is None else size
 
     def _may_list_wal(self) -> bool:
         allowed: bool = self._rows(MAY_LIST_WAL)[0][0]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +15,8 @@ from enum import Enum
 from typing import Protocol
 
 from pydantic import SecretStr
+
+DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
 
 
 class ServerEngine(str, Enum):
@@ -126,6 +131,79 @@ class FailedVisit:
     seconds: float
 
 
+class Findings:
+    """What a visit has found so far: written by the visit, and read by whoever ends it before it is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version = ""
+        self._databases: dict[str, DatabaseSize | None] = {}
+        self._log_size_bytes: int | None = None
+
+    def listed(self, version: str, names: Iterable[str]) -> None:
+        """Note the whole list of databases to measure; a list cut short must never get here."""
+        with self._lock:
+            self._version = version
+            self._databases = dict.fromkeys(names)
+
+    def measured(self, name: str, size_bytes: int) -> None:
+        """Note the size of a listed database."""
+        with self._lock:
+            self._databases[name] = DatabaseSize(name, size_bytes)
+
+    def missing(self, name: str, reason: str) -> None:
+        """Note why a listed database has no size."""
+        with self._lock:
+            self._databases[name] = DatabaseSize(name, None, reason)
+
+    def logs(self, size_bytes: int | None) -> None:
+        """Note the size of the instance's own logs."""
+        with self._lock:
+            self._log_size_bytes = size_bytes
+
+    @property
+    def has_sizes(self) -> bool:
+        with self._lock:
+            return any(found is not None and found.size_bytes is not None for found in self._databases.values())
+
+    def measurement(self, reason_for_the_rest: str) -> Measurement:
+        """Return what was found; databases that were not come to are missing with *reason_for_the_rest*."""
+        with self._lock:
+            databases = tuple(
+                found or DatabaseSize(name, None, reason_for_the_rest) for name, found in self._databases.items()
+            )
+            return Measurement(self._version, databases, self._log_size_bytes)
+
+
+class TimeLeft:
+    """Time that a visit has left, from the moment at which this is made."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._ends_at = time.monotonic() + limits.deadline_seconds
+
+    def for_statement(self) -> float:
+        """Return how many seconds the next statement may take: its limit, and never beyond the deadline.
+
+        Never 0, which to a server means no limit at all.
+        """
+        return max(min(self._limits.statement_timeout_seconds, self._ends_at - time.monotonic()), 0.001)
+
+    def limit_reached(self) -> str:
+        """Say which limit ended a statement that was given all of `for_statement`, and what raises it."""
+        if time.monotonic() >= self._ends_at:
+            return deadline_reached(self._limits.deadline_seconds)
+        return (
+            f"took longer than the statement limit of {self._limits.statement_timeout_seconds:g} s; "
+            "raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
+        )
+
+
+def deadline_reached(seconds: float) -> str:
+    """Return the reason of a database to which its visit did not come in time."""
+    return f"the deadline of {seconds:g} s was reached before it was measured; raise {DEADLINE_SETTING}"
+
+
 class Cutoff:
     """Lets a coordinator end a visit that waits on its socket, from another thread."""
 
@@ -160,8 +238,8 @@ class Cutoff:
 class Session(Protocol):
     """An open, read-only connection to one server."""
 
-    def measure(self, excluded: NameFilter) -> Measurement:
-        """List and measure every database that *excluded* lets through."""
+    def measure(self, excluded: NameFilter, findings: Findings) -> None:
+        """List and measure every database that *excluded* lets through, and note each in *findings* at once."""
         ...
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:

@@ -146,6 +146,14 @@ def test_a_server_that_never_answers_costs_its_own_deadline_and_nobody_elses(pos
     )
 
 
+def test_what_was_measured_before_the_deadline_is_kept(postgresql: PostgresqlServer) -> None:
+    with postgresql.behaving("pg_ls_waldir()", "PERFORM pg_sleep(60);") as database:
+        (outcome,) = visit_all([replace(postgresql.target(), database=database)], with_deadline(3))
+    assert isinstance(outcome, Visit)
+    assert {found.name for found in outcome.measurement.databases if found.size_bytes} >= {"postgres", database}
+    assert outcome.measurement.log_size_bytes is None
+
+
 def test_the_place_of_a_server_given_up_goes_to_the_next_at_once() -> None:
     """Two places: one is taken by a silent server, later the other by one that ends only when a third is visited."""
 

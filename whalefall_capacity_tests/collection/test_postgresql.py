@@ -18,6 +18,7 @@ from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
     DatabaseSize,
+    Findings,
     Limits,
     Measurement,
     NameFilter,
@@ -91,7 +92,13 @@ def open_session(target: Target, limits: Limits = LIMITS) -> closing[PostgresqlS
 
 def measure(target: Target, excluded: NameFilter = EVERYTHING) -> Measurement:
     with open_session(target) as session:
-        return session.measure(excluded)
+        return measured_by(session, excluded)
+
+
+def measured_by(session: PostgresqlSession, excluded: NameFilter = EVERYTHING) -> Measurement:
+    findings = Findings()
+    session.measure(excluded, findings)
+    return findings.measurement("not come to")
 
 
 def capabilities(target: Target) -> list[Capability]:
@@ -255,7 +262,7 @@ def test_databases_that_take_too_long_together_are_measured_one_by_one(
     monkeypatch.setattr(postgresql, "MEASURE_ALL", f"{postgresql.MEASURE_ALL} AND pg_sleep(60) IS NOT NULL")
     limits = replace(LIMITS, statement_timeout_seconds=0.5)
     with databases(server, "ours"), open_session(server.target(), limits) as session:
-        measured = found(session.measure(EVERYTHING))
+        measured = found(measured_by(session))
     assert {"ours", "postgres"} <= {name for name, database in measured.items() if database.size_bytes}
 
 

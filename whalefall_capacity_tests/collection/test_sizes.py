@@ -9,7 +9,17 @@ from contextlib import contextmanager
 import pytest
 from pydantic import SecretStr
 
-from whalefall_capacity.collection.sizes import Cutoff, NameFilter, ServerEngine, Target
+from whalefall_capacity.collection.sizes import (
+    Cutoff,
+    DatabaseSize,
+    Findings,
+    Limits,
+    Measurement,
+    NameFilter,
+    ServerEngine,
+    Target,
+    TimeLeft,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +63,61 @@ def test_every_engine_has_its_default_port(engine: ServerEngine, port: int) -> N
 def test_a_target_does_not_show_its_password() -> None:
     target = Target(1, "db-1", ServerEngine.MYSQL, "db-1.example", 3306, None, "app", SecretStr("hush"))
     assert "hush" not in repr(target)
+
+
+def test_what_a_visit_did_not_come_to_is_missing_and_what_it_measured_is_kept() -> None:
+    findings = Findings()
+    findings.listed("16.4", ["orders", "users", "logs"])
+    findings.measured("orders", 100)
+    findings.missing("users", "permission denied")
+    assert findings.measurement("the connection was lost") == Measurement(
+        "16.4",
+        (
+            DatabaseSize("orders", 100),
+            DatabaseSize("users", None, "permission denied"),
+            DatabaseSize("logs", None, "the connection was lost"),
+        ),
+        None,
+    )
+
+
+def test_findings_have_sizes_from_the_first_that_is_measured() -> None:
+    findings = Findings()
+    findings.listed("16.4", ["orders", "empty"])
+    findings.missing("orders", "permission denied")
+    assert not findings.has_sizes
+    findings.measured("empty", 0)
+    assert findings.has_sizes
+
+
+def test_a_measurement_taken_does_not_change_with_what_is_found_later() -> None:
+    findings = Findings()
+    findings.listed("16.4", ["orders"])
+    taken = findings.measurement("late")
+    findings.measured("orders", 100)
+    findings.logs(16)
+    assert taken == Measurement("16.4", (DatabaseSize("orders", None, "late"),), None)
+    assert findings.measurement("late") == Measurement("16.4", (DatabaseSize("orders", 100),), 16)
+
+
+@pytest.mark.parametrize(("deadline_seconds", "at_most"), [(3600.0, 20.0), (10.0, 10.0), (0.0, 0.001)])
+def test_no_statement_may_take_longer_than_its_limit_or_the_deadline(deadline_seconds: float, at_most: float) -> None:
+    left = TimeLeft(Limits(5, 20, deadline_seconds)).for_statement()
+    assert 0 < left <= at_most
+
+
+@pytest.mark.parametrize(
+    ("deadline_seconds", "reason"),
+    [
+        (3600, "took longer than the statement limit of 20 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"),
+        (
+            0,
+            "the deadline of 0 s was reached before it was measured; raise WHALEFALL_COLLECTION_DEADLINE_SECONDS",
+        ),
+    ],
+)
+def test_the_limit_that_was_reached_is_named_with_what_raises_it(deadline_seconds: float, reason: str) -> None:
+    assert TimeLeft(Limits(5, 20, deadline_seconds)).limit_reached() == reason
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
     FailedVisit,
-    Measurement,
+    Findings,
     NameFilter,
     ServerEngine,
     Target,
@@ -74,7 +74,7 @@ def real(request: pytest.FixtureRequest) -> Real:
 
 
 def go(to: Target, excluded: NameFilter = EVERYTHING, cutoff: Cutoff | None = None) -> Visit:
-    return visit(to, HASTY, {**NO_FILTERS, to.engine: excluded}, cutoff or Cutoff())
+    return visit(to, HASTY, {**NO_FILTERS, to.engine: excluded}, cutoff or Cutoff(), Findings())
 
 
 def error_of(to: Target, excluded: NameFilter = EVERYTHING) -> str:
@@ -256,7 +256,7 @@ def test_the_password_never_appears_though_the_server_echoes_it(engine: ServerEn
 def test_the_password_never_appears_in_an_error_of_measuring(
     postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quote(_: PostgresqlSession, __: NameFilter) -> Measurement:
+    def quote(_: PostgresqlSession, __: NameFilter, ___: Findings) -> None:
         raise ValueError(f"cannot use {PASSWORD} here")
 
     monkeypatch.setattr(PostgresqlSession, "measure", quote)
@@ -301,6 +301,13 @@ def test_a_connection_lost_in_mid_visit_is_told(real: Real, watched: Target) -> 
     assert error.startswith(
         f"{watched.name}: measuring on {watched.host}:{watched.port} as {watched.username} failed: "
     )
+
+
+def test_a_connection_lost_after_sizes_were_read_costs_only_what_was_not_read(postgresql: PostgresqlServer) -> None:
+    with postgresql.behaving("pg_ls_waldir()", "PERFORM pg_terminate_backend(pg_backend_pid());") as database:
+        found = go(replace(postgresql.target(), database=database)).measurement
+    assert {size.name for size in found.databases if size.size_bytes} >= {"postgres", database}
+    assert found.log_size_bytes is None
 
 
 def test_a_connection_lost_in_a_check_up_is_told(real: Real, watched: Target) -> None:
