@@ -18,12 +18,16 @@ from whalefall_capacity.settings import PREFIX, Settings, load_settings
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
-from whalefall_capacity_tests.servers import FamilyServer, MariadbFleetServer, MysqlFleetServer, PostgresqlServer
+from whalefall_capacity_tests.servers import (
+    FamilyServer,
+    MariadbFleetServer,
+    MysqlFleetServer,
+    PostgresqlServer,
+    require_mysql,
+)
 from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
-WITHOUT_MYSQL = "WHALEFALL_TEST_WITHOUT_MYSQL"
-may_go_without_mysql = bool(os.environ.get(WITHOUT_MYSQL))
 _numbers = itertools.count(1)
 
 
@@ -56,10 +60,7 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariadbFleetSe
 @pytest.fixture(scope="session")
 def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MysqlFleetServer]:
     """A server of the fleet: MySQL, with binary logs."""
-    if MysqlServer.program() is None:
-        if may_go_without_mysql:
-            pytest.skip(f"there is no MySQL server, and {WITHOUT_MYSQL} is set")
-        pytest.fail(f"there is no MySQL server: run scripts/mysql-server, or set {WITHOUT_MYSQL}=1 to go without")
+    require_mysql()
     with MysqlServer(tmp_path_factory.mktemp("mysql")).running("--log-bin=binlog") as server:
         yield MysqlFleetServer(server)
 

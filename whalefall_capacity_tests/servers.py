@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -9,15 +10,28 @@ from typing import Any, ClassVar
 
 import psycopg2
 import pymysql
+import pytest
 from psycopg2 import sql
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine, Target
 from whalefall_capacity.demo.local_server import LocalServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 
+WITHOUT_MYSQL = "WHALEFALL_TEST_WITHOUT_MYSQL"
+# Read at once: every test has the settings of the environment taken away.
+may_go_without_mysql = bool(os.environ.get(WITHOUT_MYSQL))
 LIMITS = Limits(connect_timeout_seconds=5, statement_timeout_seconds=20, deadline_seconds=30)
 NO_FILTERS: Mapping[ServerEngine, NameFilter] = {engine: NameFilter() for engine in ServerEngine}
+
+
+def require_mysql() -> None:
+    """Fail the test when there is no MySQL server, or skip it when that was said to be all right."""
+    if MysqlServer.program() is None:
+        if may_go_without_mysql:
+            pytest.skip(f"there is no MySQL server, and {WITHOUT_MYSQL} is set")
+        pytest.fail(f"there is no MySQL server: run scripts/mysql-server, or set {WITHOUT_MYSQL}=1 to go without")
 
 
 @dataclass(frozen=True)
