@@ -111,7 +111,7 @@ def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
 def _describe(target: Target, doing: str, error: Exception) -> str:
     where = "to" if doing == "connecting" else "on"
     reason = _reason(target, error)
-    text = f"{target.name}: {doing} {where} {target.host}:{target.port} as {target.username} failed: {reason}"
+    text = f"{target.name}: {doing} {where} {target.address} as {target.username} failed: {reason}"
     return _without_secret(target, text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
 import pymysql
@@ -38,8 +39,10 @@ class PlainConnection(_Connection):
     set of the session does not matter, and the transaction that is begun ends what the server commits by itself.
     """
 
-    # Where the driver keeps the context of TLS; its types do not tell.
-    ctx: ssl.SSLContext
+    # How the driver knows whether to offer TLS, and with what; its types do not tell.
+    ssl: bool
+    ctx: SSLContext
+    _secure: bool
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """Leave the character set as the handshake made it."""
@@ -52,6 +55,7 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
     cutoff.watch(opened.fileno())
     try:
         _await_greeting(opened, limits.connect_timeout_seconds)
+        context = None if local or target.tls.mode == "disable" else _ssl_context(target.tls)
         connection = PlainConnection(
             host=target.host,
             user=target.username,
@@ -65,13 +69,16 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             # Whatever the server does by itself.
             autocommit=None,
             program_name="whalefall_capacity",
-            ssl_disabled=local or target.tls.mode == "disable",
-            ssl=None if local or target.tls.mode in {"disable", "prefer"} else _ssl_context(target.tls),
+            ssl_disabled=context is None or target.tls.mode == "prefer",
+            ssl=context,
             defer_connect=True,
         )
-        if connection.ssl and target.tls.mode == "prefer":
-            # Given as `ssl` it would be required; the driver's own one obeys the environment.
-            connection.ctx = _ssl_context(target.tls)
+        if context is not None and target.tls.mode == "prefer":
+            # Given above, it would be required; without one, the driver would make one that obeys the environment.
+            connection.ssl, connection.ctx = True, context
+        # The driver would know that of a socket which it has opened itself: the server gives no key for a password
+        # to a client whose way is safe, and waits for the password.
+        connection._secure = local
         _log_in(connection, opened)
     except BaseException:
         opened.close()
@@ -119,7 +126,7 @@ def _await_greeting(opened: socket.socket, timeout_seconds: float) -> None:
         ) from None
 
 
-def _ssl_context(tls: Tls) -> ssl.SSLContext:
+def _ssl_context(tls: Tls) -> SSLContext:
     """Return the context for libpq's *mode*.
 
     Python's default context would take authorities from SSL_CERT_FILE and SSL_CERT_DIR, and write the keys of the
@@ -141,7 +148,7 @@ def _ssl_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _load_authorities_of_the_machine(context: ssl.SSLContext) -> None:
+def _load_authorities_of_the_machine(context: SSLContext) -> None:
     paths = ssl.get_default_verify_paths()
     context.load_verify_locations(
         cafile=paths.openssl_cafile if Path(paths.openssl_cafile).is_file() else None, capath=paths.openssl_capath
