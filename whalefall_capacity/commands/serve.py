@@ -20,7 +20,7 @@ def serve(
 
     Example: whalefall-capacity serve --port 8080
     """
-    with open_store(load_settings()) as engine:
+    with open_store(load_settings(), needs_dagster=False) as engine:
         # Imported here: other commands need none of it.
         from whalefall_capacity.console.security import NO_ADMIN
         from whalefall_capacity.console.server import serve_console

@@ -19,6 +19,9 @@ import pymysql
 from typing_extensions import Self
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import open_private
+from whalefall_capacity.signals import put_off
+from whalefall_capacity.store.cluster import private_folder
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -54,13 +57,18 @@ class LocalServer(ABC):
     def running(self, *options: str) -> Iterator[Self]:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.socket.parent.mkdir(exist_ok=True, mode=0o700)
-        process = self._left_over() or self._start(options)
+        if self.socket.parent != self.folder:
+            private_folder(self.socket.parent)
+        process: psutil.Process | None = None
         try:
+            with put_off():
+                process = self._left_over() or self._start(options)
             self._await_ready(process)
             yield self
         finally:
-            stop(process)
+            if process is not None:
+                with put_off():
+                    stop(process)
 
     def connect(self) -> pymysql.Connection[Any]:
         """Connect as root."""
@@ -85,7 +93,7 @@ class LocalServer(ABC):
         ]
         if not self.data_dir.exists():
             self._install(program, common)
-        with self._log.open("ab") as log:
+        with open_private(self._log, "ab") as log:
             started = subprocess.Popen(
                 [
                     program,

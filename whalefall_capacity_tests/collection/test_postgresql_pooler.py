@@ -17,7 +17,8 @@ import pytest
 
 from whalefall_capacity.collection.postgresql import PostgresqlSession, connect
 from whalefall_capacity.collection.sizes import Cutoff, Findings, Limits, Target
-from whalefall_capacity_tests.collection.support import EVERYTHING, PATIENCE_SECONDS, eventually, refusing_port
+from whalefall_capacity_tests.collection.support import EVERYTHING, eventually, refusing_port
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS
 from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
 
 # Settings of its own, other than those that our driver wants.

@@ -34,7 +34,6 @@ from whalefall_capacity_tests.collection.support import (
     ENGINES,
     EVERYTHING,
     PASSWORD,
-    PATIENCE_SECONDS,
     eventually,
     garbage,
     half_a_greeting,
@@ -44,6 +43,7 @@ from whalefall_capacity_tests.collection.support import (
     silent,
     target,
 )
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS
 from whalefall_capacity_tests.servers import LIMITS, NO_FILTERS, FamilyServer, MariadbFleetServer, PostgresqlServer
 
 POSTGRESQL, MARIADB = ENGINES
