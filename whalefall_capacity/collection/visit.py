@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from whalefall_capacity.collection.sizes import (
     Capability,
@@ -19,6 +18,7 @@ from whalefall_capacity.collection.sizes import (
     Visit,
 )
 from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.periods import utc_now
 
 Filters = Mapping[ServerEngine, NameFilter]
 
@@ -54,7 +54,7 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> V
             f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
             "`whalefall-capacity fleet check` prints the GRANT that is missing"
         )
-    return Visit(target, measurement, datetime.now(timezone.utc), time.monotonic() - started)
+    return Visit(target, measurement, utc_now(), time.monotonic() - started)
 
 
 def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Checkup:
