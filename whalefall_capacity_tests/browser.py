@@ -28,11 +28,11 @@ SCREENSHOTS = PROJECT_ROOT / "screenshots"
 
 
 @contextmanager
-def open_page() -> Iterator[Page]:
-    """Hold a browser with one page; its pictures go to SCREENSHOTS."""
+def open_page(*options: str) -> Iterator[Page]:
+    """Hold a browser, with more *options*, with one page; its pictures go to SCREENSHOTS."""
     SCREENSHOTS.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*CHROMIUM_OPTIONS, *options])
         # The operator's browser is in the zone of the fleet: the UI's "last 90 days" end on the browser's date.
         page = browser.new_page(viewport={"width": 1600, "height": 1000}, timezone_id=ZONE)
         page.set_default_timeout(PATIENCE_MILLISECONDS)

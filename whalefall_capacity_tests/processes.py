@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,18 @@ def run(arguments: list[str], variables: Mapping[str, str]) -> subprocess.Comple
     )
 
 
-def start(arguments: list[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, its streams in *log*."""
+def start(
+    arguments: list[str],
+    variables: Mapping[str, str],
+    log: Path,
+    program: str = PROGRAM,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, its streams in *log*, by default in the current folder."""
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [PROGRAM, *arguments],
+            [program, *arguments],
+            cwd=folder,
             env=environment(variables),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -97,6 +104,11 @@ class Deployment:
     url: str
     console_url: str
     log: Path
+    token: str | None = None
+
+    def with_token(self, token: str) -> Deployment:
+        """Return the same, whose UI asks for a login and gets a token."""
+        return replace(self, token=token)
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """Send a query to the UI's API and return its data."""
@@ -105,6 +117,8 @@ class Deployment:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"content-type": "application/json"},
         )
+        if self.token is not None:
+            request.add_header("authorization", f"Bearer {self.token}")
         with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - our own server
             content: dict[str, Any] = json.load(answer)
         assert "errors" not in content, content
@@ -155,11 +169,17 @@ def _command(process: psutil.Process) -> str:
 
 
 @contextmanager
-def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[Deployment]:
+def deployment(
+    command: list[str],
+    variables: Mapping[str, str],
+    log: Path,
+    program: str = PROGRAM,
+    folder: Path | None = None,
+) -> Iterator[Deployment]:
     """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
     port, console_port = free_port(), free_port()
     ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(console_port)}
-    process = start(command, ports | dict(variables), log)
+    process = start(command, ports | dict(variables), log, program, folder)
     running = Deployment(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console_port}", log)
     try:
         wait_for(running.serves, "answer of the Dagster UI")

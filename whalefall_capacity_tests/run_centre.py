@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import DAGSTER_FILE
-from whalefall_capacity.settings import PROJECT_ROOT, Settings
+from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.schema import migrate
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
@@ -171,9 +171,11 @@ def _dagster_file() -> str:
 def dagster_instance_of(home: Path, dagster_url: str) -> Iterator[dg.DagsterInstance]:
     """Hold Dagster's instance as a deployment with *home* as its DAGSTER_HOME has it."""
     os.environ["WHALEFALL_DAGSTER_URL"] = dagster_url
+    load_settings.cache_clear()
     try:
         instance = dg.DagsterInstance.from_config(str(home))
     finally:
         del os.environ["WHALEFALL_DAGSTER_URL"]
+        load_settings.cache_clear()
     with instance:
         yield instance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -16,7 +17,6 @@ from whalefall_capacity.periods import utc_now
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.task_runs_read import (
-    OPEN_STATUSES,
     STATUSES,
     TaskRun,
     TaskRunItem,
@@ -81,6 +81,7 @@ def show(run_id: RunId, as_json: JsonOption = False) -> None:
         return
     print_run(run)
     print_items(items)
+    print_missing(items)
 
 
 @app.command()
@@ -175,6 +176,17 @@ def print_items(items: list[TaskRunItem]) -> None:
     print_table("items", ("type", "name", "status", "seconds", "metrics", "error"), rows, right=("seconds",))
 
 
+def print_missing(items: Sequence[TaskRunItem]) -> None:
+    """Print the databases that were not measured, a line each; nothing when there are none."""
+    rows = []
+    for item in items:
+        rows += [(item.item_name, name, reason) for name, reason in item.missing.items()]
+        if item.missing_not_named:
+            rows.append((item.item_name, f"and {item.missing_not_named} more", "for reasons like these"))
+    if rows:
+        print_table("databases that were not measured", ("instance", "database", "reason"), rows)
+
+
 def _find(engine: Engine, run_id: str) -> TaskRun:
     run = get_task_run(engine, run_id)
     if run is not None:
@@ -199,7 +211,7 @@ def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> T
                     f"{item.status:<10} {item.item_type:<21} {item.item_name} {item.error_message or ''}", markup=False
                 )
         progress.update(task, completed=run.progress_completed + run.progress_failed, total=run.progress_total)
-        if run.status not in OPEN_STATUSES and run.completed_at is not None:
+        if run.has_ended:
             return run
         time.sleep(POLL_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from alembic import command
@@ -30,6 +31,7 @@ def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@functools.cache
 def latest_revision() -> str | None:
     """Return the revision that this program needs."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
@@ -58,6 +60,12 @@ def downgrade(engine: Engine, revision: str) -> None:
     with engine.begin() as connection:
         lock_migration(connection)
         command.downgrade(alembic_config(connection), revision)
+
+
+def is_current(engine: Engine) -> bool:
+    """Tell whether the store is at the revision that this program needs."""
+    with engine.connect() as connection:
+        return current_revision(connection) == latest_revision()
 
 
 def require_current(engine: Engine) -> None:
