@@ -4,7 +4,7 @@ AUDIT := .venv-audit
 INSTALLED := .venv/.installed
 DAGSTER_HOME := .venv/dagster
 
-.PHONY: demo install test lint bench docs lock audit
+.PHONY: demo install test clocks lint bench docs lock audit
 
 # Real servers on this machine, measured, then the Dagster UI and the console until Ctrl-C. ONCE=1 stops after the table.
 demo: $(INSTALLED)
@@ -27,6 +27,23 @@ test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium pgbouncer
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	$(BIN)/pytest -n 2 --dist loadfile
+	@$(MAKE) --no-print-directory clocks
+
+# The tests that know what day it is, at the moments at which days go wrong: the last hour of a year, a leap day whose
+# date in UTC is another, and the days of 23 and 25 hours.
+CLOCKS := 2026-12-31T23:30@Asia/Shanghai 2028-02-29T00:30@Asia/Shanghai \
+	2026-03-08T00:30@America/New_York 2026-10-25T23:30@Europe/Berlin
+KNOW_THE_DAY := assets automation commands/test_aggregate.py commands/test_collect.py commands/test_history.py \
+	commands/test_partitions.py commands/test_runs.py console/test_current.py console/test_pages.py \
+	jobs/test_aggregate_current.py jobs/test_partition_maintenance.py resources/test_run_plan.py store/test_alerts.py \
+	test_partitions.py test_periods.py test_settings.py
+
+clocks: $(INSTALLED)
+	@for clock in $(CLOCKS); do \
+		echo "on the clock of $$clock"; \
+		$(BIN)/pytest -n 2 --dist loadfile -q -m "not slow" --clock=$$clock \
+			$(addprefix whalefall_capacity_tests/,$(KNOW_THE_DAY)) || exit 1; \
+	done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Calendar arithmetic on days: windows of aggregation, months and years of table partitions. Pure, no clock."""
+"""Calendar arithmetic on days, of aggregation windows and table partitions, and the one place that reads the clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def utc_now() -> datetime:
 
 def today(zone: ZoneInfo, now: datetime | None = None) -> date:
     """Return the calendar day in *zone* at *now* (an aware datetime; the clock when not given)."""
-    return (now or datetime.now(tz=zone)).astimezone(zone).date()
+    return (now or utc_now()).astimezone(zone).date()
 
 
 def month_start(day: date) -> date:

@@ -6,10 +6,13 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+import time_machine
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.demo.mariadb import MariadbServer
@@ -28,7 +31,53 @@ from whalefall_capacity_tests.servers import (
 from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
+CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lets every test begin at a chosen moment."""
+    parser.addoption(
+        "--clock",
+        metavar="TIME@ZONE",
+        help="when every test begins, in which configured time zone, such as 2026-03-08T00:30@America/New_York",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the zone of --clock before the product is imported: its partitions are made then."""
+    if chosen := config.getoption("--clock"):
+        moment, zone = chosen.split("@")
+        config.stash[CLOCK] = datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo(zone))
+        os.environ[f"{PREFIX}TIMEZONE"] = zone
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, under --clock, what compares the clock of this process with that of a server."""
+    if CLOCK in config.stash:
+        left_out = [item for item in items if item.get_closest_marker("real_clock")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traveller(pytestconfig: pytest.Config) -> Iterator[time_machine.Traveller | None]:
+    """The clock of this process under --clock, None without.
+
+    Servers and commands that a test starts keep the real one.
+    """
+    if CLOCK not in pytestconfig.stash:
+        yield None
+        return
+    with time_machine.travel(pytestconfig.stash[CLOCK], tick=True) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def clock(traveller: time_machine.Traveller | None, pytestconfig: pytest.Config) -> None:
+    """The clock of the test: the real one, or one that goes on from the moment of --clock."""
+    if traveller is not None:
+        traveller.move_to(pytestconfig.stash[CLOCK], tick=True)
 
 
 @pytest.fixture(scope="session")
@@ -97,13 +146,20 @@ def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
 
 
 @pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
+def settings(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    clock: None,  # noqa: ARG001 - the settings are read and checked on its day
+) -> Iterator[Settings]:
     """The settings of the test: defaults, a home of its own, and the test's store when it has one."""
     before = dict(os.environ)
     for variable in [name for name in os.environ if name.startswith((PREFIX, "DAGSTER_"))]:
         del os.environ[variable]
     monkeypatch.chdir(tmp_path)
     os.environ[f"{PREFIX}HOME"] = str(tmp_path / "home")
+    if CLOCK in request.config.stash:
+        os.environ[f"{PREFIX}TIMEZONE"] = str(request.config.stash[CLOCK].tzinfo)
     if "store" in request.fixturenames:
         engine: Engine = request.getfixturevalue("store")
         os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)

@@ -400,6 +400,7 @@ def test_a_compressed_file_that_was_cut_off_is_an_error_with_the_line_at_which_i
         ("a.zip", b"PK\x03\x04", "ZIP is not read here: unpack the file, or use gzip, bzip2, xz"),
         ("a.csv.gz", b"", "is empty"),
     ],
+    ids=["no gzip", "gzip as bzip2", "gzip as text", "Parquet as text", "ZIP as text", "ZIP", "empty"],
 )
 def test_a_name_that_does_not_say_what_is_in_the_file_is_an_error(
     tmp_path: Path, name: str, content: bytes, expected: str

@@ -56,7 +56,7 @@ def test_on_the_start_date_itself_there_is_one_partition() -> None:
 def test_the_partitions_of_the_project_are_those_of_its_settings() -> None:
     settings = build_settings()
     assert partitions(settings, PeriodType.DAILY) == DAILY
-    assert DAILY.timezone == "Asia/Shanghai"
+    assert DAILY.timezone == settings.timezone
     assert DAILY.get_first_partition_key() == "2025-01-01"
 
 

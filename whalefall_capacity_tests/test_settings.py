@@ -102,6 +102,12 @@ BAD_URLS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_zone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - made before
+    """Take away the zone that --clock sets: the defaults are looked at."""
+    monkeypatch.delenv("WHALEFALL_TIMEZONE", raising=False)
+
+
 @pytest.mark.parametrize(("name", "value", "message"), BAD_VALUES)
 def test_a_bad_value_names_the_variable_shows_the_value_and_says_what_is_allowed(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch

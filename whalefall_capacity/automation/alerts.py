@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.alerts.transports import Channel, channels
 from whalefall_capacity.errors import AlertError
-from whalefall_capacity.periods import today
+from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.alerts import (
@@ -68,7 +68,7 @@ def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     ways = channels(settings)
     if not ways:
         return dg.SkipReason("no receiver of alerts is set")
-    now = datetime.now(timezone.utc)
+    now = utc_now()
     since = (datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK_BACK) - OVERLAP
     assert context.repository_def is not None
     with store_engine() as engine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from whalefall_capacity.collection.sizes import (
     Capability,
@@ -20,6 +19,7 @@ from whalefall_capacity.collection.sizes import (
     Visit,
 )
 from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.periods import utc_now
 
 Filters = Mapping[ServerEngine, NameFilter]
 
@@ -67,7 +67,7 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
 
 def visit_of(target: Target, findings: Findings, reason_for_the_rest: str, seconds: float) -> Visit:
     """Return what a visit has found, now; what it has not come to is missing with *reason_for_the_rest*."""
-    return Visit(target, findings.measurement(reason_for_the_rest), datetime.now(timezone.utc), seconds)
+    return Visit(target, findings.measurement(reason_for_the_rest), utc_now(), seconds)
 
 
 def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Checkup:

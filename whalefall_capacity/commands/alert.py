@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import typer
 
 from whalefall_capacity.alerts.message import trial
 from whalefall_capacity.alerts.transports import channels
 from whalefall_capacity.commands.output import err, out
 from whalefall_capacity.errors import AlertError
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import load_settings
 
 app = typer.Typer(help="Messages about what failed, by webhook and mail.", no_args_is_help=True)
@@ -31,7 +30,7 @@ def test() -> None:
         raise AlertError(
             "alerts are off: set WHALEFALL_ALERT_WEBHOOK_URL, or WHALEFALL_ALERT_SMTP_URL; see docs/alerts.md"
         )
-    message = trial(datetime.now(tz=load_settings().zone))
+    message = trial(utc_now().astimezone(load_settings().zone))
     failed = []
     for name, send in found.items():
         try:

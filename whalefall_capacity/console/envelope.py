@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date, datetime, timezone
+from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
+
+from whalefall_capacity.periods import utc_now
 
 Data = TypeVar("Data")
 
@@ -97,7 +99,7 @@ def not_found(what: str) -> ApiError:
 
 def success(data: Any, message: str = "", status: int = 200) -> Response:
     """Return a good answer."""
-    return _answer(status, {"success": True, "error": False, "message": message, "timestamp": _now(), "data": data})
+    return _answer(status, {"success": True, "error": False, "message": message, "timestamp": utc_now(), "data": data})
 
 
 def failure(error: ApiError) -> Response:
@@ -108,7 +110,7 @@ def failure(error: ApiError) -> Response:
         "error": True,
         "message": error.message,
         "message_code": error.code,
-        "timestamp": _now(),
+        "timestamp": utc_now(),
         "data": None if errors is None else {"errors": [{"field": f, "message": m} for f, m in errors.items()]},
     }
     return _answer(error.status, content, error.headers)
@@ -128,7 +130,3 @@ def plain(value: object) -> object:
 
 def _answer(status: int, content: object, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json.dumps(content, default=plain), status, headers, "application/json")
-
-
-def _now() -> datetime:
-    return datetime.now(tz=timezone.utc)

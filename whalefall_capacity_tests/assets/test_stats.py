@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -22,16 +21,12 @@ from whalefall_capacity.resources.fleet import FleetResource
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity_tests.clock import ZONE, today
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 
-ZONE = ZoneInfo("Asia/Shanghai")
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-
-
-def today() -> date:
-    return datetime.now(ZONE).date()
 
 
 @pytest.fixture
@@ -252,8 +247,8 @@ def test_a_range_of_stored_days_is_one_run(
 
 
 def test_the_schedule_targets_the_day_on_which_its_tick_is_due(store: Engine) -> None:  # noqa: ARG001 - its settings
-    # 03:00 in Shanghai on the 25th is still the 24th in UTC.
-    due = datetime(2026, 11, 25, 3, 0, tzinfo=ZONE)
+    # Half past midnight in Shanghai on the 25th is still the 24th in UTC.
+    due = datetime(2026, 11, 25, 0, 30, tzinfo=ZONE)
     with time_machine.travel(due, tick=False), dg.build_schedule_context(scheduled_execution_time=due) as context:
         request = daily_collection(context)
     assert isinstance(request, dg.RunRequest)
@@ -263,7 +258,7 @@ def test_the_schedule_targets_the_day_on_which_its_tick_is_due(store: Engine) ->
 def test_the_schedule_runs_by_default_at_three_in_the_configured_zone() -> None:
     assert daily_collection.default_status == dg.DefaultScheduleStatus.RUNNING
     assert daily_collection.cron_schedule == "0 3 * * *"
-    assert daily_collection.execution_timezone == "Asia/Shanghai"
+    assert daily_collection.execution_timezone == str(ZONE)
 
 
 def test_definitions_load() -> None:

@@ -7,10 +7,9 @@ the reconciler does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -22,6 +21,7 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.store.aggregation import aggregate
 from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity_tests.clock import ZONE, today
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 from whalefall_capacity_tests.store.past import put_sizes
@@ -29,10 +29,6 @@ from whalefall_capacity_tests.store.records import rows
 
 MONDAY = date(2026, 6, 22)
 STATS = ("database_size_stats", "instance_size_stats")
-
-
-def today() -> date:
-    return datetime.now(ZoneInfo("Asia/Shanghai")).date()
 
 
 def days(first: date, last: date) -> dict[str, str]:
@@ -157,7 +153,7 @@ def test_the_summary_of_a_collection_counts_what_was_measured(
         "items_cancelled": 0,
     }
     assert task_run(store, run_id, "summary_json -> 'common' -> 'scope' -> 'time'") == (
-        {"type": "date", "timezone": "Asia/Shanghai", "date": today().isoformat()},
+        {"type": "date", "timezone": str(ZONE), "date": today().isoformat()},
     )
 
 

@@ -23,6 +23,7 @@ from whalefall_capacity.errors import AlertError
 from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.settings import PREFIX, build_settings, load_settings
 from whalefall_capacity_tests.alerts.receivers import WebReceiver, web_receiver
+from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.past import put_sizes
@@ -58,10 +59,6 @@ def web(store: Engine) -> Iterator[WebReceiver]:  # noqa: ARG001 - its settings 
 @pytest.fixture
 def daemon(dagster_instance: dg.DagsterInstance) -> Daemon:
     return Daemon(dagster_instance)
-
-
-def today() -> date:
-    return datetime.now(load_settings().zone).date()
 
 
 def collect(daemon: Daemon, store: Engine) -> None:

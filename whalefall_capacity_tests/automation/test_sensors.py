@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -27,18 +26,14 @@ from whalefall_capacity.resources.announcements import PROGRESS
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.growth import database_growth
 from whalefall_capacity.store.history import import_history
+from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.from_scratch import aggregation_rows, assert_as_from_scratch
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.past import put_sizes
 
-ZONE = ZoneInfo("Asia/Shanghai")
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-
-
-def today() -> date:
-    return datetime.now(ZONE).date()
 
 
 @dataclass

@@ -68,6 +68,7 @@ def test_the_days_of_an_import_become_materialized_partitions(shop: CommandLine)
         ("CUT.PARQUET", b"PAR1", "cannot be read: "),
         ("empty.parquet", b"", "cannot be read: "),
     ],
+    ids=["semicolons", "cut gzip", "no gzip", "no xz", "latin in gzip", "cut Parquet", "empty Parquet"],
 )
 def test_a_file_that_cannot_be_read_is_one_line_that_says_why_and_nothing_is_written(
     shop: CommandLine, tmp_path: Path, name: str, content: bytes, place: str

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text
@@ -13,14 +12,20 @@ from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.locks import maintenance_lock
 from whalefall_capacity.store.table_partitions import create_ahead
+from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.store.past import put_sizes
 from whalefall_capacity_tests.store.records import children
 from whalefall_capacity_tests.store.upkeep import stats
 
-THIS_DAY = datetime.now(ZoneInfo("Asia/Shanghai")).date()
-OLD = add_months(month_start(THIS_DAY), -20)
-OLD_CHILDREN = [f"database_size_stats_{OLD:%Y_%m}", f"instance_size_stats_{OLD:%Y_%m}"]
+
+def long_ago() -> date:
+    """Return the first day of a month that is past under every retention."""
+    return add_months(month_start(today()), -20)
+
+
+def old_children() -> list[str]:
+    return [f"{table}_{long_ago():%Y_%m}" for table in ("database_size_stats", "instance_size_stats")]
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +35,17 @@ def archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-def put_old(whalefall: CommandLine, month: date = OLD) -> None:
-    put_sizes(whalefall.store, [(1, "shop", month, 100)])
+def put_old(whalefall: CommandLine, month: date | None = None) -> None:
+    put_sizes(whalefall.store, [(1, "shop", month or long_ago(), 100)])
 
 
 def test_a_plan_says_what_would_go_and_changes_nothing(whalefall: CommandLine) -> None:
     put_old(whalefall)
     done = whalefall("partitions", "plan")
     assert done.status == 0
-    assert all(child in done.out for child in OLD_CHILDREN)
+    assert all(child in done.out for child in old_children())
     assert "13 months ago" in done.out
-    assert children(whalefall.store) == OLD_CHILDREN
+    assert children(whalefall.store) == old_children()
 
 
 def test_plan_and_apply_print_the_same_plan_with_the_same_id(whalefall: CommandLine) -> None:
@@ -49,26 +54,26 @@ def test_plan_and_apply_print_the_same_plan_with_the_same_id(whalefall: CommandL
     done = whalefall("partitions", "apply")
     assert done.status == 0, done.err
     assert done.out.startswith(plan)
-    assert OLD_CHILDREN[0] not in children(whalefall.store)
+    assert old_children()[0] not in children(whalefall.store)
     assert "dropped" in done.out.removeprefix(plan)
 
 
 def test_json_has_the_plan_and_what_became_of_every_child(whalefall: CommandLine) -> None:
     put_old(whalefall)
     plan = whalefall("partitions", "plan", "--json").json
-    assert [drop["child"] for drop in plan["drops"]] == OLD_CHILDREN
+    assert [drop["child"] for drop in plan["drops"]] == old_children()
     assert (plan["question"], plan["kept"], plan["waiting"]) == (None, [], [])
     done = whalefall("partitions", "apply", "--plan", plan["plan_id"], "--json").json
     assert done["plan_id"] == plan["plan_id"]
     ends = {outcome["child"]: (outcome["outcome"], outcome["rows"]) for outcome in done["outcomes"]}
-    assert [ends[child] for child in OLD_CHILDREN] == [("dropped", 1), ("dropped", 1)]
-    assert ends[f"database_size_stats_{THIS_DAY:%Y_%m}"] == ("created", None)
+    assert [ends[child] for child in old_children()] == [("dropped", 1), ("dropped", 1)]
+    assert ends[f"database_size_stats_{today():%Y_%m}"] == ("created", None)
 
 
 def test_a_plan_that_no_longer_holds_is_refused_and_nothing_changes(whalefall: CommandLine) -> None:
     put_old(whalefall)
     plan_id = whalefall("partitions", "plan", "--json").json["plan_id"]
-    put_old(whalefall, add_months(OLD, 1))
+    put_old(whalefall, add_months(long_ago(), 1))
     before = children(whalefall.store)
     done = whalefall("partitions", "apply", "--plan", plan_id)
     assert done.status == 1
@@ -82,12 +87,12 @@ def test_another_archive_folder_is_another_plan(whalefall: CommandLine, monkeypa
     plan_id = whalefall("partitions", "plan", "--json").json["plan_id"]
     monkeypatch.delenv("WHALEFALL_ARCHIVE_DIR")
     assert whalefall("partitions", "apply", "--plan", plan_id).status == 1
-    assert children(whalefall.store) == OLD_CHILDREN
+    assert children(whalefall.store) == old_children()
 
 
 def test_far_more_than_last_time_is_asked_for(whalefall: CommandLine) -> None:
     for months in range(7):
-        put_old(whalefall, add_months(OLD, -months))
+        put_old(whalefall, add_months(long_ago(), -months))
     before = children(whalefall.store)
     for answer in ("", "n\n"):
         done = whalefall("partitions", "apply", stdin=answer)
@@ -95,11 +100,11 @@ def test_far_more_than_last_time_is_asked_for(whalefall: CommandLine) -> None:
         assert "14 children are past, 0 went last time" in done.err
         assert children(whalefall.store) == before
     assert whalefall("partitions", "apply", "--yes").status == 0
-    assert OLD_CHILDREN[0] not in children(whalefall.store)
+    assert old_children()[0] not in children(whalefall.store)
 
 
 def test_nothing_to_do_is_no_failure(whalefall: CommandLine) -> None:
-    create_ahead(whalefall.store, load_settings(), THIS_DAY)
+    create_ahead(whalefall.store, load_settings(), today())
     done = whalefall("partitions", "apply", "--json")
     assert done.status == 0
     assert {outcome["outcome"] for outcome in done.json["outcomes"]} == {"exists"}
@@ -127,7 +132,7 @@ def test_status_shows_every_child_and_the_health_of_every_table(whalefall: Comma
     exact = whalefall("partitions", "status", "--exact", "--json").json
     assert exact["healthy"] is True
     assert {child["rows_exact"] for child in exact["children"]} == {True}
-    (this_month,) = [c for c in exact["children"] if c["child"] == f"database_size_stats_{THIS_DAY:%Y_%m}"]
+    (this_month,) = [c for c in exact["children"] if c["child"] == f"database_size_stats_{today():%Y_%m}"]
     assert (this_month["state"], this_month["rows"]) == ("current", 0)
 
 
@@ -136,7 +141,7 @@ def test_an_archive_is_restored_by_one_command(whalefall: CommandLine, archive: 
     before = stats(whalefall.store)
     assert whalefall("partitions", "apply").status == 0
     assert stats(whalefall.store) == []
-    for child in OLD_CHILDREN:
+    for child in old_children():
         (file,) = archive.glob(f"{child}-*.parquet")
         done = whalefall("partitions", "restore", file, "--keep-days", "3")
         assert done.status == 0, done.err

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import PREFIX
 from whalefall_capacity.store.schema import latest_revision
+from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.processes import PROGRAM, environment, run, wait_for
 from whalefall_capacity_tests.store.records import rows
@@ -156,7 +157,7 @@ def test_a_new_store_has_its_table_partitions_ahead(whalefall: CommandLine, empt
 def test_a_table_partition_that_is_in_the_way_stops_no_command_that_needs_none(
     whalefall: CommandLine, store: Engine
 ) -> None:
-    next_month = add_months(month_start(date.today()), 1)
+    next_month = add_months(month_start(today()), 1)
     with store.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE half PARTITION OF database_size_stats "

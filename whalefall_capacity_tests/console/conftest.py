@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from fastapi import FastAPI
@@ -20,7 +19,7 @@ from whalefall_capacity.console.app import create_app
 from whalefall_capacity.console.principals import Credential, Remembered
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.errors import DagsterError
-from whalefall_capacity.periods import PeriodType, days_to_windows, today
+from whalefall_capacity.periods import PeriodType, days_to_windows
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.access import Role, create_token, set_user
 from whalefall_capacity.store.aggregation import aggregate
@@ -28,6 +27,7 @@ from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
+from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 PASSWORD = "correct horse battery"
@@ -77,8 +77,8 @@ def put_past(store: Engine, day: date) -> None:
 
 @pytest.fixture(scope="session")
 def day() -> date:
-    """Today in the zone of the settings' default."""
-    return today(ZoneInfo("Asia/Shanghai"))
+    """Return today as the console has it."""
+    return today()
 
 
 @pytest.fixture(autouse=True)

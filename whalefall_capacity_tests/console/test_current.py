@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.store.access import Role
+from whalefall_capacity_tests.clock import ZONE
 from whalefall_capacity_tests.console.conftest import Callers, FakeDagster
 from whalefall_capacity_tests.store.records import at_once, rows
 
@@ -54,7 +55,7 @@ def test_the_task_run_is_there_when_the_answer_is_given(admin: TestClient, store
                 "effective_period_type": "daily",
             },
             "scope": {
-                "time": {"type": "date", "timezone": "Asia/Shanghai", "date": str(day)},
+                "time": {"type": "date", "timezone": str(ZONE), "date": str(day)},
                 "target": {"scope": "instance"},
             },
             "metrics": [],

@@ -14,6 +14,7 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.periods import today
 from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity_tests.clock import ZONE
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 from whalefall_capacity_tests.store.records import add_instance, rows
 
@@ -123,7 +124,7 @@ def test_the_summary_says_what_was_asked_for_and_what_ran(
         "requested_period_type": "monthly",
         "effective_period_type": "daily",
     }
-    assert common["scope"]["time"] == {"type": "date", "timezone": "Asia/Shanghai", "date": str(day)}
+    assert common["scope"]["time"] == {"type": "date", "timezone": str(ZONE), "date": str(day)}
 
 
 def test_a_scope_that_is_none_starts_nothing(store: Engine, dagster_instance: dg.DagsterInstance) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -21,16 +20,16 @@ from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store import retirement
 from whalefall_capacity.store.locks import maintenance_lock
 from whalefall_capacity.store.retirement import make_plan
+from whalefall_capacity_tests.clock import ZONE, today
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.store.past import put_sizes
 from whalefall_capacity_tests.store.records import children
 
-ZONE = ZoneInfo("Asia/Shanghai")
 OPS = ["plan", "finish_leftovers", "create", "seal", "archive", "detach_and_drop", "forget_runs", "report"]
 
 
 def long_ago() -> date:
-    return add_months(month_start(datetime.now(ZONE).date()), -20)
+    return add_months(month_start(today()), -20)
 
 
 def run(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
@@ -78,7 +77,7 @@ def test_a_whole_maintenance_says_of_every_child_what_became_of_it(
     found = {row["child"]: (row["outcome"], row["rows"]) for row in table(result, "report", "children")}
     assert found[f"database_size_stats_{month}"] == ("dropped", 1)
     assert found[f"instance_size_stats_{month}"] == ("dropped", 1)
-    assert found[f"database_size_stats_{datetime.now(ZONE).date():%Y_%m}"] == ("created", None)
+    assert found[f"database_size_stats_{today():%Y_%m}"] == ("created", None)
     archived = [row["outcome"] for row in table(result, "archive", "children")]
     assert archived == ["archived", "archived"]
     assert len(list(tmp_path.glob("*.parquet"))) == 2
@@ -100,7 +99,7 @@ def test_every_child_is_an_item_of_the_task_run(
     found = items(store, result.run_id)
     status, metrics, error = found[f"database_size_stats_{long_ago():%Y_%m}"]
     assert (status, metrics["outcome"], metrics["rows"], error) == ("completed", "dropped", 1, None)
-    status, metrics, error = found[f"database_size_stats_{datetime.now(ZONE).date():%Y_%m}"]
+    status, metrics, error = found[f"database_size_stats_{today():%Y_%m}"]
     assert (status, metrics["outcome"], error) == ("completed", "created", None)
     with store.connect() as connection:
         (task_run,) = connection.execute(text("SELECT * FROM task_runs"))
@@ -184,14 +183,14 @@ def test_a_child_that_fails_fails_the_run_after_everything_else_was_done(
     result = run(dagster_instance, dry_run=False)
     assert not result.success
     assert [event.step_key for event in result.all_node_events if event.is_step_failure] == ["report"]
-    assert f"database_size_stats_{datetime.now(ZONE).date():%Y_%m}" in children(store)
+    assert f"database_size_stats_{today():%Y_%m}" in children(store)
 
 
 def test_a_plan_that_no_longer_holds_is_refused_and_changes_nothing(
     store: Engine, dagster_instance: dg.DagsterInstance
 ) -> None:
     put_sizes(store, [(1, "shop", long_ago(), 100)])
-    plan = make_plan(store, load_settings(), datetime.now(ZONE).date())
+    plan = make_plan(store, load_settings(), today())
     put_sizes(store, [(1, "shop", add_months(long_ago(), -1), 100)])
     before = children(store)
     assert not run(dagster_instance, dry_run=False, plan_id=plan.id).success
@@ -257,7 +256,7 @@ def test_every_morning_it_runs_for_real() -> None:
     assert isinstance(request, dg.RunRequest)
     assert request.run_key == "partition_maintenance 2026-05-20"
     assert request.run_config == {"ops": {"plan": {"config": {"dry_run": False}}}}
-    assert (daily_maintenance.cron_schedule, daily_maintenance.execution_timezone) == ("30 4 * * *", "Asia/Shanghai")
+    assert (daily_maintenance.cron_schedule, daily_maintenance.execution_timezone) == ("30 4 * * *", str(ZONE))
     assert daily_maintenance.default_status is dg.DefaultScheduleStatus.RUNNING
 
 

@@ -36,6 +36,9 @@ from whalefall_capacity_tests.resources.runs import (
 )
 from whalefall_capacity_tests.store.records import rows
 
+# Times of runs are those of Dagster's storage, of task runs those of the store.
+pytestmark = pytest.mark.real_clock
+
 LOG = logging.getLogger("reconciliation")
 BEGINNING = datetime(2000, 1, 1, tzinfo=timezone.utc)
 NO_TIME = timedelta(0)

@@ -284,6 +284,7 @@ def test_a_run_that_nobody_knows_has_no_task_run(store: Engine, dagster_instance
 
 
 @pytest.mark.parametrize(("age", "status"), [(55, "pending"), (65, "failed")])
+@pytest.mark.real_clock
 def test_a_task_run_whose_launch_never_came_is_given_up_after_a_minute(
     store: Engine, dagster_instance: dg.DagsterInstance, age: int, status: str
 ) -> None:
