@@ -130,9 +130,8 @@ def _fernet_keys(value: SecretStr) -> SecretStr:
     try:
         fernet_of(value)
     except ValueError as error:
-        raise ValueError(
-            "must be a Fernet key, 32 bytes in URL-safe base64, or several separated by commas, the newest first"
-        ) from error
+        several = "; of several, separated by commas, each must be one" if "," in value.get_secret_value() else ""
+        raise ValueError(f"must be a Fernet key: 32 bytes in URL-safe base64{several}") from error
     return value
 
 

@@ -1,6 +1,6 @@
 """Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
-Each is started again when it ends by itself: the code server keeps its port, so that UI and daemon find it again.
+Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
 Ctrl-C ends all of them.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from whalefall_capacity.code_server import held_socket, is_listening
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import write_private
 from whalefall_capacity.program_output import program_output
@@ -84,17 +84,16 @@ def serve(port: int, console_port: int, verbose: bool) -> None:
 
     A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
-    with put_off() as asked:
-        _supervise(port, console_port, verbose, asked)
+    with put_off() as asked, held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket:
+        _supervise(port, console_port, code_socket, verbose, asked)
 
 
-def _supervise(port: int, console_port: int, verbose: bool, asked: Sequence[int]) -> None:
-    code_port = _free_port()
+def _supervise(port: int, console_port: int, code_socket: Path, verbose: bool, asked: Sequence[int]) -> None:
     with program_output(verbose) as output:
-        programs = _programs(code_port, port, console_port, output)
+        programs = _programs(code_socket, port, console_port, output)
         try:
             programs[0].start()
-            _wait_until_listening(programs[0], code_port, asked)
+            _wait_until_listening(programs[0], code_socket, asked)
             for program in programs[1:]:
                 program.start()
             while not asked:
@@ -106,14 +105,14 @@ def _supervise(port: int, console_port: int, verbose: bool, asked: Sequence[int]
             stop_families([program.pid for program in reversed(programs) if program.pid is not None])
 
 
-def _programs(code_port: int, port: int, console_port: int, output: int | None) -> list[Program]:
+def _programs(code_socket: Path, port: int, console_port: int, output: int | None) -> list[Program]:
     """Return the programs, which write to the descriptor *output*; the code server is the first."""
-    workspace = str(_write_workspace(code_port))
+    workspace = str(_write_workspace(code_socket))
     return [
         Program(
             "code server",
             *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
-            *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
+            *("-s", str(code_socket), "--log-level", "warning"),
             output=output,
         ),
         Program("Dagster UI", "whalefall_capacity", "ui", "--workspace", workspace, "--port", str(port), output=output),
@@ -143,28 +142,20 @@ def stop_families(pids: Iterable[int]) -> None:
         process.kill()
 
 
-def _write_workspace(code_port: int) -> Path:
-    server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+def _write_workspace(code_socket: Path) -> Path:
+    server = {"socket": str(code_socket), "location_name": LOCATION}
     path = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE_FILE
     write_private(path, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return path
 
 
-def _wait_until_listening(code_server: Program, port: int, asked: Sequence[int]) -> None:
+def _wait_until_listening(code_server: Program, code_socket: Path, asked: Sequence[int]) -> None:
     """Wait for the code server: a UI that comes up before it shows an error until it is reloaded."""
     deadline = time.monotonic() + CODE_SERVER_SECONDS
     while not asked:
         time.sleep(0.1)
         code_server.keep_running()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if is_listening(code_socket):
+            return
         if time.monotonic() > deadline:
             raise WhalefallError(f"the code server does not listen after {CODE_SERVER_SECONDS} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

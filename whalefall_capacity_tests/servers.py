@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg2
 import pymysql
+from psycopg2 import sql
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine, Target
@@ -44,6 +45,40 @@ class PostgresqlServer:
         connection.autocommit = True
         with closing(connection), connection.cursor() as cursor:
             yield cursor
+
+    @contextmanager
+    def database(self, name: str, options: str = "") -> Iterator[None]:
+        """Hold a database."""
+        with self.connect() as cursor:
+            cursor.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(options)))
+            try:
+                yield
+            finally:
+                cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def behaving(self, function: str, body: str) -> Iterator[str]:
+        """Yield a database from which a function of the catalog does what *body* says, in PL/pgSQL.
+
+        What it did before is called `original`. Other databases of the server are not touched.
+        """
+        name = "behaving"
+        with self.database(name):
+            with self.connect(name) as cursor:
+                cursor.execute("SET allow_system_table_mods = on")
+                cursor.execute(
+                    "SELECT pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc "
+                    "WHERE oid = %s::regprocedure",
+                    (function,),
+                )
+                ((arguments, result),) = cursor.fetchall()
+                # Renamed, because a function with the id of a built-in one is never looked up.
+                cursor.execute(f"ALTER FUNCTION pg_catalog.{function} RENAME TO original")
+                cursor.execute(
+                    f"CREATE FUNCTION pg_catalog.{function.partition('(')[0]}({arguments}) RETURNS {result} "
+                    f"LANGUAGE plpgsql AS $body$ BEGIN {body} END $body$"
+                )
+            yield name
 
 
 @dataclass(frozen=True)

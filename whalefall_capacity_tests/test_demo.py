@@ -124,7 +124,7 @@ def test_a_second_start_changes_no_row_that_it_need_not(demo: Demo, store_of_dem
 def test_a_demo_that_serves_prints_two_lines_a_run_and_warnings_beside_the_table(demo: Demo, tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with deployment(["demo"], demo.settings, log):
-        wait_for(lambda: log.read_text().count("items done (") == 4, "end of the four runs of the import", 180)
+        wait_for(lambda: log.read_text().count("items done (") == 4, "end of the four runs of the import")
     lines = [line for line in log.read_text().splitlines() if not re.match("[┏┃┡│└]", line)]
     ends = [line for line in lines if ": completed after " in line]
     assert len(ends) == 4

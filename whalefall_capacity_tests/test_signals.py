@@ -146,7 +146,7 @@ def ends(process: subprocess.Popen[bytes], home: Home, numbers: list[signal.Sign
 @pytest.mark.parametrize("command", ["serve", "up", "demo"])
 def test_a_service_leaves_nothing(home: Home, command: str, number: signal.Signals) -> None:
     with started([command], home) as process:
-        wait_for(lambda: console_answers(home.console_url), "answer of the console", 120)
+        wait_for(lambda: console_answers(home.console_url), "answer of the console")
         ends(process, home, [number])
 
 
@@ -164,7 +164,7 @@ def test_a_collection_leaves_nothing_and_its_run_is_over(
         own.folder.mkdir()
         assert run(["fleet", "apply", str(fleet)], own.variables).returncode == 0
         with started(["collect"], own, "NONE='';export NONE;") as process:
-            wait_for(lambda: closed.waiting == 1, "visit that waits", 60)
+            wait_for(lambda: closed.waiting == 1, "visit that waits")
             ends(process, own, [number])
         runs = run(["runs", "list", "--json"], own.variables)
     assert [entry["status"] for entry in json.loads(runs.stdout)] == ["failed"]
@@ -174,7 +174,7 @@ def test_a_collection_leaves_nothing_and_its_run_is_over(
 @pytest.mark.parametrize("numbers", [[signal.SIGINT] * 3, [signal.SIGTERM, signal.SIGINT], [signal.SIGHUP] * 2])
 def test_impatience_leaves_nothing_either(home: Home, numbers: list[signal.Signals]) -> None:
     with started(["demo"], home) as process:
-        wait_for(lambda: console_answers(home.console_url), "answer of the console", 120)
+        wait_for(lambda: console_answers(home.console_url), "answer of the console")
         ends(process, home, numbers)
 
 
@@ -182,7 +182,7 @@ def test_impatience_leaves_nothing_either(home: Home, numbers: list[signal.Signa
 @pytest.mark.parametrize("command", ["serve", "up"])
 def test_a_service_in_the_background_ends_by_sigterm_and_survives_the_terminal(home: Home, command: str) -> None:
     with started([command], home, "trap '' INT QUIT HUP;") as process:
-        wait_for(lambda: console_answers(home.console_url), "answer of the console", 120)
+        wait_for(lambda: console_answers(home.console_url), "answer of the console")
         process.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
@@ -192,7 +192,7 @@ def test_a_service_in_the_background_ends_by_sigterm_and_survives_the_terminal(h
 @pytest.mark.slow
 def test_the_server_of_a_killed_command_ends_with_the_next_one(home: Home) -> None:
     with started(["serve"], home) as process:
-        wait_for(lambda: console_answers(home.console_url), "answer of the console", 120)
+        wait_for(lambda: console_answers(home.console_url), "answer of the console")
         process.kill()
         process.wait(SECONDS)
     assert [command for command in home.processes() if "postgres" in command] != []

@@ -1,8 +1,9 @@
 """All servers of the fleet, concurrently, each with its own deadline.
 
 A server that does not answer costs its own deadline and nobody else's: its visit runs in a thread of its
-own, the coordinator stops waiting at the deadline, shuts the visit's socket and gives the place to the
-next server. Threads are daemons, so that one stuck in a name look-up cannot hold the process.
+own, the coordinator stops waiting at the deadline, takes what the visit has found so far, shuts its socket
+and gives the place to the next server. Threads are daemons, so that one stuck in a name look-up cannot hold
+the process.
 """
 
 from __future__ import annotations
@@ -15,15 +16,25 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from whalefall_capacity.collection.sizes import Cutoff, FailedVisit, Limits, Target, Visit
-from whalefall_capacity.collection.visit import Checkup, Filters, check, failed, visit
+from whalefall_capacity.collection.sizes import (
+    DEADLINE_SETTING,
+    Cutoff,
+    FailedVisit,
+    Findings,
+    Limits,
+    Target,
+    Visit,
+    deadline_reached,
+)
+from whalefall_capacity.collection.visit import Checkup, Filters, check, failed, visit, visit_of
 from whalefall_capacity.errors import CollectionError
 
 # How often whoever waits for visits is given a turn, to hear a cancel.
 LISTEN_SECONDS = 1.0
 
 T = TypeVar("T")
-Call = Callable[[Target, Cutoff], T]
+Call = Callable[[Target, Cutoff, Findings], T]
+Rescue = Callable[[Target, Findings, float], T | None]
 
 
 @dataclass
@@ -31,10 +42,13 @@ class _Running:
     target: Target
     started: float
     cutoff: Cutoff = field(default_factory=Cutoff)
+    findings: Findings = field(default_factory=Findings)
 
 
 class _Fan(Generic[T]):
     """Runs a call per target on at most *concurrency* threads; *began* is told of each as its thread starts.
+
+    *rescue* makes an outcome of what a call has found when its deadline is reached, or returns None.
 
     Yields (target, outcome, seconds) in batches of whatever ended since the last look, so that a slow
     consumer gets larger batches rather than a longer queue; an empty one when nothing ended for a second.
@@ -44,12 +58,14 @@ class _Fan(Generic[T]):
         self,
         targets: Sequence[Target],
         call: Call[T],
+        rescue: Rescue[T],
         concurrency: int,
         deadline_seconds: float,
         began: Callable[[Target], None],
     ) -> None:
         self._waiting = deque(targets)
         self._call = call
+        self._rescue = rescue
         self._began = began
         self._concurrency = concurrency
         self._deadline_seconds = deadline_seconds
@@ -80,7 +96,7 @@ class _Fan(Generic[T]):
     def _work(self, ticket: int, run: _Running) -> None:
         outcome: T | Exception
         try:
-            outcome = self._call(run.target, run.cutoff)
+            outcome = self._call(run.target, run.cutoff, run.findings)
         except Exception as error:
             outcome = error
         self._ended.put((ticket, outcome))
@@ -108,12 +124,14 @@ class _Fan(Generic[T]):
         return [self._give_up(self._running.pop(ticket), now) for ticket in late]
 
     def _give_up(self, run: _Running, now: float) -> tuple[Target, T | Exception, float]:
+        # Before the cut, whose error the visit might take for an answer of the server.
+        rescued = self._rescue(run.target, run.findings, now - run.started)
         run.cutoff.cut()
-        error = CollectionError(
-            f"{run.target.name}: no answer from {run.target.host}:{run.target.port} within the deadline of "
-            f"{self._deadline_seconds:g} s; look at the server's load, or raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"
+        outcome = rescued or CollectionError(
+            f"{run.target.name}: no answer from {run.target.address} within the deadline of "
+            f"{self._deadline_seconds:g} s; look at the server's load, or raise {DEADLINE_SETTING}"
         )
-        return run.target, error, now - run.started
+        return run.target, outcome, now - run.started
 
 
 def visit_fleet(
@@ -130,10 +148,15 @@ def visit_fleet(
     Closing the generator early cuts the visits that run, and starts no more.
     """
 
-    def call(target: Target, cutoff: Cutoff) -> Visit:
-        return visit(target, limits, filters, cutoff)
+    def call(target: Target, cutoff: Cutoff, findings: Findings) -> Visit:
+        return visit(target, limits, filters, cutoff, findings)
 
-    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds, began).batches():
+    def rescue(target: Target, findings: Findings, seconds: float) -> Visit | None:
+        if not findings.has_sizes:
+            return None
+        return visit_of(target, findings, deadline_reached(limits.deadline_seconds), seconds)
+
+    for batch in _Fan(targets, call, rescue, concurrency, limits.deadline_seconds, began).batches():
         yield [
             outcome if isinstance(outcome, Visit) else failed(target, str(outcome), seconds)
             for target, outcome, seconds in batch
@@ -143,11 +166,14 @@ def visit_fleet(
 def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, concurrency: int) -> list[Checkup]:
     """Run the privilege doctor on every server; the result is in the order of *targets*."""
 
-    def call(target: Target, cutoff: Cutoff) -> Checkup:
+    def call(target: Target, cutoff: Cutoff, _: Findings) -> Checkup:
         return check(target, limits, filters, cutoff)
 
+    def rescue(*_: object) -> None:
+        """A check-up that did not end says nothing of what it did not ask."""
+
     found: dict[int, Checkup] = {}
-    for batch in _Fan(targets, call, concurrency, limits.deadline_seconds, lambda _: None).batches():
+    for batch in _Fan(targets, call, rescue, concurrency, limits.deadline_seconds, lambda _: None).batches():
         for target, outcome, seconds in batch:
             found[target.instance_id] = (
                 outcome

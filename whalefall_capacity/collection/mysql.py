@@ -27,8 +27,8 @@ from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
     DatabaseSize,
+    Findings,
     Limits,
-    Measurement,
     NameFilter,
     Target,
     Tls,
@@ -113,10 +113,11 @@ class MysqlSession:
     def version(self) -> str:
         return self._version
 
-    def measure(self, excluded: NameFilter) -> Measurement:
+    def measure(self, excluded: NameFilter, findings: Findings) -> None:
         directories = self._list(excluded)
         if not directories and not self._sees_every_database(self._global_privileges()):
             raise CollectionError(f"the account sees no database at all; run {self._grant('SHOW DATABASES')}")
+        findings.listed(self._version, directories)
         sizes = self._sizes(directories)
         databases = tuple(
             DatabaseSize(name, size) if size is not None else DatabaseSize(name, None, NOT_VISIBLE)
@@ -124,8 +125,13 @@ class MysqlSession:
         )
         if any(database.size_bytes == 0 for database in databases):
             databases = self._without_dropped(databases, excluded)
+        for database in databases:
+            if database.size_bytes is None:
+                findings.missing(database.name, database.reason or NOT_VISIBLE)
+            else:
+                findings.measured(database.name, database.size_bytes)
         logs = self._if_allowed(self._binary_logs)
-        return Measurement(self._version, databases, sum(logs) if logs else None)
+        findings.logs(sum(logs) if logs else None)
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:
         privileges = self._global_privileges()

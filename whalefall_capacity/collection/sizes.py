@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +15,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from pydantic import SecretStr
+
+STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
+DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
+SHARE_OF_WHAT_IS_LEFT = 0.9
 
 
 class ServerEngine(StrEnum):
@@ -24,6 +31,13 @@ class ServerEngine(StrEnum):
     @property
     def default_port(self) -> int:
         return 5432 if self is ServerEngine.POSTGRESQL else 3306
+
+
+def address(host: str, port: int) -> str:
+    """Return where a server is, for people: `db.example:5432`, `[::1]:5432`, or a socket, which has no port."""
+    if host.startswith(("/", "@")):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,10 @@ class Target:
     username: str
     password: SecretStr = field(repr=False)
     tls: Tls = Tls()
+
+    @property
+    def address(self) -> str:
+        return address(self.host, self.port)
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,84 @@ class FailedVisit:
     seconds: float
 
 
+class Findings:
+    """What a visit has found so far: written by the visit, and read by whoever ends it before it is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version = ""
+        self._databases: dict[str, DatabaseSize | None] = {}
+        self._log_size_bytes: int | None = None
+
+    def listed(self, version: str, names: Iterable[str]) -> None:
+        """Note the whole list of databases to measure; a list cut short must never get here."""
+        with self._lock:
+            self._version = version
+            self._databases = dict.fromkeys(names)
+
+    def measured(self, name: str, size_bytes: int) -> None:
+        """Note the size of a listed database."""
+        with self._lock:
+            self._databases[name] = DatabaseSize(name, size_bytes)
+
+    def missing(self, name: str, reason: str) -> None:
+        """Note why a listed database has no size."""
+        with self._lock:
+            self._databases[name] = DatabaseSize(name, None, reason)
+
+    def logs(self, size_bytes: int | None) -> None:
+        """Note the size of the instance's own logs."""
+        with self._lock:
+            self._log_size_bytes = size_bytes
+
+    @property
+    def has_sizes(self) -> bool:
+        with self._lock:
+            return any(found is not None and found.size_bytes is not None for found in self._databases.values())
+
+    def measurement(self, reason_for_the_rest: str) -> Measurement:
+        """Return what was found; databases that were not come to are missing with *reason_for_the_rest*."""
+        with self._lock:
+            databases = tuple(
+                found or DatabaseSize(name, None, reason_for_the_rest) for name, found in self._databases.items()
+            )
+            return Measurement(self._version, databases, self._log_size_bytes)
+
+
+class TimeLeft:
+    """Time that a visit has left, from the moment at which this is made."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._ends_at = time.monotonic() + limits.deadline_seconds
+        self._ended_by = ""
+
+    def for_statement(self) -> float:
+        """Return how many seconds the next statement may take: its limit, and never beyond the deadline.
+
+        It ends before the deadline does, so that its answer still arrives. Never 0, which to a server means no
+        limit at all.
+        """
+        limit = self._limits.statement_timeout_seconds
+        before_the_deadline = SHARE_OF_WHAT_IS_LEFT * (self._ends_at - time.monotonic())
+        self._ended_by = (
+            f"took longer than the statement limit of {limit:g} s; raise {STATEMENT_SETTING}"
+            if limit <= before_the_deadline
+            else f"took longer than was left of the deadline of {self._limits.deadline_seconds:g} s; "
+            f"raise {DEADLINE_SETTING}"
+        )
+        return max(min(limit, before_the_deadline), 0.001)
+
+    def limit_reached(self) -> str:
+        """Say which limit ended the last statement that was given all of `for_statement`, and what raises it."""
+        return self._ended_by
+
+
+def deadline_reached(seconds: float) -> str:
+    """Return the reason of a database to which its visit did not come in time."""
+    return f"the deadline of {seconds:g} s was reached before it was measured; raise {DEADLINE_SETTING}"
+
+
 class Cutoff:
     """Lets a coordinator end a visit that waits on its socket, from another thread."""
 
@@ -160,8 +256,8 @@ class Cutoff:
 class Session(Protocol):
     """An open, read-only connection to one server."""
 
-    def measure(self, excluded: NameFilter) -> Measurement:
-        """List and measure every database that *excluded* lets through."""
+    def measure(self, excluded: NameFilter, findings: Findings) -> None:
+        """List and measure every database that *excluded* lets through, and note each in *findings* at once."""
         ...
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:

@@ -11,6 +11,7 @@ from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
     FailedVisit,
+    Findings,
     Limits,
     NameFilter,
     ServerEngine,
@@ -37,24 +38,36 @@ class Checkup:
         return self.error is None and all(c.available for c in self.capabilities if c.required)
 
 
-def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Visit:
-    """Measure one server. Raises CollectionError, which names the server and never a secret."""
+def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, findings: Findings) -> Visit:
+    """Measure one server. Raises CollectionError, which names the server and never a secret.
+
+    What was measured before an error or a limit is kept; the databases that were not come to are missing.
+    """
     started = time.monotonic()
     session = _open(target, limits, cutoff)
+    reason_for_the_rest = "the server returned no size"
     try:
-        measurement = session.measure(filters[target.engine])
+        session.measure(filters[target.engine], findings)
     except Exception as error:
-        raise CollectionError(_describe(target, "measuring", error)) from None
+        if not findings.has_sizes:
+            raise CollectionError(_describe(target, "measuring", error)) from None
+        reason_for_the_rest = f"the visit ended before it was measured: {_reason(target, error)}"
     finally:
         session.close()
         cutoff.release()
-    listed = measurement.databases
-    if listed and all(database.size_bytes is None for database in listed):
+    found = visit_of(target, findings, reason_for_the_rest, time.monotonic() - started)
+    listed = found.measurement.databases
+    if listed and not findings.has_sizes:
         raise CollectionError(
             f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
             "`whalefall-capacity fleet check` prints the GRANT that is missing"
         )
-    return Visit(target, measurement, datetime.now(timezone.utc), time.monotonic() - started)
+    return found
+
+
+def visit_of(target: Target, findings: Findings, reason_for_the_rest: str, seconds: float) -> Visit:
+    """Return what a visit has found, now; what it has not come to is missing with *reason_for_the_rest*."""
+    return Visit(target, findings.measurement(reason_for_the_rest), datetime.now(timezone.utc), seconds)
 
 
 def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Checkup:
@@ -96,13 +109,17 @@ def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
 
 
 def _describe(target: Target, doing: str, error: Exception) -> str:
+    where = "to" if doing == "connecting" else "on"
+    reason = _reason(target, error)
+    text = f"{target.name}: {doing} {where} {target.address} as {target.username} failed: {reason}"
+    return _without_secret(target, text)
+
+
+def _reason(target: Target, error: Exception) -> str:
     # PyMySQL's errors would show their text quoted, and a password in it escaped beyond recognition.
     reason = str(error) if isinstance(error, OSError) else " ".join(str(part) for part in error.args)
     # Before the blanks, of which a password may hold several.
-    reason = " ".join(_without_secret(target, reason).split()) or type(error).__name__
-    where = "to" if doing == "connecting" else "on"
-    text = f"{target.name}: {doing} {where} {target.host}:{target.port} as {target.username} failed: {reason}"
-    return _without_secret(target, text)
+    return " ".join(_without_secret(target, reason).split()) or type(error).__name__
 
 
 def _without_secret(target: Target, text: str) -> str:

@@ -21,7 +21,7 @@ app = typer.Typer(help="Passwords kept in the store, encrypted with WHALEFALL_SE
 def new_key() -> None:
     """Print a new key for WHALEFALL_SECRET_KEY.
 
-    Example: echo "WHALEFALL_SECRET_KEY=$(whalefall-capacity credential new-key)" >> .env
+    Example: umask 077; echo "WHALEFALL_SECRET_KEY=$(whalefall-capacity credential new-key)" >> .env
     """
     typer.echo(Fernet.generate_key().decode())
 

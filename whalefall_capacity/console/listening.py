@@ -35,7 +35,7 @@ class ForwardedNotice:
         await self._app(scope, receive, send)
 
 
-def listen(app: ASGIApp, settings: Settings, host: str, port: int, websockets: bool = False) -> None:
+def listen(app: ASGIApp, settings: Settings, host: str, port: int) -> None:
     """Serve *app* until a signal."""
     proxies = list(settings.trusted_proxies)
     uvicorn.run(
@@ -43,7 +43,6 @@ def listen(app: ASGIApp, settings: Settings, host: str, port: int, websockets: b
         host=host,
         port=port,
         http=PromptProtocol,
-        ws="auto" if websockets else "none",
         log_level="warning",
         server_header=False,
         proxy_headers=bool(proxies),

@@ -54,7 +54,10 @@ class PromptProtocol(H11Protocol):
         others = [other for other in self.connections if isinstance(other, PromptProtocol)]
         dawdling = [(until, other) for other in others if (until := other.dawdles_until) is not None]
         if dawdling:
-            min(dawdling, key=lambda found: found[0])[1].transport.abort()
+            _, slowest = min(dawdling, key=lambda found: found[0])
+            # Its end is heard of a moment later only; until then it must not count, nor be found again.
+            self.connections.discard(slowest)
+            slowest.transport.abort()
 
     def _await(self, state: object) -> None:
         """Let the client have its time to get out of *state*, if there it is its turn to send."""

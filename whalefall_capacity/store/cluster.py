@@ -111,9 +111,9 @@ class Cluster:
         unfinished = self.data_dir.with_name(f"{self.data_dir.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        if account is not None:
-            os.chown(unfinished, account.uid, account.gid)
         with _open_folder(unfinished) as descriptor:
+            if account is not None:
+                os.fchown(descriptor, account.uid, account.gid)
             options = ("--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", f"--username={SUPERUSER}")
             self._run(account, descriptor, "initdb", *options, "-D", f"{OWN_DESCRIPTORS}/{descriptor}")
         unfinished.rename(self.data_dir)
@@ -189,7 +189,7 @@ def short_folder(folder: Path, name: str, account: Account | None = None) -> Pat
     """Return a private folder, with a short path, for the socket *name* of the server in *folder*."""
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     uid = account.uid if account else os.geteuid()
-    short = private_folder(_runtime_dir() / f"whalefall-{uid}-{digest}", account)
+    short = private_folder(runtime_dir() / f"whalefall-{uid}-{digest}", account)
     if not is_short_enough(short / name):
         raise StoreError(f"{short} is too long for a socket: set WHALEFALL_HOME to a shorter path")
     return short
@@ -216,7 +216,7 @@ def private_folder(folder: Path, account: Account | None = None) -> Path:
     return folder
 
 
-def _runtime_dir() -> Path:
+def runtime_dir() -> Path:
     """Return where folders for sockets are made; in the temporary folder, those of others are in the way at worst."""
     if os.geteuid() == 0:
         return Path("/run")
@@ -226,8 +226,8 @@ def _runtime_dir() -> Path:
 
 @contextmanager
 def _open_folder(folder: Path) -> Iterator[int]:
-    """Hold a descriptor of a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold a descriptor of a folder, and not of one that somebody links to in its place."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         yield descriptor
     finally:

@@ -19,6 +19,8 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.libpq import forget_environment
+from whalefall_capacity.private_files import make_private_folder
 from whalefall_capacity.signals import put_off
 from whalefall_capacity.store.bundled import program
 from whalefall_capacity.store.cluster import SUPERUSER, Cluster
@@ -40,7 +42,7 @@ class EmbeddedPostgres:
     def running(self) -> Iterator[EmbeddedPostgres]:
         """Hold the server for the length of the block; it is started when it is not running."""
         with self._explained():
-            self.data_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self.data_dir.parent)
             holders = self._open("holders")
         try:
             with put_off(), self._explained(), self._alone():
@@ -56,6 +58,7 @@ class EmbeddedPostgres:
         import psycopg2
         from psycopg2 import sql
 
+        forget_environment()
         connection = psycopg2.connect(host=str(self.socket_dir), user=SUPERUSER, dbname="postgres")
         connection.autocommit = True
         # Two commands that start at once would both find a database missing.
@@ -105,7 +108,10 @@ class EmbeddedPostgres:
     def _open(self, kind: str) -> int:
         """Open a file to lock, beside the data directory; what root makes belongs to the owner of the folder."""
         path = self.data_dir.with_name(f"{self.data_dir.name}.{kind}")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         if os.geteuid() == 0:
             owner = path.parent.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -8,7 +8,7 @@ time and summary final. Times are of the clock of whoever did the work; JSON nev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -193,17 +193,6 @@ DELETE FROM task_runs WHERE run_id IN (
     ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
 UNREPORTED = "the run ended without saying what became of this"
-# The session that does the work of a run holds this; several may, one per process.
-HOLD_LIVENESS = "SELECT pg_advisory_lock_shared(hashtextextended('task run ' || :run_id, 0))"
-WITHOUT_WORKER = """
-SELECT run_id FROM (SELECT run_id, hashtextextended('task run ' || run_id, 0) AS key
-                    FROM unnest(CAST(:run_ids AS text[])) AS run_id) AS asked
-WHERE NOT EXISTS (
-    SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND granted AND objsubid = 1
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND classid = CAST(key >> 32 & 4294967295 AS oid) AND objid = CAST(key & 4294967295 AS oid))
-"""
 
 
 def insert_task_run(connection: Connection, new: NewTaskRun) -> None:
@@ -332,16 +321,6 @@ def cancel_asked(connection: Connection) -> list[str]:
 def miscounted(connection: Connection) -> list[str]:
     """Return the run ids of task runs whose counters differ from their items."""
     return list(connection.execute(text(MISCOUNTED)).scalars())
-
-
-def hold_liveness(connection: Connection, run_id: str) -> None:
-    """Show, for as long as this session lasts, that somebody works for the run."""
-    connection.execute(text(HOLD_LIVENESS), {"run_id": run_id})
-
-
-def without_worker(connection: Connection, run_ids: Iterable[str]) -> set[str]:
-    """Return those of *run_ids* for which no session shows that somebody works."""
-    return set(connection.execute(text(WITHOUT_WORKER), {"run_ids": list(run_ids)}).scalars())
 
 
 def delete_old_task_runs(connection: Connection, before: datetime, batch: int) -> int:

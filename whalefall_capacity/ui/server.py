@@ -28,7 +28,7 @@ def serve_ui(settings: Settings, workspace: Path, port: int) -> None:
         else:
             app = for_everybody(app)
         guarded = Guard(app, allowed_hosts(settings), settings.ui_url)
-        listen(guarded, settings, "127.0.0.1", port, websockets=True)
+        listen(guarded, settings, "127.0.0.1", port)
 
 
 def may_change(connection: HTTPConnection) -> bool:

@@ -9,7 +9,17 @@ from contextlib import contextmanager
 import pytest
 from pydantic import SecretStr
 
-from whalefall_capacity.collection.sizes import Cutoff, NameFilter, ServerEngine, Target
+from whalefall_capacity.collection.sizes import (
+    Cutoff,
+    DatabaseSize,
+    Findings,
+    Limits,
+    Measurement,
+    NameFilter,
+    ServerEngine,
+    Target,
+    TimeLeft,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +60,75 @@ def test_every_engine_has_its_default_port(engine: ServerEngine, port: int) -> N
     assert engine.default_port == port
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("db.example", "db.example:5432"),
+        ("10.0.0.7", "10.0.0.7:5432"),
+        ("::1", "[::1]:5432"),
+        ("/run/postgresql", "/run/postgresql"),
+        ("/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock"),
+        ("@abstract", "@abstract"),
+    ],
+)
+def test_an_address_is_shown_as_people_write_it(host: str, shown: str) -> None:
+    assert Target(1, "db-1", ServerEngine.POSTGRESQL, host, 5432, None, "app", SecretStr("")).address == shown
+
+
 def test_a_target_does_not_show_its_password() -> None:
     target = Target(1, "db-1", ServerEngine.MYSQL, "db-1.example", 3306, None, "app", SecretStr("hush"))
     assert "hush" not in repr(target)
+
+
+def test_what_a_visit_did_not_come_to_is_missing_and_what_it_measured_is_kept() -> None:
+    findings = Findings()
+    findings.listed("16.4", ["orders", "users", "logs"])
+    findings.measured("orders", 100)
+    findings.missing("users", "permission denied")
+    assert findings.measurement("the connection was lost") == Measurement(
+        "16.4",
+        (
+            DatabaseSize("orders", 100),
+            DatabaseSize("users", None, "permission denied"),
+            DatabaseSize("logs", None, "the connection was lost"),
+        ),
+        None,
+    )
+
+
+def test_findings_have_sizes_from_the_first_that_is_measured() -> None:
+    findings = Findings()
+    findings.listed("16.4", ["orders", "empty"])
+    findings.missing("orders", "permission denied")
+    assert not findings.has_sizes
+    findings.measured("empty", 0)
+    assert findings.has_sizes
+
+
+def test_a_measurement_taken_does_not_change_with_what_is_found_later() -> None:
+    findings = Findings()
+    findings.listed("16.4", ["orders"])
+    taken = findings.measurement("late")
+    findings.measured("orders", 100)
+    findings.logs(16)
+    assert taken == Measurement("16.4", (DatabaseSize("orders", None, "late"),), None)
+    assert findings.measurement("late") == Measurement("16.4", (DatabaseSize("orders", 100),), 16)
+
+
+@pytest.mark.parametrize(
+    ("deadline_seconds", "at_most", "ended_by"),
+    [
+        (3600.0, 20.0, "took longer than the statement limit of 20 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"),
+        (10, 9.0, "took longer than was left of the deadline of 10 s; raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"),
+        (0, 0.001, "took longer than was left of the deadline of 0 s; raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"),
+    ],
+)
+def test_a_statement_ends_with_its_limit_or_before_the_deadline_and_the_limit_is_named(
+    deadline_seconds: float, at_most: float, ended_by: str
+) -> None:
+    left = TimeLeft(Limits(5, 20, deadline_seconds))
+    assert 0 < left.for_statement() <= at_most
+    assert left.limit_reached() == ended_by
 
 
 @contextmanager

@@ -41,6 +41,7 @@ def test_the_commands_are_the_ones_that_are_promised() -> None:
         "alert test",
         "collect",
         "credential new-key",
+        "credential rotate-key",
         "credential set",
         "demo",
         "fleet apply",
