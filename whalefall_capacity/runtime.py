@@ -32,7 +32,7 @@ def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Set
     """
     with held_store_url(settings):
         if needs_dagster:
-            _export(settings)
+            make_dagster_ready(settings)
         yield settings
 
 
@@ -136,8 +136,8 @@ def dagster_home(settings: Settings) -> Path:
     return home
 
 
-def _export(settings: Settings) -> None:
-    """Let child processes, which work in another folder, have the settings of this one.
+def make_dagster_ready(settings: Settings) -> None:
+    """Let Dagster find its home, and child processes, which work in another folder, the settings of this one.
 
     The URL of an embedded server is not among them: they find it by WHALEFALL_HOME, and hold it themselves.
     """
