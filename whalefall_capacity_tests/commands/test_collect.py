@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Iterator
 from datetime import date
@@ -175,3 +176,18 @@ def test_the_day_is_the_one_of_the_configured_zone(whalefall: CommandLine, maria
     ((stored, there),) = rows(whalefall.store, now)
     assert isinstance(stored, date)
     assert stored == there
+
+
+def test_a_user_without_a_name_is_known_by_its_number(
+    whalefall: CommandLine, postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that is started with the number of a user."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    register(whalefall.store, entry("pg", postgresql.target()))
+    done = whalefall("collect")
+    assert done.status == 0, done.err
+    assert rows(whalefall.store, "SELECT created_by FROM task_runs") == [(str(os.getuid()),)]
