@@ -9,6 +9,7 @@ DAGSTER_HOME := .venv/dagster
 # Real servers on this machine, measured, then the Dagster UI and the console until Ctrl-C. ONCE=1 stops after the table.
 demo: $(INSTALLED)
 	@scripts/system-packages --optional mariadb
+	@scripts/mysql-server --optional
 	@exec $(BIN)/whalefall-capacity demo $(if $(ONCE),--once)
 
 install: $(INSTALLED)
@@ -21,8 +22,10 @@ $(DAGSTER_HOME)/dagster.yaml:
 .env:
 	@umask 077 && echo "DAGSTER_HOME='$(CURDIR)/$(DAGSTER_HOME)'" > $@
 
+# WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium pgbouncer
+	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
@@ -42,7 +45,7 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --no-strip-extras --python-version 3.10 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra dev \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
 # Looks every pinned dependency up in PyPI's index of advisories; fails where that cannot be reached.
@@ -57,7 +60,8 @@ $(AUDIT)/.installed:
 	@touch $@
 
 $(INSTALLED): requirements.lock pyproject.toml setup.cfg | .env $(DAGSTER_HOME)/dagster.yaml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+		echo "Python 3.11 to 3.14 is needed, for example: make PYTHON=python3.14 install" >&2; exit 1; }
 	@PYTHON=$(PYTHON) scripts/system-packages venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -229,7 +229,7 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(supervisor, "Program", Recorded)
     monkeypatch.setattr(supervisor, "_wait_until_listening", lambda *_: None)
     with pytest.raises(WhalefallError, match="enough"):
-        supervisor.serve(3000, 8000)
+        supervisor.serve(3000, 8000, verbose=False)
 
     written = units({"/etc/whalefall": str(tmp_path)})
     programs = [written[f"whalefall-{name}"] for name in ("code", "webserver", "daemon", "console")]

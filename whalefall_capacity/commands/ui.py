@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from whalefall_capacity.commands.ports import require_free_ports, ui_listener
 from whalefall_capacity.runtime import make_dagster_ready
 from whalefall_capacity.settings import load_settings
 
@@ -26,6 +27,7 @@ def ui(
     Example: whalefall-capacity ui --workspace /etc/whalefall/workspace.yaml --port 3001
     """
     settings = load_settings()
+    require_free_ports(ui_listener(settings, port))
     make_dagster_ready(settings)
     # Imported here: other commands need none of it.
     from whalefall_capacity.ui.server import serve_ui

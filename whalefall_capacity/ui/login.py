@@ -126,6 +126,13 @@ class LoginRequired:
             self._console.known.put(credential, found)
         return found
 
+    async def _is_known(self, scope: Scope) -> bool:
+        """Is whoever opened a websocket still known? Not while the store cannot say; the UI opens another one then."""
+        try:
+            return await self._principal(scope) is not None
+        except RefusedError:
+            return False
+
     def _while_known(self, scope: Scope, send: Send) -> Send:
         """Return a send that closes the websocket when whoever opened it is logged out."""
         asked = self._clock()
@@ -137,7 +144,7 @@ class LoginRequired:
                 return
             if self._clock() - asked >= RECHECK_SECONDS:
                 asked = self._clock()
-                closed = await self._principal(scope) is None
+                closed = not await self._is_known(scope)
             await send({"type": "websocket.close", "code": POLICY_VIOLATION} if closed else message)
 
         return send_while_known
