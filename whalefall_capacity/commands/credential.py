@@ -39,7 +39,8 @@ def rotate_key() -> None:
         raise CredentialError("WHALEFALL_SECRET_KEY is not set: set it to the new key and the old one, NEW,OLD")
     with open_store(settings) as engine:
         rotated = rotate_credentials(engine, settings.secret_key)
-    out.print(f"{rotated} stored credentials are encrypted with the first key of WHALEFALL_SECRET_KEY", markup=False)
+    what = "1 stored credential is" if rotated == 1 else f"{rotated} stored credentials are"
+    out.print(f"{what} encrypted with the first key of WHALEFALL_SECRET_KEY", markup=False)
 
 
 @app.command("set")

@@ -21,7 +21,7 @@ def create(
 ) -> None:
     """Make a token and print it alone: it is kept nowhere, and cannot be shown again.
 
-    Example: whalefall-capacity token create grafana --role view > grafana.token
+    Example: umask 077; whalefall-capacity token create grafana --role view > grafana.token
     """
     with open_store(load_settings()) as engine:
         token = create_token(engine, name, role)

@@ -12,10 +12,12 @@ import pytest
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS
 from whalefall_capacity.collection.sizes import Target
-from whalefall_capacity.settings import PREFIX
+from whalefall_capacity.private_files import is_open_to_others
+from whalefall_capacity.settings import PREFIX, Settings
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.commands.test_fleet import cells
-from whalefall_capacity_tests.registry import entry, refusing, register
+from whalefall_capacity_tests.processes import run
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 from whalefall_capacity_tests.store.records import rows
 
@@ -52,6 +54,24 @@ def test_the_fleet_is_measured_and_the_run_is_recorded(
         run = instance.get_run_by_id(record.run_id)
         assert run is not None
         assert (run.job_name, run.status) == ("sync_databases", dg.DagsterRunStatus.SUCCESS)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("orders")
+def test_what_a_collection_leaves_behind_is_its_owners_alone_whatever_the_umask(
+    whalefall: CommandLine, mariadb: MariadbFleetServer, settings: Settings
+) -> None:
+    register(whalefall.store, entry("maria", mariadb.target()))
+    variables = {name: value for name, value in os.environ.items() if name.startswith((PREFIX, PASSWORD_VARIABLE))}
+    before = os.umask(0)
+    try:
+        done = run(["collect"], variables)
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    left = [path for path in settings.home.rglob("*") if not path.is_symlink()]
+    assert [path.suffix for path in left if path.suffix == ".err"] != []
+    assert [path for path in (settings.home, *left) if is_open_to_others(path)] == []
 
 
 @pytest.mark.usefixtures("orders")

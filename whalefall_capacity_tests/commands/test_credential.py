@@ -39,6 +39,21 @@ def test_a_new_key_is_printed_alone_and_is_another_one_each_time(whalefall: Comm
         assert key == key.strip() + "\n"
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_file_of_settings_that_others_can_open_is_told_with_the_command_that_closes_it(
+    whalefall: CommandLine, mode: int
+) -> None:
+    env = whalefall.write(".env", "WHALEFALL_TIMEZONE=UTC\n")
+    env.chmod(mode)
+    done = whalefall("credential", "new-key")
+    assert (done.status, done.err) == (
+        0,
+        "warning: .env may hold secrets and is open to other accounts; close it: chmod 600 .env\n",
+    )
+    env.chmod(0o600)
+    assert whalefall("credential", "new-key").err == ""
+
+
 def test_a_stored_password_opens_its_server(whalefall: CommandLine, mariadb: MariadbFleetServer, keeper: str) -> None:
     os.environ[f"{PREFIX}SECRET_KEY"] = KEY
     done = whalefall(*SET, "--description", "of the shop", stdin=f"{keeper}\n")
