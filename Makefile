@@ -45,7 +45,7 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --no-strip-extras --python-version 3.10 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra dev \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
 # Looks every pinned dependency up in PyPI's index of advisories; fails where that cannot be reached.
@@ -60,7 +60,8 @@ $(AUDIT)/.installed:
 	@touch $@
 
 $(INSTALLED): requirements.lock pyproject.toml setup.cfg | .env $(DAGSTER_HOME)/dagster.yaml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+		echo "Python 3.11 to 3.14 is needed, for example: make PYTHON=python3.14 install" >&2; exit 1; }
 	@PYTHON=$(PYTHON) scripts/system-packages venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -41,7 +41,10 @@ def held_socket(home: Path) -> Iterator[Path]:
     """Hold the socket's path for a code server. Raises WhalefallError when one listens there already."""
     path = socket_path(home)
     if is_listening(path):
-        raise WhalefallError(f"a code server listens on {path} already: stop the other `whalefall-capacity up` first")
+        raise WhalefallError(
+            f"a code server listens on {path} already: stop the `whalefall-capacity up` that it belongs to, or the "
+            "server itself where that `up` was killed"
+        )
     try:
         yield path
     finally:

@@ -12,10 +12,9 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
-from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import today
 from whalefall_capacity.private_files import close_to_others, make_private_folder
-from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings, settings_of_file
+from whalefall_capacity.settings import Settings, load_settings, settings_of_file
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate, require_current
@@ -33,7 +32,7 @@ def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Set
     """
     with held_store_url(settings):
         if needs_dagster:
-            _export(settings)
+            make_dagster_ready(settings)
         yield settings
 
 
@@ -123,22 +122,22 @@ def name_filters(settings: Settings) -> Filters:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Return Dagster's home folder, with the project's dagster.yaml linked into it."""
-    source = PROJECT_ROOT / DAGSTER_FILE
-    if not source.exists():
-        raise StoreError(f"{source} is not there: run from a checkout, installed with `pip install -e .`")
+    """Return Dagster's home folder, with the project's dagster.yaml linked into it; a file of one's own stays."""
+    source = Path(__file__).resolve().parent / DAGSTER_FILE
     # Dagster keeps what runs print here.
     home = make_private_folder(settings.home.resolve() / "dagster")
     close_to_others(home)
     link = home / DAGSTER_FILE
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(source)
+    if not link.exists() or (link.is_symlink() and link.readlink() != source):
+        # In one step: another command may be starting, too.
+        new = home / f"{DAGSTER_FILE}.{os.getpid()}"
+        new.symlink_to(source)
+        new.replace(link)
     return home
 
 
-def _export(settings: Settings) -> None:
-    """Let child processes, which work in another folder, have the settings of this one.
+def make_dagster_ready(settings: Settings) -> None:
+    """Let Dagster find its home, and child processes, which work in another folder, the settings of this one.
 
     The URL of an embedded server is not among them: they find it by WHALEFALL_HOME, and hold it themselves.
     """

@@ -27,9 +27,16 @@ from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.periods import today
 
 PREFIX = "WHALEFALL_"
+# The checkout; of an installed wheel, the folder that it is installed into.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
+
+
+def default_home() -> Path:
+    """Return `.whalefall` in the checkout; where the package is installed from a wheel, in the current folder."""
+    is_checkout = (PROJECT_ROOT / "pyproject.toml").exists()
+    return (PROJECT_ROOT if is_checkout else Path.cwd()) / ".whalefall"
 
 
 def _folder(value: Path) -> Path:
@@ -209,7 +216,7 @@ class Settings(BaseSettings):
     )
 
     home: Folder = Field(
-        default=PROJECT_ROOT / ".whalefall",
+        default_factory=default_home,
         description="Folder for the state of the embedded PostgreSQL server and of Dagster.",
     )
     store_url: PostgresUrl | None = Field(
@@ -470,7 +477,7 @@ def setting_rows() -> list[SettingRow]:
 
 def _shown_default(name: str, field: FieldInfo) -> str:
     if name == "home":
-        return "`.whalefall` in the project"
+        return "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
     default = field.get_default()
     return "unset" if default in (None, ()) else f"`{default}`"
 

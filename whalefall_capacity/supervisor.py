@@ -20,6 +20,7 @@ import yaml
 from whalefall_capacity.code_server import held_socket, is_listening
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import write_private
+from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
 from whalefall_capacity.signals import put_off
 
@@ -35,8 +36,9 @@ LOCATION = "whalefall_capacity"
 class Program:
     """A child process that is to run all the time."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, *arguments: str, output: int | None = None) -> None:
         self.name = name
+        self._output = output
         self._command = [sys.executable, "-m", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -49,7 +51,13 @@ class Program:
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C is for us to pass on."""
         self._started = time.monotonic()
-        self._process = subprocess.Popen(self._command, cwd=os.environ["DAGSTER_HOME"], start_new_session=True)
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=os.environ["DAGSTER_HOME"],
+            start_new_session=True,
+            stdout=self._output,
+            stderr=self._output,
+        )
 
     def keep_running(self) -> None:
         """Start it again when it has ended. Raises WhalefallError when it cannot stay up."""
@@ -67,42 +75,50 @@ class Program:
         self.start()
 
 
-def serve(port: int, console_port: int) -> None:
+def serve(port: int, console_port: int, verbose: bool) -> None:
     """Run the Dagster UI on *port*, the console on *console_port*, and what is behind them, until a signal.
+
+    The routine lines of their logs are shown when *verbose*.
 
     Raises WhalefallError when one of them cannot stay up.
 
     A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
     with put_off() as asked, held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket:
-        _supervise(port, console_port, code_socket, asked)
+        _supervise(port, console_port, code_socket, verbose, asked)
 
 
-def _supervise(port: int, console_port: int, code_socket: Path, asked: Sequence[int]) -> None:
+def _supervise(port: int, console_port: int, code_socket: Path, verbose: bool, asked: Sequence[int]) -> None:
+    with program_output(verbose) as output:
+        programs = _programs(code_socket, port, console_port, output)
+        try:
+            programs[0].start()
+            _wait_until_listening(programs[0], code_socket, asked)
+            for program in programs[1:]:
+                program.start()
+            while not asked:
+                time.sleep(0.2)
+                for program in programs:
+                    program.keep_running()
+        finally:
+            # The code server last: the others ask it how runs are.
+            stop_families([program.pid for program in reversed(programs) if program.pid is not None])
+
+
+def _programs(code_socket: Path, port: int, console_port: int, output: int | None) -> list[Program]:
+    """Return the programs, which write to the descriptor *output*; the code server is the first."""
     workspace = str(_write_workspace(code_socket))
-    code_server = Program(
-        "code server",
-        *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
-        *("-s", str(code_socket), "--log-level", "warning"),
-    )
-    programs = [
-        code_server,
-        Program("Dagster UI", "whalefall_capacity", "ui", "--workspace", workspace, "--port", str(port)),
-        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
-        Program("console", "whalefall_capacity", "serve", "--port", str(console_port)),
+    return [
+        Program(
+            "code server",
+            *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
+            *("-s", str(code_socket), "--log-level", "warning"),
+            output=output,
+        ),
+        Program("Dagster UI", "whalefall_capacity", "ui", "--workspace", workspace, "--port", str(port), output=output),
+        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning", output=output),
+        Program("console", "whalefall_capacity", "serve", "--port", str(console_port), output=output),
     ]
-    try:
-        code_server.start()
-        _wait_until_listening(code_server, code_socket, asked)
-        for program in programs[1:]:
-            program.start()
-        while not asked:
-            time.sleep(0.2)
-            for program in programs:
-                program.keep_running()
-    finally:
-        # The code server last: the others ask it how runs are.
-        stop_families([program.pid for program in reversed(programs) if program.pid is not None])
 
 
 def stop_families(pids: Iterable[int]) -> None:

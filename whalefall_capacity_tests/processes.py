@@ -49,11 +49,18 @@ def run(arguments: list[str], variables: Mapping[str, str]) -> subprocess.Comple
     )
 
 
-def start(arguments: list[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, its streams in *log*."""
+def start(
+    arguments: list[str],
+    variables: Mapping[str, str],
+    log: Path,
+    program: str = PROGRAM,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, its streams in *log*, by default in the current folder."""
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [PROGRAM, *arguments],
+            [program, *arguments],
+            cwd=folder,
             env=environment(variables),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -162,11 +169,17 @@ def _command(process: psutil.Process) -> str:
 
 
 @contextmanager
-def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[Deployment]:
+def deployment(
+    command: list[str],
+    variables: Mapping[str, str],
+    log: Path,
+    program: str = PROGRAM,
+    folder: Path | None = None,
+) -> Iterator[Deployment]:
     """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
     port, console_port = free_port(), free_port()
     ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(console_port)}
-    process = start(command, ports | dict(variables), log)
+    process = start(command, ports | dict(variables), log, program, folder)
     running = Deployment(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console_port}", log)
     try:
         wait_for(running.serves, "answer of the Dagster UI")

@@ -74,7 +74,10 @@ def test_two_code_servers_never_share_a_socket(tmp_path: Path) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(home / "code.sock"))
         listener.listen()
-        with pytest.raises(WhalefallError, match="stop the other `whalefall-capacity up` first"), held_socket(home):
+        with (
+            pytest.raises(WhalefallError, match="stop the `whalefall-capacity up`"),
+            held_socket(home),
+        ):
             pass
     # The one that was killed has left its file.
     with held_socket(home) as path:

@@ -229,12 +229,12 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(supervisor, "Program", Recorded)
     monkeypatch.setattr(supervisor, "_wait_until_listening", lambda *_: None)
     with pytest.raises(WhalefallError, match="enough"):
-        supervisor.serve(3000, 8000)
+        supervisor.serve(3000, 8000, verbose=False)
 
     written = units({"/etc/whalefall": str(tmp_path)})
     programs = [written[f"whalefall-{name}"] for name in ("code", "webserver", "daemon", "console")]
     assert [shlex.join(unit.command[1:]) for unit in programs] == [
-        re.sub(r"(definitions .* -p) \d+", r"\1 4266", started[0]),
+        re.sub(r" -s \S+", " -s /run/whalefall/code.sock", started[0]),
         *started[1:],
     ]
     assert written["whalefall"].command == [f"{CHECKOUT}/.venv/bin/{PROGRAM}", "up"]
@@ -245,7 +245,7 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
     [
         ("whalefall", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL", "WHALEFALL_SECRET_KEY", "SHOP_PASSWORD"}),
         ("whalefall-code", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL", "WHALEFALL_SECRET_KEY", "SHOP_PASSWORD"}),
-        ("whalefall-webserver", {"WHALEFALL_DAGSTER_URL"}),
+        ("whalefall-webserver", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL"}),
         ("whalefall-daemon", {"WHALEFALL_DAGSTER_URL"}),
         ("whalefall-console", {"WHALEFALL_STORE_URL"}),
     ],
@@ -310,14 +310,16 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             f"{CHECKOUT}/.venv/bin": str(BIN),
             STATE: str(folder),
             "/etc/whalefall": str(folder),
-            "4266": str(free_port()),
-            "-p 3000": f"-p {ui_port}",
+            "/run/whalefall": str(folder / "run"),
+            "--port 3000": f"--port {ui_port}",
             "--port 8000": f"--port {console_port}",
             "@db.internal:5432/whalefall": f"@/whalefall?host={server.socket_dir}",
             "@db.internal:5432/dagster": f"@/dagster?host={server.socket_dir}",
         }
         (folder / "workspace.yaml").write_text(replaced(OPERATIONS.blocks("yaml")[0].content, places))
         written = units(places)
+        # As systemd does by RuntimeDirectory.
+        (folder / "run").mkdir(mode=0o700)
         try:
             for name in ("whalefall-code", "whalefall-webserver", "whalefall-daemon", "whalefall-console"):
                 variables = {key: replaced(value, places) for key, value in written[name].variables.items()}
@@ -326,7 +328,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             running = Deployment(processes[1], f"{here}:{ui_port}", f"{here}:{console_port}", log)
             wait_for(running.serves, "answer of the Dagster UI")
             everything = {key: replaced(value, places) for key, value in written["whalefall"].variables.items()}
-            yield Deployed(server, everything, running)
+            token = run(["token", "create", "tests", "--role", "admin"], everything).stdout.strip()
+            yield Deployed(server, everything, running.with_token(token))
         finally:
             # The code server last: the others ask it how runs are.
             stop_families([process.pid for process in reversed(processes)])

@@ -157,3 +157,11 @@ def test_a_run_whose_worker_died_is_executed_again_once_and_one_that_failed_is_n
 
     wait_for(lambda: [status for status, _ in task_runs().values()] == ["failed"] * 3, "end of every task run")
     assert set(task_runs()) == {failed, died, again}
+    for run_id in (failed, died, again):
+        words = [f": started (manual, run {run_id[:8]})", ": failed after "]
+
+        def lines(run_id: str = run_id) -> list[str]:
+            return [line for line in running.log.read_text().splitlines() if f"run {run_id[:8]})" in line]
+
+        wait_for(lambda: len(lines()) >= 2, "line of the end")
+        assert all(word in line for word, line in zip(words, lines(), strict=True)), lines()

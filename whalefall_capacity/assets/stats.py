@@ -57,8 +57,9 @@ class LoggedItems(CollectionItems):
         if isinstance(outcome, FailedVisit):
             self._log.error(outcome.error)
         else:
-            count = len(outcome.measurement.databases)
-            self._log.info(f"{outcome.target.name}: {count} databases in {outcome.seconds:.2f} s")
+            sizes = [database.size_bytes for database in outcome.measurement.databases]
+            missing = f", {sizes.count(None)} of them not measured" if None in sizes else ""
+            self._log.info(f"{outcome.target.name}: {len(sizes)} databases{missing}, in {outcome.seconds:.2f} s")
 
 
 def _spec(level: Level, description: str) -> dg.AssetSpec:

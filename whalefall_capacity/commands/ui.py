@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from whalefall_capacity.runtime import open_runtime
+from whalefall_capacity.commands.ports import require_free_ports, ui_listener
+from whalefall_capacity.runtime import make_dagster_ready
 from whalefall_capacity.settings import load_settings
 
 
@@ -25,8 +26,10 @@ def ui(
 
     Example: whalefall-capacity ui --workspace /etc/whalefall/workspace.yaml --port 3001
     """
-    with open_runtime(load_settings()) as settings:
-        # Imported here: other commands need none of it.
-        from whalefall_capacity.ui.server import serve_ui
+    settings = load_settings()
+    require_free_ports(ui_listener(settings, port))
+    make_dagster_ready(settings)
+    # Imported here: other commands need none of it.
+    from whalefall_capacity.ui.server import serve_ui
 
-        serve_ui(settings, workspace.resolve(), port or settings.webserver_port)
+    serve_ui(settings, workspace.resolve(), port or settings.webserver_port)

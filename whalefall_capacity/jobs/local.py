@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,4 +210,12 @@ def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _created_by() -> dict[str, str]:
-    return {CREATED_BY_TAG: getpass.getuser(), TRIGGER_TAG: "cli"}
+    return {CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"}
+
+
+def _user_name() -> str:
+    """Return the name of this user, or its number where there is none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -11,7 +11,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """What one may do: look, or also start and stop things."""
 
     VIEW = "view"

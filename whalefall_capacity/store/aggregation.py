@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
@@ -48,7 +48,7 @@ class Watcher:
         """Hear that all windows of the instances of a chunk are done."""
 
 
-class WindowState(str, Enum):
+class WindowState(StrEnum):
     """What became of a window: calculated, without any stats, or final."""
 
     DONE = "done"

@@ -175,15 +175,24 @@ class Cluster:
 
     def _socket_dir(self, account: Account | None) -> Path:
         """Return the folder for the socket; in a path, libpq reads a comma as the end of one of several hosts."""
-        inside = self.data_dir / SOCKET
-        if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH and "," not in str(inside):
+        if is_short_enough(self.data_dir / SOCKET) and "," not in str(self.data_dir):
             return self.data_dir
-        digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
-        uid = account.uid if account else os.geteuid()
-        folder = private_folder(runtime_dir() / f"whalefall-{uid}-{digest}", account)
-        if len(os.fsencode(folder / SOCKET)) > LONGEST_SOCKET_PATH:
-            raise StoreError(f"{folder} is too long for a socket: set WHALEFALL_HOME to a shorter path")
-        return folder
+        return short_folder(self.data_dir, SOCKET, account)
+
+
+def is_short_enough(socket: Path) -> bool:
+    """Tell whether a socket can have this path; what counts are bytes, not letters."""
+    return len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH
+
+
+def short_folder(folder: Path, name: str, account: Account | None = None) -> Path:
+    """Return a private folder, with a short path, for the socket *name* of the server in *folder*."""
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    uid = account.uid if account else os.geteuid()
+    short = private_folder(runtime_dir() / f"whalefall-{uid}-{digest}", account)
+    if not is_short_enough(short / name):
+        raise StoreError(f"{short} is too long for a socket: set WHALEFALL_HOME to a shorter path")
+    return short
 
 
 def private_folder(folder: Path, account: Account | None = None) -> Path:

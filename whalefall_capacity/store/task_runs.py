@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 from whalefall_capacity.store.task_summary import Metric, TaskSummary
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Of a task run; an item has all of them but COMPLETED_WITH_ERRORS."""
 
     PENDING = "pending"
@@ -34,7 +34,7 @@ class Status(str, Enum):
         return self not in (Status.PENDING, Status.RUNNING)
 
 
-class ItemType(str, Enum):
+class ItemType(StrEnum):
     """What an item is about; its key is the instance id, or the name of the table partition."""
 
     COLLECTION = "collection"

@@ -22,7 +22,8 @@ from whalefall_capacity.ui.refusal import POLICY_VIOLATION, RefusedError, is_gra
 READ_ONLY = "whalefall.read_only"
 # Forms and pages of other origins cannot send this type without asking us first, and we never agree.
 CONTENT_TYPE = "application/json"
-LARGEST_READ = 1024 * 1024
+# While a document is parsed, everybody waits: that of a reader, or of a websocket, is small.
+LARGEST_DOCUMENT = 256 * 1024
 
 
 class DocumentRules:
@@ -87,8 +88,8 @@ async def _read(request: Request) -> bytes:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > LARGEST_READ:
-            raise RefusedError(413, f"With the role view a request has at most {LARGEST_READ // 1024} KiB.")
+        if size > LARGEST_DOCUMENT:
+            raise RefusedError(413, f"With the role view a request has at most {LARGEST_DOCUMENT // 1024} KiB.")
         parts.append(part)
     return b"".join(parts)
 
@@ -143,6 +144,8 @@ def _subscriptions_only(receive: Receive, send: Send) -> Receive:
 
 
 def _check_message(text: str | None) -> None:
+    if text is not None and len(text) > LARGEST_DOCUMENT:
+        raise RefusedError(413, f"A message has at most {LARGEST_DOCUMENT // 1024} KiB.")
     message = _object_in(_text_of(text))
     if message.get("type") != "start":
         return

@@ -29,7 +29,7 @@ from whalefall_capacity.console.principals import Principal, credential_of, find
 from whalefall_capacity.console.rendering import render, scene_of, to_login
 from whalefall_capacity.console.security import SecurityHeaders
 from whalefall_capacity.console.state import Console
-from whalefall_capacity.runtime import store_url
+from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
@@ -58,14 +58,14 @@ def account(request: Request) -> Response:
 @contextmanager
 def behind_login(app: ASGIApp, settings: Settings) -> Iterator[ASGIApp]:
     """Hold *app* behind the login of the console in the store of the settings."""
-    url = store_url(settings)
-    engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
-    try:
-        require_current(engine)
-        yield with_login(app, console_of(engine, settings, reading=reading))
-    finally:
-        engine.dispose()
-        reading.dispose()
+    with held_store_url(settings) as url:
+        engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
+        try:
+            require_current(engine)
+            yield with_login(app, console_of(engine, settings, reading=reading))
+        finally:
+            engine.dispose()
+            reading.dispose()
 
 
 def with_login(app: ASGIApp, console: Console) -> ASGIApp:
@@ -126,6 +126,13 @@ class LoginRequired:
             self._console.known.put(credential, found)
         return found
 
+    async def _is_known(self, scope: Scope) -> bool:
+        """Is whoever opened a websocket still known? Not while the store cannot say; the UI opens another one then."""
+        try:
+            return await self._principal(scope) is not None
+        except RefusedError:
+            return False
+
     def _while_known(self, scope: Scope, send: Send) -> Send:
         """Return a send that closes the websocket when whoever opened it is logged out."""
         asked = self._clock()
@@ -137,7 +144,7 @@ class LoginRequired:
                 return
             if self._clock() - asked >= RECHECK_SECONDS:
                 asked = self._clock()
-                closed = await self._principal(scope) is None
+                closed = not await self._is_known(scope)
             await send({"type": "websocket.close", "code": POLICY_VIOLATION} if closed else message)
 
         return send_while_known

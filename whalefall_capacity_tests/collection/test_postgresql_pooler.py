@@ -149,7 +149,7 @@ def visit(target: Target, limits: Limits = LIMITS) -> Findings:
     return findings
 
 
-@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
 def test_the_next_program_finds_every_setting_as_it_was_and_may_write(shop: PostgresqlServer, mode: str) -> None:
     with pgbouncer(shop, mode) as port:
         before = everything_shown(port)

@@ -209,6 +209,7 @@ def test_subscriptions_go_over_the_websocket(client: TestClient, dagster: Record
         start("subscription A { x } mutation B { x }"),
         start("mutation {"),
         start(None),
+        start("subscription { x }" + " " * 2**18),
         {"type": "start", "payload": "x"},
         ["start"],
     ],

@@ -155,7 +155,7 @@ def test_what_a_viewer_sends_must_be_understood_first(ui: Ui, body: bytes) -> No
 
 
 def test_a_viewer_sends_no_more_than_a_query_needs(ui: Ui) -> None:
-    answer = ui.script(Role.VIEW).post("/graphql", json={"query": QUERY, "variables": {"x": "x" * 2**20}})
+    answer = ui.script(Role.VIEW).post("/graphql", json={"query": QUERY, "variables": {"x": "x" * 2**18}})
     assert answer.status_code == 413
 
 
