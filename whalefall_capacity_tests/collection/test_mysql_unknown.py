@@ -242,3 +242,20 @@ def test_a_database_for_which_a_right_was_revoked_is_missing_and_not_empty(mysql
             cursor.execute("SET GLOBAL partial_revokes = OFF")
     assert found == (DatabaseSize("audit_open", 0), DatabaseSize("audit_secret", None, NOT_VISIBLE))
     assert not told.available
+
+
+@pytest.mark.parametrize("process", [(), ("PROCESS",)], ids=["without PROCESS", "with PROCESS"])
+def test_a_database_of_which_the_account_sees_some_tables_is_missing(
+    family: FamilyServer, process: tuple[str, ...]
+) -> None:
+    with databases(family, "audit_some", "audit_all_1") as cursor:
+        run(cursor, "audit_some", MYISAM, ROWS, MYISAM.replace("items", "hidden"))
+        run(cursor, "audit_all_1", MYISAM, ROWS)
+        rights = ("SELECT ON audit_some.items", r"SELECT ON `audit\_all\__`.*", "SELECT ON audit_all_1.items")
+        with account(family, *process, *rights) as target:
+            found = measure(target, OURS).databases
+            told = capabilities(target, OURS)["database sizes"]
+        whole = file_bytes(family, "audit_all_1")
+    some = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
+    assert found == (DatabaseSize("audit_all_1", whole), DatabaseSize("audit_some", None, some))
+    assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"
