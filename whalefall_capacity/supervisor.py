@@ -25,7 +25,8 @@ from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
 from whalefall_capacity.signals import put_off
 
-GRACE_SECONDS = 20
+# Beyond it runs are ended: with the servers of a demo, all is gone within half a minute.
+GRACE_SECONDS = 15
 CODE_SERVER_SECONDS = 120
 RESTART_SECONDS = 1.0
 # A program that ends so soon, so often in a row, cannot run at all.
