@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,8 @@ from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
 from whalefall_capacity.signals import put_off
 
-GRACE_SECONDS = 20
+# Beyond it runs are ended: with the servers of a demo, all is gone within half a minute.
+GRACE_SECONDS = 15
 CODE_SERVER_SECONDS = 120
 RESTART_SECONDS = 1.0
 # A program that ends so soon, so often in a row, cannot run at all.
@@ -123,23 +125,29 @@ def _programs(code_socket: Path, port: int, console_port: int, output: int | Non
 
 def stop_families(pids: Iterable[int]) -> None:
     """Interrupt processes, give them time, then end every process that they started."""
-    leaders = []
-    family = []
-    for pid in pids:
-        try:
-            leader = psutil.Process(pid)
-            family += [leader, *leader.children(recursive=True)]
-            leaders.append(leader)
-        except psutil.NoSuchProcess:
-            continue
+    leaders = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    family = _with_descendants(leaders)
     for leader in leaders:
-        leader.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
-    for process in alive:
-        process.terminate()
-    _, alive = psutil.wait_procs(alive, timeout=5)
-    for process in alive:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            leader.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while family and time.monotonic() < deadline:
+        # A process that is about to end may still start one.
+        family = _with_descendants(psutil.wait_procs(family, timeout=0.1)[1])
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+        family = set(psutil.wait_procs(family, timeout=5)[1])
+
+
+def _with_descendants(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """Return *processes* and every process that they started, as far as they are there."""
+    family = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            family |= {process, *process.children(recursive=True)}
+    return family
 
 
 def _write_workspace(code_socket: Path) -> Path:

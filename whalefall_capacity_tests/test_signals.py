@@ -138,7 +138,7 @@ def ends(process: subprocess.Popen[bytes], home: Home, numbers: list[signal.Sign
     shown = (home.folder / "command.log").read_text
     # Of signals that come together, which is first is not ours to say.
     assert process.wait(SECONDS) in {128 + number for number in numbers}, shown()
-    assert home.processes() == [], shown()
+    wait_for(lambda: home.processes() == [], f"end of {home.processes()}")
 
 
 @pytest.mark.slow
