@@ -16,6 +16,7 @@ from whalefall_capacity.commands.ports import console_listener, require_free_por
 from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
 from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.demo.past import DAYS, write_past
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.fleet_file import read_fleet_file
@@ -37,8 +38,9 @@ def demo(
 
     Example: whalefall-capacity demo --once
     """
-    if MariadbServer.program() is None:
-        err.print("MariaDB is not installed: the demo goes on with PostgreSQL alone")
+    for server in (MariadbServer, MysqlServer):
+        if server.program() is None:
+            err.print(f"{server.product} is not installed: the demo goes on without it")
     if not once:
         require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
     with open_store(load_settings()) as engine:
