@@ -342,9 +342,8 @@ def test_the_page_of_settings_shows_default_and_range_of_every_variable() -> Non
     assert all(row.description.endswith(".") for row in rows.values())
     port = rows["WHALEFALL_WEBSERVER_PORT"]
     assert (port.default, port.allowed) == ("`3000`", "from 1 to 65535")
-    assert (
-        rows["WHALEFALL_HOME"].default
-        == "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
+    assert rows["WHALEFALL_HOME"].default == (
+        "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
     )
     assert rows["WHALEFALL_STORE_URL"].default == "unset"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.automation.schedules import daily_maintenance
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.jobs.partition_maintenance import MaintenanceConfig, partition_maintenance
-from whalefall_capacity.periods import add_months, month_start
+from whalefall_capacity.periods import add_months, month_start, utc_now
 from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store import retirement
@@ -153,7 +153,7 @@ def test_runs_that_are_older_than_the_settings_keep_are_forgotten(
     old = run(dagster_instance)
     mirror(store, dagster_instance, old.run_id)
     with store.begin() as connection:
-        connection.execute(text("UPDATE task_runs SET created_at = now() - interval '181 days'"))
+        connection.execute(text("UPDATE task_runs SET created_at = :then"), {"then": utc_now() - timedelta(days=181)})
     kept = run(dagster_instance, dry_run=False)
     mirror(store, dagster_instance, kept.run_id)
     with store.connect() as connection:
