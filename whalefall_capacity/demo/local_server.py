@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import shutil
 import subprocess
 import time
@@ -85,7 +85,8 @@ class LocalServer(ABC):
         common = [
             "--no-defaults",
             f"--datadir={self.data_dir}",
-            f"--user={getpass.getuser()}",
+            # Without this word, the server refuses to work as root.
+            *(["--user=root"] if os.geteuid() == 0 else []),
             # A server that starts removes the temporary tables it finds there: those of others, in a shared folder.
             f"--tmpdir={temporary}",
         ]
