@@ -85,7 +85,7 @@ class LocalServer(ABC):
         common = [
             "--no-defaults",
             f"--datadir={self.data_dir}",
-            # Without root's word, the server refuses to work as root.
+            # Without this word, the server refuses to work as root.
             *(["--user=root"] if os.geteuid() == 0 else []),
             # A server that starts removes the temporary tables it finds there: those of others, in a shared folder.
             f"--tmpdir={temporary}",
