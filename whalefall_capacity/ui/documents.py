@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
@@ -75,12 +76,14 @@ def _require(only: OperationType, documents: Iterable[str], status: int, how: st
             raise RefusedError(status, f"No {others[0]} can be sent {how}.")
 
 
-def _operations(document: str) -> set[OperationType]:
+# The UI sends the same documents again and again, and to parse one takes milliseconds.
+@lru_cache(maxsize=128)
+def _operations(document: str) -> frozenset[OperationType]:
     try:
         definitions = parse(document, no_location=True).definitions
     except (GraphQLError, RecursionError) as error:
         raise RefusedError(400, f"This is no GraphQL document: {error}") from error
-    return {node.operation for node in definitions if isinstance(node, OperationDefinitionNode)}
+    return frozenset(node.operation for node in definitions if isinstance(node, OperationDefinitionNode))
 
 
 async def _read(request: Request) -> bytes:
