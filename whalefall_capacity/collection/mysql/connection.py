@@ -14,15 +14,9 @@ from pymysql.constants import CR
 from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
 from whalefall_capacity.errors import CollectionError
 
-# What the driver needs for a login of another kind, or why it cannot do it.
-LOGIN_METHODS = {
-    "client_ed25519": "install PyNaCl beside this program (pip install pynacl)",
-    "caching_sha2_password": "install cryptography beside this program (pip install cryptography)",
-    "sha256_password": "install cryptography beside this program (pip install cryptography)",
-}
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
-# Which package is missing, as the driver puts it.
-PACKAGE_OF_METHOD = {"pynacl": "client_ed25519", "cryptography": "caching_sha2_password"}
+# Logins for which the driver needs a package that it does not bring, by the name that it calls it.
+NEEDS_PACKAGE = {"pynacl": ("client_ed25519", "PyNaCl"), "cryptography": ("caching_sha2_password", "cryptography")}
 
 
 if TYPE_CHECKING:
@@ -91,10 +85,13 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
         connection.connect(opened)
     except RuntimeError as error:
         # This is how the driver says that it lacks a package.
-        method = next((method for package, method in PACKAGE_OF_METHOD.items() if package in str(error)), None)
-        if method is None:
-            raise
-        raise CollectionError(f"the account logs in by {method}: {LOGIN_METHODS[method]}") from None
+        for named, (method, package) in NEEDS_PACKAGE.items():
+            if named in str(error):
+                raise CollectionError(
+                    f"the account logs in by {method}: install {package} beside this program "
+                    f"(pip install {package.lower()})"
+                ) from None
+        raise
     except pymysql.OperationalError as error:
         if error.args[0] not in {CR.CR_AUTH_PLUGIN_CANNOT_LOAD, CR.CR_AUTH_PLUGIN_ERR}:
             raise
