@@ -33,10 +33,9 @@ test: $(INSTALLED) lint
 # date in UTC is another, and the days of 23 and 25 hours.
 CLOCKS := 2026-12-31T23:30@Asia/Shanghai 2028-02-29T00:30@Asia/Shanghai \
 	2026-03-08T00:30@America/New_York 2026-10-25T23:30@Europe/Berlin
-KNOW_THE_DAY := assets automation commands/test_aggregate.py commands/test_collect.py commands/test_history.py \
-	commands/test_partitions.py commands/test_runs.py console/test_current.py console/test_pages.py \
-	jobs/test_aggregate_current.py jobs/test_partition_maintenance.py resources/test_run_plan.py store/test_alerts.py \
-	test_partitions.py test_periods.py test_settings.py
+KNOW_THE_DAY := assets/test_stats.py assets/test_aggregations.py automation commands/test_aggregate.py \
+	commands/test_partitions.py console/test_current.py jobs/test_aggregate_current.py \
+	jobs/test_partition_maintenance.py test_partitions.py test_periods.py
 
 clocks: $(INSTALLED)
 	@for clock in $(CLOCKS); do \

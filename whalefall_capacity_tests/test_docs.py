@@ -32,9 +32,11 @@ OTHERS = {
     "pg_hba",
     "pg_ls_waldir",
     "pg_read_all_stats",
+    "real_clock",
     "run_retries",
     "server_info",
     "sha256_password",
+    "whalefall_capacity_tests",
 }
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 

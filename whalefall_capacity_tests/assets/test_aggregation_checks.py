@@ -56,6 +56,7 @@ def test_every_aggregation_is_recomputed_and_longer_periods_look_for_days() -> N
             assert f"docs/checks.md#{spec.name}" in str(spec.description)
 
 
+@pytest.mark.real_clock
 def test_a_run_evaluates_the_checks_of_both_levels(store: Engine, dagster_instance: dg.DagsterInstance) -> None:
     this_day = today(load_settings().zone)
     put_sizes(store, [(1, "crm", this_day, 100)])

@@ -229,6 +229,9 @@ def test_a_check_is_told_with_its_texts_and_without_its_tables_and_since_it_fail
     assert list(check_alerts(daemon.instance, repository, build_settings(), between)) == []
 
 
+# Days are missed from the one on which the store's server registered the first server of the fleet.
+pytestmark = pytest.mark.real_clock
+
 FRESH = dg.Definitions(
     assets=[
         dg.AssetSpec("plain"),

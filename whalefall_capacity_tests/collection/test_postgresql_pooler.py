@@ -53,21 +53,33 @@ def pgbouncer(server: PostgresqlServer, mode: str) -> Iterator[int]:
     assert program, "scripts/system-packages pgbouncer"
     with refusing_port() as port:
         pass
-    with TemporaryDirectory() as folder:
+    # By a descriptor: the folders above the server's own may be closed to its account.
+    with TemporaryDirectory() as folder, open_folder(server.embedded.socket_dir) as descriptor:
         configuration = Path(folder) / "pgbouncer.ini"
         configuration.write_text(
-            CONFIGURATION.format(server=server.embedded.socket_dir, port=port, mode=mode, folder=folder)
+            CONFIGURATION.format(server=f"/proc/self/fd/{descriptor}", port=port, mode=mode, folder=folder)
         )
         # It refuses to run as root; the account of the server may enter the server's folder.
         owner = server.embedded.data_dir.stat()
         os.chown(folder, owner.st_uid, owner.st_gid)
-        process = subprocess.Popen([program, "-q", str(configuration)], user=owner.st_uid, group=owner.st_gid)
+        process = subprocess.Popen(
+            [program, "-q", str(configuration)], user=owner.st_uid, group=owner.st_gid, pass_fds=(descriptor,)
+        )
         try:
             assert eventually(lambda: answers(port))
             yield port
         finally:
             process.terminate()
             process.wait()
+
+
+@contextmanager
+def open_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def answers(port: int) -> bool:

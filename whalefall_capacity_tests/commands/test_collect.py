@@ -188,6 +188,7 @@ def test_a_confirmation_of_the_whole_fleet_is_wrong_usage(whalefall: CommandLine
     assert "--accept-empty needs --instance" in done.err
 
 
+@pytest.mark.real_clock
 def test_the_day_is_the_one_of_the_configured_zone(whalefall: CommandLine, mariadb: MariadbFleetServer) -> None:
     register(whalefall.store, entry("maria", mariadb.target()))
     os.environ[f"{PREFIX}TIMEZONE"] = "Pacific/Kiritimati"
