@@ -25,6 +25,7 @@ from whalefall_capacity.commands import (
 )
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.printable import printable_lines
 
 # Tracebacks with local variables would print passwords.
 app = typer.Typer(
@@ -54,8 +55,8 @@ def main() -> None:
     try:
         app()
     except WhalefallError as error:
-        err.print(f"error: {error}", markup=False, soft_wrap=True)
+        err.print(printable_lines(f"error: {error}"), markup=False, soft_wrap=True)
         sys.exit(1)
     except SQLAlchemyError as error:
-        err.print(f"error: the store cannot be used: {error}", markup=False, soft_wrap=True)
+        err.print(printable_lines(f"error: the store cannot be used: {error}"), markup=False, soft_wrap=True)
         sys.exit(1)

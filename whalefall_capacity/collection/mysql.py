@@ -23,6 +23,9 @@ import pymysql
 from pymysql.constants import ER
 from pymysql.err import OperationalError
 
+from whalefall_capacity.collection.meter import Meter
+from whalefall_capacity.collection.mysql_login import logins
+from whalefall_capacity.collection.mysql_wire import metered
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
@@ -289,8 +292,10 @@ class MysqlSession:
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:
     """Open a read-only session. Raises pymysql.Error or OSError."""
-    local = target.host.startswith("/")
-    opened = _open_socket(target, limits.connect_timeout_seconds)
+    local = target.is_local
+    meter = Meter()
+    opened = metered(socket.socket, meter)(fileno=_open_socket(target, limits.connect_timeout_seconds).detach())
+    opened.settimeout(limits.connect_timeout_seconds)
     cutoff.watch(opened.fileno())
     try:
         _await_greeting(opened, limits.connect_timeout_seconds)
@@ -308,8 +313,11 @@ def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:
             program_name="whalefall_capacity",
             ssl_disabled=local or target.tls.mode == "disable",
             ssl=None if local else _ssl_context(target.tls),
+            auth_plugin_map=logins(target),
             defer_connect=True,
         )
+        if connection.ssl:
+            connection.ctx.sslsocket_class = metered(ssl.SSLSocket, meter)  # type: ignore[attr-defined]
         connection.connect(opened)
         return MysqlSession(connection, limits)
     except BaseException:
@@ -328,7 +336,7 @@ def _sum(sizes: Iterable[int | None]) -> int | None:
 
 
 def _open_socket(target: Target, timeout_seconds: float) -> socket.socket:
-    if not target.host.startswith("/"):
+    if not target.is_local:
         opened = socket.create_connection((target.host, target.port), timeout_seconds)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import psycopg2
-import psycopg2.extensions
 from psycopg2 import sql
 
+from whalefall_capacity.collection.meter import Meter
+from whalefall_capacity.collection.postgresql_wire import PostgresqlConnection
+from whalefall_capacity.collection.postgresql_wire import connect as open_connection
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
@@ -38,6 +40,9 @@ MEASURE_ONE = "SELECT pg_database_size(%s::oid)"
 # Two statements: a function that may not be executed is refused even in a branch that is not taken.
 MAY_LIST_WAL = "SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')"
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
+# Methods by which the password is proved and not sent, and none at all. A server whose certificate was verified may ask
+# for the password itself too. https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH
+PROOFS = "scram-sha-256,md5,none"
 NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
 DROPPED = "dropped during the visit"
 
@@ -45,12 +50,12 @@ DROPPED = "dropped during the visit"
 class PostgresqlSession:
     """An open connection to one PostgreSQL server, in autocommit, read-only."""
 
-    def __init__(self, connection: psycopg2.extensions.connection) -> None:
+    def __init__(self, connection: PostgresqlConnection) -> None:
         self._connection = connection
 
     @property
     def version(self) -> str:
-        return str(self._connection.get_parameter_status("server_version"))
+        return self._connection.parameter("server_version")
 
     def measure(self, excluded: NameFilter, findings: Findings) -> None:
         listed = [row for row in self._list() if not excluded.excludes(row[1])]
@@ -94,16 +99,16 @@ class PostgresqlSession:
     def _grant(self, role: str) -> str:
         user = self._rows("SELECT current_user::text")[0][0]
         statement = sql.SQL("GRANT {} TO {};").format(sql.Identifier(role), sql.Identifier(user))
-        return statement.as_string(self._connection).replace(f'"{role}"', role)
+        return statement.as_string(self._connection.driver_connection).replace(f'"{role}"', role)
 
     def _list(self) -> list[tuple[int, str, bool]]:
         # Such a server does not know the encoding of its names, and would refuse to send one that is not UTF-8.
-        knows_no_encoding = self._connection.get_parameter_status("server_encoding") == "SQL_ASCII"
+        knows_no_encoding = self._connection.parameter("server_encoding") == "SQL_ASCII"
         if knows_no_encoding:
-            self._connection.set_client_encoding("SQL_ASCII")
+            self._rows("SET client_encoding = 'SQL_ASCII'")
         listed = self._rows(LIST_DATABASES)
         if knows_no_encoding:
-            self._connection.set_client_encoding("UTF8")
+            self._rows("SET client_encoding = 'UTF8'")
         return [(oid, _decode(bytes(raw_name)), readable) for oid, raw_name, readable in listed]
 
     def _sizes(self, oids: list[int]) -> Iterable[tuple[int, int | str]]:
@@ -111,7 +116,7 @@ class PostgresqlSession:
         try:
             sizes = dict(self._rows(MEASURE_ALL, (oids,)))
         except psycopg2.Error:
-            if self._connection.closed:
+            if self._connection.is_closed:
                 raise
             yield from ((oid, self._size(oid)) for oid in oids)
         else:
@@ -121,7 +126,7 @@ class PostgresqlSession:
         try:
             size: int | None = self._rows(MEASURE_ONE, (oid,))[0][0]
         except psycopg2.Error as error:
-            if self._connection.closed:
+            if self._connection.is_closed:
                 raise
             return str(error).strip()
         return DROPPED if size is None else size
@@ -135,37 +140,32 @@ class PostgresqlSession:
         return size
 
     def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return cursor.fetchall()
+        return self._connection.rows(statement, parameters)
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:
-    """Open a read-only session. Raises psycopg2.Error."""
-    connection = psycopg2.connect(
-        host=target.host,
-        port=target.port,
-        dbname=target.database or "postgres",
-        user=target.username,
-        password=target.password.get_secret_value(),
-        application_name="whalefall_capacity",
-        client_encoding="UTF8",
-        # libpq counts whole seconds and rounds one up to two.
-        connect_timeout=math.ceil(limits.connect_timeout_seconds),
-        sslmode=target.tls.mode,
-        sslrootcert=target.tls.ca_file,
-        sslcert=target.tls.cert_file,
-        sslkey=target.tls.key_file,
+    """Open a read-only session. Raises psycopg2.Error, CollectionError or TimeoutError."""
+    parameters = {
+        "host": target.host,
+        "port": target.port,
+        "dbname": target.database or "postgres",
+        "user": target.username,
+        "password": target.password.get_secret_value(),
+        "application_name": "whalefall_capacity",
+        "client_encoding": "UTF8",
+        "sslmode": target.tls.mode,
+        "sslrootcert": target.tls.ca_file,
+        "sslcert": target.tls.cert_file,
+        "sslkey": target.tls.key_file,
+        "gssencmode": "disable",
+        "require_auth": None if target.verifies_server else PROOFS,
+    }
+    connection = open_connection(parameters, limits.connect_timeout_seconds, cutoff, Meter())
+    # Not as start-up options: a connection pooler in between would refuse those.
+    connection.rows(
+        "SELECT set_config('statement_timeout', %s, false), set_config('default_transaction_read_only', 'on', false)",
+        (f"{math.ceil(limits.statement_timeout_seconds * 1000)}ms",),
     )
-    connection.autocommit = True
-    cutoff.watch(connection.fileno())
-    with connection.cursor() as cursor:
-        # Not as start-up options: a connection pooler in between would refuse those.
-        cursor.execute(
-            "SELECT set_config('statement_timeout', %s, false),"
-            " set_config('default_transaction_read_only', 'on', false)",
-            (f"{math.ceil(limits.statement_timeout_seconds * 1000)}ms",),
-        )
     return PostgresqlSession(connection)
 
 
