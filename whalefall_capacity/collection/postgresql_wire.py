@@ -117,6 +117,7 @@ class _Ends:
         with inner:
             for end in (self._server, self._libpq, inner):
                 end.setblocking(False)
+            self._descriptor = descriptor
             self._identity = _identity(inner.fileno())
             os.dup2(inner.fileno(), descriptor, inheritable=False)
         self._to_libpq = self._to_server = b""
@@ -136,6 +137,8 @@ class _Ends:
         server, libpq = self._server.fileno(), self._libpq.fileno()
         # Of each direction one chunk is on its way; the next is taken when that has gone.
         wishes = {libpq: 0 if self._to_server else select.POLLIN, server: select.POLLOUT if self._to_server else 0}
+        # libpq reads a part at a time: what it has not read yet is not waited with.
+        wishes[self._descriptor] = select.POLLIN
         if self._to_libpq:
             wishes[libpq] |= select.POLLOUT
         elif not self._server_has_left:
