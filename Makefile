@@ -7,12 +7,15 @@ INSTALLED := .venv/.installed
 # Real servers on this machine, measured, then the Dagster UI and the console until Ctrl-C. ONCE=1 stops after the table.
 demo: $(INSTALLED)
 	@scripts/system-packages --optional mariadb
+	@scripts/mysql-server --optional
 	@exec $(BIN)/whalefall-capacity demo $(if $(ONCE),--once)
 
 install: $(INSTALLED)
 
+# WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium
+	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)

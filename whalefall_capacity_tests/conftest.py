@@ -13,11 +13,18 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
-from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+from whalefall_capacity_tests.servers import (
+    FamilyServer,
+    MariadbFleetServer,
+    MysqlFleetServer,
+    PostgresqlServer,
+    require_mysql,
+)
 from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
@@ -48,6 +55,21 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariadbFleetSe
     """A server of the fleet: MariaDB, with binary logs."""
     with MariadbServer(tmp_path_factory.mktemp("mariadb")).running("--log-bin=binlog") as server:
         yield MariadbFleetServer(server)
+
+
+@pytest.fixture(scope="session")
+def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MysqlFleetServer]:
+    """A server of the fleet: MySQL, with binary logs."""
+    require_mysql()
+    with MysqlServer(tmp_path_factory.mktemp("mysql")).running("--log-bin=binlog") as server:
+        yield MysqlFleetServer(server)
+
+
+@pytest.fixture(params=["mariadb", "mysql"])
+def family(request: pytest.FixtureRequest) -> FamilyServer:
+    """A server of the fleet: each of the MySQL family."""
+    server: FamilyServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture

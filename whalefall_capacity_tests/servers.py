@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import psycopg2
 import pymysql
+import pytest
 from psycopg2 import sql
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine, Target
-from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.local_server import LocalServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 
+WITHOUT_MYSQL = "WHALEFALL_TEST_WITHOUT_MYSQL"
+# Read at once: every test has the settings of the environment taken away.
+may_go_without_mysql = bool(os.environ.get(WITHOUT_MYSQL))
 LIMITS = Limits(connect_timeout_seconds=5, statement_timeout_seconds=20, deadline_seconds=30)
 NO_FILTERS: Mapping[ServerEngine, NameFilter] = {engine: NameFilter() for engine in ServerEngine}
+
+
+def require_mysql() -> None:
+    """Fail the test when there is no MySQL server, or skip it when that was said to be all right."""
+    if MysqlServer.program() is None:
+        if may_go_without_mysql:
+            pytest.skip(f"there is no MySQL server, and {WITHOUT_MYSQL} is set")
+        pytest.fail(f"there is no MySQL server: run scripts/mysql-server, or set {WITHOUT_MYSQL}=1 to go without")
 
 
 @dataclass(frozen=True)
@@ -78,17 +92,21 @@ class PostgresqlServer:
 
 
 @dataclass(frozen=True)
-class MariadbFleetServer:
-    """A MariaDB server of the fleet; its root needs no password."""
+class FamilyServer:
+    """A server of the MySQL family in the fleet; its root needs no password."""
 
-    server: MariadbServer
-    options: tuple[str, ...] = field(default=())
+    server: LocalServer
+    engine: ClassVar[ServerEngine]
+    name: ClassVar[str]
+    instance_id: ClassVar[int]
 
-    def target(self, name: str = "maria", instance_id: int = 2, username: str = "root", password: str = "") -> Target:
+    def target(
+        self, name: str | None = None, instance_id: int | None = None, username: str = "root", password: str = ""
+    ) -> Target:
         return Target(
-            instance_id,
-            name,
-            ServerEngine.MARIADB,
+            instance_id or self.instance_id,
+            name or self.name,
+            self.engine,
             str(self.server.socket),
             3306,
             None,
@@ -102,3 +120,19 @@ class MariadbFleetServer:
         connection: pymysql.Connection[Any] = self.server.connect()
         with closing(connection), connection.cursor() as cursor:
             yield cursor
+
+
+class MariadbFleetServer(FamilyServer):
+    """A MariaDB server of the fleet."""
+
+    engine = ServerEngine.MARIADB
+    name = "maria"
+    instance_id = 2
+
+
+class MysqlFleetServer(FamilyServer):
+    """A MySQL server of the fleet."""
+
+    engine = ServerEngine.MYSQL
+    name = "my"
+    instance_id = 3

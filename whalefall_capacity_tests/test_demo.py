@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from whalefall_capacity.cli import app
 from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres, bundled_psql
 from whalefall_capacity_tests.processes import processes_below, run
+from whalefall_capacity_tests.servers import require_mysql
 
 pytestmark = pytest.mark.slow
 
-SIZES_OF_MARIADB = (".ibd", ".MYD", ".MYI", ".MAD", ".MAI")
+DATA_FILES = (".ibd", ".MYD", ".MYI", ".MAD", ".MAI")
 ROWS = """
 SELECT 'database', instance_id, database_name, collected_date, size_bytes, source, updated_at FROM database_size_stats
 WHERE source = 'imported'
@@ -72,16 +74,24 @@ def test_the_table_agrees_with_what_psql_is_told_by_the_servers(demo: Demo) -> N
     assert printed == pytest.approx(asked, rel=0.01)
 
 
-def test_the_table_agrees_with_the_files_in_mariadbs_data_directory(demo: Demo) -> None:
-    folders = {"orders": "orders", "web-logs": "web@002dlogs", "inventory": "inventory", "会员": "@4f1a@5458"}
-    printed = {database: size for (instance, database), size in demo.sizes().items() if instance == "demo-mariadb"}
+FOLDERS = {
+    "mariadb": {"orders": "orders", "web-logs": "web@002dlogs", "inventory": "inventory", "会员": "@4f1a@5458"},
+    "mysql": {"billing": "billing", "app/v2.1": "app@002fv2@002e1", "sessions": "sessions", "客户": "@5ba2@6237"},
+}
+
+
+@pytest.mark.parametrize("server", FOLDERS)
+def test_the_table_agrees_with_the_files_in_the_data_directory(demo: Demo, server: str) -> None:
+    if server == "mysql":
+        require_mysql()
+    printed = {database: size for (instance, database), size in demo.sizes().items() if instance == f"demo-{server}"}
     assert printed == {
         database: sum(
             file.stat().st_size
-            for file in (demo.home / "demo" / "mariadb" / "data" / folder).iterdir()
-            if file.suffix in SIZES_OF_MARIADB
+            for file in (demo.home / "demo" / server / "data" / folder).iterdir()
+            if file.suffix in DATA_FILES
         )
-        for database, folder in folders.items()
+        for database, folder in FOLDERS[server].items()
     }
 
 
@@ -91,12 +101,13 @@ def test_databases_are_of_visibly_different_sizes(demo: Demo) -> None:
     assert megabytes[-1] > 100
 
 
-def test_400_days_are_imported_and_marked_as_imported(store_of_demo: EmbeddedPostgres) -> None:
+def test_400_days_are_imported_and_marked_as_imported(demo: Demo, store_of_demo: EmbeddedPostgres) -> None:
     days = _rows(
         store_of_demo,
         "SELECT source, count(DISTINCT collected_date), count(*) FROM database_size_stats GROUP BY source",
     )
-    assert sorted(days) == [("imported", 400, 3600), ("measured", 1, 9)]
+    databases = len(demo.sizes())
+    assert sorted(days) == [("imported", 400, 400 * databases), ("measured", 1, databases)]
     described = _rows(store_of_demo, "SELECT DISTINCT description FROM instances")
     assert described == [("Demo server. Its past is made up; what is marked as measured was measured.",)]
 
@@ -115,23 +126,27 @@ def test_a_second_start_changes_no_row_that_it_need_not(demo: Demo, store_of_dem
     before = _rows(store_of_demo, ROWS)
     again = run(["demo", "--once"], demo.settings)
     assert again.returncode == 0, again.stderr
-    assert "0 of 3600 sizes" in again.stdout
+    databases = len(demo.sizes())
+    assert f"0 of {400 * databases} sizes" in again.stdout
     assert _rows(store_of_demo, ROWS) == before
     measured = _rows(store_of_demo, "SELECT count(*) FROM database_size_stats WHERE source = 'measured'")
-    assert measured == [(9,)]
+    assert measured == [(databases,)]
 
 
 def test_every_process_that_it_started_is_gone(demo: Demo) -> None:
     assert processes_below(demo.home) == []
 
 
-def test_without_mariadb_it_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_other_servers_it_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MariadbServer, "program", staticmethod(lambda: None))
+    monkeypatch.setattr(MysqlServer, "program", staticmethod(lambda: None))
     done = CliRunner().invoke(app, ["demo", "--once"])
     assert done.exit_code == 0, done.output
-    assert "MariaDB is not installed: the demo goes on with PostgreSQL alone" in done.stderr
+    assert "MariaDB is not installed: the demo goes on without it" in done.stderr
+    assert "MySQL is not installed: the demo goes on without it" in done.stderr
     assert "demo-postgresql" in done.stdout
     assert "demo-mariadb" not in done.stdout
+    assert "demo-mysql" not in done.stdout
 
 
 def test_it_refuses_a_store_that_watches_a_real_fleet(tmp_path: Path) -> None:

@@ -1,25 +1,32 @@
-"""How much a server may answer in one visit: more than that is an error, before it fills the memory."""
+"""How much memory the answers of one visit may take: more is an error, before it is taken."""
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from whalefall_capacity.errors import CollectionError
 
-# A hundred thousand databases fit: their names and sizes are 300 bytes each, in all answers of a visit together.
-VISIT_LIMIT_BYTES = 32 * 1024**2
+# Two hundred thousand tables of a MySQL server fit, or as many databases of a PostgreSQL server.
+VISIT_LIMIT_BYTES = 128 * 1024**2
 
 
 class Meter:
-    """Counts what one server has sent in one visit."""
+    """Counts what the answers of one server take in one visit."""
 
     def __init__(self, limit_bytes: int = VISIT_LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._left_bytes = limit_bytes
 
-    def count(self, received_bytes: int) -> None:
-        """Count what has arrived. Raises CollectionError when it is too much."""
-        self._left_bytes -= received_bytes
+    def count(self, taken_bytes: int) -> None:
+        """Count memory. Raises CollectionError when it is too much, now and ever after."""
+        self._left_bytes -= taken_bytes
         if self._left_bytes < 0:
             raise CollectionError(
-                f"the server answered with more than {self._limit_bytes // 1024**2} MiB in one visit, which the sizes "
-                "of its databases do not take; look at what listens there"
+                f"the server's answers take more than {self._limit_bytes // 1024**2} MiB, which names and sizes of "
+                "databases do not; look at what listens there"
             )
+
+    def count_row(self, row: tuple[Any, ...]) -> None:
+        """Count a row. Raises CollectionError like `count`."""
+        self.count(sys.getsizeof(row) + sum(map(sys.getsizeof, row)))

@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,8 @@ from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.sizes import Cutoff
 
 CHUNK_BYTES = 64 * 1024
+# A value of nothing has four bytes on the way and sixteen in the memory of libpq.
+LIBPQ_FACTOR = 4
 # TLS may hold back a piece that no socket tells of: libpq is asked again after this.
 LOOK_AGAIN_SECONDS = 1.0
 
@@ -63,7 +65,7 @@ class PostgresqlConnection:
         with self._connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
             self._wire.complete()
-            return cursor.fetchall() if cursor.description is not None else []
+            return list(self._wire.counted(cursor)) if cursor.description is not None else []
 
     def close(self) -> None:
         self._connection.close()
@@ -94,7 +96,7 @@ class _Wire:
             if self._ends is not None and self._ends.are_of(descriptor):
                 # libpq may write at once, unless what it has written before still waits for the server.
                 may_write = state == psycopg2.extensions.POLL_WRITE and not self._ends.is_congested
-                self._meter.count(self._ends.exchange(0 if may_write else patience))
+                self._meter.count(LIBPQ_FACTOR * self._ends.exchange(0 if may_write else patience))
             elif state == psycopg2.extensions.POLL_WRITE:
                 _ready({descriptor: select.POLLOUT}, patience)
             else:
@@ -102,6 +104,11 @@ class _Wire:
                 self._cutoff.watch(descriptor)
                 self.close()
                 self._ends = _Ends(descriptor)
+
+    def counted(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        for row in rows:
+            self._meter.count_row(row)
+            yield row
 
     def close(self) -> None:
         if self._ends is not None:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.commands.output import binary_size, err, out, print_table
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
 from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.demo.past import DAYS, write_past
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.fleet_file import read_fleet_file
@@ -33,8 +34,9 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table
 
     Example: whalefall-capacity demo --once
     """
-    if MariadbServer.program() is None:
-        err.print("MariaDB is not installed: the demo goes on with PostgreSQL alone")
+    for server in (MariadbServer, MysqlServer):
+        if server.program() is None:
+            err.print(f"{server.product} is not installed: the demo goes on without it")
     with open_store(load_settings()) as engine:
         refuse_real_fleet(engine)
         settings = load_settings()

@@ -10,7 +10,9 @@ import pymysql
 from psycopg2 import sql
 from pydantic import SecretStr
 
+from whalefall_capacity.demo.local_server import LocalServer
 from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 
 ACCOUNT = "whalefall"
@@ -23,7 +25,8 @@ POSTGRESQL_TABLE = """
 CREATE TABLE entries (id bigint PRIMARY KEY, token text NOT NULL, note text NOT NULL);
 INSERT INTO entries SELECT n, md5(n::text), repeat('demo ', 15) FROM generate_series(1, %s) AS n;
 """
-MARIADB_TABLES = """
+MYSQL_ROWS: Mapping[str, int] = {"billing": 200_000, "app/v2.1": 80_000, "sessions": 30_000, "客户": 6_000}
+MYSQL_FAMILY_TABLES = """
 CREATE TABLE `{database}`.entries (id BIGINT PRIMARY KEY, token CHAR(32) NOT NULL, note VARCHAR(100) NOT NULL);
 INSERT INTO `{database}`.entries WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
 SELECT i, MD5(i), REPEAT('demo ', 15) FROM n;
@@ -56,14 +59,25 @@ def fill_postgresql(server: EmbeddedPostgres, password: SecretStr) -> None:
 
 def fill_mariadb(server: MariadbServer, password: SecretStr) -> None:
     """Create what is not there yet: the monitoring account and the databases."""
+    _fill_mysql_family(server, password, MARIADB_ROWS, "BINLOG MONITOR", "max_recursive_iterations")
+
+
+def fill_mysql(server: MysqlServer, password: SecretStr) -> None:
+    """Create what is not there yet: the monitoring account and the databases."""
+    _fill_mysql_family(server, password, MYSQL_ROWS, "REPLICATION CLIENT", "cte_max_recursion_depth")
+
+
+def _fill_mysql_family(
+    server: LocalServer, password: SecretStr, rows_of: Mapping[str, int], log_privilege: str, recursion_limit: str
+) -> None:
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(
             "CREATE USER IF NOT EXISTS %s@localhost IDENTIFIED BY %s", (ACCOUNT, password.get_secret_value())
         )
-        cursor.execute("GRANT PROCESS, SHOW DATABASES, SHOW VIEW, BINLOG MONITOR ON *.* TO %s@localhost", (ACCOUNT,))
-        cursor.execute("SET SESSION max_recursive_iterations = 10000000")
-        for database, rows in MARIADB_ROWS.items():
-            _fill_mariadb_database(cursor, database, rows)
+        cursor.execute(f"GRANT PROCESS, SHOW DATABASES, SHOW VIEW, {log_privilege} ON *.* TO %s@localhost", (ACCOUNT,))
+        cursor.execute(f"SET SESSION {recursion_limit} = 10000000")
+        for database, rows in rows_of.items():
+            _fill_mysql_database(cursor, database, rows)
 
 
 def _connect(server: EmbeddedPostgres, database: str) -> psycopg2.extensions.connection:
@@ -79,13 +93,15 @@ def _fill_postgresql_database(server: EmbeddedPostgres, database: str, rows: int
         cursor.execute("VACUUM ANALYZE entries")
 
 
-def _fill_mariadb_database(cursor: pymysql.cursors.Cursor, database: str, rows: int) -> None:
+def _fill_mysql_database(cursor: pymysql.cursors.Cursor, database: str, rows: int) -> None:
     cursor.execute("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s", (database,))
     (tables,) = cursor.fetchone() or (0,)
-    statements = [statement for statement in MARIADB_TABLES.split(";") if statement.strip()]
+    statements = [statement for statement in MYSQL_FAMILY_TABLES.split(";") if statement.strip()]
     if tables == len([statement for statement in statements if "CREATE TABLE" in statement]):
         return
     cursor.execute(f"DROP DATABASE IF EXISTS `{database}`")
     cursor.execute(f"CREATE DATABASE `{database}`")
+    # MySQL wants to know in which database a WITH is at home.
+    cursor.execute(f"USE `{database}`")
     for statement in statements:
         cursor.execute(statement.format(database=database, rows=rows))

@@ -13,14 +13,17 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.demo.content import ACCOUNT, fill_mariadb, fill_postgresql
+from whalefall_capacity.demo.content import ACCOUNT, fill_mariadb, fill_mysql, fill_postgresql
 from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.fleet import list_instances
 
 POSTGRESQL_VERSION = 16
 PREFIX = "demo-"
+# Row images would only repeat the tables; some megabytes of binary logs are enough to see.
+BINARY_LOGS = ("--log-bin=binlog", "--binlog-format=STATEMENT")
 DESCRIPTION = "Demo server. Its past is made up; what is marked as measured was measured."
 
 
@@ -46,12 +49,13 @@ def demo_fleet(folder: Path) -> Iterator[Path]:
         fill_postgresql(postgresql, password)
         instances = [_entry("postgresql", str(postgresql.socket_dir), credential)]
         if MariadbServer.program() is not None:
-            # Row images would only repeat the tables; some megabytes of binary logs are enough to see.
-            mariadb = servers.enter_context(
-                MariadbServer(folder / "mariadb").running("--log-bin=binlog", "--binlog-format=STATEMENT")
-            )
+            mariadb = servers.enter_context(MariadbServer(folder / "mariadb").running(*BINARY_LOGS))
             fill_mariadb(mariadb, password)
             instances.append(_entry("mariadb", str(mariadb.socket), credential))
+        if MysqlServer.program() is not None:
+            mysql = servers.enter_context(MysqlServer(folder / "mysql").running(*BINARY_LOGS))
+            fill_mysql(mysql, password)
+            instances.append(_entry("mysql", str(mysql.socket), credential))
         fleet_file = folder / "fleet.yaml"
         fleet_file.write_text(yaml.safe_dump({"instances": instances}, sort_keys=False), encoding="utf-8")
         yield fleet_file

@@ -1,0 +1,167 @@
+"""A connection to a server of the MySQL family: socket, TLS and login; nothing is set in its session."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+from pymysql.constants import CR
+from pymysql.cursors import SSCursor
+
+from whalefall_capacity.collection.meter import Meter
+from whalefall_capacity.collection.mysql.login import logins
+from whalefall_capacity.collection.mysql.wire import metered
+from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
+from whalefall_capacity.errors import CollectionError
+
+# What the driver needs for a login of another kind, or why it cannot do it.
+LOGIN_METHODS = {
+    "client_ed25519": "install PyNaCl beside this program (pip install pynacl)",
+    "caching_sha2_password": "install cryptography beside this program (pip install cryptography)",
+    "sha256_password": "install cryptography beside this program (pip install cryptography)",
+}
+ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
+# Which package is missing, as the driver puts it.
+PACKAGE_OF_METHOD = {"pynacl": "client_ed25519", "cryptography": "caching_sha2_password"}
+
+
+if TYPE_CHECKING:
+    # Only its types have a parameter.
+    _Connection = pymysql.Connection[Any]
+else:
+    _Connection = pymysql.Connection
+
+
+class PlainConnection(_Connection):
+    """The driver's connection without the statements that it would run first.
+
+    A proxy may hand the server's session to somebody else afterwards. Names travel as bytes, so that the character
+    set of the session does not matter, and the transaction that is begun ends what the server commits by itself.
+    """
+
+    # Where the driver keeps the context of TLS; its types do not tell.
+    ctx: ssl.SSLContext
+
+    def __init__(self, meter: Meter, **arguments: Any) -> None:
+        self.meter = meter
+        super().__init__(**arguments)
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Leave the character set as the handshake made it."""
+
+    def next_result(self, unbuffered: bool = False) -> int:  # noqa: ARG002
+        """Take no second answer. Raises CollectionError: no statement of ours has one."""
+        raise CollectionError("the server gave several answers to one statement")
+
+
+def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConnection:
+    """Log in. Raises CollectionError, pymysql.Error or OSError."""
+    meter = Meter()
+    opened = metered(socket.socket, meter)(fileno=_open_socket(target, limits.connect_timeout_seconds).detach())
+    opened.settimeout(limits.connect_timeout_seconds)
+    cutoff.watch(opened.fileno())
+    try:
+        _await_greeting(opened, limits.connect_timeout_seconds)
+        connection = PlainConnection(
+            meter,
+            host=target.host,
+            user=target.username,
+            # As bytes: the driver would encode text as Latin-1.
+            password=target.password.get_secret_value().encode(),
+            database=target.database,
+            charset="utf8mb4",
+            # The server ends a statement that takes too long; this is for a server that no longer answers.
+            read_timeout=limits.statement_timeout_seconds + 1,
+            write_timeout=limits.statement_timeout_seconds + 1,
+            # Whatever the server does by itself.
+            autocommit=None,
+            program_name="whalefall_capacity",
+            # Row by row: they are counted before there are too many.
+            cursorclass=SSCursor,
+            auth_plugin_map=logins(target),
+            ssl_disabled=target.is_local or target.tls.mode == "disable",
+            ssl=None if target.is_local or target.tls.mode in {"disable", "prefer"} else _ssl_context(target.tls),
+            defer_connect=True,
+        )
+        if connection.ssl and target.tls.mode == "prefer":
+            # Given as `ssl` it would be required; the driver's own one obeys the environment.
+            connection.ctx = _ssl_context(target.tls)
+        if connection.ssl:
+            connection.ctx.sslsocket_class = metered(ssl.SSLSocket, meter)
+        _log_in(connection, opened)
+    except BaseException:
+        opened.close()
+        raise
+    return connection
+
+
+def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
+    try:
+        connection.connect(opened)
+    except RuntimeError as error:
+        # This is how the driver says that it lacks a package.
+        method = next((method for package, method in PACKAGE_OF_METHOD.items() if package in str(error)), None)
+        if method is None:
+            raise
+        raise CollectionError(f"the account logs in by {method}: {LOGIN_METHODS[method]}") from None
+    except pymysql.OperationalError as error:
+        if error.args[0] not in {CR.CR_AUTH_PLUGIN_CANNOT_LOAD, CR.CR_AUTH_PLUGIN_ERR}:
+            raise
+        raise CollectionError(f"{error.args[1]}: the driver has no such login; {ANOTHER_LOGIN}") from None
+
+
+def _open_socket(target: Target, timeout_seconds: float) -> socket.socket:
+    if not target.is_local:
+        opened = socket.create_connection((target.host, target.port), timeout_seconds)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.settimeout(timeout_seconds)
+    try:
+        opened.connect(target.host)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _await_greeting(opened: socket.socket, timeout_seconds: float) -> None:
+    """Wait for the first byte, which is the server's to send; the driver itself would wait for ever."""
+    try:
+        opened.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        raise TimeoutError(
+            f"the server accepted the connection and sent no greeting within {timeout_seconds:g} s"
+        ) from None
+
+
+def _ssl_context(tls: Tls) -> ssl.SSLContext:
+    """Return the context for libpq's *mode*.
+
+    Python's default context would take authorities from SSL_CERT_FILE and SSL_CERT_DIR, and write the keys of the
+    session where SSLKEYLOGFILE says.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = tls.mode == "verify-full"
+    context.verify_mode = ssl.CERT_REQUIRED if tls.mode.startswith("verify-") else ssl.CERT_NONE
+    try:
+        if tls.ca_file is not None:
+            context.load_verify_locations(tls.ca_file)
+        elif context.verify_mode is ssl.CERT_REQUIRED:
+            _load_authorities_of_the_machine(context)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:
+        files = ", ".join(file for file in (tls.ca_file, tls.cert_file, tls.key_file) if file)
+        raise CollectionError(f"cannot use the TLS files {files}: {error}") from None
+    return context
+
+
+def _load_authorities_of_the_machine(context: ssl.SSLContext) -> None:
+    paths = ssl.get_default_verify_paths()
+    context.load_verify_locations(
+        cafile=paths.openssl_cafile if Path(paths.openssl_cafile).is_file() else None, capath=paths.openssl_capath
+    )

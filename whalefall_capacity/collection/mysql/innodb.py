@@ -1,0 +1,190 @@
+"""What InnoDB's own views tell: the true size of each file, in its directory.
+
+They need the PROCESS privilege. Tablespaces are found by their id: the names that MySQL 8 shows for them are not
+encoded, and `a/b.c/t` may be a table of `a` or of `a/b.c`.
+https://dev.mysql.com/doc/refman/8.4/en/information-schema-innodb-tablespaces-table.html
+https://mariadb.com/docs/server/reference/system-tables/information-schema/information-schema-tables/information-schema-innodb-tables/information-schema-innodb_sys_tablespaces-table
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from whalefall_capacity.collection.mysql.server import Server
+
+TABLES = """
+SELECT TABLE_ID, CAST(NAME AS BINARY), SPACE, SPACE_TYPE, ROW_FORMAT FROM information_schema.{prefix}TABLES
+WHERE NAME LIKE '%/%'
+"""
+TABLESPACES = "SELECT SPACE, FILE_SIZE, ALLOCATED_SIZE FROM information_schema.{prefix}TABLESPACES"
+# MariaDB opens a table's file when the table is first used (since MDEV-32027), and lists only files that are open:
+# after a restart most would be missing. Reading this view opens every one.
+OPEN_FILES = "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESTATS"
+# As long as the statistics of a table are not loaded, its pages read 0.
+PAGES = """
+SELECT s.TABLE_ID, CAST(s.STATS_INITIALIZED AS CHAR) IN ('1', 'Initialized'),
+       (s.CLUST_INDEX_SIZE + s.OTHER_INDEX_SIZE) * IF(t.ZIP_PAGE_SIZE > 0, t.ZIP_PAGE_SIZE, @@innodb_page_size)
+FROM information_schema.{prefix}TABLES AS t
+JOIN information_schema.{prefix}TABLESTATS AS s ON s.TABLE_ID = t.TABLE_ID
+WHERE t.SPACE_TYPE <> 'Single' AND t.NAME LIKE '%/%'
+"""
+# Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
+SMALLEST_PAGE = 1024
+
+
+class File(NamedTuple):
+    """The file of a tablespace; no length when it is lost."""
+
+    length: int | None
+    allocated: int | None
+
+
+LOST = File(None, None)
+
+
+class Table(NamedTuple):
+    """A table, or a table partition, or one of the tables behind a full-text index."""
+
+    table_id: int
+    name: bytes
+    space: int
+    space_type: str
+    row_format: str
+
+    @property
+    def directory(self) -> bytes:
+        return self.name.partition(b"/")[0]
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """The directory and the name of the file of the table, without that of a table partition."""
+        directory, _, file = self.name.partition(b"/")
+        return directory, file.partition(b"#")[0]
+
+    @property
+    def is_shared(self) -> bool:
+        return self.space_type != "Single"
+
+    def bytes_of(self, file: File) -> int:
+        """Return what the file of the table takes: less than its length when its pages are compressed."""
+        length = file.length or 0
+        # A file just made may not have been allocated yet; one with compressed rows may not be to its last page.
+        return min(length, file.allocated) if file.allocated and self.row_format != "Compressed" else length
+
+
+@dataclass(frozen=True)
+class InnodbSizes:
+    """Bytes by directory, and why the size of what is in a directory is not known."""
+
+    bytes_by_directory: Mapping[bytes, int]
+    problems: Mapping[bytes, str]
+    # Directories with tables in a shared tablespace of which neither the pages nor an estimate is known.
+    not_loaded: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True)
+class InnodbFiles:
+    """Tables, files by the id of their tablespace, and the bytes of the pages of tables in shared ones, if known."""
+
+    tables: Sequence[Table]
+    files: Mapping[int, File]
+    pages: Mapping[int, int | None]
+    lost: frozenset[int]
+
+    @property
+    def not_loaded(self) -> frozenset[tuple[bytes, bytes]]:
+        """Keys of tables whose statistics the server has not loaded."""
+        return frozenset(t.key for t in self.tables if t.is_shared and self.pages.get(t.table_id) is None)
+
+    def sizes(self, estimates: Mapping[tuple[bytes, bytes], int]) -> InnodbSizes:
+        """Add all up, with *estimates* for the pages of tables that are not loaded."""
+        totals: dict[bytes, int] = defaultdict(int)
+        problems: dict[bytes, str] = {}
+        for table in self.tables:
+            if table.table_id in self.lost:
+                shown = table.name.decode("utf-8", "backslashreplace")
+                problems[table.directory] = f"the file of the InnoDB table {shown} cannot be opened"
+            elif not table.is_shared:
+                totals[table.directory] += table.bytes_of(self.files[table.space])
+        not_loaded = set()
+        for directory, size in self._shared(estimates):
+            if size is None:
+                not_loaded.add(directory)
+            else:
+                totals[directory] += size
+        return InnodbSizes(totals, problems, frozenset(not_loaded))
+
+    def _shared(self, estimates: Mapping[tuple[bytes, bytes], int]) -> list[tuple[bytes, int | None]]:
+        """Return what directories have in each shared tablespace.
+
+        The file of a general tablespace is divided among them. The system tablespace holds much beside tables: of
+        that, only their pages count.
+        """
+        left = dict(estimates)
+        used: dict[tuple[int, str], dict[bytes, int | None]] = defaultdict(dict)
+        for table in self.tables:
+            if table.is_shared:
+                # An estimate is that of a whole table, with its partitions: the first of them stands for all.
+                pages = self.pages.get(table.table_id)
+                if pages is None and table.key in left:
+                    pages, left[table.key] = left[table.key], 0
+                members = used[table.space, table.space_type]
+                members[table.directory] = _plus(members.get(table.directory, 0), pages)
+        return [
+            share
+            for (space, space_type), members in used.items()
+            for share in _divided(
+                members, self.files.get(space, LOST).length if space_type == "General" else None
+            ).items()
+        ]
+
+
+def read_files(server: Server) -> InnodbFiles:
+    """Ask InnoDB for its files. Raises pymysql.Error."""
+    prefix = "INNODB_" if server.has_dictionary else "INNODB_SYS_"
+    if server.is_mariadb:
+        server.rows(OPEN_FILES)
+    tables, files = _read_tables(server, prefix)
+    if lost := _lost(tables, files):
+        # A table that was made or dropped between the two statements looks like one whose file is lost.
+        tables, files = _read_tables(server, prefix)
+        lost &= _lost(tables, files)
+        tables = [table for table in tables if table.is_shared or table.space in files or table.table_id in lost]
+    pages: dict[int, int | None] = {}
+    if any(table.is_shared for table in tables):
+        for table_id, loaded, size in server.rows(PAGES.format(prefix=prefix)):
+            pages[table_id] = int(size) if loaded else None
+    return InnodbFiles(tables, files, pages, frozenset(lost))
+
+
+def _read_tables(server: Server, prefix: str) -> tuple[list[Table], dict[int, File]]:
+    tables = [Table(*row) for row in server.rows(TABLES.format(prefix=prefix))]
+    rows = server.rows(TABLESPACES.format(prefix=prefix))
+    return tables, {space: File(_length(size), allocated) for space, size, allocated in rows}
+
+
+def _length(size: int | None) -> int | None:
+    return size if size and size % SMALLEST_PAGE == 0 else None
+
+
+def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[int]:
+    return {table.table_id for table in tables if not table.is_shared and files.get(table.space, LOST).length is None}
+
+
+def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[bytes, int | None]:
+    """Divide the bytes of a file, if there is one, by what is used of it."""
+    if file is None:
+        return used
+    if len(used) == 1:
+        return dict.fromkeys(used, file)
+    total: int | None = 0
+    for size in used.values():
+        total = _plus(total, size)
+    return {directory: file * (size or 0) // total if total else None for directory, size in used.items()}
+
+
+def _plus(left: int | None, right: int | None) -> int | None:
+    return None if left is None or right is None else left + right

@@ -1,0 +1,118 @@
+"""One server: what it is, and statements that it answers within a limit, in a transaction that only reads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pymysql
+from pymysql.constants import ER
+
+from whalefall_capacity.collection.mysql.connection import PlainConnection
+from whalefall_capacity.collection.sizes import TimeLeft
+from whalefall_capacity.errors import CollectionError
+
+Row = tuple[Any, ...]
+
+# The comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL.
+VERSION = "SELECT VERSION(), @@lower_case_table_names, 0 /*M! + 1 */"
+OLDEST_MYSQL = (5, 7)
+OLDEST_MARIADB = (10, 6)
+TIMED_OUT = {ER.QUERY_TIMEOUT, ER.STATEMENT_TIMEOUT}
+# Of one of its users, or a statement, a database, a table, a column, a function.
+DENIED = {1044, 1045, 1142, 1143, 1227, 1370}
+
+
+class Server:
+    """An open connection to one MySQL or MariaDB server.
+
+    Nothing is set in the session, which a proxy may hand to somebody else: a limit belongs to its statement, and each
+    statement to a transaction of its own that only reads. One for all would show MySQL's dictionary as it was at first.
+    """
+
+    def __init__(self, connection: PlainConnection, time_left: TimeLeft) -> None:
+        self._connection = connection
+        self._time_left = time_left
+        self.is_mariadb = False
+        ((version, case_rule, by_comment),) = self.rows(VERSION)
+        self.version = str(version)
+        self.is_mariadb = "mariadb" in self.version.lower() or bool(by_comment)
+        # A file system that does not care for the case of names: there InnoDB keeps them in small letters.
+        self.folds_case = int(case_rule) == 2
+        self._refuse_older()
+
+    @property
+    def has_dictionary(self) -> bool:
+        """Is this MySQL 8 or newer, with its own data dictionary and other names of the InnoDB views?"""
+        return not self.is_mariadb and self._numbers >= (8, 0)
+
+    @property
+    def is_connected(self) -> bool:
+        """Can the server still be asked?"""
+        return self._connection.open
+
+    def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+        """Run a statement, which begins with SELECT or SHOW when the server is to limit its time."""
+        with self._connection.cursor() as cursor:
+            # Ends the one before.
+            cursor.execute("START TRANSACTION READ ONLY")
+            cursor.execute(self._limited(statement), parameters or None)
+            return list(self._counted(cursor))
+
+    def _counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            self._connection.meter.count_row(row)
+            yield row
+
+    def warnings(self) -> frozenset[str]:
+        """Return the texts of the warnings of the last statement."""
+        return frozenset(str(text) for _, _, text in self._connection.show_warnings())  # type: ignore[no-untyped-call]
+
+    def explain(self, error: pymysql.Error) -> str:
+        """Return an error of a statement in words."""
+        if error.args and error.args[0] in TIMED_OUT:
+            return self._time_left.limit_reached()
+        return " ".join(str(part) for part in error.args)
+
+    def account(self) -> str:
+        """Return the account as a GRANT names it."""
+        user, _, host = str(self.rows("SELECT CURRENT_USER()")[0][0]).rpartition("@")
+        return f"{self._connection.escape(user)}@{self._connection.escape(host)}"
+
+    def close(self) -> None:
+        """Leave, and leave nothing behind."""
+        with suppress(pymysql.Error):
+            if self.is_connected:
+                self._connection.rollback()
+            self._connection.close()
+
+    @property
+    def _numbers(self) -> tuple[int, int]:
+        found = re.search(r"(\d+)\.(\d+)\.\d+-mariadb", self.version.lower()) or re.match(r"(\d+)\.(\d+)", self.version)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    def _refuse_older(self) -> None:
+        # MariaDB that shows the version of a MySQL does not say how old it is.
+        disguised = self.is_mariadb and "mariadb" not in self.version.lower()
+        product, oldest = ("MariaDB", OLDEST_MARIADB) if self.is_mariadb else ("MySQL", OLDEST_MYSQL)
+        if self._numbers < oldest and not (disguised and self._numbers >= OLDEST_MYSQL):
+            raise CollectionError(
+                f"this is {product} {self.version}; the oldest version whose sizes can be measured is "
+                f"{product} {oldest[0]}.{oldest[1]}: upgrade the server, or let it be inactive in the fleet file"
+            )
+
+    def _limited(self, statement: str) -> str:
+        seconds = self._time_left.for_statement()
+        if self.is_mariadb and statement.lstrip().startswith(("SELECT", "SHOW")):
+            # The server counts microseconds, and 0 is no limit.
+            return f"SET STATEMENT max_statement_time = {max(seconds, 0.001):.3f} FOR {statement}"
+        hint = f"SELECT /*+ MAX_EXECUTION_TIME({math.ceil(seconds * 1000)}) */"
+        return statement.replace("SELECT", hint, 1) if statement.lstrip().startswith("SELECT") else statement
+
+
+def is_denied(error: pymysql.Error) -> bool:
+    """Is this what a server says when a privilege is missing?"""
+    return bool(error.args) and error.args[0] in DENIED

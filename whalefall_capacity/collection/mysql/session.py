@@ -1,0 +1,102 @@
+"""The session that a visit and a check-up use."""
+
+from __future__ import annotations
+
+import pymysql
+
+from whalefall_capacity.collection.mysql.connection import open_connection
+from whalefall_capacity.collection.mysql.server import Server, is_denied
+from whalefall_capacity.collection.mysql.survey import NOT_VISIBLE, Survey
+from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
+
+
+class MysqlSession:
+    """An open connection to one MySQL or MariaDB server, in a transaction that only reads."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @property
+    def version(self) -> str:
+        return self._server.version
+
+    def measure(self, excluded: NameFilter, findings: Findings) -> None:
+        Survey(self._server, excluded, findings).run(fail_when_blind=True)
+
+    def capabilities(self, excluded: NameFilter) -> list[Capability]:
+        """Ask all that a visit asks, and say what came of it."""
+        survey = Survey(self._server, excluded, Findings())
+        survey.run(fail_when_blind=False)
+        return [
+            _list_of_databases(survey),
+            _database_sizes(survey),
+            self._optional(survey, "InnoDB files", survey.innodb, "PROCESS", "sizes of the files", ESTIMATES),
+            _other_engines(survey),
+            self._optional(
+                survey,
+                "binary log size",
+                survey.logs,
+                "BINLOG MONITOR" if self._server.is_mariadb else "REPLICATION CLIENT",
+                "SHOW BINARY LOGS",
+                "SHOW BINARY LOGS",
+            ),
+        ]
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _optional(
+        self, survey: Survey, name: str, answer: object, privilege: str, detail: str, instead: str
+    ) -> Capability:
+        if not isinstance(answer, pymysql.Error):
+            return Capability(name, True, required=False, detail=detail)
+        grant = survey.missing_grant(privilege) if is_denied(answer) else None
+        detail = instead if grant else f"{instead}: {self._server.explain(answer)}"
+        return Capability(name, False, required=False, detail=detail, grant=grant)
+
+
+ESTIMATES = "estimates of information_schema.TABLES instead"
+
+
+def _list_of_databases(survey: Survey) -> Capability:
+    every = survey.grants.shows_every_database
+    return Capability(
+        "list of databases",
+        every,
+        required=True,
+        detail="every database" if every else "only those on which the account has a privilege",
+        grant=None if every else survey.missing_grant("SHOW DATABASES"),
+    )
+
+
+def _database_sizes(survey: Survey) -> Capability:
+    missing = {name: size for name, size in survey.sizes.items() if isinstance(size, str)}
+    detail = f"{len(survey.sizes) - len(missing)} of {len(survey.sizes)} databases"
+    unseen = [name for name, reason in missing.items() if reason == NOT_VISIBLE]
+    if unseen:
+        detail += f"; not: {', '.join(unseen[:10])}"
+    detail += "".join(f"; {name}: {reason}" for name, reason in list(missing.items())[:10] if name not in unseen)
+    grant = survey.missing_grant("SHOW VIEW") if unseen else None
+    return Capability("database sizes", not missing, required=True, detail=detail, grant=grant)
+
+
+def _other_engines(survey: Survey) -> Capability:
+    every = survey.grants.shows_every_table
+    return Capability(
+        "tables of other engines",
+        every,
+        required=False,
+        detail="every table" if every else "only tables on which the account has a privilege",
+        grant=None if every else survey.missing_grant("SHOW VIEW"),
+    )
+
+
+def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:
+    """Open a session. Raises CollectionError, pymysql.Error or OSError."""
+    time_left = TimeLeft(limits)
+    connection = open_connection(target, limits, cutoff)
+    try:
+        return MysqlSession(Server(connection, time_left))
+    except BaseException:
+        connection.close()
+        raise

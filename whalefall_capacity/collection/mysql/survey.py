@@ -1,0 +1,238 @@
+"""One round of questions to a server: which databases there are, and how large each is.
+
+InnoDB's views tell the true size of its files; `information_schema.TABLES` tells the lengths of the tables of other
+engines, and estimates of InnoDB's where those views cannot be read. A database of which nothing can be seen is
+missing, never 0, unless the account may see every table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import ParamSpec, TypeVar
+
+import pymysql
+from pymysql.constants import ER
+
+from whalefall_capacity.collection.mysql.grants import Grants
+from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files
+from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
+from whalefall_capacity.collection.mysql.server import Server
+from whalefall_capacity.collection.mysql.tables import SYSTEM_SCHEMAS, Table, list_tables, read_lengths, text
+from whalefall_capacity.collection.sizes import Findings, NameFilter
+from whalefall_capacity.errors import CollectionError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+# Bytes, or the reason why they are not known.
+Size = int | str
+
+LIST_DATABASES = """
+SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA
+WHERE SCHEMA_NAME NOT LIKE '#sql%'
+ORDER BY SCHEMA_NAME
+"""
+# How many tables one statement asks for the lengths of: a few hundred kilobytes of names.
+BATCH = 2000
+NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT that is missing"
+NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"
+DROPPED = "dropped during the visit"
+
+
+class Survey:
+    """What a server answers, noted in *findings* as it comes.
+
+    After `run`, *sizes* has every database, and *innodb* and *logs* have an error where those could not be read.
+    """
+
+    def __init__(self, server: Server, excluded: NameFilter, findings: Findings) -> None:
+        self._server = server
+        self._excluded = excluded
+        self._findings = findings
+        self.grants = Grants.of(str(row[0]) for row in server.rows("SHOW GRANTS"))
+        self.sizes: dict[str, Size] = {}
+        self.innodb: InnodbSizes | pymysql.Error = InnodbSizes({}, {})
+        self.logs: int | pymysql.Error | None = None
+
+    def run(self, fail_when_blind: bool) -> None:
+        """Measure all; what is optional and cannot be read costs no size."""
+        listed = self._list()
+        if fail_when_blind and not listed and not self.grants.shows_every_database:
+            raise CollectionError(f"the account sees no database at all; run {self.missing_grant('SHOW DATABASES')}")
+        tables, problems = self._tables(listed)
+        self.innodb = self._read_innodb(tables)
+        folders = {name for name in listed if name not in problems and self._is_mere_folder(name, tables[name])}
+        names = [name for name in listed if name not in folders]
+        self._findings.listed(self._server.version, names)
+        for name, problem in problems.items():
+            self._note(name, problem)
+        for name, size in self._measured({name: tables[name] for name in names if name not in problems}):
+            self._note(name, size)
+        self._note_gone()
+        self.logs = self._optional(self._binary_logs)
+        self._findings.logs(None if isinstance(self.logs, pymysql.Error) else self.logs)
+
+    def missing_grant(self, privilege: str) -> str | None:
+        """Return the statement that gives the account a privilege, None when it has it."""
+        if self.grants.has(privilege):
+            return None
+        return f"GRANT {privilege} ON *.* TO {self._server.account()};"
+
+    def _list(self) -> list[str]:
+        names = [text(row[0]) for row in self._server.rows(LIST_DATABASES)]
+        return [name for name in names if name.lower() not in SYSTEM_SCHEMAS and not self._excluded.excludes(name)]
+
+    def _tables(self, names: Sequence[str]) -> tuple[dict[str, list[Table]], dict[str, str]]:
+        """Return the tables of each database, and why those of some cannot be listed."""
+        tables: dict[str, list[Table]] = {name: [] for name in names}
+        problems: dict[str, str] = {}
+        found = self._optional(list_tables, self._server)
+        if isinstance(found, pymysql.Error):
+            # One of them may be the cause.
+            found = []
+            for name in names:
+                own = self._optional(list_tables, self._server, name)
+                if isinstance(own, pymysql.Error):
+                    problems[name] = self._server.explain(own)
+                else:
+                    found += own
+        for table in found:
+            if table.database in tables:
+                tables[table.database].append(table)
+        return tables, problems
+
+    def _read_innodb(self, tables: Mapping[str, list[Table]]) -> InnodbSizes | pymysql.Error:
+        """Ask InnoDB; of tables in shared tablespaces whose statistics are not loaded, ask the tables."""
+        files = self._optional(read_files, self._server)
+        estimates: dict[tuple[bytes, bytes], int] = {}
+        if not isinstance(files, pymysql.Error) and (not_loaded := files.not_loaded):
+            for name, members in tables.items():
+                keys = {table: (self._directory(name), self._directory(table.name)) for table in members}
+                own = [table for table in members if table.is_innodb and keys[table] in not_loaded]
+                lengths = self._optional(read_lengths, self._server, own) if own else {}
+                if not isinstance(lengths, pymysql.Error):
+                    estimates.update((keys[t], size) for t, size in lengths.items() if isinstance(size, int))
+            # MariaDB has loaded them now.
+            files = self._optional(read_files, self._server)
+        return files if isinstance(files, pymysql.Error) else files.sizes(estimates)
+
+    def _is_mere_folder(self, name: str, tables: Sequence[Table]) -> bool:
+        """Is this a folder among those of the databases, in which there is no table?"""
+        return name.startswith(UNENCODED) and not tables and self._files_of(name) is None
+
+    def _measured(self, tables: Mapping[str, list[Table]]) -> Iterator[tuple[str, Size]]:
+        """Yield the size of each database; first of those for which no table need be opened."""
+        to_open: dict[str, list[Table]] = {}
+        for name, members in tables.items():
+            problem = self._problem(name, members)
+            own = [table for table in members if self._needs_length(table)]
+            if problem is not None:
+                yield name, problem
+            elif own:
+                to_open[name] = own
+            else:
+                yield name, self._size(name, bool(members), [])
+        for name, lengths in self._lengths(to_open):
+            yield name, lengths if isinstance(lengths, str) else self._size(name, True, lengths)
+
+    def _problem(self, name: str, members: Sequence[Table]) -> str | None:
+        """Say what keeps the size of a database from being known, if anything does."""
+        for table in members:
+            if table.problem is not None:
+                return table.problem
+        return None if isinstance(self.innodb, pymysql.Error) else self.innodb.problems.get(self._directory(name))
+
+    def _needs_length(self, table: Table) -> bool:
+        return table.has_length and (not table.is_innodb or isinstance(self.innodb, pymysql.Error))
+
+    def _size(self, name: str, sees_tables: bool, lengths: Sequence[Size]) -> Size:
+        files = self._files_of(name)
+        if files is None and not sees_tables and not self.grants.shows_tables_of(name):
+            return NOT_VISIBLE
+        return _total([files or 0, *lengths])
+
+    def _files_of(self, name: str) -> Size | None:
+        """Return what InnoDB has of a database; None when it has nothing, or cannot be asked."""
+        if isinstance(self.innodb, pymysql.Error):
+            return None
+        directory = self._directory(name)
+        if directory in self.innodb.not_loaded:
+            return NOT_LOADED if self.grants.shows_tables_of(name) else NOT_VISIBLE
+        return self.innodb.bytes_by_directory.get(directory)
+
+    def _directory(self, name: str) -> bytes:
+        return directory_of(name.lower() if self._server.folds_case else name).encode()
+
+    def _lengths(self, tables: Mapping[str, list[Table]]) -> Iterator[tuple[str, list[Size] | str]]:
+        """Yield the lengths of the tables of each database, or why they could not be had.
+
+        Many databases are asked for at once, and when that fails, each by itself.
+        """
+        for batch in _batches(tables):
+            together = self._optional(read_lengths, self._server, [table for name in batch for table in tables[name]])
+            for name in batch:
+                found = together
+                if isinstance(found, pymysql.Error) and len(batch) > 1:
+                    found = self._optional(read_lengths, self._server, tables[name])
+                if isinstance(found, pymysql.Error):
+                    yield name, self._server.explain(found)
+                else:
+                    # A table that is gone meanwhile has no length.
+                    yield name, [found[table] for table in tables[name] if table in found]
+
+    def _note(self, name: str, size: Size) -> None:
+        self.sizes[name] = size
+        if isinstance(size, str):
+            self._findings.missing(name, size)
+        elif size:
+            self._findings.measured(name, size)
+
+    def _note_gone(self) -> None:
+        """Note databases that measured 0, and say of those without a size when they were dropped meanwhile."""
+        doubtful = [name for name, size in self.sizes.items() if isinstance(size, str) or size == 0]
+        still_there = set(self._list()) if doubtful else set()
+        for name in doubtful:
+            if name not in still_there:
+                self._note(name, DROPPED)
+            elif self.sizes[name] == 0:
+                self._findings.measured(name, 0)
+
+    def _binary_logs(self) -> int | None:
+        """Return the bytes of the binary logs; None when the server keeps none."""
+        try:
+            sizes = [int(row[1]) for row in self._server.rows("SHOW BINARY LOGS")]
+        except pymysql.Error as error:
+            if error.args[0] == ER.NO_BINARY_LOGGING:
+                return None
+            raise
+        return sum(sizes) if sizes else None
+
+    def _optional(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | pymysql.Error:
+        """Return what *ask* returns, or its error, unless that ended the connection."""
+        try:
+            return ask(*args, **kwargs)
+        except pymysql.Error as error:
+            if not self._server.is_connected:
+                raise
+            return error
+
+
+def _total(sizes: Sequence[Size]) -> Size:
+    """Return the sum of *sizes*, or the reason why one of them is not known."""
+    total = 0
+    for size in sizes:
+        if isinstance(size, str):
+            return size
+        total += size
+    return total
+
+
+def _batches(tables: Mapping[str, list[Table]]) -> Iterator[list[str]]:
+    """Yield databases in lists that have few enough tables for one statement, as far as they can be few."""
+    before = 0
+    numbered: list[tuple[int, str]] = []
+    for name, members in tables.items():
+        numbered.append((before // BATCH, name))
+        before += len(members)
+    for _, group in groupby(numbered, key=lambda pair: pair[0]):
+        yield [name for _, name in group]

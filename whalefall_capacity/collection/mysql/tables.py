@@ -1,0 +1,129 @@
+"""What `information_schema.TABLES` tells: which tables there are, of which engine, and how long those are.
+
+It shows only tables on which the account has some privilege, and of the others it is silent. To tell the length of a
+table the server opens it, and that of a remote one may never end: lengths are asked for by name, and only of tables
+whose engine keeps them on this server's disk.
+https://dev.mysql.com/doc/refman/8.4/en/information-schema-tables-table.html
+https://mariadb.com/docs/server/reference/system-tables/information-schema/information-schema-tables/information-schema-tables-table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from whalefall_capacity.collection.mysql.server import Row, Server
+
+# Engines that keep a table in files of this server and tell their length.
+MEASURED_ENGINES = frozenset({"innodb", "myisam", "aria", "archive", "rocksdb", "tokudb", "mroonga"})
+# A file of theirs is never empty: a length of 0 is that of a table which could not be opened.
+NEVER_EMPTY = frozenset({"innodb", "myisam", "aria", "archive"})
+# Engines that keep nothing on this server's disk that is not counted elsewhere, or nothing that is surely there.
+IN_MEMORY_OR_MADE_UP = {"memory", "blackhole", "sequence", "example", "performance_schema"}
+IN_OTHER_TABLES = {"mrg_myisam", "oqgraph"}
+ON_OTHER_SERVERS = {"federated", "spider", "connect", "s3", "sphinx", "ndbcluster", "ndbinfo"}
+NOTHING_HERE = IN_MEMORY_OR_MADE_UP | IN_OTHER_TABLES | ON_OTHER_SERVERS
+# What MySQL shows instead of a length which a storage engine could not tell.
+NO_LENGTH = (2**32 - 1, 2**64 - 1)
+SYSTEM_SCHEMAS = ("information_schema", "performance_schema", "mysql", "sys")
+# Without the lengths: no table is opened.
+LIST_TABLES = """
+SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), ENGINE
+FROM information_schema.TABLES
+WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND TABLE_SCHEMA NOT IN %s
+"""
+OF_SCHEMA = " AND HEX(TABLE_SCHEMA) = %s"
+# Conditions on names alone are looked at before a table is opened. Names are compared as bytes: the collation of
+# names would throw `Sales` and `sales` together.
+LENGTHS = """
+SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), DATA_LENGTH, INDEX_LENGTH, TABLE_COMMENT
+FROM information_schema.TABLES
+WHERE CONCAT(HEX(TABLE_SCHEMA), '/', HEX(TABLE_NAME)) IN %s
+"""
+# MySQL 8 shows in TABLES what it remembers, for a day; information_schema_stats_expiry, which turns that off, can be
+# set for a whole session only. In PARTITIONS it remembers nothing.
+FRESH_LENGTHS = """
+SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), p.DATA_LENGTH, p.INDEX_LENGTH, t.TABLE_COMMENT
+FROM information_schema.PARTITIONS AS p
+JOIN information_schema.TABLES AS t USING (TABLE_SCHEMA, TABLE_NAME)
+WHERE CONCAT(HEX(TABLE_SCHEMA), '/', HEX(TABLE_NAME)) IN %s
+"""
+
+
+class Table(NamedTuple):
+    """A table that the account sees; no engine when the server does not know the one it was made with."""
+
+    database: str
+    name: str
+    engine: str | None
+
+    @property
+    def has_length(self) -> bool:
+        return (self.engine or "").lower() in MEASURED_ENGINES
+
+    @property
+    def is_innodb(self) -> bool:
+        return (self.engine or "").lower() == "innodb"
+
+    @property
+    def problem(self) -> str | None:
+        """Say why the size of such a table cannot be known."""
+        if self.engine is None:
+            return f"the server does not know the storage engine of the table {self.name}"
+        if not self.has_length and self.engine.lower() not in NOTHING_HERE:
+            return f"the size of the table {self.name} is not known: its storage engine {self.engine} does not tell it"
+        return None
+
+
+def list_tables(server: Server, database: str | None = None) -> list[Table]:
+    """Return the tables that the account sees, in all databases or in one. Raises pymysql.Error."""
+    if database is None:
+        rows = server.rows(LIST_TABLES, (SYSTEM_SCHEMAS,))
+    else:
+        rows = server.rows(LIST_TABLES + OF_SCHEMA, (SYSTEM_SCHEMAS, _hexadecimal(database)))
+    return [Table(text(schema), text(name), engine) for schema, name, engine in rows]
+
+
+def read_lengths(server: Server, tables: Sequence[Table]) -> dict[Table, int | str]:
+    """Return the bytes of each table, or why it could not be opened; nothing of one that is gone.
+
+    Raises pymysql.Error.
+    """
+    wanted = {(table.database, table.name): table for table in tables}
+    keys = tuple(f"{_hexadecimal(table.database)}/{_hexadecimal(table.name)}" for table in tables)
+    rows = server.rows(FRESH_LENGTHS if server.has_dictionary else LENGTHS, (keys,))
+    # MySQL 8 shows the error instead of the comment, and 0 instead of the lengths.
+    errors = server.warnings() if server.has_dictionary and any(row[2:4] == (0, 0) for row in rows) else frozenset()
+    lengths: dict[Table, int | str] = {}
+    for row in rows:
+        table = wanted[text(row[0]), text(row[1])]
+        length = _length(table, row, errors)
+        before = lengths.get(table, 0)
+        # Several rows are those of table partitions.
+        lengths[table] = before + length if isinstance(before, int) and isinstance(length, int) else length
+    return lengths
+
+
+def _length(table: Table, row: Row, errors: frozenset[str]) -> int | str:
+    _, _, data, index, comment = row
+    if data is None or index is None or data in NO_LENGTH or index in NO_LENGTH:
+        opened = False
+    else:
+        opened = data + index > 0 or not (_is_never_empty(table) or comment in errors)
+    if not opened:
+        return f"the table {table.name} cannot be opened" + (f": {comment}" if comment else "")
+    return int(data + index)
+
+
+def _is_never_empty(table: Table) -> bool:
+    """Does the table take some bytes, however few rows it has?"""
+    return (table.engine or "").lower() in NEVER_EMPTY
+
+
+def text(raw_name: bytes) -> str:
+    """Return a name, of which a server may have bytes that are not text."""
+    return raw_name.decode("utf-8", "backslashreplace")
+
+
+def _hexadecimal(name: str) -> str:
+    return name.encode().hex().upper()

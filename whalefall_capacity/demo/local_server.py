@@ -1,0 +1,160 @@
+"""A local server of the MySQL family on a Unix socket, with its data in a folder of ours."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pymysql
+from typing_extensions import Self
+
+from whalefall_capacity.errors import WhalefallError
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+LONGEST_SOCKET_PATH = 100
+SEARCH_PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin"
+
+
+class LocalServer(ABC):
+    """One server with its data in *folder*; `root` has no password, and only this user reaches the socket."""
+
+    product: ClassVar[str]
+    how_to_install: ClassVar[str]
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.data_dir = self.folder / "data"
+        self.socket = self._socket_path()
+
+    @staticmethod
+    @abstractmethod
+    def program() -> str | None:
+        """Return the server program, or None where this machine has none."""
+
+    @abstractmethod
+    def _install_command(self, program: str, common: list[str]) -> list[str]:
+        """Return the command that makes the data directory which the options *common* name."""
+
+    @abstractmethod
+    def _own_options(self) -> list[str]:
+        """Return the options of this product with which a small server starts quickly."""
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator[Self]:
+        """Hold the server for the length of the block."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.socket.parent.mkdir(exist_ok=True, mode=0o700)
+        process = self._left_over() or self._start(options)
+        try:
+            self._await_ready(process)
+            yield self
+        finally:
+            stop(process)
+
+    def connect(self) -> pymysql.Connection[Any]:
+        """Connect as root."""
+        return pymysql.connect(unix_socket=str(self.socket), user="root", charset="utf8mb4", autocommit=True)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    def _start(self, options: tuple[str, ...]) -> psutil.Process:
+        program = self.program()
+        if program is None:
+            raise WhalefallError(f"{self.product} is not installed: {self.how_to_install}")
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True, mode=0o700)
+        common = [
+            "--no-defaults",
+            f"--datadir={self.data_dir}",
+            f"--user={getpass.getuser()}",
+            # A server that starts removes the temporary tables it finds there: those of others, in a shared folder.
+            f"--tmpdir={temporary}",
+        ]
+        if not self.data_dir.exists():
+            self._install(program, common)
+        with self._log.open("ab") as log:
+            started = subprocess.Popen(
+                [
+                    program,
+                    *common,
+                    f"--socket={self.socket}",
+                    f"--pid-file={self.folder / 'server.pid'}",
+                    "--skip-networking",
+                    "--innodb-buffer-pool-size=64M",
+                    *self._own_options(),
+                    *options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for us; we stop the server when we are done with it.
+                start_new_session=True,
+            )
+        return psutil.Process(started.pid)
+
+    def _install(self, program: str, common: list[str]) -> None:
+        # Into another folder first: one that is half done would look like one that is done.
+        unfinished = self.folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = self._install_command(program, common)
+        done = subprocess.run(
+            [part.replace(str(self.data_dir), str(unfinished)) for part in command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise WhalefallError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+        unfinished.rename(self.data_dir)
+
+    def _left_over(self) -> psutil.Process | None:
+        """Return the server of an earlier run that was killed, if it still works on our data."""
+        for process in psutil.process_iter(["cmdline"]):
+            if f"--datadir={self.data_dir}" in (process.info["cmdline"] or []):
+                return process
+        return None
+
+    def _await_ready(self, process: psutil.Process) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+            except pymysql.Error:
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+                    raise WhalefallError(f"{self.product} did not start; see {self._log}") from None
+                time.sleep(0.1)
+            else:
+                return
+
+    def _socket_path(self) -> Path:
+        inside = self.folder / "server.sock"
+        if len(str(inside)) <= LONGEST_SOCKET_PATH:
+            return inside
+        # The kernel allows some 107 bytes for the path of a socket.
+        digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"whalefall-{digest}" / "server.sock"
+
+
+def stop(process: psutil.Process) -> None:
+    """Ask a server to end, and end it when it does not."""
+    try:
+        process.terminate()
+        process.wait(STOP_SECONDS)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_SECONDS)
