@@ -14,7 +14,7 @@ install: $(INSTALLED)
 
 # WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
-	@scripts/system-packages mariadb chromium
+	@scripts/system-packages mariadb chromium pgbouncer
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	$(BIN)/pytest -n 2 --dist loadfile
 

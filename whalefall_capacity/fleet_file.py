@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,21 @@ def _bytes(value: Any) -> Any:
     if match is None or match[2] not in _UNITS:
         raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
     return int(Decimal(match[1]) * _UNITS[match[2]])
+
+
+def _host(value: Any) -> Any:
+    """Accept an address in brackets, as URLs have it; refuse a port that came along."""
+    if not isinstance(value, str) or value.startswith(("/", "@")):
+        return value
+    bracketed = re.fullmatch(r"\[(.*)\]", value)
+    if bracketed:
+        try:
+            return str(IPv6Address(bracketed[1]))
+        except ValueError:
+            raise ValueError("must hold an IPv6 address between its brackets") from None
+    if re.fullmatch(r"[^:]*:\d+|\[.*\]:\d+", value):
+        raise ValueError("must be without the port, which has a field of its own")
+    return value
 
 
 class _Strict(BaseModel):
@@ -83,7 +99,7 @@ class InstanceEntry(_Strict):
 
     name: str = Field(min_length=1, max_length=128)
     engine: ServerEngine
-    host: str = Field(min_length=1)
+    host: Annotated[str, BeforeValidator(_host)] = Field(min_length=1)
     port: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=1, le=65_535)
     database: str | None = Field(default=None, min_length=1)
     tls: TlsEntry | None = None

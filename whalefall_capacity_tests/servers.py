@@ -80,13 +80,17 @@ class PostgresqlServer:
         with self.database(name):
             with self.connect(name) as cursor:
                 cursor.execute("SET allow_system_table_mods = on")
-                cursor.execute("SELECT pg_get_function_result(%s::regprocedure)", (function,))
-                ((result,),) = cursor.fetchall()
+                cursor.execute(
+                    "SELECT pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc "
+                    "WHERE oid = %s::regprocedure",
+                    (function,),
+                )
+                ((arguments, result),) = cursor.fetchall()
                 # Renamed, because a function with the id of a built-in one is never looked up.
                 cursor.execute(f"ALTER FUNCTION pg_catalog.{function} RENAME TO original")
                 cursor.execute(
-                    f"CREATE FUNCTION pg_catalog.{function} RETURNS {result} LANGUAGE plpgsql "
-                    f"AS $body$ BEGIN {body} END $body$"
+                    f"CREATE FUNCTION pg_catalog.{function.partition('(')[0]}({arguments}) RETURNS {result} "
+                    f"LANGUAGE plpgsql AS $body$ BEGIN {body} END $body$"
                 )
             yield name
 

@@ -101,6 +101,37 @@ def test_a_bad_field_is_named_with_its_line(line: str, problem: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("host", "stored"),
+    [
+        ("'[::1]'", "::1"),
+        ("'[fe80::1%eth0]'", "fe80::1%eth0"),
+        ("'[2001:0DB8::0001]'", "2001:db8::1"),
+        ("'::1'", "::1"),
+        ("db.example", "db.example"),
+        ("/run/postgresql", "/run/postgresql"),
+        ("/run/db:1", "/run/db:1"),
+    ],
+)
+def test_a_host_may_be_an_address_in_brackets(host: str, stored: str, tmp_path: Path) -> None:
+    (server,) = _read(tmp_path, SERVER.replace("host: shop.example", f"host: {host}")).instances
+    assert server.host == stored
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ("'[localhost]'", "host: must hold an IPv6 address between its brackets"),
+        ("'[]'", "host: must hold an IPv6 address between its brackets"),
+        ("db.example:5432", "host: must be without the port, which has a field of its own"),
+        ("'[::1]:5432'", "host: must be without the port, which has a field of its own"),
+    ],
+)
+def test_a_host_that_is_none_is_refused(host: str, problem: str, tmp_path: Path) -> None:
+    content = SERVER.replace("host: shop.example", f"host: {host}")
+    assert _problems(tmp_path, content) == [f"line 4: instances.0.{problem}"]
+
+
+@pytest.mark.parametrize(
     ("credential", "problem"),
     [
         ("{username: whalefall}", f"credential: {ONE_REFERENCE}"),

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
 from whalefall_capacity.printable import printable
-from whalefall_capacity.resources.fleet import Collection
+from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.store.stats import BigDatabase, DayTotals, biggest_databases, day_totals
 
 # How many stored rows a materialization of stats changed: 0 when it only reported what was there.
@@ -97,7 +97,7 @@ def _collection_metadata(collection: Collection) -> dict[str, Any]:
     if collection.failed:
         metadata["failed_instances"] = failed_table(collection)
     if missing := collection.missing_databases():
-        metadata["databases_not_measured"] = metadata_table(("instance", "database", "reason"), missing)
+        metadata["databases_not_measured"] = metadata_table(("instance", "database", "reason"), missing[:MOST_NAMED])
     return metadata
 
 

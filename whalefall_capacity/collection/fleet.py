@@ -128,7 +128,7 @@ class _Fan(Generic[T]):
         # Before the cut, whose error the visit might take for an answer of the server.
         try:
             outcome = self._rescue(run.target, run.findings, now - run.started) or CollectionError(
-                f"{run.target.name}: no answer from {run.target.host}:{run.target.port} within the deadline of "
+                f"{run.target.name}: no answer from {run.target.address} within the deadline of "
                 f"{self._deadline_seconds:g} s; look at the server's load, or raise {DEADLINE_SETTING}"
             )
         except CollectionError as error:

@@ -1,173 +1,377 @@
 """PostgreSQL 10 and newer: sizes by `pg_database_size`, WAL by `pg_ls_waldir`.
 
+Everything that is asked runs in a transaction of its own, whose settings end with it: behind a pooler the
+connection belongs to another program a moment later.
+
 `pg_database_size` needs CONNECT on the database or pg_read_all_stats, and one refusal fails the whole
-statement: the privilege is asked first. A database dropped between listing and measuring gives NULL up
-to PostgreSQL 17 and an error from 18 on; after an error each database is measured by itself.
+statement: the privilege is asked first. It counts a folder that it cannot open as nothing: whether the folders
+are there is asked too. The sizes are copied, because rows of a COPY arrive one by one: when a statement is
+ended, what came before is kept, the database at which it ended is asked alone, and the others go on.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
 from psycopg2 import sql
 
 from whalefall_capacity.collection.meter import Meter
-from whalefall_capacity.collection.postgresql_wire import PostgresqlConnection
-from whalefall_capacity.collection.postgresql_wire import connect as open_connection
-from whalefall_capacity.collection.sizes import (
-    Capability,
-    Cutoff,
-    Findings,
-    Limits,
-    NameFilter,
-    Target,
-)
+from whalefall_capacity.collection.postgresql_connection import open_connection
+from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
+from whalefall_capacity.errors import CollectionError
 
-# A name may hold bytes that are not text in the encoding of the connection: it is fetched as bytes.
-# The oid goes along, because a name that was not decodable could not be looked up again.
+# All of a transaction. The path, because an account may have one of its own, on which other functions come first.
+# The name, because pgbouncer leaves the one of a start-up message to a client that has none.
+SETTINGS = """
+SET LOCAL transaction_read_only = on; SET LOCAL search_path = pg_catalog; SET LOCAL client_min_messages = warning;
+SET LOCAL application_name = 'whalefall_capacity'; SET LOCAL statement_timeout = {timeout};
+"""
+# A name may hold bytes that are not text in the encoding of this database, nor convertible: it is fetched as bytes,
+# which are sent as they are to a client of this encoding.
+RAW_NAMES = "SET LOCAL client_encoding = 'SQL_ASCII'; "
+# Not every server that speaks the protocol has the role.
 LIST_DATABASES = """
-SELECT oid, namesend(datname),
-       has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE') AS readable
+SELECT oid, namesend(datname), dattablespace, datconnlimit = -2 AS invalid,
+       has_database_privilege(oid, 'CONNECT') IS NOT FALSE
+       OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_read_all_stats' AND pg_has_role(oid, 'USAGE')) AS readable
 FROM pg_database
 WHERE datallowconn AND NOT datistemplate
 ORDER BY datname
 """
-MEASURE_ALL = "SELECT oid, pg_database_size(oid) FROM pg_database WHERE oid = ANY(%s::oid[])"
-MEASURE_ONE = "SELECT pg_database_size(%s::oid)"
-# Two statements: a function that may not be executed is refused even in a branch that is not taken.
-MAY_LIST_WAL = "SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')"
+# It tells which databases have files in a tablespace, fails at a folder that it cannot open, and warns when the
+# tablespace has no folder. src/backend/utils/adt/misc.c
+LIST_FOLDERS = """
+SELECT oid, spcname::text, ARRAY(SELECT pg_tablespace_databases(oid)) FROM pg_tablespace WHERE spcname <> 'pg_global'
+"""
+MEASURE_ALL = "COPY (SELECT oid, pg_database_size(oid) FROM unnest({oids}::oid[]) AS oid) TO STDOUT"
+MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
-# Methods by which the password is proved and not sent, and none at all. A server whose certificate was verified may ask
-# for the password itself too. https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH
-PROOFS = "scram-sha-256,md5,none"
+# 2: the account has the use of the role, 1: it is a member that does not inherit. No row: there is no such role.
+MEMBERSHIP = """
+SELECT CASE WHEN pg_has_role(oid, 'USAGE') THEN 2 WHEN pg_has_role(oid, 'MEMBER') THEN 1 ELSE 0 END
+FROM pg_roles WHERE rolname = {role}
+"""
+# Short, so that one slow database does not hold up the others; it is then given the whole limit.
+QUICK_SECONDS = 1.0
 NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
 DROPPED = "dropped during the visit"
+INVALID = "invalid: an interrupted DROP DATABASE; drop it again"
+NO_FILES = "pg_database_size found none of its files: its folder is lost, or the server cannot read it"
+NAMED_IN_A_CAPABILITY = 10
+
+
+class LimitReachedError(CollectionError):
+    """A statement was ended because its time was up."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A listed database; *reason*: why it is known beforehand that it cannot be measured."""
+
+    oid: int
+    name: str
+    tablespace: int
+    reason: str | None
 
 
 class PostgresqlSession:
-    """An open connection to one PostgreSQL server, in autocommit, read-only."""
+    """An open connection to one PostgreSQL server, in autocommit."""
 
-    def __init__(self, connection: PostgresqlConnection) -> None:
+    def __init__(self, connection: psycopg2.extensions.connection, limits: Limits) -> None:
         self._connection = connection
+        self._meter = Meter()
+        self._time = TimeLeft(limits)
 
     @property
     def version(self) -> str:
-        return self._connection.parameter("server_version")
+        return str(self._connection.get_parameter_status("server_version"))
 
     def measure(self, excluded: NameFilter, findings: Findings) -> None:
-        listed = [row for row in self._list() if not excluded.excludes(row[1])]
-        findings.listed(self.version, [name for _, name, _ in listed])
-        for _, name, readable in listed:
-            if not readable:
-                findings.missing(name, NO_PRIVILEGE)
-        names = {oid: name for oid, name, readable in listed if readable}
-        for oid, size in self._sizes(list(names)):
-            if isinstance(size, int):
-                findings.measured(names[oid], size)
-            else:
-                findings.missing(names[oid], size)
-        findings.logs(self._wal_size())
+        self._measure_databases(excluded, findings)
+        log_size = self._wal_size()
+        findings.logs(log_size if isinstance(log_size, int) else None)
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:
-        watched = [(name, readable) for _, name, readable in self._list() if not excluded.excludes(name)]
-        unreadable = [name for name, readable in watched if not readable]
-        wal = self._may_list_wal()
+        findings = Findings()
+        self._measure_databases(excluded, findings)
+        databases = findings.measurement("not asked").databases
+        missing = {found.name: found.reason for found in databases if found.size_bytes is None}
+        wal_size = self._wal_size()
+        wal_grant = self._wal_grant() if isinstance(wal_size, psycopg2.errors.InsufficientPrivilege) else None
+        # Whoever gets the one for the WAL needs no other.
+        grant = wal_grant if wal_grant and "pg_monitor" in wal_grant else self._grant("pg_read_all_stats")
+        detail = f"{len(databases) - len(missing)} of {len(databases)} databases"
         return [
             Capability(
-                name="database sizes",
-                available=not unreadable,
+                "database sizes",
+                available=not missing,
                 required=True,
-                detail=f"{len(watched) - len(unreadable)} of {len(watched)} databases"
-                + (f"; not: {', '.join(unreadable[:10])}" if unreadable else ""),
-                grant=self._grant("pg_read_all_stats") if unreadable else None,
+                detail=f"{detail}; not: {_some(missing)}" if missing else detail,
+                grant=grant if NO_PRIVILEGE in missing.values() else None,
             ),
             Capability(
-                name="WAL size",
-                available=wal,
+                "WAL size",
+                available=isinstance(wal_size, int),
                 required=False,
-                detail="pg_ls_waldir()",
-                grant=None if wal else self._grant("pg_monitor"),
+                detail="pg_ls_waldir()" if isinstance(wal_size, int) else f"pg_ls_waldir(): {_words(wal_size)}",
+                grant=wal_grant,
             ),
         ]
 
     def close(self) -> None:
         self._connection.close()
 
-    def _grant(self, role: str) -> str:
-        user = self._rows("SELECT current_user::text")[0][0]
-        statement = sql.SQL("GRANT {} TO {};").format(sql.Identifier(role), sql.Identifier(user))
-        return statement.as_string(self._connection.driver_connection).replace(f'"{role}"', role)
+    def _measure_databases(self, excluded: NameFilter, findings: Findings) -> None:
+        databases = [database for database in self._list() if not excluded.excludes(database.name)]
+        findings.listed(self.version, [database.name for database in databases])
+        unreadable = self._unreadable_folders(databases)
+        readable = {}
+        for database in databases:
+            if reason := database.reason or unreadable.get(database.oid):
+                findings.missing(database.name, reason)
+            else:
+                readable[database.oid] = database.name
+        for oid in self._measure_together(readable, findings):
+            size = self._size(oid)
+            if isinstance(size, int):
+                findings.measured(readable[oid], size)
+            else:
+                findings.missing(readable[oid], size)
 
-    def _list(self) -> list[tuple[int, str, bool]]:
-        # Such a server does not know the encoding of its names, and would refuse to send one that is not UTF-8.
-        knows_no_encoding = self._connection.parameter("server_encoding") == "SQL_ASCII"
-        if knows_no_encoding:
-            self._rows("SET client_encoding = 'SQL_ASCII'")
-        listed = self._rows(LIST_DATABASES)
-        if knows_no_encoding:
-            self._rows("SET client_encoding = 'UTF8'")
-        return [(oid, _decode(bytes(raw_name)), readable) for oid, raw_name, readable in listed]
-
-    def _sizes(self, oids: list[int]) -> Iterable[tuple[int, int | str]]:
-        """Yield the size of each database, or why it could not be measured."""
+    def _list(self) -> list[Database]:
         try:
-            sizes = dict(self._rows(MEASURE_ALL, (oids,)))
-        except psycopg2.Error:
-            if self._connection.is_closed:
+            rows = self._rows(sql.SQL(RAW_NAMES + LIST_DATABASES))
+        except LimitReachedError as error:
+            raise CollectionError(f"listing its databases {error}") from None
+        server_encoding = str(self._connection.get_parameter_status("server_encoding"))
+        names = distinct_names([bytes(row[1]) for row in rows], psycopg2.extensions.encodings.get(server_encoding))
+        return [
+            Database(oid, name, tablespace, INVALID if invalid else None if readable else NO_PRIVILEGE)
+            for name, (oid, _, tablespace, invalid, readable) in zip(names, rows, strict=True)
+        ]
+
+    def _unreadable_folders(self, databases: list[Database]) -> dict[int, str]:
+        """Return why the sizes of some databases would be too small: pg_database_size says nothing of lost folders."""
+        self._connection.notices.clear()
+        try:
+            rows = self._rows(sql.SQL(LIST_FOLDERS))
+        except (psycopg2.Error, LimitReachedError) as error:
+            if self._connection.closed:
                 raise
-            yield from ((oid, self._size(oid)) for oid in oids)
-        else:
-            yield from ((oid, DROPPED if (size := sizes.get(oid)) is None else size) for oid in oids)
+            return _unreadable(_words(error), databases)
+        folders = {oid: (name, set(oids)) for oid, name, oids in rows}
+        for notice in self._connection.notices:
+            lost = [name for oid, (name, _) in folders.items() if re.search(rf"\b{oid}\b", notice)]
+            if lost:
+                reason = f"the folder of tablespace {lost[0]} is lost, and with it perhaps a part of the database"
+                return dict.fromkeys((database.oid for database in databases), reason)
+        if not any(oids for _, oids in folders.values()):
+            # A server that keeps its databases elsewhere, as some clouds do.
+            return {}
+        nowhere: tuple[str, set[int]] = ("", set())
+        return {
+            database.oid: self._looked_at_again(database.oid)
+            for database in databases
+            if database.reason is None and database.oid not in folders.get(database.tablespace, nowhere)[1]
+        }
+
+    def _measure_together(self, names: Mapping[int, str], findings: Findings) -> list[int]:
+        """Measure as many databases as give their size quickly; return the others."""
+        waiting, others = list(names), []
+        while waiting:
+            sizes: dict[int, int | None] = {}
+
+            def note(oid: int, size: int | None, sizes: dict[int, int | None] = sizes) -> None:
+                sizes[oid] = size
+                if size is not None:
+                    findings.measured(names[oid], size)
+
+            try:
+                self._copy(sql.SQL(MEASURE_ALL).format(oids=sql.Literal(waiting)), note)
+            except (psycopg2.Error, LimitReachedError):
+                if self._connection.closed:
+                    raise
+            others += [oid for oid, size in sizes.items() if size is None]
+            waiting = [oid for oid in waiting if oid not in sizes]
+            # The one at which the statement ended.
+            others += waiting[:1]
+            waiting = waiting[1:]
+        return others
 
     def _size(self, oid: int) -> int | str:
+        """Return the size of one database, or why it has none."""
         try:
-            size: int | None = self._rows(MEASURE_ONE, (oid,))[0][0]
+            rows = self._rows(sql.SQL(MEASURE_ONE).format(oid=sql.Literal(oid)))
+        except LimitReachedError as error:
+            return f"pg_database_size {error}"
         except psycopg2.Error as error:
-            if self._connection.is_closed:
+            if self._connection.closed:
                 raise
-            return str(error).strip()
-        return DROPPED if size is None else size
+            return _words(error)
+        size: int | None = rows[0][0] if rows else None
+        return self._looked_at_again(oid) if size is None else size
 
-    def _may_list_wal(self) -> bool:
-        allowed: bool = self._rows(MAY_LIST_WAL)[0][0]
-        return allowed
+    def _looked_at_again(self, oid: int) -> str:
+        """Say why a database has no size though nothing failed."""
+        rows = self._rows(
+            sql.SQL("SELECT datconnlimit FROM pg_database WHERE oid = {oid}").format(oid=sql.Literal(oid))
+        )
+        if not rows:
+            return DROPPED
+        return INVALID if rows[0][0] == -2 else NO_FILES
 
-    def _wal_size(self) -> int | None:
-        size: int | None = self._rows(MEASURE_WAL)[0][0] if self._may_list_wal() else None
-        return size
+    def _wal_size(self) -> int | Exception:
+        """Return the size of the WAL, or what went wrong: it is never worth the sizes of the databases."""
+        try:
+            size: int | None = self._rows(sql.SQL(MEASURE_WAL))[0][0]
+        except (psycopg2.Error, LimitReachedError) as error:
+            return error
+        return CollectionError("it lists no file") if size is None else size
 
-    def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        return self._connection.rows(statement, parameters)
+    def _wal_grant(self) -> str | None:
+        """Return what lets the account list the WAL; None when it already may, and the refusal was another's."""
+        if grant := self._grant("pg_monitor"):
+            return grant
+        if self._rows(sql.SQL("SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')"))[0][0]:
+            return None
+        return f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {self._account()};"
+
+    def _grant(self, role: str) -> str | None:
+        """Return what gives the account the use of *role*; None when it has it, or there is no such role."""
+        rows = self._rows(sql.SQL(MEMBERSHIP).format(role=sql.Literal(role)))
+        if not rows or rows[0][0] == 2:
+            return None
+        if rows[0][0] == 0:
+            return f"GRANT {role} TO {self._account()};"
+        if self._connection.server_version >= 160_000:
+            return f"GRANT {role} TO {self._account()} WITH INHERIT TRUE;"
+        return f"ALTER ROLE {self._account()} INHERIT;"
+
+    def _account(self) -> str:
+        raw_name = bytes(self._rows(sql.SQL(RAW_NAMES + "SELECT namesend(current_user)"))[0][0])
+        return sql.Identifier(_decode(raw_name, "utf-8")).as_string(self._connection)
+
+    def _rows(self, statement: sql.Composable) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+
+        def run(cursor: psycopg2.extensions.cursor, text: sql.Composable) -> None:
+            cursor.execute(text)
+            for row in cursor:
+                self._meter.count_row(row)
+                rows.append(row)
+
+        self._in_transaction(statement, self._time.for_statement(), run)
+        return rows
+
+    def _copy(self, statement: sql.Composable, note: Callable[[int, int | None], None]) -> None:
+        """Run a COPY of (oid, size), and note each row as it comes."""
+        seconds = min(QUICK_SECONDS, self._time.for_statement())
+        self._in_transaction(statement, seconds, lambda cursor, text: cursor.copy_expert(text, _CopiedRows(note)))
+
+    def _in_transaction(
+        self,
+        statement: sql.Composable,
+        seconds: float,
+        run: Callable[[psycopg2.extensions.cursor, sql.Composable], None],
+    ) -> None:
+        """Run *statement* in a read-only transaction. Raises LimitReachedError when *seconds* are over."""
+        settings = sql.SQL(SETTINGS).format(timeout=sql.Literal(f"{max(round(seconds * 1000), 1)}ms"))
+        started = time.monotonic()
+        with self._connection.cursor() as cursor:
+            try:
+                # One message is one transaction, of which nothing can remain open.
+                if self._connection.server_version >= 110_000:
+                    run(cursor, settings + statement)
+                    return
+                # Before 11, its timeout would begin with the message, which does not know it yet.
+                cursor.execute(sql.SQL("BEGIN;") + settings)
+                try:
+                    run(cursor, statement)
+                finally:
+                    if not self._connection.closed:
+                        cursor.execute("ROLLBACK")
+            except psycopg2.errors.QueryCanceled:
+                # Earlier, it was the server's administrator.
+                if time.monotonic() - started < seconds:
+                    raise
+                raise LimitReachedError(self._time.limit_reached()) from None
+
+
+class _CopiedRows:
+    """The file into which psycopg2 writes the rows of a COPY."""
+
+    def __init__(self, note: Callable[[int, int | None], None]) -> None:
+        self._note = note
+        self._begun = b""
+
+    def write(self, data: bytes) -> None:
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            oid, size = line.split(b"\t")
+            self._note(int(oid), None if size == rb"\N" else int(size))
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:
-    """Open a read-only session. Raises psycopg2.Error, CollectionError or TimeoutError."""
-    parameters = {
-        "host": target.host,
-        "port": target.port,
-        "dbname": target.database or "postgres",
-        "user": target.username,
-        "password": target.password.get_secret_value(),
-        "application_name": "whalefall_capacity",
-        "client_encoding": "UTF8",
-        "sslmode": target.tls.mode,
-        "sslrootcert": target.tls.ca_file,
-        "sslcert": target.tls.cert_file,
-        "sslkey": target.tls.key_file,
-        "gssencmode": "disable",
-        "require_auth": None if target.verifies_server else PROOFS,
-    }
-    connection = open_connection(parameters, limits.connect_timeout_seconds, cutoff, Meter())
-    # Not as start-up options: a connection pooler in between would refuse those.
-    connection.rows(
-        "SELECT set_config('statement_timeout', %s, false), set_config('default_transaction_read_only', 'on', false)",
-        (f"{math.ceil(limits.statement_timeout_seconds * 1000)}ms",),
-    )
-    return PostgresqlSession(connection)
+    """Open a session. Raises psycopg2.Error, OSError or CollectionError."""
+    return PostgresqlSession(open_connection(target, limits, cutoff), limits)
 
 
-def _decode(raw_name: bytes) -> str:
+def distinct_names(raw_names: Iterable[bytes], encoding: str | None) -> list[str]:
+    """Return names as text, in their order, no two alike.
+
+    The bytes of a name are in the encoding of the database in which it was given, which nobody knows. They are
+    read as the server would read them, in the *encoding* of the database that lists them; then as UTF-8; and what
+    is neither shows its bytes.
+    """
+    raw_names = list(raw_names)
+    texts = {raw_name: _decode(raw_name, encoding or "ascii") for raw_name in raw_names}
+    taken: dict[str, bytes] = {}
+    # Those that are text come first, and keep their names.
+    for raw_name in sorted(raw_names, key=lambda raw_name: (not _is_text(raw_name, encoding), raw_name)):
+        if taken.setdefault(texts[raw_name], raw_name) != raw_name:
+            texts[raw_name] = rf"\x{raw_name.hex()}"
+    return [texts[raw_name] for raw_name in raw_names]
+
+
+def _decode(raw_name: bytes, encoding: str) -> str:
+    for candidate in (encoding, "utf-8"):
+        if _is_text(raw_name, candidate):
+            return raw_name.decode(candidate)
     return raw_name.decode("utf-8", errors="backslashreplace")
+
+
+def _is_text(raw_name: bytes, encoding: str | None) -> bool:
+    try:
+        raw_name.decode(encoding or "ascii")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unreadable(error: str, databases: list[Database]) -> dict[int, str]:
+    """Return which databases an error of listing the folders concerns: one, all, or none when it names no folder."""
+    path = re.search(r'"((?:base|pg_tblspc/\d+)\b[^"]*)"', error)
+    if path is None:
+        return {}
+    one = [database.oid for database in databases if path[1].endswith(f"/{database.oid}")]
+    return dict.fromkeys(one or (database.oid for database in databases), error)
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says, without where in the statement it happened."""
+    primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
+    return primary or str(error).strip()
+
+
+def _some(missing: Mapping[str, str | None]) -> str:
+    """Return the first few of *missing* with their reasons, and how many more there are."""
+    named = [f"{name} ({reason})" for name, reason in list(missing.items())[:NAMED_IN_A_CAPABILITY]]
+    more = len(missing) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")

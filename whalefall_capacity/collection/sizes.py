@@ -16,7 +16,9 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
 DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
+SHARE_OF_WHAT_IS_LEFT = 0.9
 
 
 class ServerEngine(str, Enum):
@@ -29,6 +31,13 @@ class ServerEngine(str, Enum):
     @property
     def default_port(self) -> int:
         return 5432 if self is ServerEngine.POSTGRESQL else 3306
+
+
+def address(host: str, port: int) -> str:
+    """Return where a server is, for people: `db.example:5432`, `[::1]:5432`, or a socket, which has no port."""
+    if host.startswith(("/", "@")):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,13 @@ class Target:
     tls: Tls = Tls()
 
     @property
+    def address(self) -> str:
+        return address(self.host, self.port)
+
+    @property
     def is_local(self) -> bool:
         """Whether the server is visited through a Unix socket."""
-        return self.host.startswith("/")
+        return self.host.startswith(("/", "@"))
 
     @property
     def verifies_server(self) -> bool:
@@ -204,22 +217,27 @@ class TimeLeft:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._ends_at = time.monotonic() + limits.deadline_seconds
+        self._ended_by = ""
 
     def for_statement(self) -> float:
         """Return how many seconds the next statement may take: its limit, and never beyond the deadline.
 
-        Never 0, which to a server means no limit at all.
+        It ends before the deadline does, so that its answer still arrives. Never 0, which to a server means no
+        limit at all.
         """
-        return max(min(self._limits.statement_timeout_seconds, self._ends_at - time.monotonic()), 0.001)
+        limit = self._limits.statement_timeout_seconds
+        before_the_deadline = SHARE_OF_WHAT_IS_LEFT * (self._ends_at - time.monotonic())
+        self._ended_by = (
+            f"took longer than the statement limit of {limit:g} s; raise {STATEMENT_SETTING}"
+            if limit <= before_the_deadline
+            else f"took longer than was left of the deadline of {self._limits.deadline_seconds:g} s; "
+            f"raise {DEADLINE_SETTING}"
+        )
+        return max(min(limit, before_the_deadline), 0.001)
 
     def limit_reached(self) -> str:
-        """Say which limit ended a statement that was given all of `for_statement`, and what raises it."""
-        if time.monotonic() >= self._ends_at:
-            return deadline_reached(self._limits.deadline_seconds)
-        return (
-            f"took longer than the statement limit of {self._limits.statement_timeout_seconds:g} s; "
-            "raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
-        )
+        """Say which limit ended the last statement that was given all of `for_statement`, and what raises it."""
+        return self._ended_by
 
 
 def deadline_reached(seconds: float) -> str:
@@ -233,6 +251,8 @@ class Cutoff:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._is_cut = False
+        # Why the visit ended its own connection, which its driver cannot know.
+        self.reason: str | None = None
 
     def watch(self, file_descriptor: int) -> None:
         """Remember the connection behind *file_descriptor*, through a duplicate that outlives TLS wrapping."""
@@ -242,8 +262,9 @@ class Cutoff:
         if self._is_cut:
             self.cut()
 
-    def cut(self) -> None:
+    def cut(self, reason: str | None = None) -> None:
         """Shut the connection down, now or as soon as there is one, so that its reader gets an error at once."""
+        self.reason = self.reason or reason
         self._is_cut = True
         # Once: the visit's own thread may release it meanwhile.
         watched = self._socket

@@ -52,8 +52,8 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
         session.measure(filters[target.engine], findings)
     except Exception as error:
         if not findings.has_sizes:
-            raise CollectionError(_describe(target, "measuring", error)) from None
-        reason_for_the_rest = f"the visit ended before it was measured: {_reason(target, error)}"
+            raise CollectionError(_describe(target, "measuring", _cause(error, cutoff))) from None
+        reason_for_the_rest = f"the visit ended before it was measured: {_reason(target, _cause(error, cutoff))}"
     finally:
         session.close()
         cutoff.release()
@@ -90,7 +90,7 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
         found = tuple(_printable(capability) for capability in session.capabilities(filters[target.engine]))
         return Checkup(target.name, version, found, None)
     except Exception as error:
-        return Checkup(target.name, None, (), _describe(target, "checking", error))
+        return Checkup(target.name, None, (), _describe(target, "checking", _cause(error, cutoff)))
     finally:
         session.close()
         cutoff.release()
@@ -114,13 +114,18 @@ def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
     except Exception as error:
         cutoff.cut()
         cutoff.release()
-        raise CollectionError(_describe(target, "connecting", error)) from None
+        raise CollectionError(_describe(target, "connecting", _cause(error, cutoff))) from None
+
+
+def _cause(error: Exception, cutoff: Cutoff) -> Exception:
+    """Return what ended the connection: the driver knows only that it has ended."""
+    return error if cutoff.reason is None else CollectionError(cutoff.reason)
 
 
 def _describe(target: Target, doing: str, error: Exception) -> str:
     where = "to" if doing == "connecting" else "on"
     reason = _reason(target, error)
-    text = f"{target.name}: {doing} {where} {target.host}:{target.port} as {target.username} failed: {reason}"
+    text = f"{target.name}: {doing} {where} {target.address} as {target.username} failed: {reason}"
     return _without_secret(target, text)
 
 

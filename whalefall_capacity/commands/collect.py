@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 
 from whalefall_capacity.commands.output import JsonOption, binary_size, print_json, print_table
+from whalefall_capacity.commands.runs import ALL_ITEMS, print_missing
 from whalefall_capacity.errors import CollectionError, FleetFileError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import list_instances
 from whalefall_capacity.store.stats import InstanceTotal, instance_totals
+from whalefall_capacity.store.task_runs_read import TaskRunItem, list_items
 
 
 def collect(
@@ -26,7 +30,8 @@ def collect(
 ) -> None:
     """Measure the fleet, or a few instances of it, for today: a Dagster run in this terminal.
 
-    Exits with 1 when the run fails or any instance could not be measured.
+    Names each database that was not measured, with the reason. Exits with 1 when the run fails or any instance
+    could not be measured.
 
     Example: whalefall-capacity collect --instance shop-primary
     """
@@ -41,16 +46,38 @@ def collect(
         if unknown := [name for name in instance or [] if name not in ids]:
             raise FleetFileError(f"{', '.join(unknown)}: not in the fleet; `whalefall-capacity fleet list` shows it")
         outcome = run_collection(day, [ids[name] for name in instance] if instance else None, accept_empty)
+        items = list_items(engine, outcome.run_id, ALL_ITEMS)
         totals = [total for total in instance_totals(engine, day) if not instance or total.instance in instance]
     if as_json:
-        print_json(totals)
+        print_json(_with_missing(totals, items))
     else:
         print_totals(str(day), totals)
+        print_missing(items)
     reasons = [reason for name, reason in outcome.not_measured.items() if not instance or name in instance]
     if outcome.error is not None:
         raise CollectionError(f"run {outcome.run_id} failed: {outcome.error}")
     if reasons:
         raise CollectionError("\n".join([f"run {outcome.run_id}: not measured:", *reasons]))
+
+
+@dataclass(frozen=True)
+class CollectedTotal(InstanceTotal):
+    """What is stored of one instance, and why some of its databases were not measured."""
+
+    missing: Mapping[str, str]
+    missing_not_named: int
+
+
+def _with_missing(totals: list[InstanceTotal], items: list[TaskRunItem]) -> list[CollectedTotal]:
+    of_name = {item.item_name: item for item in items}
+    return [
+        CollectedTotal(
+            **asdict(total),
+            missing=of_name[total.instance].missing if total.instance in of_name else {},
+            missing_not_named=of_name[total.instance].missing_not_named if total.instance in of_name else 0,
+        )
+        for total in totals
+    ]
 
 
 def print_totals(day: str, totals: list[InstanceTotal]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from whalefall_capacity.collection.fleet import check_fleet
+from whalefall_capacity.collection.sizes import Target, address
 from whalefall_capacity.collection.visit import Checkup
 from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_table
 from whalefall_capacity.fleet_file import read_fleet_file
@@ -54,7 +55,7 @@ def list_command(as_json: JsonOption = False) -> None:
             str(i.id),
             i.name,
             i.db_type,
-            f"{i.host or '-'}:{i.port or '-'}",
+            address(i.host, i.port) if i.host and i.port else "-",
             i.version or "-",
             "active" if i.is_active else "disabled",
             str(i.databases),
@@ -88,6 +89,7 @@ def check(as_json: JsonOption = False) -> None:
         print_json(checkups)
     else:
         _print_checkups(checkups)
+        _print_grants(checkups, roster.targets)
     if not all(checkup.healthy for checkup in checkups):
         raise typer.Exit(1)
 
@@ -102,8 +104,16 @@ def _print_checkups(checkups: list[Checkup]) -> None:
             state = "ok" if capability.available else "missing" if capability.required else "not known"
             rows.append((*who, capability.name, state, capability.detail))
     print_table("what can be measured", ("instance", "version", "what", "state", "detail"), rows)
-    grants = [(c.name, capability.grant) for c in checkups for capability in c.capabilities if capability.grant]
-    if grants:
+
+
+def _print_grants(checkups: list[Checkup], targets: list[Target]) -> None:
+    """Print each GRANT once, though several things may lack it, or several names lead to one server."""
+    addresses = {target.name: target.address for target in targets}
+    names: dict[tuple[str, str], list[str]] = {}
+    for checkup in checkups:
+        for grant in dict.fromkeys(capability.grant for capability in checkup.capabilities if capability.grant):
+            names.setdefault((addresses[checkup.name], grant), []).append(checkup.name)
+    if names:
         out.print("To mend, as an administrator of the server:")
-        for name, grant in grants:
-            out.print(f"  {name}: {grant}", markup=False, soft_wrap=True)
+    for (_, grant), having in names.items():
+        out.print(f"  {', '.join(having)}: {grant}", markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -82,6 +83,7 @@ def show(run_id: RunId, as_json: JsonOption = False) -> None:
         return
     print_run(run)
     print_items(items)
+    print_missing(items)
 
 
 @app.command()
@@ -174,6 +176,17 @@ def print_items(items: list[TaskRunItem]) -> None:
         for item in items
     ]
     print_table("items", ("type", "name", "status", "seconds", "metrics", "error"), rows, right=("seconds",))
+
+
+def print_missing(items: Sequence[TaskRunItem]) -> None:
+    """Print the databases that were not measured, a line each; nothing when there are none."""
+    rows = []
+    for item in items:
+        rows += [(item.item_name, name, reason) for name, reason in item.missing.items()]
+        if item.missing_not_named:
+            rows.append((item.item_name, f"and {item.missing_not_named} more", "for reasons like these"))
+    if rows:
+        print_table("databases that were not measured", ("instance", "database", "reason"), rows)
 
 
 def _find(engine: Engine, run_id: str) -> TaskRun:

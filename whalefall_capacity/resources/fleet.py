@@ -18,6 +18,9 @@ from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.stats import write_visits
 from whalefall_capacity.store.visit_locks import VisitLocks, visit_locks
 
+# Of the databases that were not measured; the others are counted.
+MOST_NAMED = 100
+
 
 @dataclass
 class Collection:

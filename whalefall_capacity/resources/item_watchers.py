@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.resources.announcements import PROGRESS
-from whalefall_capacity.resources.fleet import Collection, CollectionWatcher
+from whalefall_capacity.resources.fleet import MOST_NAMED, Collection, CollectionWatcher
 from whalefall_capacity.resources.run_items import AGGREGATION_ITEMS, aggregation_items
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregation import Watcher, WindowResult, WindowState
@@ -49,7 +49,9 @@ class CollectionItems(CollectionWatcher):
         }
         details: dict[str, JsonValue] = {"version": measurement.version}
         if missing:
-            details["missing"] = dict(missing)
+            details["missing"] = dict(list(missing.items())[:MOST_NAMED])
+        if len(missing) > MOST_NAMED:
+            details["missing_not_named"] = len(missing) - MOST_NAMED
         self._task_runs.completed(ItemType.COLLECTION, str(outcome.target.instance_id), metrics, details)
 
 

@@ -18,6 +18,7 @@ import psutil
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.libpq import forget_environment
 
 STORE_DATABASE = "whalefall"
 DAGSTER_DATABASE = "dagster"
@@ -51,6 +52,7 @@ class EmbeddedPostgres:
         import psycopg2
         from psycopg2 import sql
 
+        forget_environment()
         connection = psycopg2.connect(self.url("postgres").get_secret_value().replace("+psycopg2", ""))
         connection.autocommit = True
         with closing(connection), connection.cursor() as cursor:

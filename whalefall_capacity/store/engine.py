@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
+from whalefall_capacity.libpq import forget_environment
+
 APPLICATION_NAME = "whalefall_capacity"
 # A store that restarts is back within seconds; one that fails over, within a minute.
 PATIENCE_SECONDS = 60.0
@@ -22,10 +24,13 @@ T = TypeVar("T")
 
 
 def create_store_engine(url: SecretStr, patience_seconds: float = 0.0, **options: Any) -> Engine:
-    """Return an engine for the store; bound values never appear in its error messages.
+    """Return an engine for the store, which is where *url* says, whatever libpq would read from the environment.
+
+    Bound values never appear in its error messages.
 
     *patience_seconds*: how long a new connection is tried for while the server does not take any.
     """
+    forget_environment()
     engine = create_engine(
         url.get_secret_value(),
         hide_parameters=True,

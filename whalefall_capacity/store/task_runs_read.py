@@ -53,6 +53,17 @@ class TaskRunItem:
     details_json: Mapping[str, Any] | None
     error_message: str | None
 
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """The databases that were listed and not measured, the first of very many, with their reasons."""
+        found: Mapping[str, str] = (self.details_json or {}).get("missing", {})
+        return found
+
+    @property
+    def missing_not_named(self) -> int:
+        """How many databases beside *missing* were not measured."""
+        return int((self.details_json or {}).get("missing_not_named", 0))
+
 
 @dataclass(frozen=True)
 class TaskRunPage:

@@ -150,15 +150,32 @@ def refuse_with(engine: ServerEngine, text: str) -> Callable[[socket.socket], No
     return postgresql if engine is ServerEngine.POSTGRESQL else mysql
 
 
+def ask_for_kerberos(connection: socket.socket) -> None:
+    """Ask a PostgreSQL client to authenticate by GSSAPI."""
+    connection.recv(4096)
+    connection.sendall(b"R" + struct.pack("!ii", 8, 7))
+
+
+def let_in_by_an_old_server(connection: socket.socket) -> None:
+    """Let a PostgreSQL client in, as a server of version 9.6."""
+    connection.recv(4096)
+    connection.sendall(greeting(server_version="9.6.24"))
+
+
 def stall_after_login(connection: socket.socket) -> None:
     """Let a PostgreSQL client in, and never answer what it asks."""
     connection.recv(4096)
-    parameters = {"client_encoding": "UTF8", "DateStyle": "ISO, MDY", "standard_conforming_strings": "on"}
+    connection.sendall(greeting())
+
+
+def greeting(**parameters: str) -> bytes:
+    """Return what a PostgreSQL server says to a client that it lets in."""
+    usual = {"client_encoding": "UTF8", "DateStyle": "ISO, MDY", "standard_conforming_strings": "on"}
     reply = b"R" + struct.pack("!ii", 8, 0)
-    for name, value in parameters.items():
+    for name, value in (usual | parameters).items():
         pair = f"{name}\0{value}\0".encode()
         reply += b"S" + struct.pack("!i", 4 + len(pair)) + pair
-    connection.sendall(reply + b"Z" + struct.pack("!i", 5) + b"I")
+    return reply + b"Z" + struct.pack("!i", 5) + b"I"
 
 
 def half_a_greeting(connection: socket.socket) -> None:

@@ -147,9 +147,33 @@ def test_a_server_that_never_answers_costs_its_own_deadline_and_nobody_elses(pos
 
 
 def test_what_was_measured_before_the_deadline_is_kept(postgresql: PostgresqlServer) -> None:
-    with postgresql.behaving("pg_ls_waldir()", "PERFORM pg_sleep(60);") as database:
-        (outcome,) = visit_all([replace(postgresql.target(), database=database)], with_deadline(3))
+    slow = "IF $1 = (SELECT oid FROM pg_database WHERE datname = 'lake') THEN PERFORM pg_sleep(60); END IF;"
+    with (
+        postgresql.database("ab"),
+        postgresql.database("lake"),
+        postgresql.database("zebra"),
+        postgresql.behaving("pg_database_size(oid)", f"{slow} RETURN original($1);") as database,
+    ):
+        limits = replace(LIMITS, statement_timeout_seconds=60, deadline_seconds=4)
+        (outcome,) = visit_all([replace(postgresql.target(), database=database)], limits)
     assert isinstance(outcome, Visit)
+    reasons = {found.name: found.reason for found in outcome.measurement.databases}
+    assert "deadline of 4 s" in str(reasons["lake"])
+    assert "raise WHALEFALL_COLLECTION_DEADLINE_SECONDS" in str(reasons.pop("lake"))
+    assert reasons == dict.fromkeys(["ab", "behaving", "postgres", "zebra"])
+
+
+def test_a_server_given_up_keeps_what_it_measured_though_it_never_answers_again(postgresql: PostgresqlServer) -> None:
+    """The log is asked last, by a function that does not hear that its time is up."""
+    deaf = "LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;"
+    with postgresql.behaving("pg_ls_waldir()", deaf) as database:
+        (outcome,) = visit_all([replace(postgresql.target(), database=database)], with_deadline(3))
+        with postgresql.connect() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'whalefall_capacity'"
+            )
+    assert isinstance(outcome, Visit)
+    assert outcome.seconds >= 3
     assert {found.name for found in outcome.measurement.databases if found.size_bytes} >= {"postgres", database}
     assert outcome.measurement.log_size_bytes is None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg2
-import psycopg2.errors
+import psycopg2.extensions
 import pytest
 from psycopg2 import sql
 
@@ -24,6 +26,7 @@ from whalefall_capacity.collection.sizes import (
     NameFilter,
     Target,
 )
+from whalefall_capacity.errors import CollectionError
 from whalefall_capacity_tests.collection.support import EVERYTHING, settled
 from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
 
@@ -46,6 +49,8 @@ AWKWARD_NAMES = [
     "x" * 63,
     "数" * 21,
 ]
+# The template of the tests' stores, on the server that holds them.
+WITHOUT_TEMPLATE = NameFilter(frozenset({"migrated"}))
 ONLY_OURS = NameFilter(regex="(?!audit_)(?s:.*)")
 
 
@@ -134,27 +139,46 @@ def test_names_with_every_awkward_character_are_measured(server: PostgresqlServe
     assert {name: measured[name].size_bytes for name in AWKWARD_NAMES} == {name: asked[name] for name in AWKWARD_NAMES}
 
 
-@pytest.fixture
-def ascii_database(server: PostgresqlServer) -> Iterator[str]:
-    """A database of encoding SQL_ASCII, beside one whose name is Latin-1."""
-    options = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
-    with server.connect() as cursor:
-        cursor.execute(f"CREATE DATABASE ascii {options}")
-    with server.connect("ascii") as cursor:
-        cursor.connection.set_client_encoding("SQL_ASCII")
-        cursor.execute(b'CREATE DATABASE "caf\xe9"')
-        yield "ascii"
-        cursor.execute(b'DROP DATABASE "caf\xe9"')
-    run(server, "DROP DATABASE ascii")
+NAMES = [b"caf\xe9", "café".encode(), "注文".encode("euc_jp"), b"caf\\xe9", b"\xff\xfe", b"plain"]
 
 
-@pytest.mark.parametrize("listed_from", ["postgres", "ascii"])
-def test_a_name_that_is_not_text_is_measured_under_its_escaped_bytes(
-    server: PostgresqlServer, ascii_database: str, listed_from: str
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("UTF8", ["caf\\xe9", "café", "\\xc3\\xedʸ", "caf\\xe9", "\\xff\\xfe", "plain"]),
+        ("SQL_ASCII", ["caf\\xe9", "café", "\\xc3\\xedʸ", "caf\\xe9", "\\xff\\xfe", "plain"]),
+        ("LATIN1", ["café", "cafÃ©", "ÃíÊ\N{CEDILLA}", "caf\\xe9", "ÿþ", "plain"]),
+        ("WIN1252", ["café", "cafÃ©", "ÃíÊ\N{CEDILLA}", "caf\\xe9", "ÿþ", "plain"]),
+        ("EUC_JP", ["caf\\xe9", "caf辿", "注文", "caf\\xe9", "\\xff\\xfe", "plain"]),
+        ("EUC_TW", ["caf\\xe9", "café", "\\xc3\\xedʸ", "caf\\xe9", "\\xff\\xfe", "plain"]),
+        ("MULE_INTERNAL", ["caf\\xe9", "café", "\\xc3\\xedʸ", "caf\\xe9", "\\xff\\xfe", "plain"]),
+    ],
+)
+def test_names_that_are_not_text_in_the_servers_encoding_are_all_measured(
+    postgresql: PostgresqlServer, encoding: str, names: list[str]
 ) -> None:
-    with databases(server, "café"), account(server) as target:
-        measured = found(measure(replace(target, database=listed_from)))
-    assert {"caf\\xe9", "café", ascii_database} <= {name for name, size in measured.items() if size.size_bytes}
+    options = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    with (
+        postgresql.database("listing", options),
+        postgresql.database("neutral", options.replace(encoding, "SQL_ASCII")),
+        postgresql.connect("neutral") as cursor,
+    ):
+        cursor.connection.set_client_encoding("SQL_ASCII")
+        for name in NAMES:
+            cursor.execute(b'CREATE DATABASE "' + name + b'"')
+        try:
+            databases_found, again = (
+                measure(replace(postgresql.target(), database="listing")).databases for _ in range(2)
+            )
+        finally:
+            for name in NAMES:
+                cursor.execute(b'DROP DATABASE "' + name + b'"')
+    listed = {database.name for database in databases_found} - {"postgres", "listing", "neutral"}
+    assert len(listed) == len(NAMES)
+    # One that would be named like another, which is text, shows all of its bytes.
+    assert listed == {*names} | ({"\\x636166e9"} if len({*names}) < len(NAMES) else set())
+    assert all(database.size_bytes for database in databases_found)
+    assert [database.name for database in again] == [database.name for database in databases_found]
 
 
 def test_templates_and_databases_that_refuse_connections_are_left_out(server: PostgresqlServer) -> None:
@@ -211,59 +235,196 @@ def test_the_wal_is_not_known_without_pg_monitor_and_costs_nothing_else(server: 
     assert all(database.size_bytes for database in measurement.databases)
 
 
-class Interrupted(PostgresqlSession):
-    """A session in which statements of the server's administrator run between listing and measuring."""
+@dataclass(frozen=True)
+class Meanwhile(NameFilter):
+    """A filter that leaves out nothing, and has the administrator run *statements* once the databases are listed."""
 
-    statements: tuple[str, ...] = ()
-    server: PostgresqlServer
+    server: PostgresqlServer = field(kw_only=True)
+    statements: list[str] = field(kw_only=True)
 
-    def _list(self) -> list[tuple[int, str, bool]]:
-        listed = super()._list()
-        for statement in self.statements:
-            run(self.server, statement)
-        return listed
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, server: PostgresqlServer, *statements: str) -> None:
-    """Run *statements* in every visit of this test, after its databases are listed."""
-    monkeypatch.setattr(Interrupted, "server", server, raising=False)
-    monkeypatch.setattr(Interrupted, "statements", statements)
-    monkeypatch.setattr(postgresql, "PostgresqlSession", Interrupted)
+    def excludes(self, name: str) -> bool:
+        while self.statements:
+            run(self.server, self.statements.pop(0))
+        return super().excludes(name)
 
 
-def test_a_database_dropped_in_mid_visit_costs_that_database_alone(
-    server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt(monkeypatch, server, "DROP DATABASE going")
+def test_a_database_dropped_in_mid_visit_costs_that_database_alone(server: PostgresqlServer) -> None:
     with databases(server, "going", "staying"), account(server) as target:
-        measured = found(measure(target))
+        measured = found(measure(target, Meanwhile(server=server, statements=["DROP DATABASE going"])))
     assert measured.pop("going") == DatabaseSize("going", None, "dropped during the visit")
     assert "staying" in measured
     assert all(database.size_bytes and database.reason is None for database in measured.values())
 
 
-def test_a_privilege_lost_in_mid_visit_costs_that_database_alone(
-    server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt(monkeypatch, server, "REVOKE CONNECT ON DATABASE closing FROM PUBLIC", "DROP DATABASE going")
+def test_a_privilege_lost_in_mid_visit_costs_that_database_alone(server: PostgresqlServer) -> None:
+    statements = ["REVOKE CONNECT ON DATABASE closing FROM PUBLIC", "DROP DATABASE going"]
     with databases(server, "closing", "going", "staying"), account(server) as target:
-        measured = found(measure(target))
+        measured = found(measure(target, Meanwhile(server=server, statements=statements)))
     assert measured.pop("closing") == DatabaseSize("closing", None, "permission denied for database closing")
-    going = measured.pop("going")
-    assert going.size_bytes is None
-    assert re.fullmatch(r"database with OID \d+ does not exist", str(going.reason))
+    assert measured.pop("going") == DatabaseSize("going", None, "dropped during the visit")
     assert "staying" in measured
     assert all(database.size_bytes and database.reason is None for database in measured.values())
 
 
-def test_databases_that_take_too_long_together_are_measured_one_by_one(
-    server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_database_costs_its_own_limit_and_the_others_are_measured_once(server: PostgresqlServer) -> None:
+    slow = "IF $1 = (SELECT oid FROM pg_database WHERE datname = 'lake') THEN PERFORM pg_sleep(60); END IF;"
+    limits = replace(LIMITS, statement_timeout_seconds=1.5)
+    with (
+        databases(server, "ab", "lake", "zebra"),
+        server.behaving("pg_database_size(oid)", f"{slow} RETURN original($1);") as database,
+    ):
+        run(server, "ALTER DATABASE {} SET track_functions = 'pl'", database)
+        with open_session(replace(server.target(), database=database), limits) as session:
+            measured = found(measured_by(session, WITHOUT_TEMPLATE))
+        with server.connect(database) as cursor:
+            cursor.execute("SELECT calls FROM pg_stat_user_functions WHERE funcname = 'pg_database_size'")
+            asked = cursor.fetchall()
+    assert measured.pop("lake") == DatabaseSize(
+        "lake",
+        None,
+        "pg_database_size took longer than the statement limit of 1.5 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS",
+    )
+    assert measured.keys() == {"ab", "behaving", "postgres", "zebra"}
+    assert all(database.size_bytes for database in measured.values())
+    # Those that were ended are not counted.
+    assert asked == [(4,)]
+
+
+def test_databases_that_are_only_slow_together_are_all_measured(server: PostgresqlServer) -> None:
+    names = [f"lake_{number}" for number in range(3)]
+    with (
+        databases(server, *names),
+        server.behaving("pg_database_size(oid)", "PERFORM pg_sleep(0.4); RETURN original($1);") as database,
+    ):
+        measured = found(measure(replace(server.target(), database=database), WITHOUT_TEMPLATE))
+    assert measured.keys() == {*names, "behaving", "postgres"}
+    assert all(database.size_bytes for database in measured.values())
+
+
+def test_an_invalid_database_is_told_from_one_that_was_dropped(server: PostgresqlServer) -> None:
+    with databases(server, "half_gone"):
+        run(server, "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_gone'")
+        measured = found(measure(server.target()))
+    assert measured["half_gone"] == DatabaseSize(
+        "half_gone", None, "invalid: an interrupted DROP DATABASE; drop it again"
+    )
+
+
+@contextmanager
+def tablespace(server: PostgresqlServer, folder: Path) -> Iterator[None]:
+    """Hold a tablespace `disk` in *folder*."""
+    folder.mkdir()
+    folder.parent.chmod(0o755)
+    owner = server.embedded.data_dir.stat()
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    with server.connect() as cursor:
+        cursor.execute("CREATE TABLESPACE disk LOCATION %s", (str(folder),))
+        yield
+        cursor.execute("DROP TABLESPACE disk")
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Take the rights to *path* from everybody, the server included."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        yield
+    finally:
+        path.chmod(mode)
+
+
+@contextmanager
+def lost(path: Path) -> Iterator[None]:
+    """Let *path* not be where it was."""
+    elsewhere = path.rename(path.with_name(f"elsewhere-{path.name}"))
+    try:
+        yield
+    finally:
+        elsewhere.rename(path)
+
+
+def folder_of(server: PostgresqlServer, name: str) -> Path:
+    with server.connect() as cursor:
+        cursor.execute("SELECT oid FROM pg_database WHERE datname = %s", (name,))
+        return server.embedded.data_dir / "base" / str(cursor.fetchall()[0][0])
+
+
+@pytest.mark.parametrize("trouble", [unreadable, lost])
+def test_a_database_whose_folder_the_server_cannot_read_is_missing_and_not_smaller(
+    server: PostgresqlServer, shared_path: Path, trouble: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
-    monkeypatch.setattr(postgresql, "MEASURE_ALL", f"{postgresql.MEASURE_ALL} AND pg_sleep(60) IS NOT NULL")
-    limits = replace(LIMITS, statement_timeout_seconds=0.5)
-    with databases(server, "ours"), open_session(server.target(), limits) as session:
-        measured = found(measured_by(session))
-    assert {"ours", "postgres"} <= {name for name, database in measured.items() if database.size_bytes}
+    with tablespace(server, shared_path / "disk"), databases(server, "orders", "users"):
+        with server.connect("orders") as cursor:
+            cursor.execute("CREATE TABLE lines TABLESPACE disk AS SELECT generate_series(1, 1000) AS line")
+        with trouble(folder_of(server, "orders")):
+            measured = found(measure(server.target()))
+    assert measured["orders"].size_bytes is None
+    assert "could not open directory" in str(measured["orders"].reason) or measured["orders"].reason == (
+        "pg_database_size found none of its files: its folder is lost, or the server cannot read it"
+    )
+    assert measured["users"].size_bytes
+
+
+def test_no_database_is_smaller_because_a_tablespace_is_lost(server: PostgresqlServer, shared_path: Path) -> None:
+    disk = shared_path / "disk"
+    with tablespace(server, disk), databases(server, "orders"):
+        with server.connect("orders") as cursor:
+            cursor.execute("CREATE TABLE lines TABLESPACE disk AS SELECT generate_series(1, 1000) AS line")
+        with lost(disk):
+            when_lost = measure(server.target())
+        with unreadable(disk):
+            when_unreadable = measure(server.target())
+        whole = found(measure(server.target()))
+    assert {database.reason for database in when_lost.databases} == {
+        "the folder of tablespace disk is lost, and with it perhaps a part of the database"
+    }
+    assert all("could not open directory" in str(database.reason) for database in when_unreadable.databases)
+    assert all(database.size_bytes for database in whole.values())
+
+
+@pytest.fixture
+def shared_path() -> Iterator[Path]:
+    """A folder that the account of the server may enter, which pytest's own are not."""
+    with TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ("RAISE EXCEPTION 'not supported here';", "pg_ls_waldir(): not supported here"),
+        ("RAISE io_error USING MESSAGE = 'could not stat file';", "pg_ls_waldir(): could not stat file"),
+        (
+            "PERFORM pg_sleep(60);",
+            "pg_ls_waldir(): took longer than the statement limit of 0.5 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS",
+        ),
+        ("RETURN;", "pg_ls_waldir(): it lists no file"),
+    ],
+)
+def test_whatever_is_wrong_with_the_wal_costs_no_size_and_is_told_by_the_check(
+    server: PostgresqlServer, body: str, detail: str
+) -> None:
+    with server.behaving("pg_ls_waldir()", body) as database, account(server, "pg_monitor") as target:
+        limits = replace(LIMITS, statement_timeout_seconds=0.5)
+        with open_session(replace(target, database=database), limits) as session:
+            measurement = measured_by(session)
+            wal = session.capabilities(EVERYTHING)[1]
+    assert measurement.log_size_bytes is None
+    assert all(found.size_bytes for found in measurement.databases)
+    assert (wal.available, wal.required) == (False, False)
+    assert wal.detail.startswith(detail)
+    # The account has pg_monitor, and may call the function.
+    assert wal.grant is None
+
+
+def test_a_server_without_the_function_for_the_wal_keeps_its_sizes(server: PostgresqlServer) -> None:
+    with server.behaving("pg_ls_waldir()", "RETURN;") as database, account(server, "pg_monitor") as target:
+        with server.connect(database) as cursor:
+            cursor.execute("SET allow_system_table_mods = on; DROP FUNCTION pg_catalog.pg_ls_waldir()")
+        measurement = measure(replace(target, database=database))
+    assert measurement.log_size_bytes is None
+    assert all(found.size_bytes for found in measurement.databases)
 
 
 def test_a_database_that_the_filter_excludes_may_be_unreadable(server: PostgresqlServer) -> None:
@@ -273,23 +434,91 @@ def test_a_database_that_the_filter_excludes_may_be_unreadable(server: Postgresq
     assert all(database.size_bytes for database in measurement.databases)
 
 
-def test_the_session_is_named_for_the_server_to_see(server: PostgresqlServer) -> None:
-    with account(server) as target, open_session(target), server.connect() as cursor:
-        cursor.execute("SELECT application_name FROM pg_stat_activity WHERE usename = %s", (target.username,))
-        assert cursor.fetchall() == [("whalefall_capacity",)]
+def test_what_is_asked_is_named_for_the_server_to_see(server: PostgresqlServer) -> None:
+    body = "RAISE EXCEPTION 'asked by %', current_setting('application_name');"
+    with server.behaving("pg_database_size(oid)", body) as database:
+        measured = found(measure(replace(server.target(), database=database)))
+    assert measured["postgres"].reason == "asked by whalefall_capacity"
 
 
-def test_the_session_cannot_write(server: PostgresqlServer) -> None:
-    with open_session(server.target()) as session, pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
-        session._rows("CREATE TABLE written AS SELECT 1 AS one")
+def settings_of(connection: psycopg2.extensions.connection) -> dict[str, str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW ALL")
+        return {name: value for name, value, _ in cursor.fetchall()}
 
 
-def test_a_statement_that_takes_too_long_is_ended_by_the_server(server: PostgresqlServer) -> None:
-    limits = replace(LIMITS, statement_timeout_seconds=0.1)
-    with open_session(server.target(), limits) as session:
-        assert session._rows("SHOW statement_timeout") == [("100ms",)]
-        with pytest.raises(psycopg2.errors.QueryCanceled, match="statement timeout"):
-            session._rows("SELECT pg_sleep(60)")
+@contextmanager
+def own_connection(
+    server: PostgresqlServer, database: str, kind: type[psycopg2.extensions.connection]
+) -> Iterator[psycopg2.extensions.connection]:
+    connection = psycopg2.connect(host=server.target().host, user="postgres", dbname=database, connection_factory=kind)
+    connection.autocommit = True
+    with closing(connection):
+        with connection.cursor() as cursor:
+            # Which brings settings of its own when it is first used.
+            cursor.execute("LOAD 'plpgsql'")
+        yield connection
+
+
+class OlderConnection(psycopg2.extensions.connection):
+    """A connection that says it leads to PostgreSQL 10, in which a timeout set in a message comes too late for it."""
+
+    server_version = 100_023
+
+
+@pytest.mark.parametrize("kind", [psycopg2.extensions.connection, OlderConnection], ids=["now", "10"])
+def test_a_visit_leaves_no_setting_and_no_transaction_in_its_connection(
+    server: PostgresqlServer, kind: type[psycopg2.extensions.connection]
+) -> None:
+    with (
+        server.behaving("pg_ls_waldir()", "RAISE EXCEPTION 'no';") as name,
+        own_connection(server, name, kind) as ours,
+    ):
+        before = settings_of(ours)
+        session = PostgresqlSession(ours, LIMITS)
+        measurement = measured_by(session)
+        session.capabilities(EVERYTHING)
+        assert settings_of(ours) == before
+        assert ours.info.transaction_status == psycopg2.extensions.TRANSACTION_STATUS_IDLE
+        with ours.cursor() as cursor:
+            cursor.execute("CREATE TABLE written AS SELECT 1 AS one")
+    assert all(found.size_bytes for found in measurement.databases)
+
+
+def test_what_is_asked_cannot_write(server: PostgresqlServer) -> None:
+    body = "CREATE TABLE written AS SELECT 1 AS one; RETURN 1;"
+    with server.behaving("pg_database_size(oid)", body) as database:
+        measured = found(measure(replace(server.target(), database=database)))
+    assert {size.reason for size in measured.values()} == {"cannot execute CREATE TABLE AS in a read-only transaction"}
+
+
+@pytest.mark.parametrize("kind", [psycopg2.extensions.connection, OlderConnection], ids=["now", "10"])
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(
+    server: PostgresqlServer, kind: type[psycopg2.extensions.connection]
+) -> None:
+    limits = replace(LIMITS, statement_timeout_seconds=0.2)
+    with (
+        server.behaving("has_database_privilege(oid, text)", "PERFORM pg_sleep(60); RETURN true;") as name,
+        own_connection(server, name, kind) as ours,
+    ):
+        session = PostgresqlSession(ours, limits)
+        with pytest.raises(CollectionError) as failure:
+            measured_by(session)
+    assert str(failure.value) == (
+        "listing its databases took longer than the statement limit of 0.2 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
+    )
+
+
+def test_functions_of_the_accounts_own_path_are_not_called(server: PostgresqlServer) -> None:
+    with databases(server, "ours"), account(server) as target:
+        with server.connect("ours") as cursor:
+            cursor.execute("CREATE SCHEMA trap; GRANT USAGE ON SCHEMA trap TO PUBLIC")
+            cursor.execute(
+                "CREATE FUNCTION trap.pg_database_size(oid) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"
+            )
+            cursor.execute("ALTER ROLE visitor SET search_path = trap, pg_catalog")
+        measured = found(measure(replace(target, database="ours")))
+    assert all(int(database.size_bytes or 0) > 1_000_000 for database in measured.values())
 
 
 def test_the_version_is_the_servers(server: PostgresqlServer) -> None:
@@ -316,24 +545,49 @@ def test_what_cannot_be_measured_is_told_with_the_grant_that_is_missing(server: 
                 "database sizes",
                 False,
                 True,
-                "1 of 2 databases; not: audit_closed",
-                'GRANT pg_read_all_stats TO "visitor";',
+                "1 of 2 databases; not: audit_closed (no CONNECT privilege and not a member of pg_read_all_stats)",
+                'GRANT pg_monitor TO "visitor";',
             ),
-            Capability("WAL size", False, False, "pg_ls_waldir()", 'GRANT pg_monitor TO "visitor";'),
+            Capability(
+                "WAL size",
+                False,
+                False,
+                "pg_ls_waldir(): permission denied for function pg_ls_waldir",
+                'GRANT pg_monitor TO "visitor";',
+            ),
         ]
+
+
+def test_a_grant_that_the_account_has_is_not_advised(server: PostgresqlServer) -> None:
+    with databases(server, "audit_closed"), account(server, "pg_monitor") as target:
+        run(server, "REVOKE CONNECT ON DATABASE audit_closed FROM PUBLIC")
+        run(server, "REVOKE EXECUTE ON FUNCTION pg_ls_waldir() FROM pg_monitor")
+        sizes, wal = capabilities(target)
+        run(server, "GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO pg_monitor")
+    assert (sizes.available, sizes.grant) == (True, None)
+    assert wal.grant == 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO "visitor";'
+
+
+def test_an_account_that_does_not_inherit_is_told_to(server: PostgresqlServer) -> None:
+    with databases(server, "audit_closed"), account(server) as target:
+        run(server, "REVOKE CONNECT ON DATABASE audit_closed FROM PUBLIC")
+        run(server, "ALTER ROLE visitor NOINHERIT")
+        run(server, "GRANT pg_monitor TO visitor")
+        before = capabilities(target)
+        assert [capability.grant for capability in before] == ['GRANT pg_monitor TO "visitor" WITH INHERIT TRUE;'] * 2
+        run(server, str(before[0].grant))
+        assert [capability.available for capability in capabilities(target)] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["visitor", 'o\'Neil "DBA" %s', "müller"])
 def test_running_the_grant_mends_what_is_missing(server: PostgresqlServer, name: str) -> None:
     with databases(server, "audit_closed"), account(server, name=name) as target:
         run(server, "REVOKE CONNECT ON DATABASE audit_closed FROM PUBLIC")
-        for number, mended in enumerate(("database sizes", "WAL size")):
-            before = capabilities(target)[number]
-            assert (before.name, before.available) == (mended, False)
-            with server.connect() as cursor:
-                cursor.execute(str(before.grant))
-            after = capabilities(target)[number]
-            assert (after.name, after.available, after.grant) == (mended, True, None)
+        before = capabilities(target)
+        assert [(ability.available, ability.grant is None) for ability in before] == [(False, False)] * 2
+        with server.connect() as cursor:
+            cursor.execute(str(before[0].grant))
+        assert [(ability.available, ability.grant) for ability in capabilities(target)] == [(True, None)] * 2
         measurement = measure(target)
     assert found(measurement)["audit_closed"].size_bytes
     assert measurement.log_size_bytes

@@ -110,7 +110,7 @@ def test_a_server_that_only_claims_to_know_the_password_is_left() -> None:
 def test_a_request_for_the_password_itself_is_refused_in_words() -> None:
     with rogue(postgresql("password")) as server:
         error = visited(target(ServerEngine.POSTGRESQL, server.port))
-    assert "the server asks for the password itself; it was not sent" in error
+    assert "the password was not sent: let pg_hba.conf ask for scram-sha-256" in error
     assert "tls.mode: verify-full" in error
 
 

@@ -60,6 +60,21 @@ def test_every_engine_has_its_default_port(engine: ServerEngine, port: int) -> N
     assert engine.default_port == port
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("db.example", "db.example:5432"),
+        ("10.0.0.7", "10.0.0.7:5432"),
+        ("::1", "[::1]:5432"),
+        ("/run/postgresql", "/run/postgresql"),
+        ("/run/mysqld/mysqld.sock", "/run/mysqld/mysqld.sock"),
+        ("@abstract", "@abstract"),
+    ],
+)
+def test_an_address_is_shown_as_people_write_it(host: str, shown: str) -> None:
+    assert Target(1, "db-1", ServerEngine.POSTGRESQL, host, 5432, None, "app", SecretStr("")).address == shown
+
+
 def test_a_target_does_not_show_its_password() -> None:
     target = Target(1, "db-1", ServerEngine.MYSQL, "db-1.example", 3306, None, "app", SecretStr("hush"))
     assert "hush" not in repr(target)
@@ -100,24 +115,20 @@ def test_a_measurement_taken_does_not_change_with_what_is_found_later() -> None:
     assert findings.measurement("late") == Measurement("16.4", (DatabaseSize("orders", 100),), 16)
 
 
-@pytest.mark.parametrize(("deadline_seconds", "at_most"), [(3600.0, 20.0), (10.0, 10.0), (0.0, 0.001)])
-def test_no_statement_may_take_longer_than_its_limit_or_the_deadline(deadline_seconds: float, at_most: float) -> None:
-    left = TimeLeft(Limits(5, 20, deadline_seconds)).for_statement()
-    assert 0 < left <= at_most
-
-
 @pytest.mark.parametrize(
-    ("deadline_seconds", "reason"),
+    ("deadline_seconds", "at_most", "ended_by"),
     [
-        (3600, "took longer than the statement limit of 20 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"),
-        (
-            0,
-            "the deadline of 0 s was reached before it was measured; raise WHALEFALL_COLLECTION_DEADLINE_SECONDS",
-        ),
+        (3600.0, 20.0, "took longer than the statement limit of 20 s; raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"),
+        (10, 9.0, "took longer than was left of the deadline of 10 s; raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"),
+        (0, 0.001, "took longer than was left of the deadline of 0 s; raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"),
     ],
 )
-def test_the_limit_that_was_reached_is_named_with_what_raises_it(deadline_seconds: float, reason: str) -> None:
-    assert TimeLeft(Limits(5, 20, deadline_seconds)).limit_reached() == reason
+def test_a_statement_ends_with_its_limit_or_before_the_deadline_and_the_limit_is_named(
+    deadline_seconds: float, at_most: float, ended_by: str
+) -> None:
+    left = TimeLeft(Limits(5, 20, deadline_seconds))
+    assert 0 < left.for_statement() <= at_most
+    assert left.limit_reached() == ended_by
 
 
 @contextmanager

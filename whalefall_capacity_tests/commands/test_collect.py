@@ -10,8 +10,10 @@ import dagster as dg
 import pytest
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS
+from whalefall_capacity.collection.sizes import Target
 from whalefall_capacity.settings import PREFIX
 from whalefall_capacity_tests.commands.conftest import CommandLine
+from whalefall_capacity_tests.commands.test_fleet import cells
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 from whalefall_capacity_tests.store.records import rows
@@ -81,6 +83,29 @@ def test_a_server_that_is_down_fails_the_command_and_loses_nobody_else(
     assert done.status == 1
     assert [total["instance"] for total in done.json] == ["maria"]
     assert "not measured:\ndead: connecting to 127.0.0.1:1 as nobody failed: " in done.err
+
+
+@pytest.fixture
+def half_seen(postgresql: PostgresqlServer) -> Iterator[Target]:
+    """An account of the PostgreSQL server that may not connect to one of its databases, [red]."""
+    with postgresql.database("[red]"), postgresql.connect() as cursor:
+        cursor.execute('CREATE ROLE half LOGIN; REVOKE CONNECT ON DATABASE "[red]" FROM PUBLIC')
+        yield postgresql.target(username="half")
+        cursor.execute("DROP ROLE half")
+
+
+def test_each_database_that_was_not_measured_is_named_with_its_reason(
+    whalefall: CommandLine, half_seen: Target
+) -> None:
+    register(whalefall.store, entry("pg", half_seen))
+    done = whalefall("collect")
+    reason = "no CONNECT privilege and not a member of pg_read_all_stats"
+    assert done.status == 0
+    assert ["pg", "[red]", reason] in cells(done.out)
+    (total,) = whalefall("collect", "--json").json
+    assert (total["missing"], total["missing_not_named"], total["missing_count"]) == ({"[red]": reason}, 0, 1)
+    ((run_id,), *_) = rows(whalefall.store, "SELECT run_id FROM task_runs")
+    assert ["pg", "[red]", reason] in cells(whalefall("runs", "show", str(run_id)).out)
 
 
 def test_a_fleet_of_which_nobody_answers_fails(whalefall: CommandLine) -> None:

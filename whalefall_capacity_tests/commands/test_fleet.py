@@ -139,7 +139,18 @@ def test_check_prints_the_grant_that_is_missing_and_fails(
     done = whalefall("fleet", "check")
     assert done.status == 1
     assert ["database sizes", "missing"] in [row[2:4] for row in cells(done.out)]
-    assert '  pg: GRANT pg_read_all_stats TO "sealed_out";' in done.out
+    assert '  pg: GRANT pg_monitor TO "sealed_out";' in done.out
+
+
+def test_check_prints_a_grant_once_for_one_account(
+    whalefall: CommandLine, postgresql: PostgresqlServer, sealed: str
+) -> None:
+    target = postgresql.target(username=sealed)
+    register(whalefall.store, entry("pg", target), entry("same", target))
+    done = whalefall("fleet", "check")
+    assert [line for line in done.out.splitlines() if "GRANT" in line] == [
+        '  pg, same: GRANT pg_monitor TO "sealed_out";'
+    ]
 
 
 def test_check_finds_everything_that_is_wrong_in_one_go(
