@@ -115,7 +115,8 @@ def test_a_visit_leaves_no_connection_behind(real: Real) -> None:
 def connections(real: Real) -> list[object]:
     """Return the ids of the visits' connections."""
     statements = {
-        POSTGRESQL: "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        POSTGRESQL: "SELECT pid FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
         MARIADB: "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID()",
     }
     return [row[0] for row in real.run(statements[real.engine])]
