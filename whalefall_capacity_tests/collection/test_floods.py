@@ -6,6 +6,7 @@ import itertools
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
