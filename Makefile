@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+AUDIT := .venv-audit
 INSTALLED := .venv/.installed
+DAGSTER_HOME := .venv/dagster
 
-.PHONY: demo install test lint bench docs lock
+.PHONY: demo install test lint bench docs lock audit
 
 # Real servers on this machine, measured, then the Dagster UI and the console until Ctrl-C. ONCE=1 stops after the table.
 demo: $(INSTALLED)
@@ -11,6 +13,14 @@ demo: $(INSTALLED)
 	@exec $(BIN)/whalefall-capacity demo $(if $(ONCE),--once)
 
 install: $(INSTALLED)
+
+# A home for Dagster's own commands, which read .env; some do nothing without one. A .env that is there stays as it is.
+$(DAGSTER_HOME)/dagster.yaml:
+	@mkdir -p $(@D)
+	@ln -s ../../dagster.yaml $@
+
+.env:
+	@umask 077 && echo "DAGSTER_HOME='$(CURDIR)/$(DAGSTER_HOME)'" > $@
 
 # WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
@@ -35,11 +45,23 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --no-strip-extras --python-version 3.10 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra dev \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
-$(INSTALLED): requirements.lock pyproject.toml setup.cfg
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed"; exit 1; }
+# Looks every pinned dependency up in PyPI's index of advisories; fails where that cannot be reached.
+audit: $(AUDIT)/.installed
+	@$(AUDIT)/bin/python scripts/audit.py $(AUDIT)/bin/pip-audit requirements.lock
+
+# An environment of its own: what it needs is none of the program's.
+$(AUDIT)/.installed:
+	$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3' || \
+		{ echo "pip-audit could not be installed, so nothing is known about the dependencies"; exit 1; }
+	@touch $@
+
+$(INSTALLED): requirements.lock pyproject.toml setup.cfg | .env $(DAGSTER_HOME)/dagster.yaml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+		echo "Python 3.11 to 3.14 is needed, for example: make PYTHON=python3.14 install" >&2; exit 1; }
 	@PYTHON=$(PYTHON) scripts/system-packages venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

@@ -37,7 +37,7 @@ PORT = 3977
 # What tells the processes of `up` apart in their command lines.
 ROLES: Mapping[str, str] = {
     "code server": "api grpc",
-    "webserver": "dagster_webserver",
+    "webserver": "whalefall_capacity ui",
     "daemon": "dagster._daemon",
     "console": "whalefall_capacity serve",
 }

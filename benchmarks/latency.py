@@ -58,6 +58,7 @@ def run(scale: float) -> None:
                 database = f"dagster_{number}"
                 storage.create_databases(database)
                 os.environ[f"{PREFIX}DAGSTER_URL"] = storage.url(database).get_secret_value()
+                load_settings.cache_clear()
                 with _daemon(Path(folder) / database, module) as instance:
                     # The first round starts the code server and fills the windows; it is not counted.
                     times = [_chain(engine, instance, day) for _ in range(rounds + 1)][1:]

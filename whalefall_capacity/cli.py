@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,12 +22,16 @@ from whalefall_capacity.commands import (
     serve,
     store,
     token,
+    ui,
     up,
     user,
 )
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.printable import printable_lines
+from whalefall_capacity.private_files import OPEN_TO_OTHERS, is_open_to_others
+from whalefall_capacity.settings import ENV_FILE
+from whalefall_capacity.signals import ended_by_signals
 
 # Tracebacks with local variables would print passwords.
 app = typer.Typer(
@@ -43,6 +49,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.command()(serve.serve)
+app.command()(ui.ui)
 app.add_typer(user.app, name="user")
 app.add_typer(token.app, name="token")
 app.add_typer(store.app, name="store")
@@ -51,12 +58,25 @@ app.command()(demo.demo)
 
 
 def main() -> None:
-    """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage."""
+    """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage, 128 + n ended by signal n."""
+    # Databases, logs of runs, sockets: whatever is made by us, or by what we start, is for nobody else.
+    os.umask(OPEN_TO_OTHERS)
+    _warn_of_open_settings(Path(ENV_FILE))
     try:
-        app()
+        with ended_by_signals():
+            app()
     except WhalefallError as error:
         err.print(printable_lines(f"error: {error}"), markup=False, soft_wrap=True)
         sys.exit(1)
     except SQLAlchemyError as error:
         err.print(printable_lines(f"error: the store cannot be used: {error}"), markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _warn_of_open_settings(path: Path) -> None:
+    if path.is_file() and is_open_to_others(path):
+        err.print(
+            f"warning: {path} may hold secrets and is open to other accounts; close it: chmod 600 {path}",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,18 +1,22 @@
 """Passwords of the fleet: looked up where the reference says, never kept in clear.
 
 A reference is `env:VARIABLE` or `file:/path`; a password kept in the store is Fernet ciphertext under
-WHALEFALL_SECRET_KEY. Error messages name the reference, never the secret.
+WHALEFALL_SECRET_KEY, which may be several keys: the first encrypts, each of them decrypts. Error messages name the
+reference, never the secret.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import CredentialError
+
+FERNET_KEY = re.compile(r"[A-Za-z0-9_+/-]{43}=")
 
 
 def resolve_reference(reference: str) -> SecretStr:
@@ -28,20 +32,41 @@ def resolve_reference(reference: str) -> SecretStr:
     raise CredentialError(f"{reference!r} is neither env:VARIABLE nor file:/path")
 
 
-def encrypt(password: SecretStr, key: SecretStr | None) -> str:
+def encrypt(password: SecretStr, keys: SecretStr | None) -> str:
     """Return the Fernet ciphertext of *password*. Raises CredentialError without a key."""
-    return _fernet(key).encrypt(password.get_secret_value().encode()).decode()
+    return _fernet(keys).encrypt(password.get_secret_value().encode()).decode()
 
 
-def decrypt(name: str, ciphertext: str, key: SecretStr | None) -> SecretStr:
+def decrypt(name: str, ciphertext: str, keys: SecretStr | None) -> SecretStr:
     """Return the password of the stored credential *name*. Raises CredentialError."""
     try:
-        return SecretStr(_fernet(key).decrypt(ciphertext.encode()).decode())
+        return SecretStr(_fernet(keys).decrypt(ciphertext.encode()).decode())
     except InvalidToken:
-        raise CredentialError(
-            f"stored credential {name} cannot be decrypted: WHALEFALL_SECRET_KEY is not the key it was stored with; "
-            f"set the right key, or store it again with `whalefall-capacity credential set {name}`"
-        ) from None
+        raise _cannot_decrypt(name) from None
+
+
+def rotate(name: str, ciphertext: str, keys: SecretStr | None) -> str:
+    """Return the ciphertext of the same password under the first of *keys*. Raises CredentialError."""
+    try:
+        return _fernet(keys).rotate(ciphertext.encode()).decode()
+    except InvalidToken:
+        raise _cannot_decrypt(name) from None
+
+
+def fernet_of(keys: SecretStr) -> MultiFernet:
+    """Return what encrypts with the first of *keys*, and decrypts with each. Raises ValueError for what is no key."""
+    each = [key.strip() for key in keys.get_secret_value().split(",")]
+    # The decoder of base64 skips what is none: of two keys with a space between them it would take the first.
+    if not all(FERNET_KEY.fullmatch(key) for key in each):
+        raise ValueError("not a Fernet key")
+    return MultiFernet([Fernet(key) for key in each])
+
+
+def _cannot_decrypt(name: str) -> CredentialError:
+    return CredentialError(
+        f"stored credential {name} cannot be decrypted: WHALEFALL_SECRET_KEY is not the key it was stored with; "
+        f"set the right key, or store it again with `whalefall-capacity credential set {name}`"
+    )
 
 
 def _from_file(path: str) -> SecretStr:
@@ -57,9 +82,9 @@ def _from_file(path: str) -> SecretStr:
     raise CredentialError(f"password file {path} is not UTF-8")
 
 
-def _fernet(key: SecretStr | None) -> Fernet:
-    if key is None:
+def _fernet(keys: SecretStr | None) -> MultiFernet:
+    if keys is None:
         raise CredentialError(
             "stored credentials need WHALEFALL_SECRET_KEY; `whalefall-capacity credential new-key` prints a new one"
         )
-    return Fernet(key.get_secret_value())
+    return fernet_of(keys)

@@ -6,17 +6,23 @@ Rows come in chunks, so that a file of many millions needs no more memory than a
 
 from __future__ import annotations
 
+import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from whalefall_capacity.errors import HistoryFileError
+from whalefall_capacity.text_file import read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    # Rows as text, by their position in the file, and the position and reason of those that are none.
+    Frame: TypeAlias = tuple[pd.DataFrame, Sequence[tuple[int, str]]]
 
 REQUIRED_COLUMNS = ("instance", "database", "date", "size_bytes")
 OPTIONAL_COLUMNS = ("data_size_bytes", "log_size_bytes")
@@ -24,6 +30,9 @@ COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 CHUNK_ROWS = 200_000
 LARGEST_SIZE = 2**63 - 1
 SHOWN_ERRORS = 20
+# No server has longer ones; the store's keys have room for them.
+LONGEST_NAME = 255
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,9 @@ def read_history(path: Path, first: date, last: date) -> Iterator[HistoryRows]:
     """
     errors: list[str] = []
     count = 0
-    for frame in _frames(path):
+    for frame, misfits in _parquet_frames(path) if is_parquet(path) else _csv_frames(path):
         kept = frame[(frame != "").any(axis="columns")]
-        found = _errors(kept, first, last)
+        found = sorted([*misfits, *_errors(kept, first, last)], key=lambda problem: problem[0])
         count += len(found)
         errors += [f"{where(path, position)}: {message}" for position, message in found[: SHOWN_ERRORS - len(errors)]]
         yield HistoryRows(kept.index.tolist(), [kept[column].tolist() for column in COLUMNS])
@@ -55,9 +64,14 @@ def read_history(path: Path, first: date, last: date) -> Iterator[HistoryRows]:
         raise refused(errors, count)
 
 
+def is_parquet(path: Path) -> bool:
+    """Does the name of a history file say that it is Parquet? Any other is CSV."""
+    return path.suffix.lower() == ".parquet"
+
+
 def where(path: Path | str, position: int) -> str:
     """Return how errors name a place in a history file."""
-    return f"{path}: {'row' if str(path).endswith('.parquet') else 'line'} {position}"
+    return f"{path}: {'row' if is_parquet(Path(path)) else 'line'} {position}"
 
 
 def refused(errors: Sequence[str], count: int) -> HistoryFileError:
@@ -66,63 +80,90 @@ def refused(errors: Sequence[str], count: int) -> HistoryFileError:
     return HistoryFileError("\n".join(errors) + f"{more}\nnothing was written")
 
 
-def _frames(path: Path) -> Iterator[pd.DataFrame]:
-    """Yield the rows as text; the index is their position in the file."""
-    try:
-        yield from _parquet_frames(path) if path.suffix == ".parquet" else _csv_frames(path)
-    except UnicodeDecodeError as error:
-        place = path if path.suffix == ".parquet" else where(path, _line_of_bad_text(path))
-        raise HistoryFileError(f"{place}: not UTF-8: {error.reason}") from None
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise HistoryFileError(f"{path}: cannot be read: {str(error).strip()}") from None
+def _csv_frames(path: Path) -> Iterator[Frame]:
+    rows = _csv_rows(path)
+    _, header = next(rows, (1, []))
+    _check_header(f"{path}: line 1", header)
+    while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+        yield _csv_frame(header, chunk)
 
 
-def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each row and the line on which it begins; a blank line has none."""
+    reader = csv.reader(read_lines(path), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise HistoryFileError(
+                f"{where(path, line)}: the row that begins here has a quotation mark too many or too few ({error}); "
+                "nothing was written"
+            ) from None
+        if row is None:
+            return
+        yield line, row
+
+
+def _csv_frame(header: Sequence[str], rows: Iterable[tuple[int, list[str]]]) -> Frame:
+    """Return rows as a frame, and those that do not fit under *header* as problems."""
     import pandas as pd
 
-    line = 2
-    with pd.read_csv(
-        path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig", chunksize=CHUNK_ROWS
-    ) as chunks:
-        for chunk in chunks:
-            _check_columns(f"{path}: line 1", chunk.columns)
-            if not isinstance(chunk.index, pd.RangeIndex):
-                # Pandas takes the first fields for an index then, and every column is off by one.
-                raise HistoryFileError(f"{where(path, line)}: more fields than line 1 has; nothing was written")
-            frame = _with_all_columns(chunk)
-            breaks = frame.apply(lambda column: column.str.count(r"\r\n?|\n")).sum(axis="columns")
-            lines = 1 + breaks.astype(int)
-            frame.index = pd.Index(line + lines.cumsum() - lines)
-            yield frame
-            line += int(lines.sum())
+    at_least = 1 + max(header.index(column) for column in REQUIRED_COLUMNS)
+    fitting: dict[int, list[str]] = {}
+    misfits: list[tuple[int, str]] = []
+    for line, row in rows:
+        if not any(row):
+            continue
+        if at_least <= len(row) <= len(header):
+            fitting[line] = row + [""] * (len(header) - len(row))
+        else:
+            misfits.append((line, f"number of fields: {len(row)}, where line 1 has {len(header)}"))
+    columns = zip(*fitting.values(), strict=True) if fitting else [()] * len(header)
+    frame = pd.DataFrame(dict(zip(header, columns, strict=True)), list(fitting), dtype=str)
+    return _with_all_columns(frame), misfits
 
 
-def _line_of_bad_text(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1
+def _check_header(place: str, header: Sequence[str]) -> None:
+    """Raise HistoryFileError for what is no header, with the reason that is behind it."""
+    (only, *others) = header or [""]
+    if "\0" in only:
+        raise HistoryFileError(f"{place}: has NUL characters, as UTF-16 has: save it as UTF-8; nothing was written")
+    if not others:
+        for character, name in SEPARATORS.items():
+            if character in only:
+                raise HistoryFileError(
+                    f"{place}: its columns are separated by {name}, not by commas; nothing was written"
+                )
+    _check_columns(place, header)
 
 
-def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:
+def _parquet_frames(path: Path) -> Iterator[Frame]:
     import pandas as pd
+    import pyarrow as pa
     import pyarrow.parquet
 
     row = 1
-    with pyarrow.parquet.ParquetFile(path) as source:
-        _check_columns(str(path), source.schema_arrow.names)
-        for batch in source.iter_batches(CHUNK_ROWS):
-            columns = {name: _as_text(batch.column(name)) for name in batch.schema.names}
-            index = pd.RangeIndex(row, row + batch.num_rows)
-            yield _with_all_columns(pd.DataFrame(columns, index, dtype=str))
-            row += batch.num_rows
+    try:
+        with pyarrow.parquet.ParquetFile(path) as source:
+            _check_columns(str(path), source.schema_arrow.names)
+            for batch in source.iter_batches(CHUNK_ROWS):
+                columns = {name: _as_text(name, batch.column(name)) for name in batch.schema.names}
+                index = pd.RangeIndex(row, row + batch.num_rows)
+                yield _with_all_columns(pd.DataFrame(columns, index, dtype=str)), []
+                row += batch.num_rows
+    except UnicodeDecodeError as error:
+        raise HistoryFileError(f"{path}: not UTF-8: {error.reason}; nothing was written") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise HistoryFileError(f"{path}: cannot be read: {str(error).strip()}; nothing was written") from None
 
 
-def _as_text(column: pa.Array) -> list[str]:
+def _as_text(name: str, column: pa.Array) -> list[str]:
+    """Return the values as text. Raises ValueError for a column whose values are none of text, number and time."""
     import pyarrow as pa
+
+    if pa.types.is_nested(column.type):
+        raise ValueError(f"column {name} holds {column.type}, not text or numbers")
 
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.date32())
@@ -137,12 +178,12 @@ def _check_columns(place: str, given: Iterable[str]) -> None:
     names = list(given)
     if absent := [column for column in REQUIRED_COLUMNS if column not in names]:
         raise HistoryFileError(f"{place}: column {', '.join(absent)} is missing; nothing was written")
-    if unknown := [name for name in names if name not in COLUMNS]:
+    if unknown := [name or "without a name" for name in names if name not in COLUMNS]:
         raise HistoryFileError(
             f"{place}: column {', '.join(unknown)} is unknown; allowed: {', '.join(COLUMNS)}; nothing was written"
         )
-    if len(set(names)) < len(names):
-        raise HistoryFileError(f"{place}: column names must be distinct; nothing was written")
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise HistoryFileError(f"{place}: column {', '.join(twice)} is there more than once; nothing was written")
 
 
 def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +200,11 @@ def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str
         values: pd.Series[Any] = frame.loc[bad, column]
         problems.extend((int(str(row)), f"{column}: {value!r}: {allowed}") for row, value in values.items())
 
+    longest = f"must not be longer than {LONGEST_NAME} characters"
     for column in ("instance", "database"):
+        # Shown short.
+        long = frame[column].str.len() > LONGEST_NAME
+        problems.extend((int(str(row)), f"{column}: {longest}") for row in frame.index[long])
         report(frame[column].str.strip() == "", column, "must not be empty")
         report(frame[column].str.contains("\0", regex=False), column, "must not have a NUL character")
     iso = frame["date"].str.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -177,4 +222,4 @@ def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str
         if column in OPTIONAL_COLUMNS:
             fits |= frame[column] == ""
         report(~fits, column, f"must be a whole number of bytes from 0 to {LARGEST_SIZE}")
-    return sorted(problems, key=lambda problem: problem[0])
+    return problems

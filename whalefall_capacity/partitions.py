@@ -48,3 +48,15 @@ def range_tags(first: date, last: date) -> dict[str, str]:
 
 # The period in progress has days that do not exist yet; without this the UI refuses to materialize it.
 DAYS_OF_PERIOD = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+
+def partition_days(context: dg.AssetExecutionContext) -> list[date]:
+    """Return the days by which the partitions of a run are called. Raises dagster.Failure when it has none."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        raise dg.Failure(
+            "this run has no partition, which says what day it is for: the UI asks for one, "
+            "`dagster asset materialize` has --partition, and `dagster job execute` has "
+            """--tags '{"dagster/partition": "2026-01-31"}'""",
+            allow_retries=False,
+        )
+    return [date.fromisoformat(key) for key in context.partition_keys]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
-from enum import Enum
+from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from dateutil.relativedelta import relativedelta
 
 
-class PeriodType(str, Enum):
+class PeriodType(StrEnum):
     """Length of an aggregation window."""
 
     DAILY = "daily"

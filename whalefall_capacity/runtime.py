@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
-from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import today
-from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
+from whalefall_capacity.private_files import close_to_others, make_private_folder
+from whalefall_capacity.settings import Settings, load_settings, settings_of_file
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate, require_current
@@ -25,27 +25,45 @@ WORKSPACE_FILE = "workspace.yaml"
 
 
 @contextmanager
-def open_runtime(settings: Settings) -> Iterator[Settings]:
-    """Hold the embedded server where no URL is set, put both URLs and DAGSTER_HOME into the environment.
+def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Settings]:
+    """Hold the store's server where it is the embedded one, and let child processes find what this one has.
 
-    Child processes find store and Dagster storage through the environment. The settings of this process are
-    read again, so that they carry the URLs too.
+    With *needs_dagster* false, nothing of Dagster is made ready.
     """
-    if settings.store_url is not None and settings.dagster_url is not None:
-        yield _export(settings, settings.store_url.get_secret_value(), settings.dagster_url.get_secret_value())
-        return
-    embedded = EmbeddedPostgres(settings.home / "postgres")
-    with embedded.running():
-        embedded.create_databases(STORE_DATABASE, DAGSTER_DATABASE)
-        store_url = settings.store_url or embedded.url(STORE_DATABASE)
-        dagster_url = settings.dagster_url or embedded.url(DAGSTER_DATABASE)
-        yield _export(settings, store_url.get_secret_value(), dagster_url.get_secret_value())
+    with held_store_url(settings):
+        if needs_dagster:
+            make_dagster_ready(settings)
+        yield settings
 
 
 @contextmanager
-def open_store(settings: Settings) -> Iterator[Engine]:
+def held_store_url(settings: Settings) -> Iterator[SecretStr]:
+    """Yield the store's URL; where none is set, hold the embedded server."""
+    with _held_url(settings.store_url, settings, STORE_DATABASE) as url:
+        yield url
+
+
+@contextmanager
+def held_dagster_url(settings: Settings) -> Iterator[SecretStr]:
+    """Yield the URL of Dagster's storage; where none is set, hold the embedded server."""
+    with _held_url(settings.dagster_url, settings, DAGSTER_DATABASE) as url:
+        yield url
+
+
+@contextmanager
+def _held_url(configured: SecretStr | None, settings: Settings, database: str) -> Iterator[SecretStr]:
+    if configured is not None:
+        yield configured
+        return
+    with EmbeddedPostgres(settings.home / "postgres").running() as server:
+        server.create_databases(database)
+        yield server.url(database)
+
+
+@contextmanager
+def open_store(settings: Settings, needs_dagster: bool = True) -> Iterator[Engine]:
     """Hold everything `open_runtime` does and yield an engine for a store that is migrated."""
-    with open_runtime(settings) as ready:
+    with open_runtime(settings, needs_dagster) as ready:
         engine = create_store_engine(store_url(ready))
         try:
             migrate_store(engine, ready)
@@ -81,7 +99,7 @@ def open_store_as_it_is(settings: Settings) -> Iterator[Engine]:
 
 
 def store_url(settings: Settings) -> SecretStr:
-    """Return the store's URL: the configured one, or that of the running embedded server."""
+    """Return the store's URL: the configured one, or that of the embedded server, which somebody holds."""
     return settings.store_url or EmbeddedPostgres(settings.home / "postgres").url(STORE_DATABASE)
 
 
@@ -104,27 +122,30 @@ def name_filters(settings: Settings) -> Filters:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Return Dagster's home folder, with the project's dagster.yaml linked into it."""
-    source = PROJECT_ROOT / DAGSTER_FILE
-    if not source.exists():
-        raise StoreError(f"{source} is not there: run from a checkout, installed with `pip install -e .`")
-    home = settings.home.resolve() / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    """Return Dagster's home folder, with the project's dagster.yaml linked into it; a file of one's own stays."""
+    source = Path(__file__).resolve().parent / DAGSTER_FILE
+    # Dagster keeps what runs print here.
+    home = make_private_folder(settings.home.resolve() / "dagster")
+    close_to_others(home)
     link = home / DAGSTER_FILE
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        link.symlink_to(source)
+    if not link.exists() or (link.is_symlink() and link.readlink() != source):
+        # In one step: another command may be starting, too.
+        new = home / f"{DAGSTER_FILE}.{os.getpid()}"
+        new.symlink_to(source)
+        new.replace(link)
     return home
 
 
-def _export(settings: Settings, store_url: str, dagster_url: str) -> Settings:
+def make_dagster_ready(settings: Settings) -> None:
+    """Let Dagster find its home, and child processes, which work in another folder, the settings of this one.
+
+    The URL of an embedded server is not among them: they find it by WHALEFALL_HOME, and hold it themselves.
+    """
+    os.environ.update(settings_of_file())
     os.environ["WHALEFALL_HOME"] = str(settings.home.resolve())
-    os.environ["WHALEFALL_STORE_URL"] = store_url
-    os.environ["WHALEFALL_DAGSTER_URL"] = dagster_url
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
     # Looks for runs to execute again, each with connections of its own; the default is 5.
     os.environ.setdefault("DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS", "15")
     load_settings.cache_clear()
-    return load_settings()

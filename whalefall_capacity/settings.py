@@ -7,15 +7,18 @@ is generated from here.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,9 +27,16 @@ from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.periods import today
 
 PREFIX = "WHALEFALL_"
+# The checkout; of an installed wheel, the folder that it is installed into.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
+
+
+def default_home() -> Path:
+    """Return `.whalefall` in the checkout; where the package is installed from a wheel, in the current folder."""
+    is_checkout = (PROJECT_ROOT / "pyproject.toml").exists()
+    return (PROJECT_ROOT if is_checkout else Path.cwd()) / ".whalefall"
 
 
 def _folder(value: Path) -> Path:
@@ -114,14 +124,32 @@ def _mail_address(value: str) -> str:
     return value
 
 
-def _fernet_key(value: SecretStr) -> SecretStr:
-    from cryptography.fernet import Fernet
+def _fernet_keys(value: SecretStr) -> SecretStr:
+    from whalefall_capacity.credentials import fernet_of
 
     try:
-        Fernet(value.get_secret_value())
+        fernet_of(value)
     except ValueError as error:
-        raise ValueError("must be a Fernet key: 32 bytes in URL-safe base64") from error
+        several = "; of several, separated by commas, each must be one" if "," in value.get_secret_value() else ""
+        raise ValueError(f"must be a Fernet key: 32 bytes in URL-safe base64{several}") from error
     return value
+
+
+def _host_name(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        pass
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", value):
+        raise ValueError("must be host names such as capacity.example.com, without scheme and port")
+    return value.lower()
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"must be addresses or networks such as 127.0.0.1 or 10.0.0.0/24 ({error})") from error
 
 
 def _day(value: Any) -> Any:
@@ -159,12 +187,16 @@ Folder = Annotated[Path, AfterValidator(_folder)]
 Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
+FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 WebhookUrl = Annotated[SecretStr, AfterValidator(_webhook_url)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MailAddresses = Annotated[tuple[MailAddress, ...], NoDecode, BeforeValidator(_names)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_names)]
+Network = Annotated[str, AfterValidator(_network)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_names)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Months = Annotated[int, Field(ge=1, le=1200)]
@@ -184,7 +216,7 @@ class Settings(BaseSettings):
     )
 
     home: Folder = Field(
-        default=PROJECT_ROOT / ".whalefall",
+        default_factory=default_home,
         description="Folder for the state of the embedded PostgreSQL server and of Dagster.",
     )
     store_url: PostgresUrl | None = Field(
@@ -206,10 +238,11 @@ class Settings(BaseSettings):
         ge=date(2000, 1, 1),
         description="First day that can have sizes; the first daily partition and the oldest day of an import.",
     )
-    secret_key: FernetKey | None = Field(
+    secret_key: FernetKeys | None = Field(
         default=None,
-        description="Fernet key that encrypts passwords kept in the store and signs the console's cookies. Needed for "
-        "`stored:` credentials, and where several consoles serve one address.",
+        description="Fernet key that encrypts passwords kept in the store. Needed for `stored:` credentials. Several "
+        "separated by commas while a key is replaced: the first encrypts, each of them decrypts; see `credential "
+        "rotate-key`.",
     )
     collection_schedule: Cron = Field(
         default="0 3 * * *", description="When the fleet is measured every day (cron, in WHALEFALL_TIMEZONE)."
@@ -310,6 +343,17 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="Address that the console listens on; 0.0.0.0 only behind a proxy that speaks TLS.",
     )
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Host names under which people open the console and the Dagster UI, such as "
+        "capacity.example.com,dagster.example.com. Requests for other names are refused, but for those of this "
+        "machine (localhost, 127.0.0.1, ::1), WHALEFALL_CONSOLE_HOST, WHALEFALL_UI_URL and WHALEFALL_WEBSERVER_URL.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Addresses or networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, "
+        "such as 127.0.0.1 for one on this machine. Unset: nobody's.",
+    )
     session_hours: int = Field(
         default=12, ge=1, le=720, description="Hours after which one has to log in to the console again."
     )
@@ -317,6 +361,10 @@ class Settings(BaseSettings):
         default=None,
         description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
         "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",
+    )
+    ui_login: bool = Field(
+        default=False,
+        description="Whether the Dagster UI asks for the console's login; the role view may then only look.",
     )
 
     alert_webhook_url: WebhookUrl | None = Field(
@@ -399,6 +447,16 @@ def load_settings() -> Settings:
     return build_settings()
 
 
+def settings_of_file() -> dict[str, str]:
+    """Return the variables of .env that are settings and that the environment does not have."""
+    values = dotenv_values(ENV_FILE, encoding="utf-8")
+    return {
+        name: value
+        for name, value in values.items()
+        if name.upper().startswith(PREFIX) and value and name not in os.environ
+    }
+
+
 @dataclass(frozen=True)
 class SettingRow:
     """One line of docs/settings.md."""
@@ -419,7 +477,7 @@ def setting_rows() -> list[SettingRow]:
 
 def _shown_default(name: str, field: FieldInfo) -> str:
     if name == "home":
-        return "`.whalefall` in the project"
+        return "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
     default = field.get_default()
     return "unset" if default in (None, ()) else f"`{default}`"
 

@@ -1,6 +1,6 @@
 """Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
-Each is started again when it ends by itself: the code server keeps its port, so that UI and daemon find it again.
+Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
 Ctrl-C ends all of them.
 """
 
@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import psutil
 import yaml
 
+from whalefall_capacity.code_server import held_socket, is_listening
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import write_private
+from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
+from whalefall_capacity.signals import put_off
 
-GRACE_SECONDS = 30
+GRACE_SECONDS = 20
 CODE_SERVER_SECONDS = 120
 RESTART_SECONDS = 1.0
 # A program that ends so soon, so often in a row, cannot run at all.
@@ -35,8 +36,9 @@ LOCATION = "whalefall_capacity"
 class Program:
     """A child process that is to run all the time."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, *arguments: str, output: int | None = None) -> None:
         self.name = name
+        self._output = output
         self._command = [sys.executable, "-m", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -49,7 +51,13 @@ class Program:
     def start(self) -> None:
         """Start it, in a session of its own: Ctrl-C is for us to pass on."""
         self._started = time.monotonic()
-        self._process = subprocess.Popen(self._command, cwd=os.environ["DAGSTER_HOME"], start_new_session=True)
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=os.environ["DAGSTER_HOME"],
+            start_new_session=True,
+            stdout=self._output,
+            stderr=self._output,
+        )
 
     def keep_running(self) -> None:
         """Start it again when it has ended. Raises WhalefallError when it cannot stay up."""
@@ -67,45 +75,50 @@ class Program:
         self.start()
 
 
-def serve(port: int, console_port: int) -> None:
+def serve(port: int, console_port: int, verbose: bool) -> None:
     """Run the Dagster UI on *port*, the console on *console_port*, and what is behind them, until a signal.
+
+    The routine lines of their logs are shown when *verbose*.
 
     Raises WhalefallError when one of them cannot stay up.
 
-    The handlers are set here even where the shell started us with SIGINT ignored: children get the default
-    action back, and so can be stopped.
+    A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
-    asked = threading.Event()
+    with put_off() as asked, held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket:
+        _supervise(port, console_port, code_socket, verbose, asked)
 
-    def ask(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-        asked.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask)
-    code_port = _free_port()
-    workspace = str(_write_workspace(code_port))
-    code_server = Program(
-        "code server",
-        *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
-        *("-h", "127.0.0.1", "-p", str(code_port), "--log-level", "warning"),
-    )
-    programs = [
-        code_server,
-        Program("Dagster UI", "dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)),
-        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning"),
-        Program("console", "whalefall_capacity", "serve", "--port", str(console_port)),
+def _supervise(port: int, console_port: int, code_socket: Path, verbose: bool, asked: Sequence[int]) -> None:
+    with program_output(verbose) as output:
+        programs = _programs(code_socket, port, console_port, output)
+        try:
+            programs[0].start()
+            _wait_until_listening(programs[0], code_socket, asked)
+            for program in programs[1:]:
+                program.start()
+            while not asked:
+                time.sleep(0.2)
+                for program in programs:
+                    program.keep_running()
+        finally:
+            # The code server last: the others ask it how runs are.
+            stop_families([program.pid for program in reversed(programs) if program.pid is not None])
+
+
+def _programs(code_socket: Path, port: int, console_port: int, output: int | None) -> list[Program]:
+    """Return the programs, which write to the descriptor *output*; the code server is the first."""
+    workspace = str(_write_workspace(code_socket))
+    return [
+        Program(
+            "code server",
+            *("dagster", "api", "grpc", "-m", "whalefall_capacity.definitions", "--location-name", LOCATION),
+            *("-s", str(code_socket), "--log-level", "warning"),
+            output=output,
+        ),
+        Program("Dagster UI", "whalefall_capacity", "ui", "--workspace", workspace, "--port", str(port), output=output),
+        Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning", output=output),
+        Program("console", "whalefall_capacity", "serve", "--port", str(console_port), output=output),
     ]
-    try:
-        code_server.start()
-        _wait_until_listening(code_server, code_port, asked)
-        for program in programs[1:]:
-            program.start()
-        while not asked.wait(0.2):
-            for program in programs:
-                program.keep_running()
-    finally:
-        # The code server last: the others ask it how runs are.
-        stop_families([program.pid for program in reversed(programs) if program.pid is not None])
 
 
 def stop_families(pids: Iterable[int]) -> None:
@@ -129,27 +142,20 @@ def stop_families(pids: Iterable[int]) -> None:
         process.kill()
 
 
-def _write_workspace(code_port: int) -> Path:
-    server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+def _write_workspace(code_socket: Path) -> Path:
+    server = {"socket": str(code_socket), "location_name": LOCATION}
     path = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE_FILE
-    path.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+    write_private(path, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return path
 
 
-def _wait_until_listening(code_server: Program, port: int, asked: threading.Event) -> None:
+def _wait_until_listening(code_server: Program, code_socket: Path, asked: Sequence[int]) -> None:
     """Wait for the code server: a UI that comes up before it shows an error until it is reloaded."""
     deadline = time.monotonic() + CODE_SERVER_SECONDS
-    while not asked.wait(0.1):
+    while not asked:
+        time.sleep(0.1)
         code_server.keep_running()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if is_listening(code_socket):
+            return
         if time.monotonic() > deadline:
             raise WhalefallError(f"the code server does not listen after {CODE_SERVER_SECONDS} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ RUN_STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status }
 RUN_EVENTS = """
 query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
 """
+# How long a test waits for what is sure to come: a machine that does five things at once is no failure.
+PATIENCE_SECONDS = 300.0
 PROGRAM = str(Path(sys.executable).parent / "whalefall-capacity")
 
 
@@ -35,23 +37,30 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return kept | dict(variables)
 
 
-def run(arguments: list[str], variables: Mapping[str, str], timeout: float = 180) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its streams and status."""
     return subprocess.run(
         [PROGRAM, *arguments],
         env=environment(variables),
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
 
-def start(arguments: list[str], variables: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, its streams in *log*."""
+def start(
+    arguments: list[str],
+    variables: Mapping[str, str],
+    log: Path,
+    program: str = PROGRAM,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, its streams in *log*, by default in the current folder."""
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [PROGRAM, *arguments],
+            [program, *arguments],
+            cwd=folder,
             env=environment(variables),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -60,11 +69,11 @@ def start(arguments: list[str], variables: Mapping[str, str], log: Path) -> subp
         )
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 60) -> Any:
-    """Poll until *condition* is true and return its value; fail after *timeout* seconds."""
-    deadline = time.monotonic() + timeout
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until *condition* is true and return its value; fail when it does not become so."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {timeout:g} s"
+        assert time.monotonic() < deadline, f"no {what} within {PATIENCE_SECONDS:g} s"
         time.sleep(0.1)
     return value
 
@@ -95,6 +104,11 @@ class Deployment:
     url: str
     console_url: str
     log: Path
+    token: str | None = None
+
+    def with_token(self, token: str) -> Deployment:
+        """Return the same, whose UI asks for a login and gets a token."""
+        return replace(self, token=token)
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """Send a query to the UI's API and return its data."""
@@ -103,7 +117,9 @@ class Deployment:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own server
+        if self.token is not None:
+            request.add_header("authorization", f"Bearer {self.token}")
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310 - our own server
             content: dict[str, Any] = json.load(answer)
         assert "errors" not in content, content
         data: dict[str, Any] = content["data"]
@@ -153,18 +169,24 @@ def _command(process: psutil.Process) -> str:
 
 
 @contextmanager
-def deployment(command: list[str], variables: Mapping[str, str], log: Path) -> Iterator[Deployment]:
+def deployment(
+    command: list[str],
+    variables: Mapping[str, str],
+    log: Path,
+    program: str = PROGRAM,
+    folder: Path | None = None,
+) -> Iterator[Deployment]:
     """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
     port, console_port = free_port(), free_port()
     ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(console_port)}
-    process = start(command, ports | dict(variables), log)
+    process = start(command, ports | dict(variables), log, program, folder)
     running = Deployment(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console_port}", log)
     try:
-        wait_for(running.serves, "answer of the Dagster UI", 120)
+        wait_for(running.serves, "answer of the Dagster UI")
         yield running
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(60)
+            process.wait(PATIENCE_SECONDS)
         finally:
             stop_families([process.pid])

@@ -20,13 +20,11 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import DAGSTER_FILE
-from whalefall_capacity.settings import PROJECT_ROOT, Settings
+from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.schema import migrate
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
 
-# After the services are back.
-SOON_SECONDS = 120
 REPOSITORY = {"repositoryLocationName": "whalefall_capacity", "repositoryName": "__repository__"}
 # Runs with the first tag never leave the queue; of those with the second, one at a time does.
 HELD, ALONE = "test/held", "test/alone"
@@ -74,8 +72,8 @@ class Centre:
         with self.store.begin() as connection:
             assert connection.execute(text(CANCEL), {"run": run_id}).rowcount == 1
 
-    def await_dagster(self, run_id: str, status: str, timeout: float = 60) -> None:
-        wait_for(lambda: self.running.run_status(run_id) == status, f"{status} of run {run_id}", timeout)
+    def await_dagster(self, run_id: str, status: str) -> None:
+        wait_for(lambda: self.running.run_status(run_id) == status, f"{status} of run {run_id}")
 
     def await_ui(self, run_id: str) -> None:
         """Wait until the UI answers again: it finds out one by one that its connections to the storage are gone."""
@@ -112,7 +110,7 @@ class Centre:
             row = self.task_run(run_id)
             return row if row is not None and row.closed_at is not None else None
 
-        return wait_for(closed, f"end of task run {run_id}", SOON_SECONDS)
+        return wait_for(closed, f"end of task run {run_id}")
 
     def worker(self, run_id: str) -> psutil.Process:
         """Return the process that works for a run. Raises psutil.NoSuchProcess when it has ended."""
@@ -173,9 +171,11 @@ def _dagster_file() -> str:
 def dagster_instance_of(home: Path, dagster_url: str) -> Iterator[dg.DagsterInstance]:
     """Hold Dagster's instance as a deployment with *home* as its DAGSTER_HOME has it."""
     os.environ["WHALEFALL_DAGSTER_URL"] = dagster_url
+    load_settings.cache_clear()
     try:
         instance = dg.DagsterInstance.from_config(str(home))
     finally:
         del os.environ["WHALEFALL_DAGSTER_URL"]
+        load_settings.cache_clear()
     with instance:
         yield instance

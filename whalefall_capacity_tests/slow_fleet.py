@@ -26,6 +26,7 @@ class Gate(socketserver.ThreadingTCPServer):
     def __init__(self, upstream: Path) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self.port: int = self.server_address[1]
+        self.waiting = 0
         self.served = 0
         self._upstream = upstream
         self._passes = 0.0
@@ -44,7 +45,9 @@ class Gate(socketserver.ThreadingTCPServer):
     def finish_request(self, request: socket.socket | tuple[bytes, socket.socket], _: object) -> None:
         assert isinstance(request, socket.socket)
         with self._changed:
+            self.waiting += 1
             self._changed.wait_for(lambda: self._passes > 0)
+            self.waiting -= 1
             self._passes -= 1
         with socket.socket(socket.AF_UNIX) as server, suppress(OSError):
             server.connect(str(self._upstream))

@@ -131,7 +131,7 @@ def test_through_the_api_it_is_four_runs_and_every_partition_is_green(running: D
     ]
     launched = running.graphql(LAUNCH, params={"partitionsByAssets": ranges})["launchPartitionBackfill"]
     backfill = launched["backfillId"]
-    wait_for(lambda: finished(running, backfill), "end of the backfill", 180)
+    wait_for(lambda: finished(running, backfill), "end of the backfill")
     runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
     assert [run["status"] for run in runs] == ["SUCCESS"] * 4
     for period_type, expected in zip(PeriodType, (365, 53, 12, 5), strict=True):
@@ -170,7 +170,7 @@ def test_by_clicks_a_second_time_no_row_changes(running: Deployment, year: Engin
     for period_type in PeriodType:
         launch_by_clicks(running, page, period_type)
     launched = wait_for(lambda: len(new := set(backfills(running)) - earlier) == 4 and new, "four backfills")
-    wait_for(lambda: all(finished(running, backfill) for backfill in launched), "end of the backfills", 240)
+    wait_for(lambda: all(finished(running, backfill) for backfill in launched), "end of the backfills")
     for backfill in launched:
         runs = running.graphql(RUNS, id=backfill)["runsOrError"]["results"]
         assert [run["status"] for run in runs] == ["SUCCESS"]

@@ -153,7 +153,7 @@ def test_no_secret_shows_up_anywhere(
     watcher.start()
 
     streams = [run([*command], settings) for command in (["fleet", "check"], ["fleet", "list"], ["collect"])]
-    with deployment(["up"], settings, tmp_path / "up.log") as running:
+    with deployment(["up", "--verbose"], settings, tmp_path / "up.log") as running:
         launched = running.graphql(LAUNCH, day=rows(store, TOTALS)[0][1].isoformat())["launchRun"]  # type: ignore[attr-defined]
         run_id = launched["run"]["runId"]
         wait_for(lambda: _status(running, run_id) == "SUCCESS", "end of the run")
@@ -170,6 +170,7 @@ def test_no_secret_shows_up_anywhere(
         "Dagster's storage": _dump(settings["WHALEFALL_DAGSTER_URL"]),
         "the log of the server": (tmp_path / "up.log").read_text(errors="replace"),
     }
+    assert " - DEBUG - sync_databases - " in searched["the log of the server"]
     for file in (tmp_path / "home").rglob("*"):
         if file.is_file():
             searched[str(file)] = file.read_text(errors="replace")

@@ -16,7 +16,7 @@ from whalefall_capacity.cli import app
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres, bundled_psql
-from whalefall_capacity_tests.processes import processes_below, run
+from whalefall_capacity_tests.processes import deployment, processes_below, run, wait_for
 from whalefall_capacity_tests.servers import require_mysql
 
 pytestmark = pytest.mark.slow
@@ -131,6 +131,18 @@ def test_a_second_start_changes_no_row_that_it_need_not(demo: Demo, store_of_dem
     assert _rows(store_of_demo, ROWS) == before
     measured = _rows(store_of_demo, "SELECT count(*) FROM database_size_stats WHERE source = 'measured'")
     assert measured == [(databases,)]
+
+
+def test_a_demo_that_serves_prints_two_lines_a_run_and_warnings_beside_the_table(demo: Demo, tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    with deployment(["demo"], demo.settings, log):
+        wait_for(lambda: log.read_text().count("items done (") == 4, "end of the four runs of the import")
+    lines = [line for line in log.read_text().splitlines() if not re.match("[┏┃┡│└]", line)]
+    ends = [line for line in lines if ": completed after " in line]
+    assert len(ends) == 4
+    assert len([line for line in lines if ": started (" in line]) == 4
+    assert [line for line in lines if re.search("DEBUG|INFO", line)] == []
+    assert len(lines) < 40
 
 
 def test_every_process_that_it_started_is_gone(demo: Demo) -> None:

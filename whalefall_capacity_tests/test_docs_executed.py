@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,8 +24,9 @@ from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.store.embedded import EmbeddedPostgres, bundled_psql
 from whalefall_capacity.supervisor import Program, stop_families
-from whalefall_capacity_tests.pages import PAGES, PROGRAM, Block, Page, page
+from whalefall_capacity_tests.pages import PAGES, PROGRAM, Page, page
 from whalefall_capacity_tests.processes import (
+    PATIENCE_SECONDS,
     Deployment,
     deployment,
     environment,
@@ -160,7 +159,7 @@ def test_every_other_command_of_the_pages_works_after_the_quick_start(command: s
         input="change-me\n",
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     # The name of a group prints its help.
@@ -175,6 +174,13 @@ class Unit:
     before: list[list[str]]
     command: list[str]
     after: list[list[str]]
+    settings: Mapping[str, list[str]]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What systemd puts into its environment: that of its files, and of no others."""
+        files = [Path(name).name for name in self.settings["EnvironmentFile"]]
+        return {key: value for name in files for key, value in environment_files()[name].items()}
 
 
 def units(replacements: Mapping[str, str]) -> dict[str, Unit]:
@@ -183,15 +189,23 @@ def units(replacements: Mapping[str, str]) -> dict[str, Unit]:
     for block in OPERATIONS.blocks("ini"):
         if (named := re.match(r"# ([\w-]+)\.service\n", block.content)) is None:
             continue
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.optionxform = str  # type: ignore[assignment, method-assign]
-        parser.read_string(block.content)
-        service = parser["Service"]
+        settings: dict[str, list[str]] = {}
+        # A setting may stand there more than once, which configparser has no place for.
+        for key, value in re.findall(r"^(\w+)=(.*)$", block.content, re.MULTILINE):
+            settings.setdefault(key, []).append(value)
+        before, command, after = (
+            [shlex.split(replaced(line, replacements)) for line in settings.get(key, [])]
+            for key in ("ExecStartPre", "ExecStart", "ExecStartPost")
+        )
+        found[named[1]] = Unit(named[1], before, command[0], after, settings)
+    return found
 
-        def words(key: str, service: configparser.SectionProxy = service) -> list[list[str]]:
-            return [shlex.split(replaced(service[key], replacements))] if key in service else []
 
-        found[named[1]] = Unit(named[1], words("ExecStartPre"), words("ExecStart")[0], words("ExecStartPost"))
+def environment_files() -> dict[str, dict[str, str]]:
+    """Return what operations.md has in each file below /etc/whalefall, by the file's name."""
+    found = {}
+    for name, content in re.findall(r"`/etc/whalefall/(\w+\.env)`[^`]*```ini\n(.*?)```", OPERATIONS.text, re.DOTALL):
+        found[name] = dict(line.split("=", 1) for line in content.splitlines())
     return found
 
 
@@ -214,17 +228,59 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setattr(supervisor, "Program", Recorded)
     monkeypatch.setattr(supervisor, "_wait_until_listening", lambda *_: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(WhalefallError, match="enough"):
-        supervisor.serve(3000, 8000)
+        supervisor.serve(3000, 8000, verbose=False)
 
     written = units({"/etc/whalefall": str(tmp_path)})
     programs = [written[f"whalefall-{name}"] for name in ("code", "webserver", "daemon", "console")]
     assert [shlex.join(unit.command[1:]) for unit in programs] == [
-        re.sub(r"(definitions .* -p) \d+", r"\1 4266", started[0]),
+        re.sub(r" -s \S+", " -s /run/whalefall/code.sock", started[0]),
         *started[1:],
     ]
     assert written["whalefall"].command == [f"{CHECKOUT}/.venv/bin/{PROGRAM}", "up"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "secrets"),
+    [
+        ("whalefall", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL", "WHALEFALL_SECRET_KEY", "SHOP_PASSWORD"}),
+        ("whalefall-code", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL", "WHALEFALL_SECRET_KEY", "SHOP_PASSWORD"}),
+        ("whalefall-webserver", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL"}),
+        ("whalefall-daemon", {"WHALEFALL_DAGSTER_URL"}),
+        ("whalefall-console", {"WHALEFALL_STORE_URL"}),
+    ],
+)
+def test_a_unit_has_the_secrets_that_it_needs_and_no_others(unit: str, secrets: set[str]) -> None:
+    variables = units({})[unit].variables
+    assert {name for name in variables if name.endswith(("_URL", "_KEY", "_PASSWORD"))} - {
+        "WHALEFALL_UI_URL"
+    } == secrets
+    assert variables["WHALEFALL_HOME"] == STATE
+
+
+@pytest.mark.parametrize("unit", sorted(units({})))
+def test_a_unit_may_do_nothing_that_it_does_not_need(unit: str) -> None:
+    settings = units({})[unit].settings
+    assert settings["User"] == ["whalefall"]
+    assert settings["UMask"] == ["0077"]
+    assert settings["CapabilityBoundingSet"] == [""]
+    assert settings["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6"]
+    assert settings["ProtectProc"] == ["invisible"]
+    assert settings["SystemCallFilter"] == ["@system-service"]
+    assert settings["ProtectSystem"] == ["strict"]
+    assert settings["ReadWritePaths"] == [STATE]
+    for name in (
+        *("NoNewPrivileges", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality"),
+        *("PrivateTmp", "PrivateDevices", "ProtectHome", "ProtectClock", "ProtectHostname", "ProtectKernelLogs"),
+        *("ProtectKernelModules", "ProtectKernelTunables", "ProtectControlGroups"),
+    ):
+        assert settings[name] == ["yes"], name
+
+
+def test_the_files_with_secrets_are_roots_alone() -> None:
+    (script,) = (block.content for block in OPERATIONS.blocks("sh") if "sudo useradd" in block.content)
+    for name in environment_files():
+        assert f"sudo install -o root -g root -m 0600 /dev/null /etc/whalefall/{name}\n" in script
 
 
 @dataclass(frozen=True)
@@ -254,23 +310,26 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             f"{CHECKOUT}/.venv/bin": str(BIN),
             STATE: str(folder),
             "/etc/whalefall": str(folder),
-            "4266": str(free_port()),
-            "-p 3000": f"-p {ui_port}",
+            "/run/whalefall": str(folder / "run"),
+            "--port 3000": f"--port {ui_port}",
             "--port 8000": f"--port {console_port}",
             "@db.internal:5432/whalefall": f"@/whalefall?host={server.socket_dir}",
             "@db.internal:5432/dagster": f"@/dagster?host={server.socket_dir}",
         }
-        lines = replaced(_environment_file().content, places).splitlines()
-        variables = dict(line.split("=", 1) for line in lines)
         (folder / "workspace.yaml").write_text(replaced(OPERATIONS.blocks("yaml")[0].content, places))
         written = units(places)
+        # As systemd does by RuntimeDirectory.
+        (folder / "run").mkdir(mode=0o700)
         try:
             for name in ("whalefall-code", "whalefall-webserver", "whalefall-daemon", "whalefall-console"):
+                variables = {key: replaced(value, places) for key, value in written[name].variables.items()}
                 processes.append(start_unit(written[name], variables, folder))
             here, log = "http://127.0.0.1", folder / "whalefall-webserver.log"
             running = Deployment(processes[1], f"{here}:{ui_port}", f"{here}:{console_port}", log)
-            wait_for(running.serves, "answer of the Dagster UI", 120)
-            yield Deployed(server, variables, running)
+            wait_for(running.serves, "answer of the Dagster UI")
+            everything = {key: replaced(value, places) for key, value in written["whalefall"].variables.items()}
+            token = run(["token", "create", "tests", "--role", "admin"], everything).stdout.strip()
+            yield Deployed(server, everything, running.with_token(token))
         finally:
             # The code server last: the others ask it how runs are.
             stop_families([process.pid for process in reversed(processes)])
@@ -279,7 +338,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 def start_unit(unit: Unit, variables: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
     """Do what systemd does with a unit: what comes before, the service itself, what comes after."""
     for command in unit.before:
-        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=180)
+        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=PATIENCE_SECONDS)
     with (folder / f"{unit.name}.log").open("wb") as log:
         process = subprocess.Popen(
             unit.command,
@@ -290,7 +349,7 @@ def start_unit(unit: Unit, variables: Mapping[str, str], folder: Path) -> subpro
             start_new_session=True,
         )
     for command in unit.after:
-        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=180)
+        subprocess.run(command, env=environment(variables), cwd=folder, check=True, timeout=PATIENCE_SECONDS)
     return process
 
 
@@ -304,7 +363,7 @@ def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(dep
         daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
         return all(daemon["healthy"] for daemon in daemons if daemon["required"])
 
-    wait_for(healthy, "healthy daemons", 120)
+    wait_for(healthy, "healthy daemons")
     (location,) = running.graphql(HEALTH)["workspaceOrError"]["locationEntries"]
     assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation"
     day = datetime.now(ZoneInfo(deployed.variables["WHALEFALL_TIMEZONE"])).date().isoformat()
@@ -325,7 +384,7 @@ def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(dep
         shown = run(["runs", "show", run_id, "--json"], deployed.variables)
         return json.loads(shown.stdout)[0]["status"] if shown.returncode == 0 else None
 
-    ended = wait_for(lambda: (now := status()) in {"completed", "failed"} and now, "end of the run", 180)
+    ended = wait_for(lambda: (now := status()) in {"completed", "failed"} and now, "end of the run")
     assert ended == "completed"
     rights = query(
         deployed.server.socket_dir,
@@ -408,16 +467,11 @@ def _shell(script: str, variables: Mapping[str, str], folder: Path) -> subproces
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
 
 def _commands_of(beginning: str) -> str:
     (found,) = (block.content for block in OPERATIONS.blocks("sh") if block.content.startswith(beginning))
-    return found
-
-
-def _environment_file() -> Block:
-    (found,) = (block for block in OPERATIONS.blocks("ini") if block.content.startswith("WHALEFALL_STORE_URL"))
     return found

@@ -68,15 +68,15 @@ def state(up: Deployment, run_id: str) -> dict[str, Any]:
     return found
 
 
-def in_state(up: Deployment, run_id: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
+def in_state(up: Deployment, run_id: str, *statuses: str) -> dict[str, Any]:
     """Wait until the run has one of *statuses* and return what Dagster knows of it."""
-    wait_for(lambda: state(up, run_id)["status"] in statuses, f"run that is {' or '.join(statuses)}", timeout)
+    wait_for(lambda: state(up, run_id)["status"] in statuses, f"run that is {' or '.join(statuses)}")
     return state(up, run_id)
 
 
 def will_retry(up: Deployment, run_id: str) -> str:
     """Wait until the run failed and return whether Dagster will execute it again, which it says after that."""
-    in_state(up, run_id, "FAILURE", timeout=120)
+    in_state(up, run_id, "FAILURE")
 
     def decision() -> str | None:
         tags = {tag["key"]: tag["value"] for tag in state(up, run_id)["tags"]}
@@ -90,7 +90,7 @@ def retries(up: Deployment, run_id: str) -> list[str]:
     return [result["runId"] for result in results if result["parentRunId"] == run_id]
 
 
-def wait_for_visit(store: Engine, run_id: str, timeout: float = 60) -> None:
+def wait_for_visit(store: Engine, run_id: str) -> None:
     """Wait until the run visits a server."""
     visits = "SELECT count(*) FROM task_run_items WHERE status = 'running' AND run_id = :run_id"
 
@@ -98,7 +98,7 @@ def wait_for_visit(store: Engine, run_id: str, timeout: float = 60) -> None:
         with store.connect() as connection:
             return bool(connection.execute(text(visits), {"run_id": run_id}).scalar())
 
-    wait_for(is_visiting, "visit", timeout)
+    wait_for(is_visiting, "visit")
 
 
 def worker_of(up: Deployment, run_id: str) -> int:
@@ -126,7 +126,7 @@ def test_a_second_collection_waits_for_the_first_and_the_command_line_for_none(
         assert state(running, second)["status"] == "QUEUED"
         assert state(running, first)["status"] == "STARTED"
     ended = in_state(running, first, "SUCCESS")
-    began = in_state(running, second, "SUCCESS", timeout=120)
+    began = in_state(running, second, "SUCCESS")
     assert began["startTime"] >= ended["endTime"]
 
 
@@ -143,8 +143,8 @@ def test_a_run_whose_worker_died_is_executed_again_once_and_one_that_failed_is_n
         wait_for_visit(store, died)
         os.kill(worker_of(running, died), signal.SIGKILL)
         assert will_retry(running, died) == "true"
-        [again] = wait_for(lambda: retries(running, died), "run that executes it again", 60)
-        wait_for_visit(store, again, 60)
+        [again] = wait_for(lambda: retries(running, died), "run that executes it again")
+        wait_for_visit(store, again)
         os.kill(worker_of(running, again), signal.SIGKILL)
         assert will_retry(running, again) == "false"
     assert retries(running, again) == []
@@ -157,3 +157,11 @@ def test_a_run_whose_worker_died_is_executed_again_once_and_one_that_failed_is_n
 
     wait_for(lambda: [status for status, _ in task_runs().values()] == ["failed"] * 3, "end of every task run")
     assert set(task_runs()) == {failed, died, again}
+    for run_id in (failed, died, again):
+        words = [f": started (manual, run {run_id[:8]})", ": failed after "]
+
+        def lines(run_id: str = run_id) -> list[str]:
+            return [line for line in running.log.read_text().splitlines() if f"run {run_id[:8]})" in line]
+
+        wait_for(lambda: len(lines()) >= 2, "line of the end")
+        assert all(word in line for word, line in zip(words, lines(), strict=True)), lines()

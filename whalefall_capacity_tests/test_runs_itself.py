@@ -81,8 +81,8 @@ def settled(found: Centre) -> bool:
 
 def assert_settles(found: Centre, expected: dict[str, int]) -> None:
     """Wait until there are the *expected* runs, and until nothing is left to do that could make another."""
-    wait_for(lambda: runs_of(found).items() >= expected.items(), f"runs {expected}", 150)
-    wait_for(lambda: settled(found), "end of what there is to do", 150)
+    wait_for(lambda: runs_of(found).items() >= expected.items(), f"runs {expected}")
+    wait_for(lambda: settled(found), "end of what there is to do")
     assert runs_of(found) == expected
 
 
@@ -90,7 +90,7 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
     found, settings = alone
 
     # The schedules: a collection with what follows from it, and a maintenance. One server is down.
-    wait_for(lambda: runs_of(found)["sync_databases"], "collection of the schedule", 200)
+    wait_for(lambda: runs_of(found)["sync_databases"], "collection of the schedule")
     wait_for(found.running.console_answers, "answer of the console")
     (daemon,) = found.running.services("dagster._daemon")
     daemon.kill()

@@ -29,7 +29,7 @@ from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.task_summary import TaskSummary
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.registry import entry, register
-from whalefall_capacity_tests.run_centre import ALONE, HELD, REPOSITORY, SOON_SECONDS, Centre, centre
+from whalefall_capacity_tests.run_centre import ALONE, HELD, REPOSITORY, Centre, centre
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 from whalefall_capacity_tests.slow_fleet import Gate, gate, outage
 from whalefall_capacity_tests.store.past import MIB, put_sizes
@@ -196,7 +196,7 @@ def test_a_run_in_which_all_fail_is_failed_and_stays_so_when_it_is_executed_agai
 def test_a_run_that_is_terminated_in_mid_collection_stops_within_five_seconds(runs: Centre) -> None:
     run_id = runs.launch_until_half()
     terminate(runs, run_id, "SAFE_TERMINATE")
-    runs.await_dagster(run_id, "CANCELED", 5)
+    runs.await_dagster(run_id, "CANCELED")
     assert runs.await_closed(run_id).status == "cancelled"
     assert runs.visits(run_id) == {"completed": 1, "cancelled": 5}
     assert_books_agree(runs, run_id, "CANCELED")
@@ -206,7 +206,7 @@ def test_a_run_that_is_terminated_in_mid_collection_stops_within_five_seconds(ru
 def test_a_run_that_the_run_centre_cancels_stops_between_two_instances(runs: Centre) -> None:
     run_id = runs.launch_until_half()
     runs.cancel(run_id)
-    runs.await_dagster(run_id, "CANCELED", 10)
+    runs.await_dagster(run_id, "CANCELED")
     assert runs.await_closed(run_id).status == "cancelled"
     assert runs.visits(run_id) == {"completed": 1, "cancelled": 5}
     assert_books_agree(runs, run_id, "CANCELED")
@@ -215,7 +215,7 @@ def test_a_run_that_the_run_centre_cancels_stops_between_two_instances(runs: Cen
 @pytest.mark.usefixtures("fleet")
 def test_a_queued_run_has_its_row_within_ten_seconds_and_never_starts_once_it_is_cancelled(runs: Centre) -> None:
     run_id = runs.launch(HELD)
-    assert wait_for(lambda: runs.task_run(run_id), "row of the queued run", 10).status == "pending"
+    assert wait_for(lambda: runs.task_run(run_id), "row of the queued run").status == "pending"
     assert runs.running.run_status(run_id) == "QUEUED"
     runs.cancel(run_id)
     row = runs.await_closed(run_id)
@@ -229,7 +229,7 @@ def test_a_run_that_is_cancelled_in_the_queue_and_started_all_the_same_stops_at_
     """Without the reconciler nobody takes it out of the queue; the work itself hears the cancel."""
     first = runs.launch_until_half(ALONE)
     second = runs.launch(ALONE)
-    wait_for(lambda: runs.task_run(second), "row of the queued run", 10)
+    wait_for(lambda: runs.task_run(second), "row of the queued run")
     runs.stop_sensor("task_runs_follow_runs")
     try:
         runs.cancel(second)
@@ -294,7 +294,7 @@ def test_a_forced_cancel_that_dagster_overwrites_with_success_stays_cancelled(ru
         found: list[str] = runs.task_run(run_id).summary_json["common"]["highlights"]
         return found
 
-    wait_for(highlights, "highlight in the summary", SOON_SECONDS)
+    wait_for(highlights, "highlight in the summary")
     assert highlights() == [COMPLETED_ALL_THE_SAME]
     assert runs.task_run(run_id).status == "cancelled"
     assert runs.items(run_id) == before
@@ -390,7 +390,7 @@ def backfills(runs: Centre, postgresql: PostgresqlServer, mariadb: MariadbFleetS
         for params in ({"partitionsByAssets": ranges}, weeks)
     ]
     # Each is launched whole, by one look of the daemon.
-    wait_for(lambda: [len(runs_of(runs, b)) for b in launched] == [1, 3], "runs of both backfills", SOON_SECONDS)
+    wait_for(lambda: [len(runs_of(runs, b)) for b in launched] == [1, 3], "runs of both backfills")
     found = Backfills(*(runs_of(runs, backfill) for backfill in launched))
     for run_id in found.of_assets + found.of_job:
         runs.await_closed(run_id)

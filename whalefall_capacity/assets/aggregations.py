@@ -5,7 +5,6 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -14,7 +13,7 @@ from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.columns import AGGREGATION_TABLES, STATS, column_lineage, column_schema
 from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import metadata_table
-from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS
+from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS, partition_days
 from whalefall_capacity.periods import PeriodType, Window, window_before, window_of
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
@@ -63,7 +62,7 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
     ) -> dg.MaterializeResult[Any]:
         task_runs.raise_if_cancelled()
-        windows = [window_of(date.fromisoformat(day), period_type) for day in context.partition_keys]
+        windows = [window_of(day, period_type) for day in partition_days(context)]
         instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
         items = AggregationItems(task_runs, level, instances, len(windows))
         results = aggregate(store.engine, level, windows, items)

@@ -18,7 +18,7 @@ from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import NO_INSTANCES, failed_table, materializations, stored_days
 from whalefall_capacity.assets.stats_checks import SECRETS_READABLE, secrets_result
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
-from whalefall_capacity.partitions import DAILY
+from whalefall_capacity.partitions import DAILY, partition_days
 from whalefall_capacity.periods import today
 from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.resources.item_watchers import CollectionItems, collection_metrics, report_days
@@ -57,8 +57,9 @@ class LoggedItems(CollectionItems):
         if isinstance(outcome, FailedVisit):
             self._log.error(outcome.error)
         else:
-            count = len(outcome.measurement.databases)
-            self._log.info(f"{outcome.target.name}: {count} databases in {outcome.seconds:.2f} s")
+            sizes = [database.size_bytes for database in outcome.measurement.databases]
+            missing = f", {sizes.count(None)} of them not measured" if None in sizes else ""
+            self._log.info(f"{outcome.target.name}: {len(sizes)} databases{missing}, in {outcome.seconds:.2f} s")
 
 
 def _spec(level: Level, description: str) -> dg.AssetSpec:
@@ -110,7 +111,7 @@ def size_stats(
     """Measure today, report what is stored of past days, and fail for days of which nothing is stored."""
     task_runs.raise_if_cancelled()
     yield secrets_result(store)
-    days = [date.fromisoformat(key) for key in context.partition_keys]
+    days = partition_days(context)
     this_day = today(load_settings().zone)
     started = store_time(store.engine)
     collection = collect(context, config, store, fleet, task_runs, this_day) if this_day in days else None

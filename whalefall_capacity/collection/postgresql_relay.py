@@ -22,6 +22,8 @@ from whalefall_capacity.errors import CollectionError
 CHUNK_BYTES = 64 * 1024
 # A value of nothing has four bytes on the way and sixteen in the memory of libpq.
 LIBPQ_FACTOR = 4
+# Until the client is let in, a server has little to say, and libpq takes long to note many parameters.
+LOGIN_LIMIT_BYTES = 1024**2
 # How long the relay may not notice that it is no longer needed.
 LOOK_AGAIN_SECONDS = 0.5
 
@@ -34,7 +36,7 @@ class Relay:
         self._target = target
         self._timeout_seconds = timeout_seconds
         self._cutoff = cutoff
-        self._meter = Meter()
+        self._login_meter, self._meter = Meter(LOGIN_LIMIT_BYTES), Meter()
         self._first: socket.socket | None = self._reach()
         self._folder: Path | None = None
         self._listener = self._listen()
@@ -115,7 +117,8 @@ class Relay:
             pair.register(poll)
         ready = {descriptor for descriptor, _ in poll.poll(LOOK_AGAIN_SECONDS * 1000)}
         for pair in self._pairs:
-            self._meter.count(LIBPQ_FACTOR * pair.exchange(ready))
+            meter = self._meter if self._is_closed else self._login_meter
+            meter.count(LIBPQ_FACTOR * pair.exchange(ready))
         for pair in [pair for pair in self._pairs if pair.is_over]:
             self._pairs.remove(pair)
             pair.close()

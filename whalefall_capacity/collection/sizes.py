@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -21,7 +21,7 @@ DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
 SHARE_OF_WHAT_IS_LEFT = 0.9
 
 
-class ServerEngine(str, Enum):
+class ServerEngine(StrEnum):
     """Kind of database server."""
 
     POSTGRESQL = "postgresql"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from whalefall_capacity.jobs.local import AggregatedWindow
 
 
-class Scope(str, Enum):
+class Scope(StrEnum):
     """Which levels to aggregate."""
 
     INSTANCE = "instance"

@@ -16,6 +16,7 @@ from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import list_instances
 from whalefall_capacity.store.stats import InstanceTotal, instance_totals
+from whalefall_capacity.store.task_runs import ItemType
 from whalefall_capacity.store.task_runs_read import TaskRunItem, list_items
 
 
@@ -69,7 +70,7 @@ class CollectedTotal(InstanceTotal):
 
 
 def _with_missing(totals: list[InstanceTotal], items: list[TaskRunItem]) -> list[CollectedTotal]:
-    of_name = {item.item_name: item for item in items}
+    of_name = {item.item_name: item for item in items if item.item_type == ItemType.COLLECTION.value}
     return [
         CollectedTotal(
             **asdict(total),

@@ -12,7 +12,7 @@ from whalefall_capacity.commands.output import out
 from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.fleet import set_credential
+from whalefall_capacity.store.fleet import rotate_credentials, set_credential
 
 app = typer.Typer(help="Passwords kept in the store, encrypted with WHALEFALL_SECRET_KEY.", no_args_is_help=True)
 
@@ -21,9 +21,25 @@ app = typer.Typer(help="Passwords kept in the store, encrypted with WHALEFALL_SE
 def new_key() -> None:
     """Print a new key for WHALEFALL_SECRET_KEY.
 
-    Example: echo "WHALEFALL_SECRET_KEY=$(whalefall-capacity credential new-key)" >> .env
+    Example: umask 077; echo "WHALEFALL_SECRET_KEY=$(whalefall-capacity credential new-key)" >> .env
     """
     typer.echo(Fernet.generate_key().decode())
+
+
+@app.command("rotate-key")
+def rotate_key() -> None:
+    """Encrypt every stored password with the first key of WHALEFALL_SECRET_KEY, in one transaction.
+
+    First set WHALEFALL_SECRET_KEY to NEW,OLD and restart: both keys are valid then. Afterwards remove the old one.
+
+    Example: whalefall-capacity credential rotate-key
+    """
+    settings = load_settings()
+    if settings.secret_key is None:
+        raise CredentialError("WHALEFALL_SECRET_KEY is not set: set it to the new key and the old one, NEW,OLD")
+    with open_store(settings) as engine:
+        rotated = rotate_credentials(engine, settings.secret_key)
+    out.print(f"{rotated} stored credentials are encrypted with the first key of WHALEFALL_SECRET_KEY", markup=False)
 
 
 @app.command("set")

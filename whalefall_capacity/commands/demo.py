@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import binary_size, err, out, print_table
+from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
+from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
@@ -26,10 +28,12 @@ from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.fleet import apply_fleet
 from whalefall_capacity.store.history import import_history
 from whalefall_capacity.store.stats import database_sizes
-from whalefall_capacity.supervisor import serve
 
 
-def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table.")] = False) -> None:
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Stop after the table.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
     """Start a fleet of real servers on this machine, measure it, serve the Dagster UI and the console until Ctrl-C.
 
     Example: whalefall-capacity demo --once
@@ -37,6 +41,8 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table
     for server in (MariadbServer, MysqlServer):
         if server.program() is None:
             err.print(f"{server.product} is not installed: the demo goes on without it")
+    if not once:
+        require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
     with open_store(load_settings()) as engine:
         refuse_real_fleet(engine)
         settings = load_settings()
@@ -48,9 +54,7 @@ def demo(once: Annotated[bool, typer.Option("--once", help="Stop after the table
             _import_past(engine, folder / "made-up-past.csv", day)
             _print_sizes(engine, day)
             if not once:
-                out.print(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
-                out.print(f"Console: http://127.0.0.1:{settings.console_port}  (admin, {_console_password(engine)})")
-                serve(settings.webserver_port, settings.console_port)
+                serve_in_foreground(engine, settings, verbose, login=f"  (admin, {_console_password(engine)})")
 
 
 def _console_password(engine: Engine) -> str:

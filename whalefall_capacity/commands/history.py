@@ -23,7 +23,9 @@ app = typer.Typer(help="Sizes of past days from elsewhere.", no_args_is_help=Tru
 
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="CSV, or Parquet (*.parquet).", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="CSV (also .gz, .bz2, .xz), or Parquet (*.parquet).", exists=True, dir_okay=False)
+    ],
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite measured rows too.")] = False,
     create_instances: Annotated[
         bool, typer.Option("--create-instances", help="Register unknown instances, inactive.")

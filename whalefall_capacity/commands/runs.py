@@ -18,7 +18,6 @@ from whalefall_capacity.printable import printable
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.task_runs_read import (
-    OPEN_STATUSES,
     STATUSES,
     TaskRun,
     TaskRunItem,
@@ -214,7 +213,7 @@ def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> T
                     markup=False,
                 )
         progress.update(task, completed=run.progress_completed + run.progress_failed, total=run.progress_total)
-        if run.status not in OPEN_STATUSES and run.completed_at is not None:
+        if run.has_ended:
             return run
         time.sleep(POLL_SECONDS)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from whalefall_capacity.commands.output import err
+from whalefall_capacity.commands.ports import console_listener, require_free_ports
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 
@@ -20,7 +21,8 @@ def serve(
 
     Example: whalefall-capacity serve --port 8080
     """
-    with open_store(load_settings()) as engine:
+    require_free_ports(console_listener(load_settings(), port))
+    with open_store(load_settings(), needs_dagster=False) as engine:
         # Imported here: other commands need none of it.
         from whalefall_capacity.console.security import NO_ADMIN
         from whalefall_capacity.console.server import serve_console

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from whalefall_capacity.commands.output import out
+from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
+from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.supervisor import serve
 
 
-def up() -> None:
+def up(verbose: VerboseOption = False) -> None:
     """Start the store (the embedded server if no URL is set), migrate it, and serve the Dagster UI and the console.
 
-    Runs in the foreground; Ctrl-C ends everything it started.
+    Runs in the foreground; Ctrl-C ends everything it started. Shows when a run starts and ends, warnings and errors.
 
     Example: WHALEFALL_WEBSERVER_PORT=3001 whalefall-capacity up
     """
-    with open_store(load_settings()):
-        settings = load_settings()
-        out.print(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
-        out.print(f"Console: http://127.0.0.1:{settings.console_port}")
-        serve(settings.webserver_port, settings.console_port)
+    require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
+    with open_store(load_settings()) as engine:
+        serve_in_foreground(engine, load_settings(), verbose)

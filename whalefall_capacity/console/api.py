@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request
@@ -37,8 +38,9 @@ from whalefall_capacity.console.models import (
     TaskRunData,
     TaskRunWithItems,
 )
+from whalefall_capacity.console.principals import Principal, credential_of
 from whalefall_capacity.console.queries import CapacityFilter, CapacityPage, Day, Name, Whole, offset_of
-from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute, Principal
+from whalefall_capacity.console.security import CSRF_HEADER, GuardedRoute
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.current_period import SCOPES
 from whalefall_capacity.periods import PeriodType, add_months
@@ -57,6 +59,7 @@ READING: dict[int | str, dict[str, Any]] = {
 }
 CHANGING: dict[int | str, dict[str, Any]] = READING | {
     403: {"model": ErrorEnvelope, "description": "The role is not enough, or the CSRF token is missing."},
+    408: {"model": ErrorEnvelope, "description": "The body did not arrive in time."},
     413: {"model": ErrorEnvelope, "description": "The body is too large."},
 }
 OF_ONE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorEnvelope, "description": "There is no such thing."}}
@@ -204,7 +207,7 @@ def aggregate_current_period(request: Request, body: Annotated[AggregateCurrentB
     """Aggregate today from the sizes that are stored; answers at once, the run goes on."""
     body = body or AggregateCurrentBody()
     period_type = None if body.period_type is None else body.period_type.value
-    run = aggregate_current(_console(request), body.scope or "all", period_type, _principal(request).name)
+    run = aggregate_current(_acting(request), body.scope or "all", period_type, _principal(request).name)
     return success(run, "joined the run that is under way" if run.joined else "started", 202)
 
 
@@ -316,7 +319,7 @@ def cleanup_partitions(request: Request, body: Annotated[CleanupBody | None, Bod
     """Start a maintenance: create ahead, seal, archive, drop. As it stands it only says what it would do."""
     body = body or CleanupBody()
     name = _principal(request).name
-    run = start_maintenance(_console(request), body.dry_run, body.plan_id, body.confirm, name)
+    run = start_maintenance(_acting(request), body.dry_run, body.plan_id, body.confirm, name)
     return success(run, "started", 202)
 
 
@@ -345,6 +348,12 @@ def _paging(page: int, limit: int, total: int) -> dict[str, Any]:
 def _console(request: Request) -> Console:
     console: Console = request.app.state.console
     return console
+
+
+def _acting(request: Request) -> Console:
+    """Return the console whose runs start in the name of whoever asks."""
+    console = _console(request)
+    return replace(console, dagster=console.dagster.for_caller(credential_of(request)))
 
 
 def _principal(request: Request) -> Principal:

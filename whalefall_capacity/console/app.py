@@ -20,7 +20,10 @@ from starlette.responses import Response
 from whalefall_capacity.console import api, pages, static_files
 from whalefall_capacity.console.dagster_client import DagsterClient
 from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
-from whalefall_capacity.console.security import LoginLimiter, Remembered, SecurityHeaders, Sessions, signing_key
+from whalefall_capacity.console.hosts import AllowedHosts, allowed_hosts
+from whalefall_capacity.console.login_limits import LoginLimiter
+from whalefall_capacity.console.principals import SESSION_COOKIE, Remembered
+from whalefall_capacity.console.security import SecurityHeaders
 from whalefall_capacity.console.state import Console, Launcher
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.settings import Settings
@@ -63,19 +66,33 @@ def create_app(
         redirect_slashes=False,
         lifespan=_few_threads,
     )
-    app.state.console = Console(
-        engine=engine,
-        reading=reading or engine,
-        settings=settings,
-        dagster=dagster or DagsterClient(settings.dagster_webserver),
-        sessions=Sessions(signing_key(settings), settings.session_hours),
-        limiter=LoginLimiter(),
-        known=Remembered(),
-    )
+    app.state.console = console_of(engine, settings, dagster, reading)
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", static_files.application(), name="static")
+    app.add_middleware(AllowedHosts, allowed=allowed_hosts(settings))
     app.add_middleware(SecurityHeaders)
+    answer_errors(app)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def console_of(
+    engine: Engine, settings: Settings, dagster: Launcher | None = None, reading: Engine | None = None
+) -> Console:
+    """Return what every request needs; *dagster* and *reading* as in `create_app`."""
+    return Console(
+        engine=engine,
+        reading=reading or engine,
+        settings=settings,
+        dagster=dagster or DagsterClient(settings.dagster_webserver, settings.ui_login),
+        limiter=LoginLimiter(),
+        known=Remembered(),
+    )
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Answer every error in the console's words: as a page, or in the envelope of the API."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -83,8 +100,6 @@ def create_app(
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(kind, _unavailable)
     app.add_exception_handler(Exception, _unexpected)
-    app.openapi = _openapi(app)  # type: ignore[method-assign]
-    return app
 
 
 @asynccontextmanager
@@ -107,7 +122,7 @@ def _openapi(app: FastAPI) -> Any:
                     operation["security"] = [{"token": []}, {"session": []}]
             schema["components"]["securitySchemes"] = {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "whalefall_session"},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
             }
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
@@ -15,7 +15,7 @@ from starlette.responses import Response
 Data = TypeVar("Data")
 
 
-class MessageCode(str, Enum):
+class MessageCode(StrEnum):
     """What went wrong, for programs."""
 
     VALIDATION_ERROR = "VALIDATION_ERROR"
@@ -24,6 +24,7 @@ class MessageCode(str, Enum):
     CSRF_MISSING = "CSRF_MISSING"
     RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     CONFLICT = "CONFLICT"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     RATE_LIMITED = "RATE_LIMITED"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, timedelta
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -29,7 +29,7 @@ DEFAULT_PERIODS = {
 }
 
 
-class DbType(str, Enum):
+class DbType(StrEnum):
     """What an instance is."""
 
     POSTGRESQL = "postgresql"

@@ -15,9 +15,11 @@ from markupsafe import Markup, escape
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from whalefall_capacity.console.cookies import cookie_name, set_cookie
 from whalefall_capacity.console.envelope import invalid
 from whalefall_capacity.console.formats import NOT_KNOWN, binary_size, duration, moment, window_label
-from whalefall_capacity.console.security import Principal, principal_of
+from whalefall_capacity.console.principals import Principal
+from whalefall_capacity.console.security import principal_of
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.console.static_files import static_url
 from whalefall_capacity.console.translations import LANGUAGES, catalogue, preferred
@@ -45,6 +47,16 @@ class Scene:
         console: Console = self.request.app.state.console
         return console
 
+    @property
+    def prefix(self) -> str:
+        """The path below which these pages are served."""
+        return prefix_of(self.request)
+
+    @property
+    def home(self) -> str:
+        """Where somebody who has just logged in is led."""
+        return "/" if self.prefix else "/instances"
+
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
@@ -52,6 +64,12 @@ class Scene:
         """Return the URL of this page with some parameters changed."""
         parameters = dict(self.request.query_params) | changes
         return f"{self.request.url.path}?{urlencode(parameters)}"
+
+
+def prefix_of(request: Request) -> str:
+    """Return the path below which the console's pages are served: none, or that of the login of the Dagster UI."""
+    prefix: str = request.scope.get("root_path", "")
+    return prefix
 
 
 def scene_of(request: Request) -> Scene:
@@ -76,7 +94,7 @@ def view_of(request: Request, model: type[Any]) -> Any:
 def to_login(request: Request) -> Response:
     """Lead whoever is not logged in to the login, and from there back here."""
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(f"/login?{urlencode({'next': here})}", 303)
+    return RedirectResponse(f"{prefix_of(request)}/login?{urlencode({'next': here})}", 303)
 
 
 def render(scene: Scene, template: str, **values: Any) -> Response:
@@ -91,6 +109,7 @@ def render(scene: Scene, template: str, **values: Any) -> Response:
             principal=scene.principal,
             is_admin=scene.principal is not None and scene.principal.role is Role.ADMIN,
             t=scene.translate,
+            static=lambda name: scene.prefix + static_url(name),
             words=words,
             languages=LANGUAGES,
             themes=THEMES,
@@ -108,13 +127,6 @@ def render(scene: Scene, template: str, **values: Any) -> Response:
     return answer
 
 
-def set_cookie(answer: Response, request: Request, name: str, value: str, seconds: int, path: str = "/") -> None:
-    """Set a cookie that scripts cannot read, and that goes over TLS alone where the page came so."""
-    answer.set_cookie(
-        name, value, max_age=seconds, path=path, secure=request.url.scheme == "https", httponly=True, samesite="lax"
-    )
-
-
 def json_in_page(content: object) -> Markup:
     """Return JSON that can stand in a page: nothing in it ends the element that it is in."""
     escaped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
@@ -122,14 +134,14 @@ def json_in_page(content: object) -> Markup:
 
 
 def _language(request: Request) -> str:
-    for wanted in (request.query_params.get("lang"), request.cookies.get(LANGUAGE_COOKIE)):
+    for wanted in (request.query_params.get("lang"), request.cookies.get(cookie_name(request, LANGUAGE_COOKIE))):
         if wanted in LANGUAGES:
             return wanted
     return preferred(request.headers.get("accept-language", ""))
 
 
 def _theme(request: Request) -> str:
-    for wanted in (request.query_params.get("theme"), request.cookies.get(THEME_COOKIE)):
+    for wanted in (request.query_params.get("theme"), request.cookies.get(cookie_name(request, THEME_COOKIE))):
         if wanted in THEMES:
             return wanted
     return THEMES[0]
@@ -148,7 +160,6 @@ def _environment() -> Environment:
     environment.filters |= {"as_it_is": escape, "size": binary_size, "moment": moment, "duration": duration}
     environment.tests["open"] = lambda run: run.status in OPEN_STATUSES
     environment.globals |= {
-        "static": static_url,
         "metrics_of": _metrics_of,
         "figure": _figure,
         "task_label": _task_label,

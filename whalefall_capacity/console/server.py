@@ -1,28 +1,20 @@
-"""Serving the console with uvicorn."""
+"""Serving the console."""
 
 from __future__ import annotations
 
-import uvicorn
-
 from whalefall_capacity.console.app import THREADS, create_app
+from whalefall_capacity.console.listening import listen
 from whalefall_capacity.runtime import store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
 
 
 def serve_console(settings: Settings, port: int) -> None:
-    """Listen until a signal; the scheme of a proxy on this machine (X-Forwarded-Proto) is believed."""
+    """Serve the console until a signal."""
     url = store_url(settings)
     engine, reading = create_store_engine(url), create_reading_engine(url, THREADS)
     try:
-        uvicorn.run(
-            create_app(engine, settings, reading=reading),
-            host=settings.console_host,
-            port=port,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
+        listen(create_app(engine, settings, reading=reading), settings, settings.console_host, port)
     finally:
         engine.dispose()
         reading.dispose()

@@ -13,11 +13,16 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 
 if TYPE_CHECKING:
-    from whalefall_capacity.console.security import LoginLimiter, Remembered, Sessions
+    from whalefall_capacity.console.login_limits import LoginLimiter
+    from whalefall_capacity.console.principals import Credential, Remembered
 
 
 class Launcher(Protocol):
     """Starts runs: the Dagster webserver, or what stands for it in a test."""
+
+    def for_caller(self, credential: Credential) -> Launcher:
+        """Return the same, started in the name of whoever sent *credential*."""
+        ...
 
     def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
         """Start a run of *job* and return its id. Raises DagsterError."""
@@ -26,13 +31,12 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Console:
-    """The store, the settings, Dagster, and what keeps sessions; *reading* is for queries of their own."""
+    """The store, the settings, Dagster, and what is known of callers; *reading* is for queries of their own."""
 
     engine: Engine
     reading: Engine
     settings: Settings
     dagster: Launcher
-    sessions: Sessions
     limiter: LoginLimiter
     known: Remembered
 

@@ -29,8 +29,10 @@ MYSQL_ROWS: Mapping[str, int] = {"billing": 200_000, "app/v2.1": 80_000, "sessio
 MYSQL_FAMILY_TABLES = """
 CREATE TABLE `{database}`.entries (id BIGINT PRIMARY KEY, token CHAR(32) NOT NULL, note VARCHAR(100) NOT NULL);
 INSERT INTO `{database}`.entries WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
-SELECT i, MD5(i), REPEAT('demo ', 15) FROM n;
-CREATE TABLE `{database}`.archive ENGINE = MyISAM AS SELECT * FROM `{database}`.entries WHERE id % 4 = 0;
+SELECT i, LEFT(SHA2(i, 256), 32), REPEAT('demo ', 15) FROM n;
+CREATE TABLE `{database}`.archive (id BIGINT NOT NULL, token CHAR(32) NOT NULL, note VARCHAR(100) NOT NULL)
+    ENGINE = MyISAM;
+INSERT INTO `{database}`.archive SELECT * FROM `{database}`.entries WHERE id % 4 = 0;
 """
 
 

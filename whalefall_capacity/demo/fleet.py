@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from whalefall_capacity.demo.content import ACCOUNT, fill_mariadb, fill_mysql, f
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import make_private_folder, write_private
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.fleet import list_instances
 
@@ -40,7 +40,7 @@ def refuse_real_fleet(engine: Engine) -> None:
 @contextmanager
 def demo_fleet(folder: Path) -> Iterator[Path]:
     """Hold the demo's servers for the length of the block and yield the path of its fleet file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     password_file = folder / "password"
     password = _password(password_file)
     credential = {"username": ACCOUNT, "password_file": str(password_file)}
@@ -57,7 +57,7 @@ def demo_fleet(folder: Path) -> Iterator[Path]:
             fill_mysql(mysql, password)
             instances.append(_entry("mysql", str(mysql.socket), credential))
         fleet_file = folder / "fleet.yaml"
-        fleet_file.write_text(yaml.safe_dump({"instances": instances}, sort_keys=False), encoding="utf-8")
+        write_private(fleet_file, yaml.safe_dump({"instances": instances}, sort_keys=False))
         yield fleet_file
 
 
@@ -73,8 +73,5 @@ def _entry(engine: str, host: str, credential: dict[str, str]) -> dict[str, Any]
 
 def _password(path: Path) -> SecretStr:
     if not path.exists():
-        # Not readable by others at any moment.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(24))
+        write_private(path, secrets.token_urlsafe(24))
     return SecretStr(path.read_text())

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import getpass
-import hashlib
+import os
 import shutil
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import psutil
 import pymysql
-from typing_extensions import Self
 
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.private_files import open_private
+from whalefall_capacity.signals import put_off
+from whalefall_capacity.store.cluster import is_short_enough, short_folder
 
 START_SECONDS = 60
 STOP_SECONDS = 30
-LONGEST_SOCKET_PATH = 100
+SOCKET = "server.sock"
 SEARCH_PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin"
 
 
@@ -35,7 +35,7 @@ class LocalServer(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.data_dir = self.folder / "data"
-        self.socket = self._socket_path()
+        self.socket = self.folder / SOCKET
 
     @staticmethod
     @abstractmethod
@@ -54,13 +54,19 @@ class LocalServer(ABC):
     def running(self, *options: str) -> Iterator[Self]:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.socket.parent.mkdir(exist_ok=True, mode=0o700)
-        process = self._left_over() or self._start(options)
+        self.socket = self._socket_path()
+        process: psutil.Process | None = None
         try:
+            with put_off():
+                process = self._left_over() or self._start(options)
             self._await_ready(process)
             yield self
         finally:
-            stop(process)
+            if process is not None:
+                with put_off():
+                    stop(process)
+                    if self.socket.parent != self.folder:
+                        shutil.rmtree(self.socket.parent, ignore_errors=True)
 
     def connect(self) -> pymysql.Connection[Any]:
         """Connect as root."""
@@ -79,13 +85,14 @@ class LocalServer(ABC):
         common = [
             "--no-defaults",
             f"--datadir={self.data_dir}",
-            f"--user={getpass.getuser()}",
+            # Without root's word, the server refuses to work as root.
+            *(["--user=root"] if os.geteuid() == 0 else []),
             # A server that starts removes the temporary tables it finds there: those of others, in a shared folder.
             f"--tmpdir={temporary}",
         ]
         if not self.data_dir.exists():
             self._install(program, common)
-        with self._log.open("ab") as log:
+        with open_private(self._log, "ab") as log:
             started = subprocess.Popen(
                 [
                     program,
@@ -140,12 +147,8 @@ class LocalServer(ABC):
                 return
 
     def _socket_path(self) -> Path:
-        inside = self.folder / "server.sock"
-        if len(str(inside)) <= LONGEST_SOCKET_PATH:
-            return inside
-        # The kernel allows some 107 bytes for the path of a socket.
-        digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"whalefall-{digest}" / "server.sock"
+        inside = self.folder / SOCKET
+        return inside if is_short_enough(inside) else short_folder(self.folder, SOCKET) / SOCKET
 
 
 def stop(process: psutil.Process) -> None:

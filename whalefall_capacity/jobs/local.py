@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from whalefall_capacity.resources.announcements import OUTCOMES, PROGRESS
 from whalefall_capacity.resources.mirror import failure_text, mirror
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
+from whalefall_capacity.signals import first_of_them
 from whalefall_capacity.store.aggregation_statements import Level
 from whalefall_capacity.store.retention import ChildOutcome
 
@@ -177,15 +180,42 @@ def dagster_instance() -> dg.DagsterInstance:
 
 
 @contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal cancel the run, and then end the command as one does elsewhere.
+
+    While a run works, Dagster handles SIGINT and SIGTERM; here a terminal that closes does the same.
+    """
+    with first_of_them() as first:
+        before = signal.getsignal(signal.SIGHUP)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+            if (number := first()) is not None:
+                raise SystemExit(128 + number) from None
+
+
+@contextmanager
 def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
     """Yield the id for a run of this process; once the run is over, however it ended, its task run says so."""
     run_id = make_new_run_id()
     try:
-        yield run_id
+        with _ended_by_signals():
+            yield run_id
     finally:
         with store_engine() as engine:
             mirror(engine, instance, run_id)
 
 
 def _created_by() -> dict[str, str]:
-    return {CREATED_BY_TAG: getpass.getuser(), TRIGGER_TAG: "cli"}
+    return {CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"}
+
+
+def _user_name() -> str:
+    """Return the name of this user, or its number where there is none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from whalefall_capacity.resources.mirror import is_ours, mirror
+from whalefall_capacity.store.advisory_locks import without_worker
 from whalefall_capacity.store.task_runs import (
     cancel_asked,
     count_items,
@@ -25,7 +26,6 @@ from whalefall_capacity.store.task_runs import (
     miscounted,
     not_closed,
     task_run_states,
-    without_worker,
 )
 
 # A started run for which nobody has shown that he works for this long is dead.

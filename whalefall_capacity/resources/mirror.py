@@ -15,7 +15,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
 from sqlalchemy import Connection, Engine
 
 from whalefall_capacity.asset_keys import KEYS_OF_JOB
-from whalefall_capacity.resources.run_plan import OP_JOBS, read_plan
+from whalefall_capacity.resources.run_plan import OP_JOBS, asset_keys_of, read_plan
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.task_runs import (
     Ending,
@@ -29,7 +29,8 @@ from whalefall_capacity.store.task_runs import (
     write_summary,
 )
 
-LOCATION = "whalefall_capacity"
+# By pyproject.toml, and where a command of Dagster's is given the module.
+LOCATIONS = ("whalefall_capacity", "whalefall_capacity.definitions")
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
 ENDINGS = {
     DagsterRunStatus.SUCCESS: Status.COMPLETED,
@@ -64,9 +65,9 @@ def is_ours(run: dg.DagsterRun) -> bool:
     """Tell whether a run belongs to this project; one storage may serve other code locations too."""
     origin = run.remote_job_origin
     if origin is not None:
-        return origin.location_name == LOCATION
-    # Of the command line, which runs in its own process.
-    return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS
+        return origin.location_name in LOCATIONS
+    # Of the command line, ours or Dagster's, which runs in its own process.
+    return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS or bool(asset_keys_of(run))
 
 
 def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:

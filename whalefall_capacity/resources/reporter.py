@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.resources.mirror import mirror
+from whalefall_capacity.store.advisory_locks import hold_liveness
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.task_runs import (
     Item,
@@ -28,7 +29,6 @@ from whalefall_capacity.store.task_runs import (
     Move,
     Status,
     declare_items,
-    hold_liveness,
     lock_task_run,
     move_items,
     task_run_status,

@@ -82,7 +82,7 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
     """Return what *run* will do."""
     if run.job_name == current_period.TASK_KEY:
         return _read_current(run)
-    keys = _asset_keys(run)
+    keys = asset_keys_of(run)
     collects = any(key in STATS_KEYS for key in keys)
     aggregations = [(Level(key.path[0].split("_")[0]), PeriodType(key.path[1])) for key in keys if len(key.path) == 2]
     period_type = aggregations[0][1] if aggregations else PeriodType.DAILY if collects else None
@@ -120,7 +120,7 @@ def _read_current(run: dg.DagsterRun) -> RunPlan:
     )
 
 
-def _asset_keys(run: dg.DagsterRun) -> list[dg.AssetKey]:
+def asset_keys_of(run: dg.DagsterRun) -> list[dg.AssetKey]:
     """Return the assets that the run materializes, of a re-execution those of the steps that run again."""
     selected = run.asset_selection
     # Some are of two jobs.

@@ -6,19 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SecretStr
 from sqlalchemy import Engine, NullPool
 
-from whalefall_capacity.runtime import store_url
+from whalefall_capacity.runtime import held_store_url, migrate_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.engine import PATIENCE_SECONDS, create_store_engine
-from whalefall_capacity.store.schema import require_current
+from whalefall_capacity.store.schema import is_current, require_current
+
+
+@contextmanager
+def held_store() -> Iterator[SecretStr]:
+    """Hold the store and yield its URL; an embedded one is migrated, for no command of ours may have been there yet."""
+    settings = load_settings()
+    with held_store_url(settings) as url:
+        if settings.store_url is None:
+            with _disposed(create_store_engine(url, poolclass=NullPool)) as engine:
+                if not is_current(engine):
+                    migrate_store(engine, settings)
+        yield url
 
 
 @contextmanager
 def store_engine() -> Iterator[Engine]:
     """Hold connections to the store outside of a run; an error is not waited out."""
-    engine = create_store_engine(store_url(load_settings()), poolclass=NullPool)
+    with held_store() as url, _disposed(create_store_engine(url, poolclass=NullPool)) as engine:
+        yield engine
+
+
+@contextmanager
+def _disposed(engine: Engine) -> Iterator[Engine]:
     try:
         yield engine
     finally:
@@ -36,12 +53,9 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[StoreResource]:  # noqa: ARG002
-        self._engine = create_store_engine(store_url(load_settings()), PATIENCE_SECONDS)
-        try:
+        with held_store() as url, _disposed(create_store_engine(url, PATIENCE_SECONDS)) as self._engine:
             require_current(self._engine)
             yield self
-        finally:
-            self._engine.dispose()
 
     @property
     def engine(self) -> Engine:

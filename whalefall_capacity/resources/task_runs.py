@@ -12,8 +12,7 @@ from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.reporter import Reporter
 from whalefall_capacity.resources.run_items import expected_items
 from whalefall_capacity.resources.run_plan import read_plan
-from whalefall_capacity.runtime import store_url
-from whalefall_capacity.settings import load_settings
+from whalefall_capacity.resources.store import held_store
 from whalefall_capacity.store.task_runs import Item, ItemType, Move, Status
 from whalefall_capacity.store.task_summary import Metric
 
@@ -32,11 +31,10 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if run is None or instance is None:
             raise RuntimeError("the task runs resource serves a run")
         plan = read_plan(run)
-        self._reporter = Reporter(
-            store_url(load_settings()), instance, run.run_id, lambda engine: expected_items(engine, plan)
-        )
-        with self._reporter.reporting():
-            yield self
+        with held_store() as url:
+            self._reporter = Reporter(url, instance, run.run_id, lambda engine: expected_items(engine, plan))
+            with self._reporter.reporting():
+                yield self
 
     @property
     def reporter(self) -> Reporter:

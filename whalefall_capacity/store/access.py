@@ -1,7 +1,7 @@
 """Who may use the console: users with a password, tokens for scripts; both have a role.
 
-A password is kept as an argon2id hash. A token is 32 random bytes: its SHA-256 is enough, for nobody can guess what
-it was made of.
+A password is kept as an argon2id hash. A token, and what a session's cookie holds, are 32 random bytes: their SHA-256
+is enough, for nobody can guess what it was made of.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """What one may do: look, or also start and stop things."""
 
     VIEW = "view"
@@ -37,7 +37,7 @@ class Role(str, Enum):
 
 @dataclass(frozen=True)
 class User:
-    """One who logs in; a session that was signed with another key has ended."""
+    """One who logs in; a session that was opened with another key has ended."""
 
     name: str
     role: Role
@@ -77,6 +77,19 @@ USERS = "SELECT name, role, created_at, updated_at FROM console_users ORDER BY n
 USER = """
 SELECT name, role, CAST(session_key AS text) AS session_key, password_hash FROM console_users WHERE name = :name
 """
+# None for a user who was changed or removed since the password was checked.
+OPEN_SESSION = """
+INSERT INTO console_sessions (cookie_hash, user_name, session_key)
+SELECT :cookie_hash, name, session_key FROM console_users WHERE name = :name AND session_key = :session_key
+"""
+FORGET_SESSIONS = "DELETE FROM console_sessions WHERE created_at < now() - make_interval(hours => :hours)"
+SESSION = """
+SELECT u.name, u.role, CAST(u.session_key AS text) AS session_key
+FROM console_sessions AS s
+JOIN console_users AS u ON u.name = s.user_name AND u.session_key = s.session_key
+WHERE s.cookie_hash = :cookie_hash AND s.created_at > now() - make_interval(hours => :hours)
+"""
+END_SESSION = "DELETE FROM console_sessions WHERE cookie_hash = :cookie_hash"
 ADD_BEARER = """
 INSERT INTO console_tokens (name, role, token_hash) VALUES (:name, :role, :token_hash)
 ON CONFLICT (name) DO NOTHING
@@ -117,13 +130,6 @@ def list_users(engine: Engine) -> list[ListedUser]:
         return [ListedUser(**{**row, "role": Role(row["role"])}) for row in rows]
 
 
-def find_user(engine: Engine, name: str) -> User | None:
-    """Return the user of a session."""
-    with engine.connect() as connection:
-        row = connection.execute(text(USER), {"name": name}).one_or_none()
-    return None if row is None else User(row.name, Role(row.role), row.session_key)
-
-
 def check_password(engine: Engine, name: str, password: SecretStr) -> User | None:
     """Return the user whose name and password these are; it takes as long when there is no such user."""
     from argon2.exceptions import InvalidHashError, VerificationError
@@ -135,6 +141,29 @@ def check_password(engine: Engine, name: str, password: SecretStr) -> User | Non
     except (VerificationError, InvalidHashError):
         return None
     return None if row is None else User(row.name, Role(row.role), row.session_key)
+
+
+def open_session(engine: Engine, user: User, hours: int) -> SecretStr:
+    """Return the cookie of a new session; it is kept nowhere. Sessions older than *hours* are forgotten."""
+    cookie = secrets.token_urlsafe(32)
+    values = {"cookie_hash": _digest(cookie), "name": user.name, "session_key": user.session_key}
+    with engine.begin() as connection:
+        connection.execute(text(FORGET_SESSIONS), {"hours": hours})
+        connection.execute(text(OPEN_SESSION), values)
+    return SecretStr(cookie)
+
+
+def find_session(engine: Engine, cookie: str, hours: int) -> User | None:
+    """Return whose session has this cookie, unless it has ended or is older than *hours*."""
+    with engine.connect() as connection:
+        row = connection.execute(text(SESSION), {"cookie_hash": _digest(cookie), "hours": hours}).one_or_none()
+    return None if row is None else User(row.name, Role(row.role), row.session_key)
+
+
+def end_session(engine: Engine, cookie: str) -> None:
+    """End the session of this cookie, if there is one."""
+    with engine.begin() as connection:
+        connection.execute(text(END_SESSION), {"cookie_hash": _digest(cookie)})
 
 
 def create_token(engine: Engine, name: str, role: Role) -> SecretStr:

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs
+from whalefall_capacity.store.advisory_locks import lock_calculation
 from whalefall_capacity.store.aggregation_statements import SAW, TABLES, Level, statements
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.engine import again_if_connection_lost
@@ -47,7 +48,7 @@ class Watcher:
         """Hear that all windows of the instances of a chunk are done."""
 
 
-class WindowState(str, Enum):
+class WindowState(StrEnum):
     """What became of a window: calculated, without any stats, or final."""
 
     DONE = "done"
@@ -131,7 +132,6 @@ DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
 """
 CLOSING = "SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = %(type)s AND period_start = %(start)s"
-LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
 
 
 def aggregate(
@@ -144,9 +144,9 @@ def aggregate(
     watcher = watcher or Watcher()
     results = {window.start: WindowResult(window) for window in windows}
     blocks = list(_blocks(windows))
-    chunks = _chunks(engine)
-    units_left = {chunk: len(blocks) for chunk in chunks}
-    total = len(blocks) * len(chunks)
+    all_chunks = _read_chunks(engine)
+    units_left = {chunk: len(blocks) for chunk in all_chunks}
+    total = len(blocks) * len(all_chunks)
     watcher.progressed(0, total)
 
     def calculate(chunk: range, block: Sequence[Window]) -> list[WindowResult]:
@@ -155,7 +155,7 @@ def aggregate(
         return _calculate(engine, level, chunk, block)
 
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        futures = {pool.submit(calculate, chunk, block): chunk for block in blocks for chunk in chunks}
+        futures = {pool.submit(calculate, chunk, block): chunk for block in blocks for chunk in all_chunks}
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 for result in future.result():
@@ -182,12 +182,16 @@ def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
         return None if total is None else int(total)
 
 
+def chunks(connection: Connection) -> list[range]:
+    """Return the instance ids of each chunk that has any, in order."""
+    numbers = connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars()
+    return [range(n * CHUNK_INSTANCES + 1, (n + 1) * CHUNK_INSTANCES + 1) for n in numbers]
+
+
 @again_if_connection_lost
-def _chunks(engine: Engine) -> list[range]:
-    """Return the instance ids of each chunk that has any."""
+def _read_chunks(engine: Engine) -> list[range]:
     with engine.connect() as connection:
-        numbers = connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars()
-        return [range(n * CHUNK_INSTANCES + 1, (n + 1) * CHUNK_INSTANCES + 1) for n in numbers]
+        return chunks(connection)
 
 
 def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
@@ -207,7 +211,7 @@ def _calculate(engine: Engine, level: Level, chunk: range, windows: Sequence[Win
     """Bring the rows of one chunk up to date, in one transaction, and return what was seen and done."""
     period_type = windows[0].period_type
     with engine.begin() as connection:
-        connection.execute(text(LOCK), {"name": f"aggregation {level.value} {period_type.value} {chunk.start}"})
+        lock_calculation(connection, level.value, period_type, chunk)
         connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
         if period_type not in WITH_PARALLEL_WORKERS:
             connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))

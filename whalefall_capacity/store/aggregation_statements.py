@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from psycopg2 import sql
 
 from whalefall_capacity.periods import PeriodType, Window
 
 
-class Level(str, Enum):
+class Level(StrEnum):
     """What is aggregated: every database, or every instance as a whole."""
 
     DATABASE = "database"

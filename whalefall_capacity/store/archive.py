@@ -23,6 +23,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.private_files import make_private_folder, open_private, write_private
 from whalefall_capacity.store.copying import raw_cursor
 
 VERSION = 1
@@ -84,7 +85,7 @@ def write_archive(
     The name of the file carries the checksum: the same rows are archived once, other rows of the same month never
     overwrite an archive. Raises StoreError when what was read back is not what is stored.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
         columns = _columns(connection, oid)
         rows, checksum = checksum_of(connection, child, [column for column, _ in columns])
@@ -113,7 +114,7 @@ def write_archive(
         # Last of all: a manifest that is there belongs to an archive that is whole.
         if not manifest_path.exists():
             content = {key: value for key, value in asdict(manifest).items() if key != "path"}
-            _write_safely(manifest_path, json.dumps(content, indent=2).encode())
+            _write_safely(manifest_path, json.dumps(content, indent=2))
     return manifest
 
 
@@ -223,7 +224,7 @@ def _write_parquet(
     types = _arrow_types()
     schema = pa.schema([(name, types[kind]) for name, kind in columns])
     partial = path.with_suffix(".partial")
-    with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with open_private(partial) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in _stretches(connection, child, columns):
             writer.write_table(batch.cast(schema))
     _sync(partial)
@@ -278,9 +279,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_safely(path: Path, content: bytes) -> None:
+def _write_safely(path: Path, content: str) -> None:
     partial = path.with_suffix(".json.partial")
-    partial.write_bytes(content)
+    write_private(partial, content)
     _sync(partial)
     partial.replace(path)
     _sync(path.parent)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.credentials import decrypt, encrypt, resolve_reference
+from whalefall_capacity.credentials import decrypt, encrypt, resolve_reference, rotate
 from whalefall_capacity.errors import CredentialError, FleetFileError
 from whalefall_capacity.fleet_file import CredentialEntry, FleetFile, InstanceEntry
 from whalefall_capacity.store.engine import again_if_connection_lost
@@ -70,6 +70,11 @@ ON CONFLICT (name) DO UPDATE
 SET username = excluded.username, password = excluded.password, secret_reference = NULL,
     description = excluded.description, updated_at = now()
 """
+# Locked, so that what `credential set` writes meanwhile comes before or after.
+STORED_PASSWORDS = """
+SELECT id, name, password FROM credentials WHERE password IS NOT NULL ORDER BY id FOR UPDATE
+"""
+SET_CIPHERTEXT = "UPDATE credentials SET password = :password, updated_at = now() WHERE id = :id"
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,19 @@ def set_credential(
     values = {"name": name, "username": username, "password": encrypt(password, key), "description": description}
     with engine.begin() as connection:
         connection.execute(text(SET_CREDENTIAL), values)
+
+
+def rotate_credentials(engine: Engine, keys: SecretStr | None) -> int:
+    """Encrypt every stored password with the first of *keys*, in one transaction; return how many there are.
+
+    Raises CredentialError when one of them cannot be decrypted; then nothing is changed.
+    """
+    with engine.begin() as connection:
+        stored = connection.execute(text(STORED_PASSWORDS)).all()
+        values = [{"id": row.id, "password": rotate(row.name, row.password, keys)} for row in stored]
+        if values:
+            connection.execute(text(SET_CIPHERTEXT), values)
+    return len(values)
 
 
 def _changes(connection: Connection, fleet: FleetFile) -> list[Change]:

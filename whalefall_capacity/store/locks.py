@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.store.advisory_locks import lock_maintenance
 
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK_DETECTED = "40P01"
-MAINTENANCE = "SELECT pg_advisory_lock(hashtextextended('whalefall_capacity.partition_maintenance', 0))"
 
 Result = TypeVar("Result")
 
@@ -73,7 +73,7 @@ def maintenance_lock(engine: Engine, wait_seconds: float = 10.0) -> Iterator[Non
     """
     with impatient_autocommit(engine, Patience(wait_seconds)) as connection:
         try:
-            connection.execute(text(MAINTENANCE))
+            lock_maintenance(connection)
         except DBAPIError as error:
             if not is_contention(error):
                 raise

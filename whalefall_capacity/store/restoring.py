@@ -10,13 +10,13 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.store.advisory_locks import lock_child_creation
 from whalefall_capacity.store.archive import load_archive, read_manifest
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.locks import Patience, limit_waits, with_patience
 from whalefall_capacity.store.retirements import mark_restored
 from whalefall_capacity.store.sealing import LEVELS, hold_windows, unseal_whole
 from whalefall_capacity.store.table_catalog import TABLES, read_children
-from whalefall_capacity.store.table_partitions import LOCK as CREATION_LOCK
 from whalefall_capacity.store.table_partitions import RENAME, Child, attach_child, create_child_table
 
 KEEP_DAYS = 7
@@ -61,7 +61,7 @@ def restore(
             loading = replace(child, name=f"{child.name}_restoring")
             create_child_table(connection, loading)
             load_archive(connection, manifest, sql.Identifier(loading.name))
-            connection.execute(text(CREATION_LOCK))
+            lock_child_creation(connection)
             _refuse_what_is_there(connection, child)
             with raw_cursor(connection) as cursor:
                 cursor.execute(RENAME.format(child=sql.Identifier(loading.name), aside=sql.Identifier(child.name)))

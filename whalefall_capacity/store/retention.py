@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from whalefall_capacity.periods import add_months
@@ -20,7 +20,7 @@ FEW_DROPS = 12
 FAR_MORE = 3
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What became of a child in one maintenance."""
 
     CREATED = "created"

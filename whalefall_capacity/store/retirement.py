@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.errors import StoreError, WhalefallError
 from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.advisory_locks import lock_child_creation
 from whalefall_capacity.store.archive import checksum_of, read_manifest, write_archive
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.locks import Patience, impatient_autocommit, is_contention, limit_waits, with_patience
@@ -45,7 +46,6 @@ from whalefall_capacity.store.table_partitions import (
     ensure_children,
     months_ahead,
 )
-from whalefall_capacity.store.table_partitions import LOCK as CREATION_LOCK
 
 DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
@@ -382,7 +382,7 @@ def _alone_with(maintenance: Maintenance, retirement: Retirement) -> Iterator[tu
     """Yield a transaction in which no write can move the detached child aside, and where the child is."""
     with maintenance.engine.begin() as connection:
         limit_waits(connection, maintenance.patience)
-        connection.execute(text(CREATION_LOCK))
+        lock_child_creation(connection)
         yield connection, _place_now(connection, retirement)
 
 

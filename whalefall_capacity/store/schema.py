@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from alembic import command
@@ -11,11 +12,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.store.advisory_locks import lock_migration
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 OLDEST_SERVER = 15
-# Two programs that start together must not both migrate.
-LOCK = "SELECT pg_advisory_xact_lock(hashtext('whalefall_capacity.migrate'))"
 
 
 def alembic_config(connection: Connection) -> Config:
@@ -31,6 +31,7 @@ def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@functools.cache
 def latest_revision() -> str | None:
     """Return the revision that this program needs."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
@@ -46,7 +47,8 @@ def migrate(engine: Engine, revision: str = "head") -> tuple[str | None, str | N
         version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
         if version < OLDEST_SERVER:
             raise StoreError(f"the store runs on PostgreSQL {version}; it needs {OLDEST_SERVER} or newer")
-        connection.execute(text(LOCK))
+        # Two programs that start together must not both migrate.
+        lock_migration(connection)
         before = current_revision(connection)
         _require_known(before)
         command.upgrade(alembic_config(connection), revision)
@@ -56,8 +58,14 @@ def migrate(engine: Engine, revision: str = "head") -> tuple[str | None, str | N
 def downgrade(engine: Engine, revision: str) -> None:
     """Take the store back to *revision* in one transaction."""
     with engine.begin() as connection:
-        connection.execute(text(LOCK))
+        lock_migration(connection)
         command.downgrade(alembic_config(connection), revision)
+
+
+def is_current(engine: Engine) -> bool:
+    """Tell whether the store is at the revision that this program needs."""
+    with engine.connect() as connection:
+        return current_revision(connection) == latest_revision()
 
 
 def require_current(engine: Engine) -> None:

@@ -17,13 +17,13 @@ from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import PeriodType, Window, windows_between
-from whalefall_capacity.store.aggregation import CHUNK_INSTANCES, CHUNKS, aggregate
+from whalefall_capacity.store.advisory_locks import lock_all_calculations, lock_child_creation
+from whalefall_capacity.store.aggregation import aggregate, chunks
 from whalefall_capacity.store.aggregation_statements import TABLES, Level
 from whalefall_capacity.store.copying import raw_cursor
 from whalefall_capacity.store.locks import Patience, limit_waits
 from whalefall_capacity.store.retirements import LostDays, lost_days
 from whalefall_capacity.store.table_catalog import read_children
-from whalefall_capacity.store.table_partitions import LOCK as CREATION_LOCK
 
 ONE_DAY = timedelta(days=1)
 LEVELS = {TABLES[level].stats: level for level in Level}
@@ -60,8 +60,6 @@ WHERE level = :level
 ORDER BY period_type, period_start
 FOR UPDATE OF aggregation_windows
 """
-# Those of the calculations: none is under way when all are ours, and the next one sees what is sealed.
-CALCULATION_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"
 LOCK_CHILDREN = sql.SQL("LOCK TABLE {children} IN SHARE MODE")
 
 
@@ -154,6 +152,7 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
     with engine.begin() as connection:
         verdict = _look(connection, table, lower, upper)
         # Sealed by a retirement that was broken off before anything went, and rows came since.
+        _hold(connection, level, verdict.behind)
         _set_seal(connection, UNSEAL, level, verdict.behind)
     if verdict.refusal is not None:
         raise SealError(verdict.refusal)
@@ -163,7 +162,9 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
             aggregate(engine, level, behind)
     with engine.begin() as connection:
         limit_waits(connection, patience)
-        _keep_calculations_out(connection, level)
+        # No calculation is under way when all are ours, and the next one sees what is sealed.
+        lock_all_calculations(connection, level.value, chunks(connection))
+        _hold(connection, level, windows)
         _keep_writers_out(connection, table, windows)
         verdict = _look(connection, table, lower, upper)
         if verdict.refusal is not None:
@@ -190,11 +191,8 @@ def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, p
 
 
 def hold_windows(connection: Connection, table: str, lower: date, upper: date) -> None:
-    """Keep calculations of the windows with days of a child waiting until the end of the transaction.
-
-    To be called before the lock for creating children is taken: a calculation takes the two in this order.
-    """
-    connection.execute(text(HOLD), _keys(LEVELS[table], windows_of(lower, upper)))
+    """Keep calculations of the windows with days of a child waiting until the end of the transaction."""
+    _hold(connection, LEVELS[table], windows_of(lower, upper))
 
 
 def unseal_whole(connection: Connection, table: str, lower: date, upper: date) -> tuple[int, int]:
@@ -246,17 +244,14 @@ def _keys(level: Level, windows: Sequence[Window]) -> dict[str, object]:
     }
 
 
-def _keep_calculations_out(connection: Connection, level: Level) -> None:
-    chunks = list(connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars())
-    for period_type in PeriodType:
-        for chunk in chunks:
-            name = f"aggregation {level.value} {period_type.value} {chunk}"
-            connection.execute(text(CALCULATION_LOCK), {"name": name})
+def _hold(connection: Connection, level: Level, windows: Sequence[Window]) -> None:
+    """Lock what is recorded of *windows*, in the order in which everybody does, until the end of the transaction."""
+    connection.execute(text(HOLD), _keys(level, windows))
 
 
 def _keep_writers_out(connection: Connection, table: str, windows: Sequence[Window]) -> None:
     """Wait for those who write days of *windows*, and let nobody begin to until the end of the transaction."""
-    connection.execute(text(CREATION_LOCK))
+    lock_child_creation(connection)
     children = [
         sql.Identifier(child.schema, child.name)
         for child in read_children(connection)

@@ -3,7 +3,7 @@
 Writing is set-based: the databases of a batch of visits go into a temporary table by COPY, and one
 statement each brings inventory, sizes and totals up to date, in one transaction. For an instance the
 last listing of a day counts: sizes of databases that it no longer lists are removed from that day, and
-a database that it lists but could not measure keeps an earlier size of the same day. What the store
+a database that it lists but could not measure keeps an earlier size of the same day, as do the logs. What the store
 cannot take of one instance costs that instance alone.
 """
 
@@ -111,11 +111,13 @@ LEFT JOIN (
     GROUP BY instance_id) AS sizes USING (instance_id)
 ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count,
-    missing_count = excluded.missing_count, log_size_bytes = excluded.log_size_bytes, source = excluded.source,
+    missing_count = excluded.missing_count,
+    log_size_bytes = coalesce(excluded.log_size_bytes, stored.log_size_bytes), source = excluded.source,
     collected_at = excluded.collected_at,
     updated_at = CASE WHEN (stored.total_size_bytes, stored.database_count, stored.missing_count, stored.log_size_bytes)
                            IS DISTINCT FROM (excluded.total_size_bytes, excluded.database_count,
-                                             excluded.missing_count, excluded.log_size_bytes)
+                                             excluded.missing_count,
+                                             coalesce(excluded.log_size_bytes, stored.log_size_bytes))
                       THEN now() ELSE stored.updated_at END
 """
 MARK_CONNECTED = """
@@ -248,6 +250,10 @@ def write_visits(
     database can have comes back as not measured.
     """
     visits = [_without_impossible_sizes(visit) for visit in visits]
+    nothing = [visit for visit in visits if _has_no_size(visit)]
+    if nothing:
+        others = write_visits(engine, day, [visit for visit in visits if visit not in nothing], accept_empty)
+        return [*others, *(_without_size(visit) for visit in nothing)]
     try:
         return _write(engine, day, visits, accept_empty)
     # ValueError: the driver cannot send a text, such as one with a lone surrogate.
@@ -333,11 +339,29 @@ def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: boo
 def _without_impossible_sizes(visit: Visit) -> Visit:
     databases = tuple(
         database
-        if database.size_bytes is None or 0 <= database.size_bytes <= LARGEST_SIZE
+        if _is_possible(database.size_bytes)
         else DatabaseSize(database.name, None, f"the server reported {database.size_bytes} bytes")
         for database in visit.measurement.databases
     )
-    return replace(visit, measurement=replace(visit.measurement, databases=databases))
+    logs = visit.measurement.log_size_bytes
+    possible = replace(visit.measurement, databases=databases, log_size_bytes=logs if _is_possible(logs) else None)
+    return replace(visit, measurement=possible)
+
+
+def _is_possible(size_bytes: int | None) -> bool:
+    return size_bytes is None or 0 <= size_bytes <= LARGEST_SIZE
+
+
+def _has_no_size(visit: Visit) -> bool:
+    """Tell whether a visit lists databases and measured none: its total would be a 0 that nobody measured."""
+    listed = visit.measurement.databases
+    return bool(listed) and all(database.size_bytes is None for database in listed)
+
+
+def _without_size(visit: Visit) -> FailedVisit:
+    listed = visit.measurement.databases
+    message = f"{visit.target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}"
+    return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
 
 
 def _refused(visit: Visit, error: Exception) -> FailedVisit:

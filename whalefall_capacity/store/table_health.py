@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from enum import Enum
+from enum import StrEnum
 
 from sqlalchemy import Engine
 
@@ -17,7 +17,7 @@ from whalefall_capacity.store.table_catalog import ChildTable, LookAlike, count_
 from whalefall_capacity.store.table_partitions import PARTITIONED_TABLES, PartitionedTable
 
 
-class ChildState(str, Enum):
+class ChildState(StrEnum):
     """Where a child lies in time; odd is one that this program did not make."""
 
     PAST = "past"

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import PeriodType, add_months, month_start, month_starts, quarter_start, year_start
 from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.advisory_locks import lock_child_creation
 from whalefall_capacity.store.copying import raw_cursor
 
 
@@ -85,8 +86,6 @@ JOIN pg_class AS child ON child.oid = inhrelid
 JOIN pg_class AS parent ON parent.oid = inhparent
 WHERE inhparent = ANY (CAST(:parents AS regclass[])) AND NOT inhdetachpending
 """
-# Held to the end of the transaction: two writers that need the same child make it once.
-LOCK = "SELECT pg_advisory_xact_lock(hashtext('whalefall_capacity.table_partitions'))"
 CREATE = sql.SQL("CREATE TABLE {child} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)")
 ATTACH = sql.SQL(
     "ALTER TABLE {child} ADD CONSTRAINT {bounds} CHECK ({column} >= {lower} AND {column} < {upper});"
@@ -143,7 +142,8 @@ def ensure_children(connection: Connection, tables: Iterable[PartitionedTable], 
     wanted = [(table, day) for table in tables for day in sorted(set(days))]
     absent = _absent(connection, wanted)
     if absent:
-        connection.execute(text(LOCK))
+        # Two writers that need the same child make it once.
+        lock_child_creation(connection)
         absent = _absent(connection, wanted)
     for child in absent.values():
         _create(connection, child)

@@ -277,10 +277,24 @@ console_users = Table(
         Uuid,
         nullable=False,
         server_default=text("gen_random_uuid()"),
-        comment="sessions signed with another one have ended",
+        comment="sessions opened with another one have ended",
     ),
     *_row_times(),
     CheckConstraint(_ROLES, name="role"),
+)
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column(
+        "cookie_hash",
+        Text,
+        primary_key=True,
+        comment="SHA-256 in hexadecimal; the cookie itself is random and kept nowhere",
+    ),
+    Column("user_name", Text(collation="C"), ForeignKey("console_users.name", ondelete="CASCADE"), nullable=False),
+    Column("session_key", Uuid, nullable=False, comment="that of the user when the session was opened"),
+    *_row_times(),
 )
 
 console_tokens = Table(

@@ -8,10 +8,9 @@ from datetime import date
 
 from sqlalchemy import Connection, Engine, text
 
-LOCK = """
-SET LOCAL lock_timeout = '20s';
-SELECT pg_advisory_xact_lock(hashtextextended('whalefall_capacity.launch.' || :task_key, 0))
-"""
+from whalefall_capacity.store.advisory_locks import lock_launch
+
+LIMIT_WAIT = "SET LOCAL lock_timeout = '20s'"
 COVERING = """
 SELECT run_id FROM task_runs
 WHERE task_key = :task_key AND status IN ('pending', 'running')
@@ -25,7 +24,8 @@ ORDER BY created_at LIMIT 1
 def launching(engine: Engine, task_key: str) -> Iterator[Connection]:
     """Hold a transaction in which nobody else decides whether to launch a run of *task_key*."""
     with engine.begin() as connection:
-        connection.execute(text(LOCK), {"task_key": task_key})
+        connection.execute(text(LIMIT_WAIT))
+        lock_launch(connection, task_key)
         yield connection
 
 

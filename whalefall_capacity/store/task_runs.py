@@ -8,10 +8,10 @@ time and summary final. Times are of the clock of whoever did the work; JSON nev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 from whalefall_capacity.store.task_summary import Metric, TaskSummary
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Of a task run; an item has all of them but COMPLETED_WITH_ERRORS."""
 
     PENDING = "pending"
@@ -34,7 +34,7 @@ class Status(str, Enum):
         return self not in (Status.PENDING, Status.RUNNING)
 
 
-class ItemType(str, Enum):
+class ItemType(StrEnum):
     """What an item is about; its key is the instance id, or the name of the table partition."""
 
     COLLECTION = "collection"
@@ -194,17 +194,6 @@ DELETE FROM task_runs WHERE run_id IN (
 """
 LONGEST_TEXT = 10_000
 UNREPORTED = "the run ended without saying what became of this"
-# The session that does the work of a run holds this; several may, one per process.
-HOLD_LIVENESS = "SELECT pg_advisory_lock_shared(hashtextextended('task run ' || :run_id, 0))"
-WITHOUT_WORKER = """
-SELECT run_id FROM (SELECT run_id, hashtextextended('task run ' || run_id, 0) AS key
-                    FROM unnest(CAST(:run_ids AS text[])) AS run_id) AS asked
-WHERE NOT EXISTS (
-    SELECT FROM pg_locks
-    WHERE locktype = 'advisory' AND granted AND objsubid = 1
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND classid = CAST(key >> 32 & 4294967295 AS oid) AND objid = CAST(key & 4294967295 AS oid))
-"""
 
 
 def insert_task_run(connection: Connection, new: NewTaskRun) -> None:
@@ -333,16 +322,6 @@ def cancel_asked(connection: Connection) -> list[str]:
 def miscounted(connection: Connection) -> list[str]:
     """Return the run ids of task runs whose counters differ from their items."""
     return list(connection.execute(text(MISCOUNTED)).scalars())
-
-
-def hold_liveness(connection: Connection, run_id: str) -> None:
-    """Show, for as long as this session lasts, that somebody works for the run."""
-    connection.execute(text(HOLD_LIVENESS), {"run_id": run_id})
-
-
-def without_worker(connection: Connection, run_ids: Iterable[str]) -> set[str]:
-    """Return those of *run_ids* for which no session shows that somebody works."""
-    return set(connection.execute(text(WITHOUT_WORKER), {"run_ids": list(run_ids)}).scalars())
 
 
 def delete_old_task_runs(connection: Connection, before: datetime, batch: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,11 @@ class TaskRun:
     summary_json: Mapping[str, Any] | None
     result_url: str | None
     error_message: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Is everything of it final? One that is to be cancelled has that status before its work has stopped."""
+        return self.status not in OPEN_STATUSES and self.completed_at is not None
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,11 @@ WHERE (CAST(:status AS text) IS NULL OR status = :status)
   AND (CAST(:task_key AS text) IS NULL OR task_key = :task_key)
 """
 IN_ORDER = "ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset"
+# What is open, and what may have come and gone between two looks; an index for each of the three.
+RECENT = """
+WHERE closed_at IS NULL OR run_id = ANY(:run_ids) OR created_at > now() - interval '5 minutes'
+ORDER BY created_at, id
+"""
 COUNT = "SELECT count(*) FROM (SELECT FROM task_runs {filter} LIMIT :most) AS counted"
 # What needs attention comes first.
 ITEMS = """
@@ -111,6 +121,13 @@ def list_task_runs(
         runs = [TaskRun(**row) for row in rows]
         total = connection.execute(text(COUNT.format(filter=OF_FILTER)), values).scalar_one()
     return TaskRunPage(runs, total)
+
+
+def list_recent_task_runs(engine: Engine, run_ids: Collection[str]) -> list[TaskRun]:
+    """Return the runs that are open, those of *run_ids*, and those of the last minutes, oldest first."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(RUN_COLUMNS + RECENT), {"run_ids": list(run_ids)}).mappings()
+        return [TaskRun(**row) for row in rows]
 
 
 def get_task_run(engine: Engine, run_id: str) -> TaskRun | None:

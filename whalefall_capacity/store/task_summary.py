@@ -7,10 +7,9 @@ to say beyond the common part goes into `ext.data`.
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
-from typing_extensions import Self
 
 
 class _Part(BaseModel):

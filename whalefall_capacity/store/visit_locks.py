@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
+from whalefall_capacity.store.advisory_locks import try_lock_visits, unlock_visits
 from whalefall_capacity.store.engine import again_if_connection_lost
-
-# Taken in the select list: a condition may be evaluated for rows that another one leaves out.
-TAKE = """
-SELECT id FROM (SELECT id, pg_try_advisory_lock(hashtextextended('visit ' || id, 0)) AS taken
-                FROM unnest(CAST(:ids AS integer[])) AS id) AS tried
-WHERE taken
-"""
-RELEASE = """
-SELECT pg_advisory_unlock(hashtextextended('visit ' || id, 0)) FROM unnest(CAST(:ids AS integer[])) AS id
-"""
 
 
 class VisitLocks:
@@ -26,19 +17,21 @@ class VisitLocks:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def take(self, instance_ids: Iterable[int]) -> set[int]:
+    @again_if_connection_lost
+    def take(self, instance_ids: Collection[int]) -> set[int]:
         """Take the locks of *instance_ids* that are free, without waiting, and return which."""
-        return set(self._ask(TAKE, list(instance_ids)))
-
-    def release(self, instance_ids: Iterable[int]) -> None:
-        """Let others visit *instance_ids*."""
-        self._ask(RELEASE, list(instance_ids))
+        self._connect_if_lost()
+        return try_lock_visits(self._connection, instance_ids)
 
     @again_if_connection_lost
-    def _ask(self, statement: str, instance_ids: list[int]) -> list[int]:
-        # After a loss, this lets the connection be made anew; what was taken is free then.
+    def release(self, instance_ids: Collection[int]) -> None:
+        """Let others visit *instance_ids*."""
+        self._connect_if_lost()
+        unlock_visits(self._connection, instance_ids)
+
+    def _connect_if_lost(self) -> None:
+        """Let a lost connection be made anew; what it had taken is free."""
         self._connection.rollback()
-        return list(self._connection.execute(text(statement), {"ids": instance_ids}).scalars())
 
 
 @contextmanager

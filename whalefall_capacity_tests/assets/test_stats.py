@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+import time_machine
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
@@ -253,7 +254,7 @@ def test_a_range_of_stored_days_is_one_run(
 def test_the_schedule_targets_the_day_on_which_its_tick_is_due(store: Engine) -> None:  # noqa: ARG001 - its settings
     # 03:00 in Shanghai on the 25th is still the 24th in UTC.
     due = datetime(2026, 11, 25, 3, 0, tzinfo=ZONE)
-    with dg.build_schedule_context(scheduled_execution_time=due) as context:
+    with time_machine.travel(due, tick=False), dg.build_schedule_context(scheduled_execution_time=due) as context:
         request = daily_collection(context)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2026-11-25"

@@ -14,13 +14,13 @@ from typing import TypeVar
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.sizes import NameFilter, ServerEngine, Target, Tls
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 EVERYTHING = NameFilter()
 PASSWORD = "correct horse"
-PATIENCE_SECONDS = 10
 ENGINES = (ServerEngine.POSTGRESQL, ServerEngine.MARIADB)
 
 

@@ -16,7 +16,6 @@ from whalefall_capacity.collection.fleet import check_fleet, visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Limits, ServerEngine, Target, Visit
 from whalefall_capacity_tests.collection.support import (
     ENGINES,
-    PATIENCE_SECONDS,
     eventually,
     garbage,
     peer,
@@ -25,6 +24,7 @@ from whalefall_capacity_tests.collection.support import (
     stall_after_login,
     target,
 )
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS
 from whalefall_capacity_tests.servers import LIMITS, NO_FILTERS, MariadbFleetServer, PostgresqlServer
 
 POSTGRESQL, MARIADB = ENGINES
@@ -32,6 +32,7 @@ Outcome = Visit | FailedVisit
 LATE = "within the deadline of"
 # Only the deadline is short: what ends sooner than the rest was cut.
 PATIENT = Limits(connect_timeout_seconds=60, statement_timeout_seconds=60, deadline_seconds=0.5)
+ENDLESS = Limits(connect_timeout_seconds=3600, statement_timeout_seconds=3600, deadline_seconds=3600)
 
 
 def with_deadline(seconds: float) -> Limits:
@@ -135,13 +136,13 @@ def test_a_server_that_never_answers_costs_its_own_deadline_and_nobody_elses(pos
     with peer(silent) as server:
         targets = [target(engine, server.port, f"silent {engine.value}", 90 + n) for n, engine in enumerate(ENGINES)]
         targets += [postgresql.target(f"pg-{n}", n) for n in range(10)]
-        outcomes = visit_all(targets, with_deadline(2), concurrency=3)
+        outcomes = visit_all(targets, with_deadline(5), concurrency=3)
     assert [type(outcome) for outcome in outcomes] == [Visit] * 10 + [FailedVisit] * 2
     failures = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, FailedVisit)}
     assert failures.keys() == {"silent postgresql", "silent mariadb"}
-    assert all(failure.seconds >= 2 for failure in failures.values())
+    assert all(failure.seconds >= 5 for failure in failures.values())
     assert failures["silent mariadb"].error == (
-        f"silent mariadb: no answer from 127.0.0.1:{server.port} within the deadline of 2 s; "
+        f"silent mariadb: no answer from 127.0.0.1:{server.port} within the deadline of 5 s; "
         "look at the server's load, or raise WHALEFALL_COLLECTION_DEADLINE_SECONDS"
     )
 
@@ -256,25 +257,21 @@ def test_a_check_up_of_an_empty_fleet_finds_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_fifteen_bad_servers_of_two_hundred_cost_one_deadline(
+def test_fifteen_bad_servers_of_two_hundred_hold_up_none_of_the_others(
     postgresql: PostgresqlServer, mariadb: MariadbFleetServer
 ) -> None:
-    def timed(targets: Sequence[Target]) -> tuple[float, list[Outcome]]:
-        started = time.monotonic()
-        outcomes = visit_all(targets, with_deadline(3), concurrency=32)
-        return time.monotonic() - started, outcomes
-
     servers = (postgresql, mariadb)
     good = [servers[n % 2].target(f"good-{n}", n) for n in range(185)]
     with peer(silent) as dead, refusing_port() as port:
-        bad = [target(ENGINES[n % 2], dead.port, f"silent-{n}", 200 + n) for n in range(10)]
-        bad += [target(ENGINES[n % 2], port, f"refusing-{n}", 300 + n) for n in range(5)]
-        mixed = random.Random(7).sample(good + bad, 200)  # noqa: S311 - an order, not a secret
-        seconds_without, outcomes_without = timed(good)
-        seconds, outcomes = timed(mixed)
-    assert len(outcomes_without) == 185
+        mute = [target(ENGINES[n % 2], dead.port, f"silent-{n}", 200 + n) for n in range(10)]
+        refusing = [target(ENGINES[n % 2], port, f"refusing-{n}", 300 + n) for n in range(5)]
+        mixed = random.Random(7).sample(good + mute + refusing, 200)  # noqa: S311 - an order, not a secret
+        outcomes: list[Outcome] = []
+        # No limit is reached: the silent ones are there until the end, and all others are visited beside them.
+        with closing(visit_fleet(mixed, ENDLESS, NO_FILTERS, 32)) as batches:
+            while len(outcomes) < 190:
+                outcomes += next(batches)
     assert {name_of(outcome) for outcome in outcomes if isinstance(outcome, Visit)} == {to.name for to in good}
     errors = {outcome.name: outcome.error for outcome in outcomes if isinstance(outcome, FailedVisit)}
-    assert errors.keys() == {to.name for to in bad}
-    assert all((LATE if name.startswith("silent") else "Connection refused") in text for name, text in errors.items())
-    assert seconds <= 1.5 * seconds_without + 3
+    assert errors.keys() == {to.name for to in refusing}
+    assert all("Connection refused" in error for error in errors.values())

@@ -86,7 +86,7 @@ def test_a_variable_that_comes_later_does_not_reach_the_next_visit(postgresql: P
 
 def test_files_in_the_home_of_the_service_are_not_read(tmp_path: Path) -> None:
     """A wrong authority in the home would be asked of a server that only has to encrypt."""
-    os.environ["HOME"] = str(tmp_path)
+    os.environ.update(HOME=str(tmp_path), PGPASSWORD="from the environment")
     folder = tmp_path / ".postgresql"
     folder.mkdir()
     for name in ("root.crt", "postgresql.crt", "postgresql.key", "root.crl"):
@@ -100,6 +100,13 @@ def test_files_in_the_home_of_the_service_are_not_read(tmp_path: Path) -> None:
         with pytest.raises(CollectionError, match="no password supplied"):
             names_of(without_password)
     assert heard == [b""]
+
+
+def test_variables_of_our_own_stay_though_they_begin_alike(postgresql: PostgresqlServer) -> None:
+    os.environ.update(PG_SHOP_PASSWORD="hush", PGPASSWORD="hush", PGHOSTADDR="192.0.2.1")
+    names_of(postgresql.target())
+    assert (os.environ["PG_SHOP_PASSWORD"], os.environ["PGPASSWORD"]) == ("hush", "hush")
+    assert "PGHOSTADDR" not in os.environ
 
 
 PASSWORD = target(POSTGRESQL, 5432).password

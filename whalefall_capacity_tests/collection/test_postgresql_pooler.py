@@ -17,7 +17,8 @@ import pytest
 
 from whalefall_capacity.collection.postgresql import PostgresqlSession, connect
 from whalefall_capacity.collection.sizes import Cutoff, Findings, Limits, Target
-from whalefall_capacity_tests.collection.support import EVERYTHING, PATIENCE_SECONDS, eventually, refusing_port
+from whalefall_capacity_tests.collection.support import EVERYTHING, eventually, refusing_port
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS
 from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
 
 # Settings of its own, other than those that our driver wants.
@@ -148,7 +149,7 @@ def visit(target: Target, limits: Limits = LIMITS) -> Findings:
     return findings
 
 
-@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
 def test_the_next_program_finds_every_setting_as_it_was_and_may_write(shop: PostgresqlServer, mode: str) -> None:
     with pgbouncer(shop, mode) as port:
         before = everything_shown(port)

@@ -34,7 +34,6 @@ from whalefall_capacity_tests.collection.support import (
     ENGINES,
     EVERYTHING,
     PASSWORD,
-    PATIENCE_SECONDS,
     eventually,
     garbage,
     half_a_greeting,
@@ -44,7 +43,8 @@ from whalefall_capacity_tests.collection.support import (
     silent,
     target,
 )
-from whalefall_capacity_tests.servers import LIMITS, NO_FILTERS, MariadbFleetServer, PostgresqlServer
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS
+from whalefall_capacity_tests.servers import LIMITS, NO_FILTERS, FamilyServer, MariadbFleetServer, PostgresqlServer
 
 POSTGRESQL, MARIADB = ENGINES
 HASTY = replace(LIMITS, connect_timeout_seconds=1, statement_timeout_seconds=0.5)
@@ -55,7 +55,7 @@ by_engine = pytest.mark.parametrize("engine", ENGINES)
 class Real:
     """A real server, which its administrator may enter without a password."""
 
-    server: PostgresqlServer | MariadbFleetServer
+    server: PostgresqlServer | FamilyServer
 
     @property
     def engine(self) -> ServerEngine:
@@ -67,7 +67,7 @@ class Real:
             return list(cursor.fetchall()) if cursor.description else []
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
+@pytest.fixture(params=["postgresql", "mariadb", "mysql"])
 def real(request: pytest.FixtureRequest) -> Real:
     """A real server of each engine."""
     return Real(request.getfixturevalue(request.param))
@@ -115,11 +115,11 @@ def test_a_visit_leaves_no_connection_behind(real: Real) -> None:
 def connections(real: Real) -> list[object]:
     """Return the ids of the visits' connections."""
     statements = {
-        POSTGRESQL: "SELECT pid FROM pg_stat_activity"
-        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        POSTGRESQL: "SELECT pid FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
         MARIADB: "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID()",
     }
-    return [row[0] for row in real.run(statements[real.engine])]
+    return [row[0] for row in real.run(statements.get(real.engine, statements[MARIADB]))]
 
 
 def test_a_server_without_databases_is_measured_as_such(real: Real) -> None:
@@ -184,7 +184,8 @@ def test_a_visit_that_was_given_up_before_it_connected_ends_there(real: Real) ->
 
 def test_an_unknown_database_is_named(real: Real) -> None:
     to = replace(real.server.target(), database="nowhere")
-    reasons = {POSTGRESQL: 'database "nowhere" does not exist', MARIADB: "Unknown database 'nowhere'"}
+    unknown = "Unknown database 'nowhere'"
+    reasons = {POSTGRESQL: 'database "nowhere" does not exist', MARIADB: unknown, ServerEngine.MYSQL: unknown}
     error = error_of(to)
     assert error.startswith(f"{to.name}: connecting to {to.address} as {to.username} failed: ")
     assert reasons[to.engine] in error

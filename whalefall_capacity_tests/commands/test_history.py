@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -49,6 +51,30 @@ def test_the_days_of_an_import_become_materialized_partitions(shop: CommandLine)
     assert metadata[DATABASE_SIZE_STATS]["dagster/partition_row_count"] == 2
     assert metadata[INSTANCE_SIZE_STATS]["instances"] == 1
     assert metadata[INSTANCE_SIZE_STATS]["measured_now"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("semicolons.csv", HEADER.replace(",", ";").encode(), "line 1: its columns are separated by semicolons"),
+        ("cut.csv.gz", gzip.compress(HEADER.encode())[:-8], "line 2: the compressed data ends here"),
+        ("plain.csv.gz", HEADER.encode(), "its name says gzip, its content is not compressed"),
+        ("plain.csv.xz", HEADER.encode(), "its name says xz, its content is not compressed"),
+        ("latin.csv.gz", gzip.compress(HEADER.encode() + b"shop,caf\xe9,2025-05-05,1\n"), "line 2: not UTF-8: invalid"),
+        ("CUT.PARQUET", b"PAR1", "cannot be read: "),
+        ("empty.parquet", b"", "cannot be read: "),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line_that_says_why_and_nothing_is_written(
+    shop: CommandLine, tmp_path: Path, name: str, content: bytes, place: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    failed = shop("history", "import", tmp_path / name)
+    assert (failed.status, failed.out) == (1, "")
+    assert failed.err.startswith(f"error: {tmp_path / name}: {place}")
+    assert failed.err.endswith("; nothing was written\n")
+    assert failed.err.count("\n") == 1
+    assert rows(shop.store, "SELECT count(*) FROM database_size_stats") == [(0,)]
 
 
 def test_json_counts_what_happened(shop: CommandLine) -> None:

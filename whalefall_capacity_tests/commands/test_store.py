@@ -113,12 +113,12 @@ def test_ctrl_c_is_for_psql_which_cancels_the_statement_and_stays(whalefall: Com
         try:
             terminal.type("SELECT pg_sleep(60);")
             sleeping = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
-            wait_for(lambda: rows(whalefall.store, sleeping), "statement that sleeps", 30)
+            wait_for(lambda: rows(whalefall.store, sleeping), "statement that sleeps")
             # As a terminal does on Ctrl-C: to the whole group in the foreground.
             os.killpg(process.pid, signal.SIGINT)
-            wait_for(lambda: terminal.shows("canceling statement due to user request"), "cancelled statement", 30)
+            wait_for(lambda: terminal.shows("canceling statement due to user request"), "cancelled statement")
             terminal.type("SELECT 'still ' || 'here';")
-            wait_for(lambda: terminal.shows("still here"), "answer to the next statement", 30)
+            wait_for(lambda: terminal.shows("still here"), "answer to the next statement")
             terminal.type("\\q")
             assert process.wait(30) == 0
         finally:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
-from whalefall_capacity.console.security import Remembered
+from whalefall_capacity.console.principals import Credential, Remembered
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.periods import PeriodType, days_to_windows, today
@@ -45,6 +45,9 @@ class FakeDagster:
     launched: list[tuple[str, Mapping[str, Any], Mapping[str, str]]] = field(default_factory=list)
     problem: str | None = None
     on_launch: Callable[[], None] = lambda: None
+
+    def for_caller(self, credential: Credential) -> FakeDagster:  # noqa: ARG002 - it asks nobody who they are
+        return self
 
     def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
         self.on_launch()
@@ -138,7 +141,7 @@ class Callers:
     store: Engine
 
     def nobody(self) -> TestClient:
-        return TestClient(self.app, raise_server_exceptions=False, follow_redirects=False)
+        return TestClient(self.app, base_url="http://localhost", raise_server_exceptions=False, follow_redirects=False)
 
     def script(self, role: Role) -> TestClient:
         """Return a client with a bearer token."""

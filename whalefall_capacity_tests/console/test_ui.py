@@ -18,13 +18,12 @@ from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.embedded import STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.supervisor import stop_families
-from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, SCREENSHOTS, ZONE
+from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS, SCREENSHOTS, ZONE
 from whalefall_capacity_tests.processes import Deployment, console_answers, deployment, free_port, start, wait_for
 
 pytestmark = pytest.mark.slow
 
 PASSWORD = "a password for tests"
-expect.set_options(timeout=30_000)
 WIDE, NARROW = (1600, 1000), (360, 780)
 PAGES = {
     "instances": "/instances?top=10",
@@ -80,7 +79,7 @@ def _console(home: Path, webserver: str, log: Path) -> Iterator[str]:
         return console_answers(url)
 
     try:
-        wait_for(answers, "answer of the console", 60)
+        wait_for(answers, "answer of the console")
         yield url
     finally:
         stop_families([process.pid])
@@ -108,7 +107,7 @@ def visiting(
         color_scheme=options.get("scheme", "light"),  # type: ignore[arg-type]
     )
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MILLISECONDS)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(

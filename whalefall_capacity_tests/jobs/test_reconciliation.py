@@ -17,11 +17,11 @@ from whalefall_capacity.jobs.reconciliation import WORKER_GONE, Cursor, Repair, 
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.mirror import mirror, new_task_run
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.advisory_locks import hold_liveness
 from whalefall_capacity.store.task_runs import (
     Item,
     ItemType,
     declare_items,
-    hold_liveness,
     insert_task_run,
     lock_task_run,
 )

@@ -259,11 +259,12 @@ def test_no_later_status_of_dagster_overturns_a_completed_task_run(
 
 def test_a_run_of_another_code_location_has_no_task_run(store: Engine, dagster_instance: dg.DagsterInstance) -> None:
     ours = queued_run(dagster_instance, "anything", location="whalefall_capacity")
+    named = queued_run(dagster_instance, "anything", location="whalefall_capacity.definitions")
     # Also when its job has the name of one of ours.
     theirs = queued_run(dagster_instance, "sync_databases", location="finance")
-    for run_id in (ours, theirs):
+    for run_id in (ours, named, theirs):
         mirror(store, dagster_instance, run_id)
-    assert rows(store, "SELECT run_id, task_key FROM task_runs") == [(ours, "other")]
+    assert rows(store, "SELECT run_id, task_key FROM task_runs ORDER BY id") == [(ours, "other"), (named, "other")]
 
 
 def test_a_run_of_the_command_line_is_ours_when_its_job_is(store: Engine, dagster_instance: dg.DagsterInstance) -> None:

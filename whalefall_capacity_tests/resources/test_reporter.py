@@ -19,12 +19,13 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.resources import reporter as module
 from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.resources.reporter import Noted, Reporter
+from whalefall_capacity.store.advisory_locks import without_worker
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
-from whalefall_capacity.store.task_runs import Item, ItemType, Move, Status, without_worker
+from whalefall_capacity.store.task_runs import Item, ItemType, Move, Status
 from whalefall_capacity.store.task_summary import Metric
-from whalefall_capacity_tests.processes import wait_for
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS, wait_for
 from whalefall_capacity_tests.resources.runs import (
     cancel_by_run_centre,
     item_statuses,
@@ -153,13 +154,13 @@ def test_progress_is_written_while_the_work_goes_on(
     counts = "progress_total, progress_completed, progress_failed"
     with reporter.reporting():
         reporter.move([move("1", R, T[0]), move("2", R, T[0])])
-        wait_for(lambda: list(item_statuses(store, run_id).values()).count("running") == 2, "running items", 10)
+        wait_for(lambda: list(item_statuses(store, run_id).values()).count("running") == 2, "running items")
         reporter.move([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error="refused")])
-        wait_for(lambda: task_run(store, run_id, counts) == (3, 1, 1), "counters", 10)
+        wait_for(lambda: task_run(store, run_id, counts) == (3, 1, 1), "counters")
         reporter.declare(items("4"))
-        wait_for(lambda: task_run(store, run_id, counts) == (4, 1, 1), "another item", 10)
+        wait_for(lambda: task_run(store, run_id, counts) == (4, 1, 1), "another item")
         reporter.change_summary(lambda summary: summary.with_highlight("half of it"))
-        wait_for(lambda: task_run(store, run_id, HIGHLIGHTS) == ["half of it"], "highlight", 10)
+        wait_for(lambda: task_run(store, run_id, HIGHLIGHTS) == ["half of it"], "highlight")
     assert task_run(store, run_id) == "running"
 
 
@@ -215,7 +216,7 @@ def test_the_worker_shows_that_it_works_during_the_block_and_not_after(
         with reporter_of(store, dagster_instance, run_id).reporting():
             assert is_worked_for(store, run_id)
         assert is_worked_for(store, run_id)
-    wait_for(lambda: not is_worked_for(store, run_id), "end of the session", 10)
+    wait_for(lambda: not is_worked_for(store, run_id), "end of the session")
 
 
 def test_a_lost_session_is_replaced_and_shows_again_that_somebody_works(
@@ -228,7 +229,7 @@ def test_a_lost_session_is_replaced_and_shows_again_that_somebody_works(
         assert rows(store, ended) == [(True,)]
         assert not is_worked_for(store, run_id)
         reporter.move([move("1", C, T[0], T[1])])
-        wait_for(lambda: is_worked_for(store, run_id), "worker", 10)
+        wait_for(lambda: is_worked_for(store, run_id), "worker")
     assert item_statuses(store, run_id) == {"1": "completed"}
 
 
@@ -262,9 +263,9 @@ def test_nothing_stops_the_work_of_a_run_that_nobody_cancelled(
     assert status_of(dagster_instance, run_id) is DagsterRunStatus.STARTED
 
 
-def hear(reporter: Reporter, within_seconds: float = 5) -> None:
+def hear(reporter: Reporter) -> None:
     """Work until the cancel is heard."""
-    deadline = time.monotonic() + within_seconds
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         reporter.raise_if_cancelled()
         time.sleep(0.02)
@@ -352,7 +353,7 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
     reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3"))
     with reporter.reporting():
         reporter.move([move("1", C, T[0], T[1]), move("2", R, T[1])])
-        wait_for(lambda: item_statuses(store, run_id)["2"] == "running", "running item", 10)
+        wait_for(lambda: item_statuses(store, run_id)["2"] == "running", "running item")
         own_store.stop()
         began = time.monotonic()
         reporter.move([move("2", C, T[2], T[3]), move("3", F, T[2], T[3], error="refused")])
@@ -360,9 +361,9 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
         reporter.change_summary(lambda summary: summary.with_highlight("while it was away"))
         reporter.raise_if_cancelled()
         assert time.monotonic() - began < 2
-        wait_for(lambda: "its task run cannot be written now" in caplog.text, "warning", 10)
+        wait_for(lambda: "its task run cannot be written now" in caplog.text, "warning")
         own_store.start()
-        wait_for(lambda: item_statuses(store, run_id).get("4") == "pending", "caught up items", 10)
+        wait_for(lambda: item_statuses(store, run_id).get("4") == "pending", "caught up items")
         assert is_worked_for(store, run_id)
         reporter.move([move("4", C, T[3], T[4])])
     assert task_run(store, run_id, f"status, progress_total, progress_completed, progress_failed, {HIGHLIGHTS}") == (
@@ -396,7 +397,7 @@ def test_a_store_that_is_away_at_the_beginning_is_told_everything_when_it_comes(
         assert time.monotonic() - began < 5
         reporter.move([move("1", C, T[0], T[1])])
         own_store.start()
-        wait_for(lambda: task_run(store, run_id) == "running", "task run", 10)
+        wait_for(lambda: task_run(store, run_id) == "running", "task run")
     assert item_statuses(store, run_id) == {"1": "completed", "2": "pending"}
 
 
@@ -446,7 +447,7 @@ def test_a_store_that_stays_away_is_given_up_and_the_work_does_not_fail(
         own_store.start()
     assert item_statuses(store, run_id) == {"1": "pending"}
     # Nobody goes on trying.
-    wait_for(lambda: not reporter._thread.is_alive(), "end of the thread", 10)
+    wait_for(lambda: not reporter._thread.is_alive(), "end of the thread")
     with store.connect() as connection:
         sessions = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
         assert connection.execute(sessions).scalar_one() == 0

@@ -112,7 +112,7 @@ def held_up(store: Engine, lock: str, first: Callable[[], Any], second: Callable
         return lambda: int(rows(store, statement)[0][0]) >= count
 
     def second_when_first_waits() -> None:
-        wait_for(waiting(1), "waiting first", 10)
+        wait_for(waiting(1), "waiting first")
         second()
 
     with store.connect() as holder:
@@ -120,7 +120,7 @@ def held_up(store: Engine, lock: str, first: Callable[[], Any], second: Callable
 
         def let_go_when_both_wait() -> None:
             try:
-                wait_for(waiting(2), "waiting second", 10)
+                wait_for(waiting(2), "waiting second")
             finally:
                 holder.rollback()
 

@@ -6,22 +6,25 @@ import re
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from whalefall_capacity.errors import AccessError
 from whalefall_capacity.store.access import (
     Role,
     check_password,
     create_token,
+    end_session,
+    find_session,
     find_token,
-    find_user,
     has_admin,
     list_tokens,
     list_users,
+    open_session,
     remove_user,
     revoke_token,
     set_user,
 )
+from whalefall_capacity_tests.store.records import rows
 
 GOOD, OTHER = SecretStr("correct horse"), SecretStr("battery staple")
 
@@ -37,16 +40,60 @@ def test_a_password_opens_for_its_user_alone(store: Engine) -> None:
     assert check_password(store, "nobody", GOOD) is None
 
 
-def test_a_new_password_makes_another_session_key(store: Engine) -> None:
-    keys = []
-    for password in (GOOD, OTHER):
-        set_user(store, "ann", Role.ADMIN, password)
-        user = find_user(store, "ann")
+def logged_in(store: Engine, name: str, password: SecretStr = GOOD, hours: int = 12) -> str:
+    """Return the cookie of a new session."""
+    user = check_password(store, name, password)
+    assert user is not None
+    return open_session(store, user, hours).get_secret_value()
+
+
+def test_a_session_says_whose_it_is_until_it_is_ended(store: Engine) -> None:
+    set_user(store, "ann", Role.ADMIN, GOOD)
+    first, second = logged_in(store, "ann"), logged_in(store, "ann")
+    for cookie in (first, second):
+        user = find_session(store, cookie, 12)
         assert user is not None
-        keys.append(user.session_key)
-    assert keys[0] != keys[1]
+        assert (user.name, user.role) == ("ann", Role.ADMIN)
+    end_session(store, first)
+    assert find_session(store, first, 12) is None
+    assert find_session(store, second, 12) is not None
+    end_session(store, first)
+
+
+def test_a_session_lives_for_its_hours_and_is_then_forgotten(store: Engine) -> None:
+    set_user(store, "ann", Role.ADMIN, GOOD)
+    old = logged_in(store, "ann")
+    with store.begin() as connection:
+        connection.execute(text("UPDATE console_sessions SET created_at = now() - interval '11 hours 59 minutes'"))
+    assert find_session(store, old, 12) is not None
+    assert find_session(store, old, 11) is None
+    with store.begin() as connection:
+        connection.execute(text("UPDATE console_sessions SET created_at = now() - interval '12 hours'"))
+    assert find_session(store, old, 12) is None
+    logged_in(store, "ann")
+    assert rows(store, "SELECT count(*) FROM console_sessions") == [(1,)]
+
+
+def test_a_new_password_ends_the_sessions_of_the_old_one_also_those_that_open_meanwhile(store: Engine) -> None:
+    set_user(store, "ann", Role.ADMIN, GOOD)
+    before = logged_in(store, "ann")
+    user = check_password(store, "ann", GOOD)
+    assert user is not None
+    set_user(store, "ann", Role.ADMIN, OTHER)
+    late = open_session(store, user, 12).get_secret_value()
+    assert [find_session(store, cookie, 12) for cookie in (before, late)] == [None, None]
+    assert find_session(store, logged_in(store, "ann", OTHER), 12) is not None
     assert check_password(store, "ann", GOOD) is None
     assert [user.name for user in list_users(store)] == ["ann"]
+
+
+def test_a_user_who_is_removed_takes_the_sessions_along(store: Engine) -> None:
+    set_user(store, "ann", Role.ADMIN, GOOD)
+    cookie = logged_in(store, "ann")
+    remove_user(store, "ann")
+    set_user(store, "ann", Role.ADMIN, GOOD)
+    assert find_session(store, cookie, 12) is None
+    assert rows(store, "SELECT count(*) FROM console_sessions") == [(0,)]
 
 
 @pytest.mark.parametrize("password", ["", "1234567", "x" * 1025])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from datetime import date
 from pathlib import Path
 
@@ -103,6 +105,17 @@ def test_an_empty_child_has_an_archive_too(store: Engine, tmp_path: Path) -> Non
     manifest = written(store, tmp_path)
     assert manifest.rows == 0
     assert loaded(store, manifest, "database_size_stats") == []
+
+
+def test_an_archive_is_its_owners_alone_whatever_the_umask(store: Engine, tmp_path: Path) -> None:
+    put_month(store, JANUARY)
+    before = os.umask(0)
+    try:
+        manifest = written(store, tmp_path / "made" / "archive")
+    finally:
+        os.umask(before)
+    made = [manifest.path.parent.parent, manifest.path.parent, manifest.path, manifest.path.with_suffix(".parquet")]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o700, 0o700, 0o600, 0o600]
 
 
 def test_the_manifest_says_what_there_is(store: Engine, tmp_path: Path) -> None:

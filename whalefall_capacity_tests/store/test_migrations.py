@@ -89,6 +89,10 @@ CONTENT = {
         INSERT INTO console_users (name, role, password_hash) VALUES ('admin', 'admin', '$argon2id$');
         INSERT INTO console_tokens (name, role, token_hash) VALUES ('script', 'view', 'ab12');
     """,
+    "0010": """
+        INSERT INTO console_sessions (cookie_hash, user_name, session_key)
+        SELECT 'ab12', name, session_key FROM console_users
+    """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """

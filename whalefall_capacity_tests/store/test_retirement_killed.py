@@ -24,7 +24,7 @@ from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import migrate
 from whalefall_capacity.store.table_partitions import create_ahead
 from whalefall_capacity_tests.conftest import _administrator
-from whalefall_capacity_tests.processes import wait_for
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS, wait_for
 from whalefall_capacity_tests.store import killed_maintenance
 from whalefall_capacity_tests.store.records import rows
 from whalefall_capacity_tests.store.upkeep import (
@@ -132,7 +132,7 @@ def _kill(server: EmbeddedPostgres, prefix: str, folder: Path, numbers: range) -
         [sys.executable, killed_maintenance.__file__, url, str(folder), *map(str, numbers)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

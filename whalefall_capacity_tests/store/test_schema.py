@@ -15,9 +15,9 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.store import schema
+from whalefall_capacity.store.advisory_locks import lock_migration
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.schema import (
-    LOCK,
     current_revision,
     downgrade,
     latest_revision,
@@ -106,7 +106,7 @@ def test_of_two_programs_that_start_together_one_migrates_and_the_other_finds_it
     empty: Engine, empty_database: str
 ) -> None:
     with empty.begin() as holder:
-        holder.execute(text(LOCK))
+        lock_migration(holder)
         programs = [
             subprocess.Popen([sys.executable, "-c", MIGRATE, empty_database], stdout=subprocess.PIPE, text=True)
             for _ in range(2)

@@ -290,6 +290,32 @@ def test_logs_that_could_not_be_read_are_not_known_rather_than_nothing(store: En
     assert total(store, shop, TUESDAY)[3] is None
 
 
+def test_logs_that_could_not_be_read_again_keep_what_was_read_that_day(store: Engine, shop: int) -> None:
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100}, log_size_bytes=16)])
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 110}, log_size_bytes=None)])
+    assert total(store, shop, TUESDAY) == (110, 1, 0, 16)
+
+
+def test_logs_of_a_size_that_cannot_be_cost_no_size(store: Engine, shop: int) -> None:
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100}, log_size_bytes=2**63)])
+    assert total(store, shop, TUESDAY) == (100, 1, 0, None)
+
+
+def test_a_visit_without_any_size_is_failed_and_stores_no_total(store: Engine, shop: int) -> None:
+    bank = add_instance(store, "bank")
+    good, bad = write_visits(
+        store, TUESDAY, [visit(shop, {"orders": -1, "users": None}), visit(bank, {"ledger": 7}, name="bank")]
+    )
+    assert isinstance(good, Visit)
+    assert bad == FailedVisit(
+        shop,
+        "shop",
+        "shop: none of its 2 databases could be measured: the server reported -1 bytes",
+        0.1,
+    )
+    assert rows(store, "SELECT instance_id, total_size_bytes FROM instance_size_stats") == [(bank, 7)]
+
+
 # The same day again, and the run's day
 
 

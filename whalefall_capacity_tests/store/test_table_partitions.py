@@ -17,10 +17,10 @@ from sqlalchemy.exc import IntegrityError
 
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.settings import build_settings
+from whalefall_capacity.store.advisory_locks import lock_child_creation
 from whalefall_capacity.store.table_partitions import (
     DATABASE_SIZE_STATS,
     INSTANCE_SIZE_STATS,
-    LOCK,
     PARTITIONED_TABLES,
     STATS_TABLES,
     PartitionedTable,
@@ -255,7 +255,7 @@ def test_a_child_is_made_by_the_other_writer_when_the_first_gives_up(store: Engi
 def test_a_writer_whose_children_are_there_waits_for_nobody_who_makes_others(store: Engine) -> None:
     _ensure(store, [DATABASE_SIZE_STATS], date(2026, 5, 20))
     with store.begin() as maker, _impatient(store) as writer:
-        maker.execute(text(LOCK))
+        lock_child_creation(maker)
         assert ensure_children(writer, [DATABASE_SIZE_STATS], [date(2026, 5, 20)]) == []
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from whalefall_capacity.resources.reporter import Noted, _write_noted
+from whalefall_capacity.store.advisory_locks import hold_liveness, without_worker
 from whalefall_capacity.store.engine import create_store_engine
 from whalefall_capacity.store.task_runs import (
     UNREPORTED,
@@ -35,7 +36,6 @@ from whalefall_capacity.store.task_runs import (
     declare_items,
     delete_old_task_runs,
     final_status,
-    hold_liveness,
     insert_task_run,
     lock_task_run,
     miscounted,
@@ -44,7 +44,6 @@ from whalefall_capacity.store.task_runs import (
     start_task_run,
     task_run_states,
     task_run_status,
-    without_worker,
     write_summary,
 )
 from whalefall_capacity.store.task_summary import Extension, Metric, TaskSummary
@@ -593,7 +592,7 @@ def test_a_run_has_a_worker_as_long_as_one_session_shows_it(store: Engine) -> No
         with working(store):
             assert not is_dead(store)
         assert not is_dead(store)
-    wait_for(lambda: is_dead(store), "end of the session", 10)
+    wait_for(lambda: is_dead(store), "end of the session")
 
 
 def test_a_worker_whose_session_is_lost_works_no_more(store: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
 import pymysql
@@ -17,15 +18,9 @@ from whalefall_capacity.collection.mysql.wire import metered
 from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
 from whalefall_capacity.errors import CollectionError
 
-# What the driver needs for a login of another kind, or why it cannot do it.
-LOGIN_METHODS = {
-    "client_ed25519": "install PyNaCl beside this program (pip install pynacl)",
-    "caching_sha2_password": "install cryptography beside this program (pip install cryptography)",
-    "sha256_password": "install cryptography beside this program (pip install cryptography)",
-}
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
-# Which package is missing, as the driver puts it.
-PACKAGE_OF_METHOD = {"pynacl": "client_ed25519", "cryptography": "caching_sha2_password"}
+# Logins for which the driver needs a package that it does not bring, by the name that it calls it.
+NEEDS_PACKAGE = {"pynacl": ("client_ed25519", "PyNaCl"), "cryptography": ("caching_sha2_password", "cryptography")}
 
 
 if TYPE_CHECKING:
@@ -42,8 +37,10 @@ class PlainConnection(_Connection):
     set of the session does not matter, and the transaction that is begun ends what the server commits by itself.
     """
 
-    # Where the driver keeps the context of TLS; its types do not tell.
-    ctx: ssl.SSLContext
+    # How the driver knows whether to offer TLS, and with what; its types do not tell.
+    ssl: bool
+    ctx: SSLContext
+    _secure: bool
 
     def __init__(self, meter: Meter, **arguments: Any) -> None:
         self.meter = meter
@@ -51,6 +48,12 @@ class PlainConnection(_Connection):
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """Leave the character set as the handshake made it."""
+
+    def drop(self) -> None:
+        """Leave at once: the driver would first read the rest of an answer, and read it when it forgets it."""
+        if self._result is not None:
+            self._result.unbuffered_active = False
+        self._force_close()  # type: ignore[attr-defined]
 
     def next_result(self, unbuffered: bool = False) -> int:  # noqa: ARG002
         """Take no second answer. Raises CollectionError: no statement of ours has one."""
@@ -65,6 +68,7 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
     cutoff.watch(opened.fileno())
     try:
         _await_greeting(opened, limits.connect_timeout_seconds)
+        context = None if target.is_local or target.tls.mode == "disable" else _ssl_context(target.tls)
         connection = PlainConnection(
             meter,
             host=target.host,
@@ -82,15 +86,18 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             # Row by row: they are counted before there are too many.
             cursorclass=SSCursor,
             auth_plugin_map=logins(target),
-            ssl_disabled=target.is_local or target.tls.mode == "disable",
-            ssl=None if target.is_local or target.tls.mode in {"disable", "prefer"} else _ssl_context(target.tls),
+            ssl_disabled=context is None or target.tls.mode == "prefer",
+            ssl=context,
             defer_connect=True,
         )
-        if connection.ssl and target.tls.mode == "prefer":
-            # Given as `ssl` it would be required; the driver's own one obeys the environment.
-            connection.ctx = _ssl_context(target.tls)
-        if connection.ssl:
-            connection.ctx.sslsocket_class = metered(ssl.SSLSocket, meter)
+        if context is not None and target.tls.mode == "prefer":
+            # Given above, it would be required; without one, the driver would make one that obeys the environment.
+            connection.ssl, connection.ctx = True, context
+        if context is not None:
+            context.sslsocket_class = metered(ssl.SSLSocket, meter)
+        # The driver would know that of a socket which it has opened itself: the server gives no key for a password
+        # to a client whose way is safe, and waits for the password.
+        connection._secure = target.is_local
         _log_in(connection, opened)
     except BaseException:
         opened.close()
@@ -103,10 +110,13 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
         connection.connect(opened)
     except RuntimeError as error:
         # This is how the driver says that it lacks a package.
-        method = next((method for package, method in PACKAGE_OF_METHOD.items() if package in str(error)), None)
-        if method is None:
-            raise
-        raise CollectionError(f"the account logs in by {method}: {LOGIN_METHODS[method]}") from None
+        for named, (method, package) in NEEDS_PACKAGE.items():
+            if named in str(error):
+                raise CollectionError(
+                    f"the account logs in by {method}: install {package} beside this program "
+                    f"(pip install {package.lower()})"
+                ) from None
+        raise
     except pymysql.OperationalError as error:
         if error.args[0] not in {CR.CR_AUTH_PLUGIN_CANNOT_LOAD, CR.CR_AUTH_PLUGIN_ERR}:
             raise
@@ -138,7 +148,7 @@ def _await_greeting(opened: socket.socket, timeout_seconds: float) -> None:
         ) from None
 
 
-def _ssl_context(tls: Tls) -> ssl.SSLContext:
+def _ssl_context(tls: Tls) -> SSLContext:
     """Return the context for libpq's *mode*.
 
     Python's default context would take authorities from SSL_CERT_FILE and SSL_CERT_DIR, and write the keys of the
@@ -160,7 +170,7 @@ def _ssl_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _load_authorities_of_the_machine(context: ssl.SSLContext) -> None:
+def _load_authorities_of_the_machine(context: SSLContext) -> None:
     paths = ssl.get_default_verify_paths()
     context.load_verify_locations(
         cafile=paths.openssl_cafile if Path(paths.openssl_cafile).is_file() else None, capath=paths.openssl_capath

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 # Any of them shows every table in information_schema.TABLES; SHOW VIEW lets the account read no data.
 TABLE_PRIVILEGES = frozenset({"ALL PRIVILEGES", "SELECT", "SHOW VIEW"})
 EVERYWHERE = re.compile(r"GRANT (.+?) ON \*\.\* TO ")
+NAME = r"`((?:[^`]|``)+)`"
+ON_DATABASE = re.compile(rf"GRANT .+? ON {NAME}\.\* TO ")
+ON_TABLE = re.compile(rf"GRANT .+? ON {NAME}\.{NAME} TO ")
 # MySQL 8: what holds everywhere may be revoked for single databases.
-REVOKED = re.compile(r"REVOKE (.+?) ON `((?:[^`]|``)+)`\.\* FROM ")
+REVOKED = re.compile(rf"REVOKE (.+?) ON {NAME}\.\* FROM ")
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Grants:
 
     everywhere: frozenset[str]
     revoked: frozenset[tuple[str, str]]
+    # As they are printed, with the wildcards of LIKE.
+    on_databases: frozenset[str]
+    on_tables_of: frozenset[str]
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> Grants:
@@ -28,12 +34,17 @@ class Grants:
             privilege for text in texts if (found := EVERYWHERE.match(text)) for privilege in _names(found[1])
         )
         revoked = (
-            (found[2].replace("``", "`"), privilege)
+            (_unquoted(found[2]), privilege)
             for text in texts
             if (found := REVOKED.match(text))
             for privilege in _names(found[1])
         )
-        return cls(frozenset(everywhere), frozenset(revoked))
+        return cls(
+            frozenset(everywhere),
+            frozenset(revoked),
+            frozenset(_unquoted(found[1]) for text in texts if (found := ON_DATABASE.match(text))),
+            frozenset(_unquoted(found[1]) for text in texts if (found := ON_TABLE.match(text))),
+        )
 
     def has(self, privilege: str) -> bool:
         """Does the account have *privilege* everywhere?"""
@@ -51,6 +62,25 @@ class Grants:
         """Does information_schema.TABLES show the account every table of *database*?"""
         taken = {privilege for name, privilege in self.revoked if name == database}
         return bool((self.everywhere & TABLE_PRIVILEGES) - taken)
+
+    def shows_only_some_tables_of(self, database: str) -> bool:
+        """Does the account see tables of *database* only because it has a privilege on each of those?"""
+        if database not in self.on_tables_of or self.shows_tables_of(database):
+            return False
+        return not any(_is_like(database, pattern) for pattern in self.on_databases)
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Does *name* match *pattern*, in which `%` and `_` are wildcards unless a backslash is before them?"""
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    wildcards = {"%": ".*", "_": "."}
+    return (
+        re.fullmatch("".join(wildcards.get(part) or re.escape(part[-1]) for part in parts), name, re.DOTALL) is not None
+    )
+
+
+def _unquoted(name: str) -> str:
+    return name.replace("``", "`")
 
 
 def _names(privileges: str) -> list[str]:

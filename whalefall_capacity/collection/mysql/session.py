@@ -6,7 +6,7 @@ import pymysql
 
 from whalefall_capacity.collection.mysql.connection import open_connection
 from whalefall_capacity.collection.mysql.server import Server, is_denied
-from whalefall_capacity.collection.mysql.survey import NOT_VISIBLE, Survey
+from whalefall_capacity.collection.mysql.survey import NOT_VISIBLE, SOME_VISIBLE, Survey
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
 
 
@@ -72,7 +72,7 @@ def _list_of_databases(survey: Survey) -> Capability:
 def _database_sizes(survey: Survey) -> Capability:
     missing = {name: size for name, size in survey.sizes.items() if isinstance(size, str)}
     detail = f"{len(survey.sizes) - len(missing)} of {len(survey.sizes)} databases"
-    unseen = [name for name, reason in missing.items() if reason == NOT_VISIBLE]
+    unseen = [name for name, reason in missing.items() if reason in {NOT_VISIBLE, SOME_VISIBLE}]
     if unseen:
         detail += f"; not: {', '.join(unseen[:10])}"
     detail += "".join(f"; {name}: {reason}" for name, reason in list(missing.items())[:10] if name not in unseen)

@@ -35,6 +35,7 @@ ORDER BY SCHEMA_NAME
 # How many tables one statement asks for the lengths of: a few hundred kilobytes of names.
 BATCH = 2000
 NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT that is missing"
+SOME_VISIBLE = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
 NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"
 DROPPED = "dropped during the visit"
 
@@ -149,6 +150,8 @@ class Survey:
         files = self._files_of(name)
         if files is None and not sees_tables and not self.grants.shows_tables_of(name):
             return NOT_VISIBLE
+        if self.grants.shows_only_some_tables_of(name):
+            return SOME_VISIBLE
         return _total([files or 0, *lengths])
 
     def _files_of(self, name: str) -> Size | None:

@@ -1,0 +1,56 @@
+"""Are the ports free on which a command will listen? Asked before anything is started that would have to be undone."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from whalefall_capacity.errors import SettingsError
+from whalefall_capacity.settings import PREFIX, Settings
+
+UI_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """An address to listen on, and the variable that names its port."""
+
+    variable: str
+    host: str
+    port: int
+
+
+def ui_listener(settings: Settings, port: int | None = None) -> Listener:
+    """Return where the Dagster UI listens; *port* wins over the setting."""
+    return Listener(f"{PREFIX}WEBSERVER_PORT", UI_HOST, port or settings.webserver_port)
+
+
+def console_listener(settings: Settings, port: int | None = None) -> Listener:
+    """Return where the console listens; *port* wins over the setting."""
+    return Listener(f"{PREFIX}CONSOLE_PORT", settings.console_host, port or settings.console_port)
+
+
+def require_free_ports(*listeners: Listener) -> None:
+    """Raise SettingsError when one of them cannot be listened on, or two are the same."""
+    problems = []
+    with ExitStack() as held:
+        for listener in listeners:
+            try:
+                _listen(listener, held)
+            except OSError as error:
+                problems.append(
+                    f"{listener.variable}: {listener.port}: cannot listen on port {listener.port} of {listener.host} "
+                    f"({error.strerror}); set it to a port that is free"
+                )
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _listen(listener: Listener, held: ExitStack) -> None:
+    family, kind, _, _, address = socket.getaddrinfo(listener.host, listener.port, type=socket.SOCK_STREAM)[0]
+    server = held.enter_context(socket.socket(family, kind))
+    # As the servers do: connections of the last one that are still closing are no obstacle.
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(address)
+    server.listen()

@@ -1,0 +1,49 @@
+"""Imported days in Dagster's own storage: all of them at once."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from sqlalchemy import Engine
+
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
+from whalefall_capacity.assets.imported import report_stored_days
+from whalefall_capacity.settings import PREFIX, PROJECT_ROOT
+from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity_tests.store.past import put_sizes
+from whalefall_capacity_tests.store.records import rows
+
+DAYS = [date(2026, 3, 1) + timedelta(days=n) for n in range(40)]
+# Rows of one transaction have the same xmin: whoever reads sees all of them, or none.
+WRITTEN = """
+SELECT asset_key, count(*), count(DISTINCT partition), count(DISTINCT xmin::text) FROM event_logs
+GROUP BY asset_key ORDER BY min(id)
+"""
+
+
+def test_all_days_of_an_import_appear_at_once_and_those_that_the_sensor_follows_last(
+    store: Engine, store_server: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_sizes(store, [(1, "shop", day, 100) for day in DAYS])
+    database = f"imported_{store.url.database}"
+    store_server.create_databases(database)
+    monkeypatch.setenv(f"{PREFIX}DAGSTER_URL", store_server.url(database).get_secret_value())
+    storage = {"storage": yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())["storage"]}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(storage))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        report_stored_days(instance, store, DAYS)
+        events = create_store_engine(store_server.url(database))
+        assert rows(events, WRITTEN) == [('["instance_size_stats"]', 40, 40, 1), ('["database_size_stats"]', 40, 40, 1)]
+        events.dispose()
+        for key in (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS):
+            assert instance.get_materialized_partitions(key) == {day.isoformat() for day in DAYS}
+            latest = instance.get_latest_materialization_event(key)
+            assert latest is not None
+            assert latest.asset_materialization is not None
+            assert latest.asset_materialization.partition == "2026-04-09"
+            assert latest.asset_materialization.metadata["total_size_bytes"].value == 100

@@ -1,0 +1,261 @@
+"""A size that is not known is never smaller: the database is missing, with the name of the table as the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
+from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity_tests.collection.mysql_family import (
+    INNODB,
+    MYISAM,
+    NOT_VISIBLE,
+    ROWS,
+    account,
+    capabilities,
+    databases,
+    file_bytes,
+    measure,
+    measure_sizes,
+    reasons,
+    run,
+)
+from whalefall_capacity_tests.collection.relay import relay
+from whalefall_capacity_tests.collection.support import peer, settled, silent
+from whalefall_capacity_tests.servers import FamilyServer, MariadbFleetServer, MysqlFleetServer, require_mysql
+
+OURS = NameFilter(regex="(?!audit_).*")
+GARBAGE = b"no index" * 200
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(GARBAGE)
+
+
+DAMAGES = [
+    pytest.param(server, engine, suffix, damage, id=f"{server}: {damage.__name__} {suffix}")
+    for server, engine, suffix, damage in [
+        ("mariadb", "MyISAM", "MYI", lose),
+        ("mariadb", "MyISAM", "MYI", spoil),
+        ("mariadb", "MyISAM", "MYD", lose),
+        ("mariadb", "Aria", "MAI", lose),
+        ("mariadb", "Aria", "MAI", spoil),
+        ("mariadb", "Aria", "MAD", lose),
+        ("mariadb", "InnoDB", "ibd", lose),
+        ("mysql", "MyISAM", "MYI", lose),
+        ("mysql", "MyISAM", "MYI", spoil),
+        ("mysql", "MyISAM", "MYD", lose),
+        ("mysql", "ARCHIVE", "ARZ", lose),
+        ("mysql", "InnoDB", "ibd", lose),
+    ]
+]
+
+
+@contextmanager
+def cleaned_up(cursor: pymysql.cursors.Cursor, directory: Path) -> Iterator[None]:
+    """Drop the damaged table at the end, whose database could otherwise not be dropped."""
+    try:
+        yield
+    finally:
+        with suppress(pymysql.Error):
+            cursor.execute("DROP TABLE broken")
+        for path in directory.glob("broken.*"):
+            path.unlink()
+
+
+@pytest.mark.parametrize(("family", "engine", "suffix", "damage"), DAMAGES, indirect=["family"])
+def test_a_table_that_cannot_be_opened_is_the_reason(
+    family: FamilyServer, engine: str, suffix: str, damage: object
+) -> None:
+    assert callable(damage)
+    columns = "id INT" if engine == "ARCHIVE" else "id INT PRIMARY KEY"
+    with databases(family, "audit_damaged", "audit_whole") as cursor:
+        run(cursor, "audit_whole", INNODB, ROWS, MYISAM.replace("items", "more"))
+        run(cursor, "audit_damaged", INNODB, ROWS, f"CREATE TABLE broken ({columns}) ENGINE={engine}")
+        run(cursor, "audit_damaged", "INSERT INTO broken VALUES (1)")
+        directory = family.server.data_dir / "audit_damaged"
+        with cleaned_up(cursor, directory):
+            damage(directory / f"broken.{suffix}")
+            run(cursor, "audit_damaged")
+            whole, found = settled(lambda: file_bytes(family, "audit_whole"), lambda: measure(family.target(), OURS))
+    damaged, other = found.databases
+    assert damaged.name == "audit_damaged"
+    assert damaged.size_bytes is None
+    assert "broken" in str(damaged.reason)
+    assert "cannot be opened" in str(damaged.reason)
+    assert other == DatabaseSize("audit_whole", whole)
+
+
+def test_without_process_a_table_that_cannot_be_opened_is_the_reason_too(family: FamilyServer) -> None:
+    with databases(family, "audit_damaged") as cursor, account(family, "SHOW VIEW") as target:
+        run(cursor, "audit_damaged", INNODB, ROWS, MYISAM.replace("items", "broken"))
+        directory = family.server.data_dir / "audit_damaged"
+        with cleaned_up(cursor, directory):
+            lose(directory / "broken.MYI")
+            run(cursor, "audit_damaged")
+            found = reasons(target, OURS)
+    assert str(found["audit_damaged"]).startswith("the table broken cannot be opened: ")
+
+
+def test_a_table_whose_engine_tells_no_length_is_the_reason(family: FamilyServer) -> None:
+    with databases(family, "audit_csv") as cursor:
+        run(cursor, "audit_csv", "CREATE TABLE notes (id INT NOT NULL) ENGINE=CSV", "INSERT INTO notes VALUES (1), (2)")
+        found = reasons(family.target(), OURS)
+    assert found == {
+        "audit_csv": "the size of the table notes is not known: its storage engine CSV does not tell it",
+    }
+
+
+@contextmanager
+def engine_renamed(server: FamilyServer, database: str, table: str, engine: bytes) -> Iterator[None]:
+    """Have a MyISAM table be of another engine of a name of six letters, which this server has not got."""
+    definition = server.server.data_dir / database / f"{table}.frm"
+    before = definition.read_bytes()
+    assert before.count(b"MyISAM") == 1
+    # The fourth byte is the number of an engine that was there before engines had names.
+    definition.write_bytes(before[:3] + b"\x2a" + before[4:].replace(b"MyISAM", engine))
+    try:
+        yield
+    finally:
+        definition.write_bytes(before)
+
+
+def test_a_table_whose_engine_is_gone_is_the_reason(mariadb: MariadbFleetServer) -> None:
+    with databases(mariadb, "audit_gone") as cursor:
+        run(cursor, "audit_gone", MYISAM, ROWS)
+        with engine_renamed(mariadb, "audit_gone", "items", b"Tokyo1"):
+            run(cursor, "audit_gone")
+            found = reasons(mariadb.target(), OURS)
+        run(cursor, "audit_gone")
+    assert found == {"audit_gone": "the table items cannot be opened: Unknown storage engine 'Tokyo1'"}
+
+
+def test_a_table_of_a_remote_engine_is_left_out_and_its_length_is_not_asked(family: FamilyServer) -> None:
+    with databases(family, "audit_remote") as cursor, relay(family, replaced=(b"\x06MyISAM", b"\x06SPIDER")) as way:
+        run(cursor, "audit_remote", INNODB, ROWS, MYISAM.replace("items", "far"))
+        file = family.server.data_dir / "audit_remote" / "items.ibd"
+        local, sizes = settled(lambda: file.stat().st_size, lambda: measure_sizes(way.target, OURS))
+    assert sizes == {"audit_remote": local}
+    assert [statement for statement in way.statements if b"far".hex().upper() in statement] == []
+
+
+@pytest.fixture(scope="module")
+def federated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MysqlFleetServer]:
+    """A MySQL server with tables of other servers."""
+    require_mysql()
+    with MysqlServer(tmp_path_factory.mktemp("federated")).running("--federated") as server:
+        yield MysqlFleetServer(server)
+
+
+def test_a_remote_table_that_hangs_costs_nothing(federated: MysqlFleetServer) -> None:
+    with peer(silent) as remote, databases(federated, "audit_remote", "audit_view") as cursor:
+        far = f"CREATE TABLE far (id INT) ENGINE=FEDERATED CONNECTION='mysql://u:p@127.0.0.1:{remote.port}/d/t'"
+        run(cursor, "audit_remote", MYISAM, ROWS, far)
+        run(cursor, "audit_view", "CREATE VIEW seen AS SELECT id FROM audit_remote.items", INNODB)
+
+        def files() -> dict[str, int]:
+            return {name: file_bytes(federated, name) for name in ("audit_remote", "audit_view")}
+
+        expected, sizes = settled(files, lambda: measure_sizes(federated.target(), OURS))
+        assert remote.arrivals == 0
+    assert sizes == expected
+
+
+def test_general_tablespaces_are_divided_among_the_databases_that_use_them(mysql: MysqlFleetServer) -> None:
+    def file(name: str) -> int:
+        return (mysql.server.data_dir / name).stat().st_size
+
+    with databases(mysql, "audit_alone", "audit_large", "audit_small") as cursor:
+        for name in ("alone", "divided"):
+            cursor.execute(f"CREATE TABLESPACE {name} ADD DATAFILE '{name}.ibd'")
+        run(cursor, "audit_alone", f"{INNODB} TABLESPACE alone", ROWS)
+        run(cursor, "audit_large", f"{INNODB} TABLESPACE divided", ROWS, "ANALYZE TABLE items")
+        run(cursor, "audit_small", f"{INNODB} TABLESPACE divided", "ANALYZE TABLE items")
+        expected, sizes = settled(
+            lambda: (file("alone.ibd"), file("divided.ibd")), lambda: measure_sizes(mysql.target(), OURS)
+        )
+        for name in ("audit_alone", "audit_large", "audit_small"):
+            run(cursor, name, "DROP TABLE items")
+        for name in ("alone", "divided"):
+            cursor.execute(f"DROP TABLESPACE {name}")
+    alone, large, small = (sizes[f"audit_{which}"] for which in ("alone", "large", "small"))
+    assert alone == expected[0]
+    assert large is not None
+    assert small is not None
+    assert large + small == pytest.approx(expected[1], abs=2)
+    assert large > small > 0
+
+
+def test_a_database_with_a_slash_and_one_with_the_name_before_it_are_two(mysql: MysqlFleetServer) -> None:
+    def files() -> dict[str, int]:
+        return {"audit_a": file_bytes(mysql, "audit_a"), "audit_a/b.c": file_bytes(mysql, "audit_a@002fb@002ec")}
+
+    with databases(mysql, "audit_a", "audit_a/b.c") as cursor:
+        run(cursor, "audit_a", INNODB)
+        run(cursor, "audit_a/b.c", INNODB.replace("items", "`x/y.z`"), INNODB, ROWS)
+        expected, sizes = settled(files, lambda: measure_sizes(mysql.target(), OURS))
+    assert sizes == expected
+    assert expected["audit_a/b.c"] > expected["audit_a"] > 0
+
+
+def test_a_length_that_mysql_remembers_is_not_taken(mysql: MysqlFleetServer) -> None:
+    remembered = "SELECT SUM(DATA_LENGTH) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'audit_grown'"
+    with databases(mysql, "audit_grown") as cursor:
+        run(cursor, "audit_grown", MYISAM)
+        cursor.execute(remembered)
+        run(cursor, "audit_grown", ROWS)
+        assert measure_sizes(mysql.target(), OURS) == {"audit_grown": file_bytes(mysql, "audit_grown")}
+
+
+def test_a_folder_that_is_no_database_is_left_out(mariadb: MariadbFleetServer) -> None:
+    folder = mariadb.server.data_dir / "audit-backup 2026"
+    folder.mkdir()
+    (folder / "dump.sql").write_text("-- nothing of the server's")
+    try:
+        with databases(mariadb, "audit_real"):
+            only_these = NameFilter(regex="(?!.*audit).*")
+            assert measure_sizes(mariadb.target(), only_these) == {"audit_real": 0}
+    finally:
+        (folder / "dump.sql").unlink()
+        folder.rmdir()
+
+
+def test_a_database_for_which_a_right_was_revoked_is_missing_and_not_empty(mysql: MysqlFleetServer) -> None:
+    with databases(mysql, "audit_secret", "audit_open") as cursor:
+        cursor.execute("SET GLOBAL partial_revokes = ON")
+        try:
+            run(cursor, "audit_secret", MYISAM, ROWS)
+            with account(mysql, "PROCESS", "SHOW DATABASES", "SELECT") as target:
+                cursor.execute("REVOKE SELECT ON audit_secret.* FROM visitor@localhost")
+                found = measure(target, OURS).databases
+                told = capabilities(target, OURS)["database sizes"]
+        finally:
+            cursor.execute("SET GLOBAL partial_revokes = OFF")
+    assert found == (DatabaseSize("audit_open", 0), DatabaseSize("audit_secret", None, NOT_VISIBLE))
+    assert not told.available
+
+
+@pytest.mark.parametrize("process", [(), ("PROCESS",)], ids=["without PROCESS", "with PROCESS"])
+def test_a_database_of_which_the_account_sees_some_tables_is_missing(
+    family: FamilyServer, process: tuple[str, ...]
+) -> None:
+    with databases(family, "audit_some", "audit_all_1") as cursor:
+        run(cursor, "audit_some", MYISAM, ROWS, MYISAM.replace("items", "hidden"))
+        run(cursor, "audit_all_1", MYISAM, ROWS)
+        rights = ("SELECT ON audit_some.items", r"SELECT ON `audit\_all\__`.*", "SELECT ON audit_all_1.items")
+        with account(family, *process, *rights) as target:
+            found = measure(target, OURS).databases
+            told = capabilities(target, OURS)["database sizes"]
+        whole = file_bytes(family, "audit_all_1")
+    some = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
+    assert found == (DatabaseSize("audit_all_1", whole), DatabaseSize("audit_some", None, some))
+    assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"

@@ -1,0 +1,70 @@
+"""Dagster's storage is where the settings say; without a URL, on the embedded server, for as long as it is used.
+
+The instance is the one that the project's dagster.yaml describes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import psycopg2
+import pytest
+
+from whalefall_capacity.errors import StoreError
+from whalefall_capacity.runtime import DAGSTER_FILE
+from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings, load_settings
+from whalefall_capacity.store.embedded import DAGSTER_DATABASE, EmbeddedPostgres
+from whalefall_capacity_tests.processes import environment
+
+# Leaves without disposing of the instance.
+FORGETFUL = """
+import sys
+import dagster as dg
+instance = dg.DagsterInstance.from_config(sys.argv[1])
+print(len(instance.get_runs()))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A DAGSTER_HOME with the project's dagster.yaml."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / DAGSTER_FILE).symlink_to(PROJECT_ROOT / DAGSTER_FILE)
+    return home
+
+
+def test_it_is_at_the_url_of_the_settings(home: Path, empty_database: str) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    run = dg.DagsterRun(job_name="kept")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_run(run)
+    with psycopg2.connect(empty_database.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT run_id FROM runs")
+        assert cursor.fetchall() == [(run.run_id,)]
+
+
+def test_without_one_it_is_on_the_embedded_server_which_runs_while_an_instance_is_open(
+    home: Path, settings: Settings
+) -> None:
+    run = dg.DagsterRun(job_name="kept")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_run(run)
+        # Another one that comes and goes, such as that of a sensor's tick.
+        with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
+            assert other.get_run_by_id(run.run_id) is not None
+        assert instance.get_run_by_id(run.run_id) is not None
+    with pytest.raises(StoreError, match="is not running"):
+        EmbeddedPostgres(settings.home / "postgres").url(DAGSTER_DATABASE)
+
+    command = [sys.executable, "-c", FORGETFUL, str(home)]
+    variables = {f"{PREFIX}HOME": str(settings.home)}
+    done = subprocess.run(command, env=environment(variables), capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    with pytest.raises(StoreError, match="is not running"):
+        EmbeddedPostgres(settings.home / "postgres").url(DAGSTER_DATABASE)
