@@ -11,6 +11,7 @@ ended, what came before is kept, the database at which it ended is asked alone, 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -60,6 +61,8 @@ FROM pg_roles WHERE rolname = {role}
 """
 # Short, so that one slow database does not hold up the others; it is then given the whole limit.
 QUICK_SECONDS = 1.0
+# A look at one entry of each folder; a disk on which that takes longer is left to the sizes themselves.
+FOLDERS_SECONDS = 10.0
 NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
 DROPPED = "dropped during the visit"
 INVALID = "invalid: an interrupted DROP DATABASE; drop it again"
@@ -161,7 +164,7 @@ class PostgresqlSession:
         """Return why the sizes of some databases would be too small: pg_database_size says nothing of lost folders."""
         self._connection.notices.clear()
         try:
-            rows = self._rows(sql.SQL(LIST_FOLDERS))
+            rows = self._rows(sql.SQL(LIST_FOLDERS), FOLDERS_SECONDS)
         except (psycopg2.Error, LimitReachedError) as error:
             if self._connection.closed:
                 raise
@@ -258,7 +261,7 @@ class PostgresqlSession:
         raw_name = bytes(self._rows(sql.SQL(RAW_NAMES + "SELECT namesend(current_user)"))[0][0])
         return sql.Identifier(_decode(raw_name, "utf-8")).as_string(self._connection)
 
-    def _rows(self, statement: sql.Composable) -> list[tuple[Any, ...]]:
+    def _rows(self, statement: sql.Composable, at_most_seconds: float = math.inf) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
 
         def run(cursor: psycopg2.extensions.cursor, text: sql.Composable) -> None:
@@ -267,7 +270,7 @@ class PostgresqlSession:
                 self._meter.count_row(row)
                 rows.append(row)
 
-        self._in_transaction(statement, self._time.for_statement(), run)
+        self._in_transaction(statement, min(self._time.for_statement(), at_most_seconds), run)
         return rows
 
     def _copy(self, statement: sql.Composable, note: Callable[[int, int | None], None]) -> None:
@@ -282,7 +285,7 @@ class PostgresqlSession:
         run: Callable[[psycopg2.extensions.cursor, sql.Composable], None],
     ) -> None:
         """Run *statement* in a read-only transaction. Raises LimitReachedError when *seconds* are over."""
-        settings = sql.SQL(SETTINGS).format(timeout=sql.Literal(f"{max(round(seconds * 1000), 1)}ms"))
+        settings = sql.SQL(SETTINGS).format(timeout=sql.Literal(f"{math.ceil(seconds * 1000)}ms"))
         started = time.monotonic()
         with self._connection.cursor() as cursor:
             try:

@@ -16,6 +16,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 
+from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.runtime import held_dagster_url
 from whalefall_capacity.settings import load_settings
 
@@ -26,6 +27,7 @@ class SettingsStorage(DagsterStorage, ConfigurableClass):
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._inst_data = inst_data
+        forget_environment()
         with ExitStack() as stack:
             url = stack.enter_context(held_dagster_url(load_settings())).get_secret_value()
             self._run_storage = PostgresRunStorage(url)

@@ -383,6 +383,19 @@ def test_no_database_is_smaller_because_a_tablespace_is_lost(server: PostgresqlS
     assert all(database.size_bytes for database in whole.values())
 
 
+@pytest.mark.parametrize(
+    "body", ["RAISE EXCEPTION 'not supported here';", "PERFORM pg_sleep(60);", "RETURN;"], ids=["no", "slow", "none"]
+)
+def test_a_server_that_does_not_tell_its_folders_is_measured_without_them(server: PostgresqlServer, body: str) -> None:
+    limits = replace(LIMITS, statement_timeout_seconds=0.5)
+    with (
+        server.behaving("pg_tablespace_databases(oid)", body) as name,
+        open_session(replace(server.target(), database=name), limits) as session,
+    ):
+        measured = found(measured_by(session))
+    assert all(database.size_bytes for database in measured.values())
+
+
 @pytest.fixture
 def shared_path() -> Iterator[Path]:
     """A folder that the account of the server may enter, which pytest's own are not."""

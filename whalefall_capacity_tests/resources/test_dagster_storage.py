@@ -18,6 +18,7 @@ from whalefall_capacity.errors import StoreError
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.embedded import DAGSTER_DATABASE, EmbeddedPostgres
+from whalefall_capacity_tests.collection.support import garbage, peer
 from whalefall_capacity_tests.processes import environment
 
 # Leaves without disposing of the instance.
@@ -47,6 +48,16 @@ def test_it_is_at_the_url_of_the_settings(home: Path, empty_database: str) -> No
     with psycopg2.connect(empty_database.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT run_id FROM runs")
         assert cursor.fetchall() == [(run.run_id,)]
+
+
+def test_another_server_in_the_environment_is_not_taken_for_it(home: Path, empty_database: str) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    with peer(garbage) as elsewhere:
+        os.environ.update(PGHOSTADDR="127.0.0.1", PGPORT=str(elsewhere.port))
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            assert instance.get_runs() == []
+        assert elsewhere.arrivals == 0
 
 
 def test_without_one_it_is_on_the_embedded_server_which_runs_while_an_instance_is_open(

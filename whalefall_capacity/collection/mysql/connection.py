@@ -41,6 +41,8 @@ class PlainConnection(_Connection):
     ssl: bool
     ctx: SSLContext
     _secure: bool
+    _result: Any
+    _force_close: Any
 
     def __init__(self, meter: Meter, **arguments: Any) -> None:
         self.meter = meter
@@ -53,7 +55,7 @@ class PlainConnection(_Connection):
         """Leave at once: the driver would first read the rest of an answer, and read it when it forgets it."""
         if self._result is not None:
             self._result.unbuffered_active = False
-        self._force_close()  # type: ignore[attr-defined]
+        self._force_close()
 
     def next_result(self, unbuffered: bool = False) -> int:  # noqa: ARG002
         """Take no second answer. Raises CollectionError: no statement of ours has one."""
