@@ -87,8 +87,8 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
         return Checkup(target.name, None, (), str(error))
     try:
         version = printable(session.version, LONGEST_VERSION)
-        found = tuple(_printable(capability) for capability in session.capabilities(filters[target.engine]))
-        return Checkup(target.name, version, found, None)
+        found = [*session.capabilities(filters[target.engine]), _identity(target)]
+        return Checkup(target.name, version, tuple(map(_printable, found)), None)
     except Exception as error:
         return Checkup(target.name, None, (), _describe(target, "checking", _cause(error, cutoff)))
     finally:
@@ -134,6 +134,18 @@ def _reason(target: Target, error: Exception) -> str:
     reason = str(error) if isinstance(error, OSError) else " ".join(str(part) for part in error.args)
     # Before the blanks, of which a password may hold several.
     return printable(" ".join(_without_secret(target, reason).split()), LONGEST_REASON) or type(error).__name__
+
+
+def _identity(target: Target) -> Capability:
+    """Say whether it is known who answered: without, somebody on the way may be asked instead. docs/servers.md"""
+    if target.is_local:
+        return Capability("who answers", True, required=False, detail="whoever may listen at that path")
+    if target.verifies_server:
+        return Capability(
+            "who answers", True, required=False, detail=f"its certificate is verified ({target.tls.mode})"
+        )
+    detail = f"tls.mode is {target.tls.mode}; set verify-full, and ca_file, in the fleet file to have it verified"
+    return Capability("who answers", False, required=False, detail=detail)
 
 
 def _printable(capability: Capability) -> Capability:

@@ -319,7 +319,7 @@ def mysql(
         packets.ok()
         while True:
             statement = packets.hear()[1:].decode()
-            if answer is None or statement.startswith("SET"):
+            if answer is None or statement.startswith("START TRANSACTION"):
                 packets.ok()
             else:
                 answer(packets, statement)
