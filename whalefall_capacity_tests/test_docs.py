@@ -34,6 +34,7 @@ OTHERS = {
     "pg_read_all_stats",
     "run_retries",
     "server_info",
+    "sha256_password",
 }
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")
 
