@@ -28,6 +28,7 @@ from whalefall_capacity.commands import (
 )
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
+from whalefall_capacity.printable import printable_lines
 from whalefall_capacity.private_files import OPEN_TO_OTHERS, is_open_to_others
 from whalefall_capacity.settings import ENV_FILE
 from whalefall_capacity.signals import ended_by_signals
@@ -65,10 +66,10 @@ def main() -> None:
         with ended_by_signals():
             app()
     except WhalefallError as error:
-        err.print(f"error: {error}", markup=False, soft_wrap=True)
+        err.print(printable_lines(f"error: {error}"), markup=False, soft_wrap=True)
         sys.exit(1)
     except SQLAlchemyError as error:
-        err.print(f"error: the store cannot be used: {error}", markup=False, soft_wrap=True)
+        err.print(printable_lines(f"error: the store cannot be used: {error}"), markup=False, soft_wrap=True)
         sys.exit(1)
 
 

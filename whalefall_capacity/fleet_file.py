@@ -85,12 +85,13 @@ class CredentialEntry(_Strict):
 
 
 class TlsEntry(_Strict):
-    """TLS of the connection, in libpq's words."""
+    """TLS of the connection, in libpq's words; the key is what MySQL's clients call server-public-key-path."""
 
     mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    server_public_key_file: str | None = Field(default=None, min_length=1)
 
 
 class InstanceEntry(_Strict):
@@ -108,6 +109,12 @@ class InstanceEntry(_Strict):
     )
     description: str | None = None
     active: bool = True
+
+    @model_validator(mode="after")
+    def key_is_of_mysql(self) -> InstanceEntry:
+        if self.engine is ServerEngine.POSTGRESQL and self.tls is not None and self.tls.server_public_key_file:
+            raise ValueError("tls.server_public_key_file is for MySQL servers only")
+        return self
 
 
 class FleetFile(_Strict):

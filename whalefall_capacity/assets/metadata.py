@@ -11,6 +11,7 @@ import dagster as dg
 from sqlalchemy import Engine
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
+from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.store.stats import BigDatabase, DayTotals, biggest_databases, day_totals
 
@@ -102,6 +103,7 @@ def _collection_metadata(collection: Collection) -> dict[str, Any]:
 
 def metadata_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
     """Return rows as a metadata table; the schema is given so that an empty one is a table too."""
+    rows = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
     return dg.MetadataValue.table(
         records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows], schema=schema

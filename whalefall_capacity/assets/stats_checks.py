@@ -10,6 +10,7 @@ import dagster as dg
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.metadata import metadata_table
+from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.check_queries import (
@@ -209,5 +210,5 @@ def _secret_row(secret: UnreadableSecret) -> tuple[str, str, str]:
 
 def _some(names: Sequence[str], count: int = 5) -> str:
     """Return the first *count* of *names*, and how many more there are."""
-    shown = ", ".join(names[:count])
+    shown = printable(", ".join(names[:count]))
     return shown if len(names) <= count else f"{shown} and {len(names) - count} more"

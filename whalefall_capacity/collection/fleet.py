@@ -124,13 +124,16 @@ class _Fan(Generic[T]):
         return [self._give_up(self._running.pop(ticket), now) for ticket in late]
 
     def _give_up(self, run: _Running, now: float) -> tuple[Target, T | Exception, float]:
+        outcome: T | Exception
         # Before the cut, whose error the visit might take for an answer of the server.
-        rescued = self._rescue(run.target, run.findings, now - run.started)
+        try:
+            outcome = self._rescue(run.target, run.findings, now - run.started) or CollectionError(
+                f"{run.target.name}: no answer from {run.target.address} within the deadline of "
+                f"{self._deadline_seconds:g} s; look at the server's load, or raise {DEADLINE_SETTING}"
+            )
+        except CollectionError as error:
+            outcome = error
         run.cutoff.cut()
-        outcome = rescued or CollectionError(
-            f"{run.target.name}: no answer from {run.target.address} within the deadline of "
-            f"{self._deadline_seconds:g} s; look at the server's load, or raise {DEADLINE_SETTING}"
-        )
         return run.target, outcome, now - run.started
 
 

@@ -23,6 +23,7 @@ import psycopg2.errors
 import psycopg2.extensions
 from psycopg2 import sql
 
+from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.postgresql_connection import open_connection
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
 from whalefall_capacity.errors import CollectionError
@@ -88,6 +89,7 @@ class PostgresqlSession:
 
     def __init__(self, connection: psycopg2.extensions.connection, limits: Limits) -> None:
         self._connection = connection
+        self._meter = Meter()
         self._time = TimeLeft(limits)
 
     @property
@@ -264,7 +266,9 @@ class PostgresqlSession:
 
         def run(cursor: psycopg2.extensions.cursor, text: sql.Composable) -> None:
             cursor.execute(text)
-            rows.extend(cursor.fetchall())
+            for row in cursor:
+                self._meter.count_row(row)
+                rows.append(row)
 
         self._in_transaction(statement, min(self._time.for_statement(), at_most_seconds), run)
         return rows
@@ -318,7 +322,7 @@ class _CopiedRows:
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:
-    """Open a session. Raises psycopg2.Error or CollectionError."""
+    """Open a session. Raises psycopg2.Error, OSError or CollectionError."""
     return PostgresqlSession(open_connection(target, limits, cutoff), limits)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from whalefall_capacity.collection.postgresql_relay import Relay
 from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.libpq import forget_environment
@@ -20,6 +21,9 @@ from whalefall_capacity.libpq import forget_environment
 OLDEST_VERSION = 100_000
 # libpq takes a file below something that is no folder for one that is not there, and no program can put one there.
 NO_FILE = "/dev/null/none"
+# Methods by which the password is proved and not sent, and none at all. A server whose certificate was verified may ask
+# for the password itself. https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH
+PROOFS = "scram-sha-256,md5,none"
 # By what libpq or the server says in any language: names of methods and parameters are not translated.
 HINTS = (
     (
@@ -31,13 +35,24 @@ HINTS = (
         ("client certificate", "certificate required"),
         "the server asks for a client certificate: set tls.cert_file and tls.key_file in the fleet file",
     ),
+    (
+        ("authentication method requirement",),
+        "the password was not sent: let pg_hba.conf ask for scram-sha-256, or set tls.mode: verify-full and "
+        "tls.ca_file in the fleet file, for a server whose certificate is verified may ask for the password itself",
+    ),
 )
 
 
 def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> psycopg2.extensions.connection:
-    """Open a connection in autocommit. Raises psycopg2.Error, or CollectionError that says what to do."""
+    """Open a connection in autocommit. Raises psycopg2.Error, OSError, or CollectionError that says what to do."""
     forget_environment()
-    connection = _connect(_parameters(target, limits))
+    with Relay(target, limits.connect_timeout_seconds, cutoff) as relay:
+        try:
+            connection = _connect(_parameters(target, limits) | relay.parameters)
+        except psycopg2.OperationalError as error:
+            raise psycopg2.OperationalError(relay.in_words(str(error))) from None
+        except CollectionError as error:
+            raise CollectionError(relay.in_words(str(error))) from None
     connection.autocommit = True
     cutoff.watch(connection.fileno())
     if 0 < connection.server_version < OLDEST_VERSION:
@@ -81,6 +96,7 @@ def _parameters(target: Target, limits: Limits) -> dict[str, Any]:
         "sslcert": tls.cert_file or NO_FILE,
         "sslkey": tls.key_file or NO_FILE,
         "sslcrl": NO_FILE,
+        "require_auth": None if target.verifies_server else PROOFS,
     }
 
 

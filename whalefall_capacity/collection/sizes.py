@@ -42,12 +42,16 @@ def address(host: str, port: int) -> str:
 
 @dataclass(frozen=True)
 class Tls:
-    """TLS of one connection. *mode*: disable, prefer, require, verify-ca or verify-full."""
+    """TLS of one connection. *mode*: disable, prefer, require, verify-ca or verify-full.
+
+    *server_public_key_file*: the RSA key of a MySQL server, under which it gets the password without TLS.
+    """
 
     mode: str = "prefer"
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    server_public_key_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,16 @@ class Target:
     @property
     def address(self) -> str:
         return address(self.host, self.port)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is visited through a Unix socket."""
+        return self.host.startswith(("/", "@"))
+
+    @property
+    def verifies_server(self) -> bool:
+        """Whether the server has to show, before it hears anything, that it is the one that was meant."""
+        return not self.is_local and self.tls.mode in {"verify-ca", "verify-full"}
 
 
 @dataclass(frozen=True)
@@ -151,13 +165,18 @@ class Findings:
         self._lock = threading.Lock()
         self._version = ""
         self._databases: dict[str, DatabaseSize | None] = {}
+        self._repeated: list[str] = []
         self._log_size_bytes: int | None = None
 
     def listed(self, version: str, names: Iterable[str]) -> None:
         """Note the whole list of databases to measure; a list cut short must never get here."""
         with self._lock:
             self._version = version
-            self._databases = dict.fromkeys(names)
+            self._databases, self._repeated = {}, []
+            for name in names:
+                if name in self._databases:
+                    self._repeated.append(name)
+                self._databases[name] = None
 
     def measured(self, name: str, size_bytes: int) -> None:
         """Note the size of a listed database."""
@@ -180,11 +199,15 @@ class Findings:
             return any(found is not None and found.size_bytes is not None for found in self._databases.values())
 
     def measurement(self, reason_for_the_rest: str) -> Measurement:
-        """Return what was found; databases that were not come to are missing with *reason_for_the_rest*."""
+        """Return what was found; databases that were not come to are missing with *reason_for_the_rest*.
+
+        A name that was listed twice is there twice: `credible` knows that neither can be told from the other.
+        """
         with self._lock:
             databases = tuple(
                 found or DatabaseSize(name, None, reason_for_the_rest) for name, found in self._databases.items()
             )
+            databases += tuple(DatabaseSize(name, None, reason_for_the_rest) for name in self._repeated)
             return Measurement(self._version, databases, self._log_size_bytes)
 
 
@@ -228,6 +251,8 @@ class Cutoff:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._is_cut = False
+        # Why the visit ended its own connection, which its driver cannot know.
+        self.reason: str | None = None
 
     def watch(self, file_descriptor: int) -> None:
         """Remember the connection behind *file_descriptor*, through a duplicate that outlives TLS wrapping."""
@@ -237,8 +262,9 @@ class Cutoff:
         if self._is_cut:
             self.cut()
 
-    def cut(self) -> None:
+    def cut(self, reason: str | None = None) -> None:
         """Shut the connection down, now or as soon as there is one, so that its reader gets an error at once."""
+        self.reason = self.reason or reason
         self._is_cut = True
         # Once: the visit's own thread may release it meanwhile.
         watched = self._socket

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from whalefall_capacity.collection.answers import LONGEST_REASON, LONGEST_VERSION, credible
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
@@ -20,6 +21,7 @@ from whalefall_capacity.collection.sizes import (
 )
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.periods import utc_now
+from whalefall_capacity.printable import printable
 
 Filters = Mapping[ServerEngine, NameFilter]
 
@@ -50,14 +52,14 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
         session.measure(filters[target.engine], findings)
     except Exception as error:
         if not findings.has_sizes:
-            raise CollectionError(_describe(target, "measuring", error)) from None
-        reason_for_the_rest = f"the visit ended before it was measured: {_reason(target, error)}"
+            raise CollectionError(_describe(target, "measuring", _cause(error, cutoff))) from None
+        reason_for_the_rest = f"the visit ended before it was measured: {_reason(target, _cause(error, cutoff))}"
     finally:
         session.close()
         cutoff.release()
     found = visit_of(target, findings, reason_for_the_rest, time.monotonic() - started)
     listed = found.measurement.databases
-    if listed and not findings.has_sizes:
+    if listed and all(database.size_bytes is None for database in listed):
         raise CollectionError(
             f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
             "`whalefall-capacity fleet check` prints the GRANT that is missing"
@@ -66,8 +68,15 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
 
 
 def visit_of(target: Target, findings: Findings, reason_for_the_rest: str, seconds: float) -> Visit:
-    """Return what a visit has found, now; what it has not come to is missing with *reason_for_the_rest*."""
-    return Visit(target, findings.measurement(reason_for_the_rest), utc_now(), seconds)
+    """Return what a visit has found, now; what it has not come to is missing with *reason_for_the_rest*.
+
+    Raises CollectionError when that cannot be true.
+    """
+    try:
+        measurement = credible(findings.measurement(reason_for_the_rest), lambda text: _without_secret(target, text))
+    except CollectionError as error:
+        raise CollectionError(_describe(target, "measuring", error)) from None
+    return Visit(target, measurement, utc_now(), seconds)
 
 
 def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> Checkup:
@@ -77,11 +86,11 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
     except CollectionError as error:
         return Checkup(target.name, None, (), str(error))
     try:
-        version = session.version
-        found = tuple(session.capabilities(filters[target.engine]))
-        return Checkup(target.name, version, found, None)
+        version = printable(session.version, LONGEST_VERSION)
+        found = [*session.capabilities(filters[target.engine]), _identity(target)]
+        return Checkup(target.name, version, tuple(map(_printable, found)), None)
     except Exception as error:
-        return Checkup(target.name, None, (), _describe(target, "checking", error))
+        return Checkup(target.name, None, (), _describe(target, "checking", _cause(error, cutoff)))
     finally:
         session.close()
         cutoff.release()
@@ -89,7 +98,7 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
 
 def failed(target: Target, error: str, seconds: float) -> FailedVisit:
     """Return a failed visit with the server's password, should a driver have quoted it, blotted out."""
-    return FailedVisit(target.instance_id, target.name, _without_secret(target, error), seconds)
+    return FailedVisit(target.instance_id, target.name, printable(_without_secret(target, error)), seconds)
 
 
 def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
@@ -105,7 +114,12 @@ def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
     except Exception as error:
         cutoff.cut()
         cutoff.release()
-        raise CollectionError(_describe(target, "connecting", error)) from None
+        raise CollectionError(_describe(target, "connecting", _cause(error, cutoff))) from None
+
+
+def _cause(error: Exception, cutoff: Cutoff) -> Exception:
+    """Return what ended the connection: the driver knows only that it has ended."""
+    return error if cutoff.reason is None else CollectionError(cutoff.reason)
 
 
 def _describe(target: Target, doing: str, error: Exception) -> str:
@@ -119,7 +133,24 @@ def _reason(target: Target, error: Exception) -> str:
     # PyMySQL's errors would show their text quoted, and a password in it escaped beyond recognition.
     reason = str(error) if isinstance(error, OSError) else " ".join(str(part) for part in error.args)
     # Before the blanks, of which a password may hold several.
-    return " ".join(_without_secret(target, reason).split()) or type(error).__name__
+    return printable(" ".join(_without_secret(target, reason).split()), LONGEST_REASON) or type(error).__name__
+
+
+def _identity(target: Target) -> Capability:
+    """Say whether it is known who answered: without, somebody on the way may be asked instead. docs/servers.md"""
+    if target.is_local:
+        return Capability("who answers", True, required=False, detail="whoever may listen at that path")
+    if target.verifies_server:
+        return Capability(
+            "who answers", True, required=False, detail=f"its certificate is verified ({target.tls.mode})"
+        )
+    detail = f"tls.mode is {target.tls.mode}; set verify-full, and ca_file, in the fleet file to have it verified"
+    return Capability("who answers", False, required=False, detail=detail)
+
+
+def _printable(capability: Capability) -> Capability:
+    grant = None if capability.grant is None else printable(capability.grant, LONGEST_REASON)
+    return replace(capability, detail=printable(capability.detail, LONGEST_REASON), grant=grant)
 
 
 def _without_secret(target: Target, text: str) -> str:

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from whalefall_capacity.printable import printable_json, printable_lines
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -39,7 +41,7 @@ def binary_size(size_bytes: int | None) -> str:
 def print_json(rows: Sequence[DataclassInstance] | DataclassInstance) -> None:
     """Print dataclasses as JSON: one object, or a list of them."""
     content = [asdict(row) for row in rows] if isinstance(rows, Sequence) else asdict(rows)
-    typer.echo(json.dumps(content, default=_plain, ensure_ascii=False, indent=2))
+    typer.echo(printable_json(json.dumps(content, default=_plain, ensure_ascii=False, indent=2)))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
@@ -56,7 +58,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def _literal(cell: str) -> Any:
     from rich.text import Text
 
-    return Text(cell)
+    return Text(printable_lines(cell))
 
 
 def _plain(value: object) -> object:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.commands.output import JsonOption, err, out, print_json, print_table
 from whalefall_capacity.errors import TaskRunError
 from whalefall_capacity.periods import utc_now
+from whalefall_capacity.printable import printable
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.task_runs_read import (
@@ -208,7 +209,8 @@ def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> T
             if item.completed_at is not None and key not in printed:
                 printed.add(key)
                 progress.console.print(
-                    f"{item.status:<10} {item.item_type:<21} {item.item_name} {item.error_message or ''}", markup=False
+                    printable(f"{item.status:<10} {item.item_type:<21} {item.item_name} {item.error_message or ''}"),
+                    markup=False,
                 )
         progress.update(task, completed=run.progress_completed + run.progress_failed, total=run.progress_total)
         if run.has_ended:

@@ -8,6 +8,7 @@ from datetime import date
 
 from whalefall_capacity.console.formats import binary_size, signed_percent, signed_size, window_label
 from whalefall_capacity.periods import Window
+from whalefall_capacity.printable import printable
 from whalefall_capacity.store.growth import DatabaseGrowth, InstanceGrowth
 
 Value = float | int | None
@@ -80,7 +81,11 @@ class Chart:
             "unit": self.metric.unit,
             "labels": self.labels,
             "series": [
-                {"name": one.name, "values": one.values, "texts": [self.metric.show(value) for value in one.values]}
+                {
+                    "name": printable(one.name),
+                    "values": one.values,
+                    "texts": [self.metric.show(value) for value in one.values],
+                }
                 for one in self.series
             ],
         }

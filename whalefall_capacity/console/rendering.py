@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -23,6 +23,7 @@ from whalefall_capacity.console.security import principal_of
 from whalefall_capacity.console.state import Console
 from whalefall_capacity.console.static_files import static_url
 from whalefall_capacity.console.translations import LANGUAGES, catalogue, preferred
+from whalefall_capacity.printable import printable_lines
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.task_runs_read import OPEN_STATUSES, TaskRun
 
@@ -152,10 +153,11 @@ def _environment() -> Environment:
         loader=PackageLoader("whalefall_capacity.console"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": binary_size, "moment": moment, "duration": duration}
+    environment.filters |= {"as_it_is": escape, "size": binary_size, "moment": moment, "duration": duration}
     environment.tests["open"] = lambda run: run.status in OPEN_STATUSES
     environment.globals |= {
         "metrics_of": _metrics_of,
@@ -164,6 +166,11 @@ def _environment() -> Environment:
         "window_label": window_label,
     }
     return environment
+
+
+def _shown(value: object) -> object:
+    """Return *value* as a page shows it; what is markup already was made by us, or is the value of a field."""
+    return printable_lines(value) if type(value) is str else value
 
 
 def _task_label(words: Mapping[str, str], run: TaskRun) -> str:

@@ -15,11 +15,13 @@ from datetime import date, datetime
 
 import psycopg2
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from whalefall_capacity.collection.answers import LONGEST_REASON
 from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
+from whalefall_capacity.printable import printable
 from whalefall_capacity.store.copying import copy_rows
-from whalefall_capacity.store.engine import again_if_connection_lost
+from whalefall_capacity.store.engine import again_if_connection_lost, connection_lost
 from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
 
 LARGEST_SIZE = 2**63 - 1  # of a BIGINT
@@ -254,7 +256,10 @@ def write_visits(
         return [*others, *(_without_size(visit) for visit in nothing)]
     try:
         return _write(engine, day, visits, accept_empty)
-    except (DataError, IntegrityError, psycopg2.DataError) as error:
+    # ValueError: the driver cannot send a text, such as one with a lone surrogate.
+    except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
+        if isinstance(error, DBAPIError | psycopg2.Error) and connection_lost(error):
+            raise
         if len(visits) == 1:
             return [_refused(visits[0], error)]
         # One of them cannot be stored: one by one, the others can.
@@ -361,7 +366,7 @@ def _without_size(visit: Visit) -> FailedVisit:
 
 def _refused(visit: Visit, error: Exception) -> FailedVisit:
     # The statement that SQLAlchemy quotes is of no use to an operator.
-    reason = " ".join(str(getattr(error, "orig", error)).split())
+    reason = printable(" ".join(str(getattr(error, "orig", error)).split()), LONGEST_REASON)
     message = f"{visit.target.name}: the store refused its sizes: {reason}"
     return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
 

@@ -192,6 +192,7 @@ DELETE FROM task_runs WHERE run_id IN (
     SELECT run_id FROM task_runs WHERE created_at < :before AND closed_at IS NOT NULL
     ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
+LONGEST_TEXT = 10_000
 UNREPORTED = "the run ended without saying what became of this"
 
 
@@ -232,7 +233,7 @@ def declare_items(connection: Connection, run_id: str, items: Sequence[Item]) ->
         "run_id": run_id,
         "types": [item.item_type.value for item in items],
         "keys": [item.key for item in items],
-        "names": [item.name for item in items],
+        "names": [_storable(item.name) for item in items],
         "instance_ids": [item.instance_id for item in items],
     }
     connection.execute(text(DECLARE), values)
@@ -337,9 +338,9 @@ def _json(content: Mapping[str, Any]) -> str | None:
 
 
 def _storable(content: Any) -> Any:
-    """Return *content* with texts as PostgreSQL can hold them: a server may say anything in its messages."""
+    """Return *content* with texts as PostgreSQL can hold them, and none endless: errors quote what others say."""
     if isinstance(content, str):
-        return content.replace("\x00", "?").encode(errors="replace").decode()
+        return content[:LONGEST_TEXT].replace("\x00", "?").encode(errors="replace").decode()
     if isinstance(content, Mapping):
         return {_storable(key): _storable(value) for key, value in content.items()}
     return [_storable(value) for value in content] if isinstance(content, list) else content

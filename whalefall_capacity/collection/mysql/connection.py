@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pymysql
 from pymysql.constants import CR
+from pymysql.cursors import SSCursor
 
+from whalefall_capacity.collection.meter import Meter
+from whalefall_capacity.collection.mysql.login import logins
+from whalefall_capacity.collection.mysql.wire import metered
 from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
 from whalefall_capacity.errors import CollectionError
 
@@ -37,20 +41,38 @@ class PlainConnection(_Connection):
     ssl: bool
     ctx: SSLContext
     _secure: bool
+    _result: Any
+    _force_close: Any
+
+    def __init__(self, meter: Meter, **arguments: Any) -> None:
+        self.meter = meter
+        super().__init__(**arguments)
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """Leave the character set as the handshake made it."""
 
+    def drop(self) -> None:
+        """Leave at once: the driver would first read the rest of an answer, and read it when it forgets it."""
+        if self._result is not None:
+            self._result.unbuffered_active = False
+        self._force_close()
+
+    def next_result(self, unbuffered: bool = False) -> int:  # noqa: ARG002
+        """Take no second answer. Raises CollectionError: no statement of ours has one."""
+        raise CollectionError("the server gave several answers to one statement")
+
 
 def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConnection:
     """Log in. Raises CollectionError, pymysql.Error or OSError."""
-    local = target.host.startswith("/")
-    opened = _open_socket(target, limits.connect_timeout_seconds)
+    meter = Meter()
+    opened = metered(socket.socket, meter)(fileno=_open_socket(target, limits.connect_timeout_seconds).detach())
+    opened.settimeout(limits.connect_timeout_seconds)
     cutoff.watch(opened.fileno())
     try:
         _await_greeting(opened, limits.connect_timeout_seconds)
-        context = None if local or target.tls.mode == "disable" else _ssl_context(target.tls)
+        context = None if target.is_local or target.tls.mode == "disable" else _ssl_context(target.tls)
         connection = PlainConnection(
+            meter,
             host=target.host,
             user=target.username,
             # As bytes: the driver would encode text as Latin-1.
@@ -63,6 +85,9 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             # Whatever the server does by itself.
             autocommit=None,
             program_name="whalefall_capacity",
+            # Row by row: they are counted before there are too many.
+            cursorclass=SSCursor,
+            auth_plugin_map=logins(target),
             ssl_disabled=context is None or target.tls.mode == "prefer",
             ssl=context,
             defer_connect=True,
@@ -70,9 +95,11 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
         if context is not None and target.tls.mode == "prefer":
             # Given above, it would be required; without one, the driver would make one that obeys the environment.
             connection.ssl, connection.ctx = True, context
+        if context is not None:
+            context.sslsocket_class = metered(ssl.SSLSocket, meter)
         # The driver would know that of a socket which it has opened itself: the server gives no key for a password
         # to a client whose way is safe, and waits for the password.
-        connection._secure = local
+        connection._secure = target.is_local
         _log_in(connection, opened)
     except BaseException:
         opened.close()
@@ -99,7 +126,7 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
 
 
 def _open_socket(target: Target, timeout_seconds: float) -> socket.socket:
-    if not target.host.startswith("/"):
+    if not target.is_local:
         opened = socket.create_connection((target.host, target.port), timeout_seconds)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened

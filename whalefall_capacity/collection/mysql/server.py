@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -55,15 +56,32 @@ class Server:
 
     def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
         """Run a statement, which begins with SELECT or SHOW when the server is to limit its time."""
-        with self._connection.cursor() as cursor:
+        with self._connection.cursor() as cursor, self._dropped_when_incredible():
             # Ends the one before.
             cursor.execute("START TRANSACTION READ ONLY")
+            if cursor.description is not None:
+                raise CollectionError("the server answered with rows to a statement that has none")
             cursor.execute(self._limited(statement), parameters or None)
-            return list(cursor.fetchall())
+            return list(self._counted(cursor))
 
     def warnings(self) -> frozenset[str]:
         """Return the texts of the warnings of the last statement."""
-        return frozenset(str(text) for _, _, text in self._connection.show_warnings())  # type: ignore[no-untyped-call]
+        with self._connection.cursor() as cursor, self._dropped_when_incredible():
+            cursor.execute("SHOW WARNINGS")
+            return frozenset(str(row[2]) for row in self._counted(cursor))
+
+    def _counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            self._connection.meter.count_row(row)
+            yield row
+
+    @contextmanager
+    def _dropped_when_incredible(self) -> Iterator[None]:
+        try:
+            yield
+        except CollectionError:
+            self._connection.drop()
+            raise
 
     def explain(self, error: pymysql.Error) -> str:
         """Return an error of a statement in words."""

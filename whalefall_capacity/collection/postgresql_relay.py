@@ -1,0 +1,213 @@
+"""A relay between libpq and a server, which counts what the server says.
+
+libpq reads by itself, keeps whatever a server sends before it says so, and opens its own socket. So it connects to
+the relay, on this machine, and the relay to the server; they speak to each other as they would without it, TLS
+included. Whoever else of this machine finds the port gets what he could have by connecting to the server himself.
+"""
+
+from __future__ import annotations
+
+import select
+import shutil
+import socket
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from whalefall_capacity.collection.meter import Meter
+from whalefall_capacity.collection.sizes import Cutoff, Target
+from whalefall_capacity.errors import CollectionError
+
+CHUNK_BYTES = 64 * 1024
+# A value of nothing has four bytes on the way and sixteen in the memory of libpq.
+LIBPQ_FACTOR = 4
+# Until the client is let in, a server has little to say, and libpq takes long to note many parameters.
+LOGIN_LIMIT_BYTES = 1024**2
+# How long the relay may not notice that it is no longer needed.
+LOOK_AGAIN_SECONDS = 0.5
+
+
+class Relay:
+    """Takes the connections of libpq and makes one to the server for each, in a thread of its own."""
+
+    def __init__(self, target: Target, timeout_seconds: float, cutoff: Cutoff) -> None:
+        """Connect to the server. Raises OSError."""
+        self._target = target
+        self._timeout_seconds = timeout_seconds
+        self._cutoff = cutoff
+        self._login_meter, self._meter = Meter(LOGIN_LIMIT_BYTES), Meter()
+        self._first: socket.socket | None = self._reach()
+        self._folder: Path | None = None
+        self._listener = self._listen()
+        self._pairs: list[_Pair] = []
+        self._is_closed = False
+        threading.Thread(target=self._run, name=f"relay-{target.name}", daemon=True).start()
+
+    @property
+    def parameters(self) -> dict[str, str | int | None]:
+        """Where libpq is to connect; the name of the host is still that of the server, for TLS."""
+        if self._folder is not None:
+            return {"host": str(self._folder), "port": self._target.port}
+        address, port = self._address
+        return {"host": self._target.host, "hostaddr": address, "port": port}
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take no more connections; one that there is ends with libpq's end of it."""
+        self._is_closed = True
+
+    def in_words(self, message: str) -> str:
+        """Return a message of libpq with the address of the server in place of the relay's."""
+        if self._folder is not None:
+            return message.replace(str(self._folder), self._target.host)
+        address, port = self._address
+        return message.replace(f" ({address})", "").replace(f", port {port} ", f", port {self._target.port} ")
+
+    def _reach(self) -> socket.socket:
+        host = self._target.host
+        if self._target.is_local:
+            reached = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            reached.settimeout(self._timeout_seconds)
+            try:
+                reached.connect(_socket_path(host, self._target.port))
+            except OSError:
+                reached.close()
+                raise
+        else:
+            reached = socket.create_connection((host, self._target.port), self._timeout_seconds)
+            reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._cutoff.watch(reached.fileno())
+        return reached
+
+    def _listen(self) -> socket.socket:
+        if not self._target.is_local:
+            listener = socket.create_server(("127.0.0.1", 0))
+            self._address = listener.getsockname()
+            return listener
+        # Of this account alone, as `mkdtemp` makes it.
+        self._folder = Path(tempfile.mkdtemp(prefix="whalefall-"))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self._folder / f".s.PGSQL.{self._target.port}"))
+        listener.listen()
+        return listener
+
+    def _run(self) -> None:
+        try:
+            while self._pairs or not self._is_closed:
+                self._step()
+        except CollectionError as error:
+            self._cutoff.cut(str(error))
+        finally:
+            for pair in self._pairs:
+                pair.close()
+            if self._first is not None:
+                self._first.close()
+            self._listener.close()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _step(self) -> None:
+        """Wait until something can be done, and do it. Raises CollectionError when the server has said too much."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        for pair in self._pairs:
+            pair.register(poll)
+        ready = {descriptor for descriptor, _ in poll.poll(LOOK_AGAIN_SECONDS * 1000)}
+        for pair in self._pairs:
+            meter = self._meter if self._is_closed else self._login_meter
+            meter.count(LIBPQ_FACTOR * pair.exchange(ready))
+        for pair in [pair for pair in self._pairs if pair.is_over]:
+            self._pairs.remove(pair)
+            pair.close()
+        if self._listener.fileno() in ready:
+            self._accept()
+
+    def _accept(self) -> None:
+        """Take a connection: libpq makes another when TLS, or going without, is refused."""
+        client, _ = self._listener.accept()
+        try:
+            server = self._first or self._reach()
+        except OSError:
+            client.close()
+            return
+        self._first = None
+        self._pairs.append(_Pair(client, server))
+
+
+def _socket_path(host: str, port: int) -> str:
+    """Return the address of a server's Unix socket; with an @ it has a name, and no file."""
+    path = f"{host}/.s.PGSQL.{port}"
+    return f"\0{path[1:]}" if host.startswith("@") else path
+
+
+class _Pair:
+    """A connection of libpq and the one to the server."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self._ends = (client, server)
+        # By who takes it: of each direction one chunk is on its way, and the next is taken when that has gone.
+        self._waiting = {client: b"", server: b""}
+        self._gone: set[socket.socket] = set()
+        for end in self._ends:
+            end.setblocking(False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether one end has gone, and the other has heard all that it said."""
+        return any(not self._waiting[self._other(end)] for end in self._gone)
+
+    def register(self, poll: select.poll) -> None:
+        """Say what each end can be waited for."""
+        for end in self._ends:
+            reads = not self._waiting[self._other(end)] and end not in self._gone
+            wish = (select.POLLIN if reads else 0) | (select.POLLOUT if self._waiting[end] else 0)
+            if wish:
+                poll.register(end, wish)
+
+    def exchange(self, ready: set[int]) -> int:
+        """Pass on what there is; return how many bytes the server has sent."""
+        received = 0
+        for end in self._ends:
+            other = self._other(end)
+            if end.fileno() in ready and not self._waiting[other] and end not in self._gone:
+                self._waiting[other] = self._take(end)
+                received += len(self._waiting[other]) if end is self._ends[1] else 0
+        for end in self._ends:
+            self._send(end)
+        return received
+
+    def close(self) -> None:
+        for end in self._ends:
+            # The other side hears at once, though somebody may still hold a duplicate.
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _other(self, end: socket.socket) -> socket.socket:
+        client, server = self._ends
+        return server if end is client else client
+
+    def _take(self, end: socket.socket) -> bytes:
+        try:
+            content = end.recv(CHUNK_BYTES)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            content = b""
+        if not content:
+            self._gone.add(end)
+        return content
+
+    def _send(self, end: socket.socket) -> None:
+        if not self._waiting[end]:
+            return
+        try:
+            self._waiting[end] = self._waiting[end][end.send(self._waiting[end]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._gone.add(end)
+            self._waiting[end] = b""
