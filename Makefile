@@ -32,7 +32,7 @@ test: $(INSTALLED) lint
 # The tests that know what day it is, at the moments at which days go wrong: the last hour of a year, a leap day whose
 # date in UTC is another, and the days of 23 and 25 hours.
 CLOCKS := 2026-12-31T23:30@Asia/Shanghai 2028-02-29T00:30@Asia/Shanghai \
-	2026-03-08T00:30@America/New_York 2026-10-25T23:30@Europe/Berlin
+	2027-03-14T00:30@America/New_York 2027-10-31T23:30@Europe/Berlin
 KNOW_THE_DAY := assets/test_stats.py assets/test_aggregations.py automation commands/test_aggregate.py \
 	commands/test_partitions.py console/test_current.py jobs/test_aggregate_current.py \
 	jobs/test_partition_maintenance.py test_partitions.py test_periods.py

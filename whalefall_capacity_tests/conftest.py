@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--clock",
         metavar="TIME@ZONE",
-        help="when every test begins, in which configured time zone, such as 2026-03-08T00:30@America/New_York",
+        help="when every test begins, in which configured time zone, such as 2027-03-14T00:30@America/New_York",
     )
 
 
