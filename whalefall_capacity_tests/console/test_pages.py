@@ -147,7 +147,10 @@ def test_a_name_cannot_end_the_element_it_stands_in(viewer: TestClient, store: E
     name = "</script><script>alert(1)</script>&\u2028"
     put_sizes(store, [(1, name, day, 5000 * MIB)])
     aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
-    assert payload(viewer, "/databases")[0]["series"][0]["name"] == r"</script><script>alert(1)</script>&\u2028 (instance-1)"
+    assert (
+        payload(viewer, "/databases")[0]["series"][0]["name"]
+        == r"</script><script>alert(1)</script>&\u2028 (instance-1)"
+    )
     assert "<script>alert" not in viewer.get("/databases").text
 
 
