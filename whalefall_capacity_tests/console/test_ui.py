@@ -149,7 +149,7 @@ def test_the_button_brings_the_newest_point_up_to_date(demo: Demo, browser: Brow
         page.get_by_role("link", name="Show the run").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Aggregate current period")
         expect(page.locator(".status").first).to_have_text("completed")
-        expect(page.locator("table.rows tbody tr")).to_have_count(2)
+        expect(page.locator("table.rows tbody tr")).to_have_count(3)
         expect(page.get_by_text("console · admin")).to_be_visible()
 
 
@@ -161,7 +161,7 @@ def test_the_button_of_the_run_centre_aggregates_all_levels(demo: Demo, browser:
         assert request.value.post_data_json == {"scope": "all"}
         page.get_by_role("link", name="Show the run").click()
         expect(page.locator(".status").first).to_have_text("completed")
-        expect(page.locator("table.rows tbody tr")).to_have_count(4)
+        expect(page.locator("table.rows tbody tr")).to_have_count(6)
 
 
 def test_filters_narrow_the_charts_and_stand_in_the_url(demo: Demo, browser: Browser) -> None:
@@ -205,7 +205,7 @@ def test_periods_can_be_switched(demo: Demo, browser: Browser, period: str, labe
         page.locator("[name=period_type]").select_option(period)
         expect(page.locator("table[data-metric=size] thead th").nth(1)).to_have_text(re.compile(label))
         for metric in ("size", "change", "percent"):
-            expect(page.locator(f"#plot-{metric}")).to_have_attribute("data-drawn", "2")
+            expect(page.locator(f"#plot-{metric}")).to_have_attribute("data-drawn", "3")
 
 
 def test_an_instance_leads_to_its_databases(demo: Demo, browser: Browser) -> None:
@@ -256,7 +256,7 @@ def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> N
 
 def test_a_viewer_sees_everything_and_is_offered_nothing(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo, "viewer") as page:
-        expect(page.locator("#plot-size")).to_have_attribute("data-drawn", "2")
+        expect(page.locator("#plot-size")).to_have_attribute("data-drawn", "3")
         expect(page.get_by_role("button", name="Aggregate current period")).to_have_count(0)
         token = page.locator("meta[name=csrf-token]").get_attribute("content") or ""
         answer = page.request.post("/api/v1/capacity/aggregations/current", headers={"X-CSRFToken": token})
