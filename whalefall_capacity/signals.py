@@ -47,6 +47,24 @@ def put_off() -> Iterator[list[int]]:
 
 
 @contextmanager
+def handled_by(number: signal.Signals, handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Give a signal to *handler*, which is to end the block; after that, it takes its effect."""
+    came: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        handler(number, frame)
+
+    if signal.getsignal(number) is signal.SIG_IGN:
+        yield
+        return
+    with _handled([number], hear):
+        yield
+    if came:
+        signal.raise_signal(number)
+
+
+@contextmanager
 def first_of_them() -> Iterator[Callable[[], int | None]]:
     """Yield a function that returns the first signal that came during the block, whoever handled it."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from whalefall_capacity.console.prompt_protocol import PromptProtocol
 from whalefall_capacity.settings import Settings
+from whalefall_capacity.signals import handled_by
 
 # Fewer than the files that a process may open.
 MOST_CONNECTIONS = 500
@@ -38,15 +40,20 @@ class ForwardedNotice:
 def listen(app: ASGIApp, settings: Settings, host: str, port: int) -> None:
     """Serve *app* until a signal."""
     proxies = list(settings.trusted_proxies)
-    uvicorn.run(
-        app if proxies else ForwardedNotice(app),
-        host=host,
-        port=port,
-        http=PromptProtocol,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=5,
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app if proxies else ForwardedNotice(app),
+            host=host,
+            port=port,
+            http=PromptProtocol,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=5,
+        )
     )
+    # uvicorn knows two of the signals; raised in the midst of its loop, the third could be lost there.
+    with handled_by(signal.SIGHUP, server.handle_exit):
+        server.run()
