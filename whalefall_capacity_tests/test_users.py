@@ -56,10 +56,12 @@ class User:
 
 @pytest.fixture(scope="module")
 def public() -> Iterator[Path]:
-    """A folder that everybody may enter; those of pytest are closed to others."""
+    """A folder that everybody may enter, whatever the umask; those of pytest are closed to others."""
     folder = Path(tempfile.mkdtemp(prefix="whalefall-users-"))
     folder.chmod(0o755)
+    umask = os.umask(0o022)
     yield folder
+    os.umask(umask)
     shutil.rmtree(folder)
 
 

@@ -61,7 +61,8 @@ def pgbouncer(server: PostgresqlServer, mode: str) -> Iterator[int]:
         )
         # It refuses to run as root; the account of the server may enter the server's folder.
         owner = server.embedded.data_dir.stat()
-        os.chown(folder, owner.st_uid, owner.st_gid)
+        for path in (folder, configuration):
+            os.chown(path, owner.st_uid, owner.st_gid)
         process = subprocess.Popen(
             [program, "-q", str(configuration)], user=owner.st_uid, group=owner.st_gid, pass_fds=(descriptor,)
         )

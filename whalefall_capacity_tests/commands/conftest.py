@@ -46,8 +46,13 @@ class CommandLine:
         self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
         load_settings.cache_clear()
         self.capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
+        # The command line closes what it makes to others; what the next test makes stays as open as before.
+        umask = os.umask(0o022)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            os.umask(umask)
         streams = self.capfd.readouterr()
         return Outcome(ended.value.code if isinstance(ended.value.code, int) else 0, streams.out, streams.err)
 
