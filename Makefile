@@ -34,7 +34,7 @@ test: $(INSTALLED) lint
 CLOCKS := 2026-12-31T23:30@Asia/Shanghai 2028-02-29T00:30@Asia/Shanghai \
 	2027-03-14T00:30@America/New_York 2027-10-31T23:30@Europe/Berlin
 KNOW_THE_DAY := assets/test_stats.py assets/test_aggregations.py automation commands/test_aggregate.py \
-	commands/test_partitions.py console/test_current.py jobs/test_aggregate_current.py \
+	commands/test_partitions.py console/actions/test_current.py jobs/test_aggregate_current.py \
 	jobs/test_partition_maintenance.py test_partitions.py test_periods.py
 
 clocks: $(INSTALLED)

@@ -30,9 +30,9 @@ from whalefall_capacity.periods import PeriodType, Window, window_of, windows_be
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import PREFIX, load_settings
-from whalefall_capacity.store.aggregation import aggregate
-from whalefall_capacity.store.aggregation_statements import BUCKETS, TABLES, Level
-from whalefall_capacity.store.table_partitions import PARTITIONED_TABLES, ensure_children
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import BUCKETS, TABLES, Level
+from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, ensure_children
 
 FIRST = date(2026, 4, 1)
 DAYS = 91

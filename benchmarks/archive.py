@@ -19,16 +19,16 @@ from sqlalchemy import Engine, text
 from benchmarks.aggregation import fill
 from benchmarks.harness import console, fresh_store, print_result
 from whalefall_capacity.settings import build_settings
-from whalefall_capacity.store.archive import checksum_of
-from whalefall_capacity.store.copying import raw_cursor
-from whalefall_capacity.store.restoring import restore
-from whalefall_capacity.store.retirement import (
+from whalefall_capacity.store.maintenance.archive import checksum_of
+from whalefall_capacity.store.maintenance.restore import restore
+from whalefall_capacity.store.maintenance.retire import (
     Maintenance,
     archive_children,
     detach_and_drop,
     make_plan,
     seal_children,
 )
+from whalefall_capacity.store.postgres.copying import raw_cursor
 
 MONTH, DAYS = date(2025, 1, 1), 30
 TODAY = date(2026, 3, 1)

@@ -15,7 +15,7 @@ from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
-from whalefall_capacity.store.aggregation_statements import TABLES, Level
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 
 FIRST, DAYS = date(2025, 6, 1), 365
 

@@ -28,11 +28,11 @@ from benchmarks.harness import console, fresh_store, print_result
 from whalefall_capacity.periods import PeriodType, month_starts, today
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.access import Role, create_token
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.capacity import Selection, summary
-from whalefall_capacity.store.copying import raw_cursor
-from whalefall_capacity.store.engine import libpq_environment
-from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES, ensure_children
+from whalefall_capacity.store.aggregations.console_series import Selection, summary
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.postgres.engine import libpq_environment
+from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
 
 USERS = 20
 REQUESTS = 40

@@ -8,7 +8,7 @@ import dagster as dg
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.aggregations.statements import Level
 
 
 def idle_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:

@@ -8,7 +8,7 @@ from benchmarks.empty_assets import idle_asset
 from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, aggregation_keys
 from whalefall_capacity.automation import sensors
 from whalefall_capacity.periods import PeriodType
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.aggregations.statements import Level
 
 JOBS = [
     dg.define_asset_job(AGGREGATION_JOB_NAMES[period_type], dg.AssetSelection.assets(*aggregation_keys(period_type)))

@@ -17,8 +17,8 @@ from benchmarks.harness import fresh_store, in_turns, print_result
 from benchmarks.writing import register_instances
 from whalefall_capacity.collection.fleet import visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Limits, NameFilter, ServerEngine, Target, Visit
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.sizes.stats import write_visits
 
 DATABASES = 50
 CONCURRENCY = 32

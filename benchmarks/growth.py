@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.harness import in_turns, print_result
 from whalefall_capacity.periods import PeriodType, window_of
-from whalefall_capacity.store.growth import (
+from whalefall_capacity.store.aggregations.growth import (
     DatabaseGrowth,
     InstanceGrowth,
     database_growth,

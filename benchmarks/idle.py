@@ -26,8 +26,8 @@ from sqlalchemy import Engine, text
 
 from benchmarks.harness import print_result
 from whalefall_capacity.settings import PREFIX, load_settings
-from whalefall_capacity.store.embedded import DAGSTER_DATABASE, EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.supervisor import stop_families
 
 MINUTES = 10

@@ -28,7 +28,7 @@ from whalefall_capacity.asset_keys import aggregation_keys
 from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, load_settings
-from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.supervisor import stop_families
 
 ROUNDS = 7

@@ -18,14 +18,14 @@ from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.fleet_file import FleetFile
+from whalefall_capacity.mirror.reporter import Reporter, SummaryChange
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.resources.fleet import FleetResource
-from whalefall_capacity.resources.reporter import Reporter, SummaryChange
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import apply_fleet
-from whalefall_capacity.store.task_runs import Item, Move
+from whalefall_capacity.store.task_runs.write import Item, Move
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 PASSWORD_VARIABLE = "BENCHMARK_FLEET_PASSWORD"  # noqa: S105 - the name of a variable

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, text
 
 from benchmarks.harness import fresh_store, in_turns, print_result
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, ServerEngine, Target, Visit
-from whalefall_capacity.store.copying import raw_cursor
-from whalefall_capacity.store.stats import write_visits
-from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
+from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.sizes.stats import write_visits
+from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
 FIRST_DAY = date(2026, 6, 1)
 BATCH = 32

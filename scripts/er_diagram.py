@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from sqlalchemy import Column, Table, UniqueConstraint
 from sqlalchemy.dialects import postgresql
 
-from whalefall_capacity.store.tables import metadata
+from whalefall_capacity.store.postgres.tables import metadata
 
 INTRODUCTION = """# The store's tables
 
-Made by `make docs` from the metadata in `whalefall_capacity/store/tables.py`. Sizes are bytes; NULL is "not known" or
-"not so", never 0. `created_at` and `updated_at`, which every table has, are left out of the diagram. A line of dashes
-is a reference without a foreign key: the partitioned tables have none, because one would make every detach and drop
-of a table partition lock other tables, and instances are never removed.
+Made by `make docs` from the metadata in `whalefall_capacity/store/postgres/tables.py`. Sizes are bytes; NULL is "not
+known" or "not so", never 0. `created_at` and `updated_at`, which every table has, are left out of the diagram. A line
+of dashes is a reference without a foreign key: the partitioned tables have none, because one would make every detach
+and drop of a table partition lock other tables, and instances are never removed.
 
 ```mermaid
 erDiagram

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from whalefall_capacity.store.task_summary import TaskSummary
+from whalefall_capacity.store.task_runs.summary import TaskSummary
 
 HEAD = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",

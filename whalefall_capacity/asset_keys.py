@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from whalefall_capacity.periods import PeriodType
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.aggregations.statements import Level
 
 DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
 INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import is_open_to_others
-from whalefall_capacity.store.cluster import LONGEST_SOCKET_PATH, private_folder, runtime_dir
+from whalefall_capacity.store.postgres.cluster import LONGEST_SOCKET_PATH, private_folder, runtime_dir
 
 SOCKET = "code.sock"
 # gRPC takes the path as a part of a URL.

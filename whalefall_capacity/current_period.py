@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.task_summary import Common, Day, Extension, Scope, TaskSummary
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.task_runs.summary import Common, Day, Extension, Scope, TaskSummary
 
 TASK_KEY = "capacity_aggregate_current"
 TASK_NAME = "Aggregate current period"

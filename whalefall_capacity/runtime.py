@@ -15,10 +15,10 @@ from whalefall_capacity.collection.visit import Filters
 from whalefall_capacity.periods import today
 from whalefall_capacity.private_files import close_to_others, make_private_folder
 from whalefall_capacity.settings import Settings, load_settings, settings_of_file
-from whalefall_capacity.store.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate, require_current
-from whalefall_capacity.store.table_partitions import create_ahead
+from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate, require_current
+from whalefall_capacity.store.table_partitions.create import create_ahead
 
 DAGSTER_FILE = "dagster.yaml"
 WORKSPACE_FILE = "workspace.yaml"

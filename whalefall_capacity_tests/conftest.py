@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Engine, text
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.servers import (
     FamilyServer,
     MariadbFleetServer,

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import PeriodType, windows_between
-from whalefall_capacity.store.aggregation import aggregate
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
 
 TABLES = ("database_size_aggregations", "instance_size_aggregations")
 

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
 

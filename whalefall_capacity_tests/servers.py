@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine, Target
 from whalefall_capacity.demo.local_server import LocalServer
 from whalefall_capacity.demo.mysql import MysqlServer
-from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 WITHOUT_MYSQL = "WHALEFALL_TEST_WITHOUT_MYSQL"
 # Read at once: every test has the settings of the environment taken away.

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from whalefall_capacity.store.cluster import Cluster
-from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.cluster import Cluster
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 STOP_SECONDS = 30
 

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.periods import PeriodType, windows_between
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.browser import SCREENSHOTS, open_page
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
 from whalefall_capacity_tests.store.past import put_sizes

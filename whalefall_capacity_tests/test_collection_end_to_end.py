@@ -15,10 +15,11 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
 
 from whalefall_capacity.fleet_file import FleetFile
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.fleet import apply_fleet, set_credential
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.fleet import apply_fleet
+from whalefall_capacity.store.fleet_credentials import set_credential
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.processes import Deployment, deployment, run, start, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register, silent
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer

@@ -22,7 +22,7 @@ import yaml
 from whalefall_capacity import supervisor
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.errors import WhalefallError
-from whalefall_capacity.store.embedded import EmbeddedPostgres, bundled_psql
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres, bundled_psql
 from whalefall_capacity.supervisor import Program, stop_families
 from whalefall_capacity_tests.pages import PAGES, PROGRAM, Page, page
 from whalefall_capacity_tests.processes import (

@@ -16,10 +16,10 @@ import dagster as dg
 import pytest
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS
-from whalefall_capacity.jobs.reconciliation import audit
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.mirror.reconcile import audit
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.from_scratch import assert_as_from_scratch
 from whalefall_capacity_tests.processes import deployment, run, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, refusing, register

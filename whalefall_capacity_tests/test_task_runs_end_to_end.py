@@ -21,12 +21,12 @@ from dagster import DagsterEvent, DagsterEventType
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.asset_keys import aggregation_keys
-from whalefall_capacity.jobs.reconciliation import audit
+from whalefall_capacity.mirror.follow import COMPLETED_ALL_THE_SAME
+from whalefall_capacity.mirror.reconcile import audit
 from whalefall_capacity.periods import PeriodType
-from whalefall_capacity.resources.mirror import COMPLETED_ALL_THE_SAME
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.task_summary import TaskSummary
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.task_runs.summary import TaskSummary
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.registry import entry, register
 from whalefall_capacity_tests.run_centre import ALONE, HELD, REPOSITORY, Centre, centre

@@ -16,13 +16,12 @@ from whalefall_capacity.assets.stats_checks import WORST
 from whalefall_capacity.periods import PeriodType, Window, today, window_of
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.check_queries import (
+from whalefall_capacity.store.aggregations.recompute import Recomputation, recompute
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.sizes.day_comparison import (
     MissingDays,
-    Recomputation,
     latest_stored_day,
     missing_days,
-    recompute,
 )
 
 RECOMPUTED = "recomputed"

@@ -18,10 +18,10 @@ from whalefall_capacity.periods import PeriodType, Window, window_before, window
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
-from whalefall_capacity.store.aggregation import WindowResult, WindowState, aggregate, closing_size
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.growth import top_growing_databases, top_growing_instances
-from whalefall_capacity.store.stats import instances_in_range
+from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState, aggregate, closing_size
+from whalefall_capacity.store.aggregations.growth import top_growing_databases, top_growing_instances
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.sizes.stats import instances_in_range
 
 WHAT = {
     Level.DATABASE: "Size of every database",

@@ -13,9 +13,9 @@ from whalefall_capacity.collection.sizes import FailedVisit
 from whalefall_capacity.periods import PeriodType, today
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.table_health import Status, TableHealth, read_status
-from whalefall_capacity.store.table_partitions import AGGREGATION_TABLES
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.maintenance.health import Status, TableHealth, read_status
+from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES
 
 FLEET_COVERAGE = dg.AssetCheckSpec(
     "fleet_coverage",

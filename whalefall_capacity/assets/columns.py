@@ -8,8 +8,8 @@ import dagster as dg
 from sqlalchemy import Column, Table
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.tables import (
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.tables import (
     database_size_aggregations,
     database_size_stats,
     instance_size_aggregations,

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
 from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
-from whalefall_capacity.store.stats import BigDatabase, DayTotals, biggest_databases, day_totals
+from whalefall_capacity.store.sizes.stats import BigDatabase, DayTotals, biggest_databases, day_totals
 
 # How many stored rows a materialization of stats changed: 0 when it only reported what was there.
 ROWS_CHANGED = "rows_changed"

@@ -25,8 +25,8 @@ from whalefall_capacity.resources.item_watchers import CollectionItems, collecti
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.stats import coverage, instances_in_range, rows_changed, store_time
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.sizes.stats import coverage, instances_in_range, rows_changed, store_time
 
 # One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
 COLLECTION_POOL = "collection"

@@ -13,16 +13,15 @@ from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import Settings, load_settings
-from whalefall_capacity.store.check_queries import (
+from whalefall_capacity.store.fleet_credentials import UnreadableSecret, unreadable_secrets
+from whalefall_capacity.store.sizes.day_comparison import (
     ChangedDatabase,
     LostDatabase,
     ShrunkInstance,
-    UnreadableSecret,
     changed_databases,
     latest_stored_day,
     lost_databases,
     shrunk_instances,
-    unreadable_secrets,
 )
 
 # Rows of the table of the worst.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-from whalefall_capacity.jobs.reconciliation import Cursor, reconcile
+from whalefall_capacity.mirror.follow import mirror
+from whalefall_capacity.mirror.reconcile import Cursor, reconcile
 from whalefall_capacity.periods import utc_now
-from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.resources.store import store_engine
 
 

@@ -17,7 +17,7 @@ from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from whalefall_capacity.jobs.local import AggregatedWindow
+    from whalefall_capacity.commands.local_runs import AggregatedWindow
 
 
 class Scope(StrEnum):
@@ -45,8 +45,8 @@ def aggregate(
     _check_days(settings, period_type, first.date(), last.date())
     with open_store(settings):
         # Imported here: Dagster takes seconds to load, and a wrong date needs none of it.
-        from whalefall_capacity.jobs.local import run_aggregation
-        from whalefall_capacity.store.aggregation_statements import Level
+        from whalefall_capacity.commands.local_runs import run_aggregation
+        from whalefall_capacity.store.aggregations.statements import Level
 
         levels = list(Level) if scope is Scope.ALL else [Level(scope.value)]
         windows = windows_between(first.date(), last.date(), period_type)

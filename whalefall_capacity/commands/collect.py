@@ -15,9 +15,9 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import list_instances
-from whalefall_capacity.store.stats import InstanceTotal, instance_totals
-from whalefall_capacity.store.task_runs import ItemType
-from whalefall_capacity.store.task_runs_read import TaskRunItem, list_items
+from whalefall_capacity.store.sizes.stats import InstanceTotal, instance_totals
+from whalefall_capacity.store.task_runs.read import TaskRunItem, list_items
+from whalefall_capacity.store.task_runs.write import ItemType
 
 
 def collect(
@@ -40,7 +40,7 @@ def collect(
         raise typer.BadParameter("--accept-empty needs --instance: it confirms one server, not the fleet")
     with open_store(load_settings()) as engine:
         # Imported here: Dagster takes seconds to load, and `--help` needs none of it.
-        from whalefall_capacity.jobs.local import run_collection
+        from whalefall_capacity.commands.local_runs import run_collection
 
         day = today(load_settings().zone)
         ids = {i.name: i.id for i in list_instances(engine) if i.is_active}

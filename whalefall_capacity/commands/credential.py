@@ -12,7 +12,7 @@ from whalefall_capacity.commands.output import out
 from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.fleet import rotate_credentials, set_credential
+from whalefall_capacity.store.fleet_credentials import rotate_credentials, set_credential
 
 app = typer.Typer(help="Passwords kept in the store, encrypted with WHALEFALL_SECRET_KEY.", no_args_is_help=True)
 

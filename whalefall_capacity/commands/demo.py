@@ -26,8 +26,8 @@ from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.fleet import apply_fleet
-from whalefall_capacity.store.history import import_history
-from whalefall_capacity.store.stats import database_sizes
+from whalefall_capacity.store.sizes.history_import import import_history
+from whalefall_capacity.store.sizes.stats import database_sizes
 
 
 def demo(
@@ -65,7 +65,7 @@ def _console_password(engine: Engine) -> str:
 
 
 def _measure(day: date) -> None:
-    from whalefall_capacity.jobs.local import run_collection
+    from whalefall_capacity.commands.local_runs import run_collection
 
     run = run_collection(day)
     if run.error is not None:

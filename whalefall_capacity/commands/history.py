@@ -16,7 +16,7 @@ from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.history import HistoryImport, import_history
+from whalefall_capacity.store.sizes.history_import import HistoryImport, import_history
 
 app = typer.Typer(help="Sizes of past days from elsewhere.", no_args_is_help=True)
 

@@ -14,14 +14,14 @@ from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store_as_it_is
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.locks import maintenance_lock
-from whalefall_capacity.store.restoring import KEEP_DAYS, restore
-from whalefall_capacity.store.retention import ChildOutcome, Outcome, Plan, PlannedDrop
-from whalefall_capacity.store.retirement import make_plan
-from whalefall_capacity.store.table_health import read_status
+from whalefall_capacity.store.maintenance.health import read_status
+from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome, Plan, PlannedDrop
+from whalefall_capacity.store.maintenance.restore import KEEP_DAYS, restore
+from whalefall_capacity.store.maintenance.retire import make_plan
+from whalefall_capacity.store.postgres.locks import maintenance_lock
 
 if TYPE_CHECKING:
-    from whalefall_capacity.store.table_health import Status
+    from whalefall_capacity.store.maintenance.health import Status
 
 app = typer.Typer(help="The table partitions of the store: created ahead, retired on time.", no_args_is_help=True)
 
@@ -87,7 +87,7 @@ def apply(
         if plan.question is not None and not yes and not typer.confirm(plan.question, err=True):
             raise PlanError("not confirmed; nothing was changed")
         # Imported here: Dagster takes seconds to load, and a plan that does not hold needs none of it.
-        from whalefall_capacity.jobs.local import run_maintenance
+        from whalefall_capacity.commands.local_runs import run_maintenance
 
         config = {"dry_run": False, "confirm": True, "plan_id": plan.id}
         with err.status("maintenance") as status:

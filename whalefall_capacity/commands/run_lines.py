@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.commands.output import err, out
-from whalefall_capacity.store.task_runs_read import TaskRun, list_recent_task_runs
+from whalefall_capacity.store.task_runs.read import TaskRun, list_recent_task_runs
 
 POLL_SECONDS = 1.0
 # The last look, at the end, is one query.

@@ -17,7 +17,7 @@ from whalefall_capacity.periods import utc_now
 from whalefall_capacity.printable import printable
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.task_runs_read import (
+from whalefall_capacity.store.task_runs.read import (
     STATUSES,
     TaskRun,
     TaskRunItem,
@@ -127,8 +127,8 @@ def audit(as_json: JsonOption = False) -> None:
     """
     with open_store(load_settings()) as engine:
         # Imported here: Dagster takes seconds to load.
-        from whalefall_capacity.jobs.local import dagster_instance
-        from whalefall_capacity.jobs.reconciliation import audit as compare
+        from whalefall_capacity.commands.local_runs import dagster_instance
+        from whalefall_capacity.mirror.reconcile import audit as compare
 
         since = utc_now() - timedelta(days=load_settings().retention_task_runs_days)
         with dagster_instance() as instance:

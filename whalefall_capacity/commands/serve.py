@@ -24,7 +24,7 @@ def serve(
     require_free_ports(console_listener(load_settings(), port))
     with open_store(load_settings(), needs_dagster=False) as engine:
         # Imported here: other commands need none of it.
-        from whalefall_capacity.console.security import NO_ADMIN
+        from whalefall_capacity.console.http.security import NO_ADMIN
         from whalefall_capacity.console.server import serve_console
         from whalefall_capacity.store.access import has_admin
 

@@ -12,8 +12,8 @@ import typer
 from whalefall_capacity.commands.output import out
 from whalefall_capacity.runtime import migrate_store, open_runtime, store_url
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.embedded import bundled_psql
-from whalefall_capacity.store.engine import create_store_engine, libpq_environment
+from whalefall_capacity.store.postgres.embedded import bundled_psql
+from whalefall_capacity.store.postgres.engine import create_store_engine, libpq_environment
 
 app = typer.Typer(help="The PostgreSQL database that holds the sizes.", no_args_is_help=True)
 

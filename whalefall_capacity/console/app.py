@@ -17,14 +17,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from whalefall_capacity.console import api, pages, static_files
-from whalefall_capacity.console.dagster_client import DagsterClient
-from whalefall_capacity.console.envelope import ApiError, MessageCode, failure
-from whalefall_capacity.console.hosts import AllowedHosts, allowed_hosts
-from whalefall_capacity.console.login_limits import LoginLimiter
-from whalefall_capacity.console.principals import SESSION_COOKIE, Remembered
-from whalefall_capacity.console.security import SecurityHeaders
-from whalefall_capacity.console.state import Console, Launcher
+from whalefall_capacity.console.actions.dagster_client import DagsterClient
+from whalefall_capacity.console.api import routes as api
+from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure
+from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
+from whalefall_capacity.console.http.login_limits import LoginLimiter
+from whalefall_capacity.console.http.principals import SESSION_COOKIE, Remembered
+from whalefall_capacity.console.http.security import SecurityHeaders
+from whalefall_capacity.console.http.state import Console, Launcher
+from whalefall_capacity.console.pages import routes as pages
+from whalefall_capacity.console.pages import static_files
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.settings import Settings
 

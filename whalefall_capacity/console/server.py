@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from whalefall_capacity.console.app import THREADS, create_app
-from whalefall_capacity.console.listening import listen
+from whalefall_capacity.console.http.listening import listen
 from whalefall_capacity.runtime import store_url
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
+from whalefall_capacity.store.postgres.engine import create_reading_engine, create_store_engine
 
 
 def serve_console(settings: Settings, port: int) -> None:

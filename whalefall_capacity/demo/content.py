@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from whalefall_capacity.demo.local_server import LocalServer
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
-from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 ACCOUNT = "whalefall"
 

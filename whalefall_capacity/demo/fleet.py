@@ -17,8 +17,8 @@ from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import make_private_folder, write_private
-from whalefall_capacity.store.embedded import EmbeddedPostgres
 from whalefall_capacity.store.fleet import list_instances
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 POSTGRESQL_VERSION = 16
 PREFIX = "demo-"

@@ -18,7 +18,7 @@ import pymysql
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import open_private
 from whalefall_capacity.signals import put_off
-from whalefall_capacity.store.cluster import is_short_enough, short_folder
+from whalefall_capacity.store.postgres.cluster import is_short_enough, short_folder
 
 START_SECONDS = 60
 STOP_SECONDS = 30

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from whalefall_capacity.store.stats import StoredSize
+from whalefall_capacity.store.sizes.stats import StoredSize
 
 DAYS = 400
 

@@ -18,8 +18,8 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.aggregation import WindowState, aggregate, closing_size
-from whalefall_capacity.store.stats import instances_in_range
+from whalefall_capacity.store.aggregations.calculate import WindowState, aggregate, closing_size
+from whalefall_capacity.store.sizes.stats import instances_in_range
 
 
 class AggregateCurrentConfig(dg.Config):

@@ -22,8 +22,9 @@ from whalefall_capacity.resources.item_watchers import end_child, maintenance_me
 from whalefall_capacity.resources.maintenance import MaintenanceStore
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import Settings, build_settings
-from whalefall_capacity.store.retention import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop
-from whalefall_capacity.store.retirement import (
+from whalefall_capacity.store.maintenance.health import read_status
+from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop
+from whalefall_capacity.store.maintenance.retire import (
     Maintenance,
     allowed_drops,
     archive_children,
@@ -33,9 +34,8 @@ from whalefall_capacity.store.retirement import (
     make_plan,
     seal_children,
 )
-from whalefall_capacity.store.table_health import read_status
-from whalefall_capacity.store.task_runs import Item, ItemType
-from whalefall_capacity.store.task_summary import Metric
+from whalefall_capacity.store.task_runs.summary import Metric
+from whalefall_capacity.store.task_runs.write import Item, ItemType
 
 
 class MaintenanceConfig(dg.Config):

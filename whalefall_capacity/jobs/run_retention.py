@@ -11,7 +11,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from sqlalchemy import Engine
 
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.task_runs import delete_old_task_runs
+from whalefall_capacity.store.task_runs.write import delete_old_task_runs
 
 BATCH = 100
 

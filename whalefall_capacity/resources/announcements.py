@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, ParamSpec
 
-from whalefall_capacity.store.retention import ChildOutcome
+from whalefall_capacity.store.maintenance.plan import ChildOutcome
 
 What = ParamSpec("What")
 

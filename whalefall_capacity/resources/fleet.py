@@ -15,8 +15,8 @@ from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.runtime import collection_limits, name_filters
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.fleet import load_roster
-from whalefall_capacity.store.stats import write_visits
-from whalefall_capacity.store.visit_locks import VisitLocks, visit_locks
+from whalefall_capacity.store.sizes.stats import write_visits
+from whalefall_capacity.store.sizes.visit_locks import VisitLocks, visit_locks
 
 # Of the databases that were not measured; the others are counted.
 MOST_NAMED = 100

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from pydantic import JsonValue
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.mirror.items import AGGREGATION_ITEMS, aggregation_items
 from whalefall_capacity.resources.announcements import PROGRESS
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection, CollectionWatcher
-from whalefall_capacity.resources.run_items import AGGREGATION_ITEMS, aggregation_items
 from whalefall_capacity.resources.task_runs import TaskRunsResource
-from whalefall_capacity.store.aggregation import Watcher, WindowResult, WindowState
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.retention import ChildOutcome, Outcome
-from whalefall_capacity.store.stats import InstanceDays
-from whalefall_capacity.store.task_runs import Item, ItemType
-from whalefall_capacity.store.task_summary import Metric
+from whalefall_capacity.store.aggregations.calculate import Watcher, WindowResult, WindowState
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome
+from whalefall_capacity.store.sizes.stats import InstanceDays
+from whalefall_capacity.store.task_runs.summary import Metric
+from whalefall_capacity.store.task_runs.write import Item, ItemType
 
 
 class CollectionItems(CollectionWatcher):

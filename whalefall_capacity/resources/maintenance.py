@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.store.locks import maintenance_lock
+from whalefall_capacity.store.postgres.locks import maintenance_lock
 
 # A run that was launched twice ends soon, and a restore by hand has its time.
 LOCK_WAIT_SECONDS = 10.0

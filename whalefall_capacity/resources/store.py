@@ -11,8 +11,8 @@ from sqlalchemy import Engine, NullPool
 
 from whalefall_capacity.runtime import held_store_url, migrate_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.engine import PATIENCE_SECONDS, create_store_engine
-from whalefall_capacity.store.schema import is_current, require_current
+from whalefall_capacity.store.postgres.engine import PATIENCE_SECONDS, create_store_engine
+from whalefall_capacity.store.postgres.schema import is_current, require_current
 
 
 @contextmanager

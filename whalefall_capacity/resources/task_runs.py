@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import JsonValue, PrivateAttr
 
+from whalefall_capacity.mirror.items import expected_items
+from whalefall_capacity.mirror.reporter import Reporter
+from whalefall_capacity.mirror.run_plan import read_plan
 from whalefall_capacity.periods import utc_now
-from whalefall_capacity.resources.reporter import Reporter
-from whalefall_capacity.resources.run_items import expected_items
-from whalefall_capacity.resources.run_plan import read_plan
 from whalefall_capacity.resources.store import held_store
-from whalefall_capacity.store.task_runs import Item, ItemType, Move, Status
-from whalefall_capacity.store.task_summary import Metric
+from whalefall_capacity.store.task_runs.summary import Metric
+from whalefall_capacity.store.task_runs.write import Item, ItemType, Move, Status
 
 
 class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,10 +12,11 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.credentials import decrypt, encrypt, resolve_reference, rotate
+from whalefall_capacity.credentials import decrypt, resolve_reference
 from whalefall_capacity.errors import CredentialError, FleetFileError
-from whalefall_capacity.fleet_file import CredentialEntry, FleetFile, InstanceEntry
-from whalefall_capacity.store.engine import again_if_connection_lost
+from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
+from whalefall_capacity.store.fleet_credentials import credential_name
+from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 
 REGISTERED = """
 SELECT i.name, i.db_type, i.host, i.port, i.database_name, i.tls, i.description, i.capacity_limit_bytes,
@@ -62,19 +62,6 @@ SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.del
 FROM instances AS i
 ORDER BY i.name
 """
-REFERENCE_NAME = re.compile(r".* \((env|file):.*\)", re.DOTALL)
-SET_CREDENTIAL = """
-INSERT INTO credentials (name, username, password, description)
-VALUES (:name, :username, :password, :description)
-ON CONFLICT (name) DO UPDATE
-SET username = excluded.username, password = excluded.password, secret_reference = NULL,
-    description = excluded.description, updated_at = now()
-"""
-# Locked, so that what `credential set` writes meanwhile comes before or after.
-STORED_PASSWORDS = """
-SELECT id, name, password FROM credentials WHERE password IS NOT NULL ORDER BY id FOR UPDATE
-"""
-SET_CIPHERTEXT = "UPDATE credentials SET password = :password, updated_at = now() WHERE id = :id"
 
 
 @dataclass(frozen=True)
@@ -165,34 +152,6 @@ def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequ
     return roster
 
 
-def set_credential(
-    engine: Engine, name: str, username: str, password: SecretStr, key: SecretStr | None, description: str | None = None
-) -> None:
-    """Keep a password in the store, encrypted.
-
-    Raises CredentialError without a key, and for a name under which the registry keeps a reference: the
-    servers of that reference would get this password.
-    """
-    if REFERENCE_NAME.fullmatch(name):
-        raise CredentialError(f"{name}: the registry names references in fleet files like that; choose another name")
-    values = {"name": name, "username": username, "password": encrypt(password, key), "description": description}
-    with engine.begin() as connection:
-        connection.execute(text(SET_CREDENTIAL), values)
-
-
-def rotate_credentials(engine: Engine, keys: SecretStr | None) -> int:
-    """Encrypt every stored password with the first of *keys*, in one transaction; return how many there are.
-
-    Raises CredentialError when one of them cannot be decrypted; then nothing is changed.
-    """
-    with engine.begin() as connection:
-        stored = connection.execute(text(STORED_PASSWORDS)).all()
-        values = [{"id": row.id, "password": rotate(row.name, row.password, keys)} for row in stored]
-        if values:
-            connection.execute(text(SET_CIPHERTEXT), values)
-    return len(values)
-
-
 def _changes(connection: Connection, fleet: FleetFile) -> list[Change]:
     registered = {row["name"]: dict(row) for row in connection.execute(text(REGISTERED)).mappings()}
     changes = []
@@ -222,13 +181,8 @@ def _columns(entry: InstanceEntry) -> dict[str, Any]:
         "description": entry.description,
         "capacity_limit_bytes": entry.capacity_limit,
         "is_active": entry.active,
-        "credential": _credential_name(entry.credential),
+        "credential": credential_name(entry.credential),
     }
-
-
-def _credential_name(credential: CredentialEntry) -> str:
-    # The name is made of all that a reference says (see REFERENCE_NAME): another username, another credential.
-    return credential.stored or f"{credential.username} ({credential.reference})"
 
 
 def _require_stored(connection: Connection, fleet: FleetFile) -> None:
@@ -247,7 +201,7 @@ def _require_stored(connection: Connection, fleet: FleetFile) -> None:
 def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
     references = [
         {
-            "name": _credential_name(entry.credential),
+            "name": credential_name(entry.credential),
             "username": entry.credential.username,
             "reference": entry.credential.reference,
         }

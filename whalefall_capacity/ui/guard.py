@@ -11,7 +11,7 @@ from pydantic import HttpUrl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from whalefall_capacity.console.hosts import REFUSED, is_allowed
+from whalefall_capacity.console.http.hosts import REFUSED, is_allowed
 from whalefall_capacity.ui.refusal import RefusedError
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})

@@ -22,18 +22,18 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from whalefall_capacity.console import login as console_login
-from whalefall_capacity.console import static_files
 from whalefall_capacity.console.app import answer_errors, console_of
-from whalefall_capacity.console.principals import Principal, credential_of, find_principal
-from whalefall_capacity.console.rendering import render, scene_of, to_login
-from whalefall_capacity.console.security import SecurityHeaders
-from whalefall_capacity.console.state import Console
+from whalefall_capacity.console.http.principals import Principal, credential_of, find_principal
+from whalefall_capacity.console.http.security import SecurityHeaders
+from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.console.pages import login as console_login
+from whalefall_capacity.console.pages import static_files
+from whalefall_capacity.console.pages.rendering import render, scene_of, to_login
 from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role
-from whalefall_capacity.store.engine import create_reading_engine, create_store_engine
-from whalefall_capacity.store.schema import require_current
+from whalefall_capacity.store.postgres.engine import create_reading_engine, create_store_engine
+from whalefall_capacity.store.postgres.schema import require_current
 from whalefall_capacity.ui.documents import READ_ONLY
 from whalefall_capacity.ui.guard import SAFE_METHODS
 from whalefall_capacity.ui.refusal import POLICY_VIOLATION, RefusedError

@@ -8,8 +8,8 @@ from pathlib import Path
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from whalefall_capacity.console.hosts import allowed_hosts
-from whalefall_capacity.console.listening import listen
+from whalefall_capacity.console.http.hosts import allowed_hosts
+from whalefall_capacity.console.http.listening import listen
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.ui.dagster_app import dagster_app
 from whalefall_capacity.ui.documents import READ_ONLY, DocumentRules

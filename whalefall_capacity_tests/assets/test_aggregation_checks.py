@@ -20,8 +20,9 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.check_queries import Difference, MissingDays, Recomputation
+from whalefall_capacity.store.aggregations.recompute import Difference, Recomputation
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.sizes.day_comparison import MissingDays
 from whalefall_capacity_tests.store.past import put_sizes
 
 DAY = date(2026, 6, 25)

@@ -13,7 +13,7 @@ from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.periods import PeriodType
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity_tests.store.past import put_sizes
 
 MONDAY = date(2026, 6, 22)

@@ -8,7 +8,7 @@ import pytest
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.assets.columns import AGGREGATION_TABLES, STATS_TABLES, column_lineage, column_schema
 from whalefall_capacity.assets.stats import size_stats
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.store.aggregations.statements import Level
 
 
 @pytest.mark.parametrize("table", [*STATS_TABLES.values(), *AGGREGATION_TABLES.values()], ids=lambda table: table.name)

@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.imported import report_stored_days
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity_tests.store.past import put_sizes
 from whalefall_capacity_tests.store.records import rows
 

@@ -20,7 +20,7 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.resources.fleet import FleetResource
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
-from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.clock import ZONE, today
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer

@@ -21,8 +21,8 @@ from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
-from whalefall_capacity.store.check_queries import ChangedDatabase, LostDatabase, ShrunkInstance
-from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity.store.sizes.day_comparison import ChangedDatabase, LostDatabase, ShrunkInstance
+from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.records import visit

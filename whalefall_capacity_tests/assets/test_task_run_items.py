@@ -18,9 +18,9 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.assets import aggregations as aggregation_assets
 from whalefall_capacity.definitions import defs
-from whalefall_capacity.resources.mirror import mirror
-from whalefall_capacity.store.aggregation import aggregate
-from whalefall_capacity.store.aggregation_statements import Level
+from whalefall_capacity.mirror.follow import mirror
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity_tests.clock import ZONE, today
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer

@@ -20,7 +20,7 @@ from whalefall_capacity.automation import alerts as module
 from whalefall_capacity.automation.alerts import alerts_go_out, check_alerts, freshness_alerts
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.errors import AlertError
-from whalefall_capacity.resources.mirror import mirror
+from whalefall_capacity.mirror.follow import mirror
 from whalefall_capacity.settings import PREFIX, build_settings, load_settings
 from whalefall_capacity_tests.alerts.receivers import WebReceiver, web_receiver
 from whalefall_capacity_tests.clock import today

@@ -34,10 +34,10 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
-from whalefall_capacity.jobs.reconciliation import audit
+from whalefall_capacity.mirror.reconcile import audit
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.history import import_history
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity_tests.from_scratch import assert_as_from_scratch
 from whalefall_capacity_tests.registry import entry, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer

@@ -23,9 +23,9 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
 from whalefall_capacity.resources.announcements import PROGRESS
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.growth import database_growth
-from whalefall_capacity.store.history import import_history
+from whalefall_capacity.store.aggregations.growth import database_growth
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.from_scratch import aggregation_rows, assert_as_from_scratch
 from whalefall_capacity_tests.registry import entry, refusing, register

@@ -14,7 +14,7 @@ import pytest
 from whalefall_capacity.collection.sizes import Cutoff, Findings, ServerEngine, Target, Tls
 from whalefall_capacity.collection.visit import visit
 from whalefall_capacity.errors import CollectionError
-from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity_tests.collection.support import (
     Peer,
     ask_for_kerberos,

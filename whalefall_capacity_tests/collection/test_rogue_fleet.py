@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.collection.fleet import visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Visit
-from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.collection.rogues import (
     READY,
     Line,

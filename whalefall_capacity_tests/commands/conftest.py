@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.cli import main
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
-from whalefall_capacity.store.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 
 @dataclass(frozen=True)

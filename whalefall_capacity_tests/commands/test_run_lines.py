@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.commands.run_lines import RunLines, run_lines_shown
-from whalefall_capacity.store.task_runs import (
+from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary
+from whalefall_capacity.store.task_runs.write import (
     Ending,
     Item,
     ItemType,
@@ -23,7 +24,6 @@ from whalefall_capacity.store.task_runs import (
     move_items,
     start_task_run,
 )
-from whalefall_capacity.store.task_summary import Extension, TaskSummary
 from whalefall_capacity_tests.processes import wait_for
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

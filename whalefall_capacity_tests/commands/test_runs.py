@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 import pytest
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.task_runs import (
+from whalefall_capacity.store.task_runs.summary import Extension, Metric, TaskSummary
+from whalefall_capacity.store.task_runs.write import (
     Ending,
     Item,
     ItemType,
@@ -21,7 +22,6 @@ from whalefall_capacity.store.task_runs import (
     move_items,
     start_task_run,
 )
-from whalefall_capacity.store.task_summary import Extension, Metric, TaskSummary
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import PREFIX
-from whalefall_capacity.store.schema import latest_revision
+from whalefall_capacity.store.postgres.schema import latest_revision
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.processes import PROGRAM, environment, run, wait_for

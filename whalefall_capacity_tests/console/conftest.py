@@ -16,17 +16,17 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
-from whalefall_capacity.console.principals import Credential, Remembered
-from whalefall_capacity.console.state import Console
+from whalefall_capacity.console.http.principals import Credential, Remembered
+from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.periods import PeriodType, days_to_windows
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.access import Role, create_token, set_user
-from whalefall_capacity.store.aggregation import aggregate
-from whalefall_capacity.store.aggregation_statements import Level
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 

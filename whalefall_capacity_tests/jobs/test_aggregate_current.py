@@ -11,8 +11,8 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.current_period import TASK_KEY, CurrentPeriod, read_run_config
 from whalefall_capacity.definitions import defs
+from whalefall_capacity.mirror.follow import mirror
 from whalefall_capacity.periods import today
-from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity_tests.clock import ZONE
 from whalefall_capacity_tests.store.past import MIB, put_sizes

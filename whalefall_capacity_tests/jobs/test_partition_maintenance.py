@@ -14,12 +14,12 @@ from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.automation.schedules import daily_maintenance
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.jobs.partition_maintenance import MaintenanceConfig, partition_maintenance
+from whalefall_capacity.mirror.follow import mirror
 from whalefall_capacity.periods import add_months, month_start, utc_now
-from whalefall_capacity.resources.mirror import mirror
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store import retirement
-from whalefall_capacity.store.locks import maintenance_lock
-from whalefall_capacity.store.retirement import make_plan
+from whalefall_capacity.store.maintenance import retire
+from whalefall_capacity.store.maintenance.retire import make_plan
+from whalefall_capacity.store.postgres.locks import maintenance_lock
 from whalefall_capacity_tests.clock import ZONE, today
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.store.past import put_sizes
@@ -125,9 +125,9 @@ def test_a_maintenance_that_the_run_centre_cancels_stops_before_the_next_child(
     store: Engine, dagster_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_sizes(store, [(1, "shop", long_ago(), 100)])
-    create = retirement.create
+    create = retire.create
 
-    def cancel_first(maintenance: retirement.Maintenance) -> None:
+    def cancel_first(maintenance: retire.Maintenance) -> None:
         with store.begin() as connection:
             connection.execute(text("UPDATE task_runs SET status = 'cancelled'"))
         wait_for(lambda: _stopped(maintenance), "cancel heard")
@@ -139,7 +139,7 @@ def test_a_maintenance_that_the_run_centre_cancels_stops_before_the_next_child(
     assert f"database_size_stats_{long_ago():%Y_%m}" in children(store)
 
 
-def _stopped(maintenance: retirement.Maintenance) -> bool:
+def _stopped(maintenance: retire.Maintenance) -> bool:
     try:
         maintenance.before_child()
     except dg.DagsterExecutionInterruptedError:
@@ -179,7 +179,7 @@ def test_a_child_that_fails_fails_the_run_after_everything_else_was_done(
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(retirement, "_drop", fail)
+    monkeypatch.setattr(retire, "_drop", fail)
     result = run(dagster_instance, dry_run=False)
     assert not result.success
     assert [event.step_key for event in result.all_node_events if event.is_step_failure] == ["report"]

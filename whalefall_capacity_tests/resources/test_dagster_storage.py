@@ -17,7 +17,7 @@ import pytest
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings, load_settings
-from whalefall_capacity.store.embedded import DAGSTER_DATABASE, EmbeddedPostgres
+from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, EmbeddedPostgres
 from whalefall_capacity_tests.collection.support import garbage, peer
 from whalefall_capacity_tests.processes import environment
 

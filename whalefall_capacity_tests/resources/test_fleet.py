@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.resources.fleet import Collection, CollectionWatcher, FleetResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.visit_locks import visit_locks
+from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.registry import entry, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer

@@ -11,9 +11,9 @@ import pytest
 from psycopg2 import sql
 from sqlalchemy import Engine
 
-from whalefall_capacity.store.embedded import EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
-from whalefall_capacity.store.schema import migrate
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
 
 _numbers = itertools.count(1)
 

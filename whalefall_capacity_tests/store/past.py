@@ -7,7 +7,7 @@ from datetime import date
 
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.table_partitions import STATS_TABLES, ensure_children
+from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
 MIB = 2**20
 

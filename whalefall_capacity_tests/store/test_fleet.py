@@ -20,9 +20,10 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
 from whalefall_capacity.errors import CredentialError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile
-from whalefall_capacity.store.fleet import Change, apply_fleet, list_instances, load_roster, set_credential
-from whalefall_capacity.store.history import import_history
-from whalefall_capacity.store.stats import write_visits
+from whalefall_capacity.store.fleet import Change, apply_fleet, list_instances, load_roster
+from whalefall_capacity.store.fleet_credentials import set_credential
+from whalefall_capacity.store.sizes.history_import import import_history
+from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.store.records import at_once, history, row_versions, rows, visit
 
 KEY = SecretStr(Fernet.generate_key().decode())

@@ -10,7 +10,7 @@ from pydantic import HttpUrl
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from whalefall_capacity.console.hosts import LOOPBACK
+from whalefall_capacity.console.http.hosts import LOOPBACK
 from whalefall_capacity.ui.documents import DocumentRules
 from whalefall_capacity.ui.guard import Guard
 from whalefall_capacity.ui.server import for_everybody

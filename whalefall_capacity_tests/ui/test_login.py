@@ -12,10 +12,10 @@ from sqlalchemy import Engine, create_engine
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.app import console_of, create_app
-from whalefall_capacity.console.dagster_client import DagsterClient
-from whalefall_capacity.console.hosts import LOOPBACK
-from whalefall_capacity.console.principals import Remembered
+from whalefall_capacity.console.http.hosts import LOOPBACK
+from whalefall_capacity.console.http.principals import Remembered
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
 from whalefall_capacity.ui.documents import DocumentRules

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.store.access import Role, create_token, set_user
-from whalefall_capacity.store.embedded import STORE_DATABASE, EmbeddedPostgres
-from whalefall_capacity.store.engine import create_store_engine
+from whalefall_capacity.store.postgres.embedded import STORE_DATABASE, EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, SCREENSHOTS
 from whalefall_capacity_tests.console.conftest import PASSWORD
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for

@@ -1,0 +1,221 @@
+"""Runs in this process, for the command line: the same jobs, recorded in the same Dagster instance."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+from dagster._core.utils import make_new_run_id
+
+from whalefall_capacity.asset_keys import STATS_STEP, SYNC_DATABASES, aggregation_key
+from whalefall_capacity.assets.checks import FLEET_COVERAGE
+from whalefall_capacity.errors import StoreError
+from whalefall_capacity.jobs import AGGREGATION_JOBS
+from whalefall_capacity.jobs.partition_maintenance import final_outcomes
+from whalefall_capacity.mirror.follow import failure_text, mirror
+from whalefall_capacity.partitions import range_tags
+from whalefall_capacity.periods import Window
+from whalefall_capacity.resources.announcements import OUTCOMES, PROGRESS
+from whalefall_capacity.resources.store import store_engine
+from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
+from whalefall_capacity.signals import first_of_them
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.maintenance.plan import ChildOutcome
+
+# The command prints what happened itself.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """How a run went: *error* when it failed, *not_measured* gives the reason per instance."""
+
+    run_id: str
+    error: str | None
+    not_measured: Mapping[str, str]
+
+
+def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_empty: bool = False) -> LocalRun:
+    """Materialize the stats partition of *day*, which must be today, and wait for it."""
+    from whalefall_capacity.definitions import defs
+
+    config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
+    with dagster_instance() as instance, _mirrored(instance) as run_id:
+        result = defs.resolve_job_def(SYNC_DATABASES).execute_in_process(
+            run_id=run_id,
+            run_config={"ops": {STATS_STEP: {"config": config}}, **QUIET},
+            partition_key=day.isoformat(),
+            tags=_created_by(),
+            instance=instance,
+            raise_on_error=False,
+        )
+        error = None if result.success else failure_text(instance, run_id)
+    return LocalRun(
+        run_id=run_id,
+        error=error,
+        not_measured={
+            name: str(reason.value)
+            for evaluation in result.get_asset_check_evaluations()
+            if evaluation.asset_check_key == FLEET_COVERAGE.key
+            for name, reason in evaluation.metadata.items()
+        },
+    )
+
+
+@dataclass(frozen=True)
+class AggregatedWindow:
+    """What became of one window of one level: done, skipped, sealed or failed."""
+
+    level: str
+    period_start: date
+    state: str
+    rows_written: int
+    rows_removed: int
+
+
+@dataclass(frozen=True)
+class LocalAggregation:
+    """How an aggregation went; *error* when it failed."""
+
+    run_id: str
+    error: str | None
+    windows: Sequence[AggregatedWindow]
+
+
+def run_aggregation(
+    windows: Sequence[Window], levels: Iterable[Level], on_progress: Callable[[int, int], None]
+) -> LocalAggregation:
+    """Materialize the aggregation assets of adjacent *windows* in one run and wait for it."""
+    from whalefall_capacity.definitions import defs
+
+    period_type = windows[0].period_type
+    keys = {aggregation_key(level, period_type): level for level in levels}
+    job = defs.resolve_job_def(AGGREGATION_JOBS[period_type].name)
+    with dagster_instance() as instance, _mirrored(instance) as run_id, PROGRESS.heard_by(on_progress):
+        result = job.execute_in_process(
+            run_id=run_id,
+            run_config=QUIET,
+            instance=instance,
+            asset_selection=list(keys),
+            tags=range_tags(windows[0].start, windows[-1].start) | _created_by(),
+            raise_on_error=False,
+        )
+        error = None if result.success else failure_text(instance, run_id)
+    found = {
+        (materialization.asset_key, str(materialization.partition)): materialization.metadata
+        for event in result.all_events
+        if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
+    }
+    return LocalAggregation(
+        run_id=run_id,
+        error=error,
+        windows=[
+            _aggregated(level, window, found.get((key, window.start.isoformat())))
+            for key, level in keys.items()
+            for window in windows
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class LocalMaintenance:
+    """How a maintenance of the table partitions went; *error* when it failed."""
+
+    run_id: str
+    error: str | None
+    outcomes: Sequence[ChildOutcome]
+
+
+def run_maintenance(
+    config: Mapping[str, object], on_outcome: Callable[[ChildOutcome], None] = lambda _: None
+) -> LocalMaintenance:
+    """Run the job `partition_maintenance` with the *config* of its launchpad and wait for it."""
+    from whalefall_capacity.definitions import defs
+
+    outcomes: list[ChildOutcome] = []
+
+    def hear(outcome: ChildOutcome) -> None:
+        outcomes.append(outcome)
+        on_outcome(outcome)
+
+    with dagster_instance() as instance, _mirrored(instance) as run_id, OUTCOMES.heard_by(hear):
+        result = defs.resolve_job_def("partition_maintenance").execute_in_process(
+            run_id=run_id,
+            run_config={"ops": {"plan": {"config": dict(config)}}, **QUIET},
+            tags=_created_by(),
+            instance=instance,
+            raise_on_error=False,
+        )
+        error = None if result.success else failure_text(instance, run_id)
+    return LocalMaintenance(run_id, error, final_outcomes(outcomes))
+
+
+def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:
+    if metadata is None:
+        return AggregatedWindow(level.value, window.start, "failed", 0, 0)
+    values = {name: metadata[name].value if name in metadata else 0 for name in ("rows_written", "rows_removed")}
+    return AggregatedWindow(
+        level.value,
+        window.start,
+        str(metadata["state"].value),
+        int(str(values["rows_written"])),
+        int(str(values["rows_removed"])),
+    )
+
+
+def dagster_instance() -> dg.DagsterInstance:
+    """Return Dagster's instance. Raises StoreError when its storage cannot be opened."""
+    try:
+        return dg.DagsterInstance.get()
+    except Exception as error:
+        raise StoreError(
+            f"Dagster's storage cannot be opened: {error}; WHALEFALL_DAGSTER_URL says where it is"
+        ) from error
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a signal cancel the run, and then end the command as one does elsewhere.
+
+    While a run works, Dagster handles SIGINT and SIGTERM; here a terminal that closes does the same.
+    """
+    with first_of_them() as first:
+        before = signal.getsignal(signal.SIGHUP)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+            if (number := first()) is not None:
+                raise SystemExit(128 + number) from None
+
+
+@contextmanager
+def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
+    """Yield the id for a run of this process; once the run is over, however it ended, its task run says so."""
+    run_id = make_new_run_id()
+    try:
+        with _ended_by_signals():
+            yield run_id
+    finally:
+        with store_engine() as engine:
+            mirror(engine, instance, run_id)
+
+
+def _created_by() -> dict[str, str]:
+    return {CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"}
+
+
+def _user_name() -> str:
+    """Return the name of this user, or its number where there is none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,145 @@
+"""What a request may ask for: parameters typed and bounded, and the windows that they mean."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from whalefall_capacity.console.http.envelope import invalid
+from whalefall_capacity.periods import PeriodType, add_months, window_of
+from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Selection
+
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+WHOLE = re.compile(r"[0-9]{1,18}")
+# No store holds a day before or after.
+EARLIEST, LATEST = date(2000, 1, 1), date(2199, 12, 31)
+LONGEST_NAME = 255
+MOST_INSTANCES = 200
+LONGEST_RANGE_DAYS = 3660
+# How many periods are shown where nothing says so.
+DEFAULT_PERIODS = {
+    PeriodType.DAILY: 30,
+    PeriodType.WEEKLY: 26,
+    PeriodType.MONTHLY: 12,
+    PeriodType.QUARTERLY: 8,
+}
+
+
+class DbType(StrEnum):
+    """What an instance is."""
+
+    POSTGRESQL = "postgresql"
+    MYSQL = "mysql"
+    MARIADB = "mariadb"
+    UNKNOWN = "unknown"
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, date):
+        return value
+    if not isinstance(value, str) or not DAY.fullmatch(value):
+        raise ValueError("must be a day such as 2026-01-31")
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError("must be a day that exists, such as 2026-01-31") from error
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str) and not WHOLE.fullmatch(value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _text(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain the character NUL")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must be text that UTF-8 can encode")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_text)]
+
+
+class CapacityFilter(BaseModel):
+    """Which windows of which databases or instances."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instance_id: list[Annotated[Whole, Field(ge=1)]] = Field(
+        default=[], max_length=MOST_INSTANCES, description="Ids of instances; may be repeated."
+    )
+    db_type: list[DbType] = Field(default=[], max_length=len(DbType), description="Engines; may be repeated.")
+    database_name: Name | None = Field(
+        default=None,
+        description="The exact name of a database, upper and lower case told apart. Of instances: those that have it.",
+    )
+    period_type: PeriodType = Field(default=PeriodType.DAILY, description="Length of the windows.")
+    start_date: Day | None = Field(default=None, description="A day of the first window.")
+    end_date: Day | None = Field(default=None, description="A day of the last window; unset: today.")
+    time_range: Annotated[Whole, Field(ge=1, le=LONGEST_RANGE_DAYS)] | None = Field(
+        default=None, description="The last so many days, in place of start_date and end_date."
+    )
+
+    def selection(self, today: date) -> Selection:
+        """Return the windows that have a day in the range. Raises ApiError when the range is none."""
+        first, last = self._days(today)
+        first, last = max(first, EARLIEST), min(last, LATEST)
+        return Selection(
+            period_type=self.period_type,
+            first=window_of(first, self.period_type).start,
+            last=last,
+            instance_ids=self.instance_id or None,
+            db_types=[db_type.value for db_type in self.db_type] or None,
+            database_name=self.database_name,
+        )
+
+    def _days(self, today: date) -> tuple[date, date]:
+        if self.time_range is not None:
+            if self.start_date is not None or self.end_date is not None:
+                raise invalid("time_range", "does not go together with start_date and end_date")
+            return today - timedelta(days=self.time_range - 1), today
+        last = self.end_date or today
+        if self.start_date is not None:
+            if self.start_date > last:
+                raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
+            return self.start_date, last
+        return periods_back(max(last, EARLIEST), self.period_type, DEFAULT_PERIODS[self.period_type]), last
+
+
+class CapacityPage(CapacityFilter):
+    """A filter, and which page of the rows."""
+
+    page: Annotated[Whole, Field(ge=1)] = Field(
+        default=1, description=f"page x limit is at most {MOST_ROWS:,}: narrow the filter to see more."
+    )
+    limit: Annotated[Whole, Field(ge=1, le=200)] = Field(default=20, description="Rows of a page.")
+
+    @property
+    def offset(self) -> int:
+        """Rows before the page. Raises ApiError beyond what can be paged through."""
+        return offset_of(self.page, self.limit)
+
+
+def offset_of(page: int, limit: int) -> int:
+    """Return the rows before a page. Raises ApiError beyond what can be paged through."""
+    if page * limit > MOST_ROWS:
+        raise invalid("page", f"page x limit must be at most {MOST_ROWS:,}: narrow the filter instead")
+    return (page - 1) * limit
+
+
+def periods_back(last: date, period_type: PeriodType, periods: int) -> date:
+    """Return the start of the first of *periods* windows that end with the one of *last*."""
+    start = window_of(last, period_type).start
+    if period_type is PeriodType.DAILY:
+        return start - timedelta(days=periods - 1)
+    if period_type is PeriodType.WEEKLY:
+        return start - timedelta(weeks=periods - 1)
+    return add_months(start, -(periods - 1) * (1 if period_type is PeriodType.MONTHLY else 3))

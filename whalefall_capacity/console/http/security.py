@@ -1,0 +1,199 @@
+"""Who asks, and what is refused before a handler sees it: authentication, role, CSRF, then the body.
+
+A browser carries the cookie of a session, and for every unsafe method a token in X-CSRFToken (a form without script: in
+the field csrf_token). A script carries a bearer token and needs nothing more. Reading takes the role view, everything
+else admin.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import parse_qs
+
+from anyio import fail_after
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from whalefall_capacity.console.http.envelope import ApiError, MessageCode
+from whalefall_capacity.console.http.principals import Principal, credential_of, find_principal
+from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.store.access import Role, has_admin
+
+CSRF_HEADER = "X-CSRFToken"
+CSRF_FIELD = "csrf_token"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+LARGEST_BODY = 64 * 1024
+# What is sent beyond that is read and thrown away, so that the sender hears why.
+MOST_DISCARDED = 64 * 1024 * 1024
+BODY_SECONDS = 20.0
+NO_ADMIN = (
+    "nobody can act as admin yet, so nothing can be changed: make one with "
+    "`whalefall-capacity user set NAME --role admin`, or a token with "
+    "`whalefall-capacity token create NAME --role admin`"
+)
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+ONE_YEAR = "max-age=31536000"
+
+
+def principal_of(request: Request) -> Principal | None:
+    """Return who asks, by bearer token or by session; None when neither is valid."""
+    console: Console = request.app.state.console
+    credential = credential_of(request)
+    # What changes something is not done for one who was revoked a moment ago.
+    known = console.known.get(credential) if request.method in SAFE_METHODS else None
+    if known is not None:
+        return known
+    found = find_principal(console.reading, credential, console.settings.session_hours)
+    if found is not None:
+        console.known.put(credential, found)
+    return found
+
+
+def check(request: Request) -> Principal:
+    """Return who asks. Raises ApiError when that is nobody, not enough of a role, or without CSRF token."""
+    safe = request.method in SAFE_METHODS
+    console: Console = request.app.state.console
+    if not safe and not has_admin(console.reading):
+        raise ApiError(403, MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
+    principal = principal_of(request)
+    if principal is None:
+        raise ApiError(
+            401,
+            MessageCode.AUTHENTICATION_REQUIRED,
+            "log in, or send a token of `whalefall-capacity token create` as Authorization: Bearer",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if not safe:
+        if principal.role is not Role.ADMIN:
+            raise ApiError(403, MessageCode.PERMISSION_REQUIRED, "this takes the role admin")
+        require_csrf(request, principal)
+    return principal
+
+
+def known_reader(request: Request) -> Principal | None:
+    """Return who asks, when that needs no look into the store: somebody just seen, who reads."""
+    console: Console = request.app.state.console
+    return console.known.get(credential_of(request)) if request.method in SAFE_METHODS else None
+
+
+def require_csrf(request: Request, principal: Principal) -> None:
+    """Raise ApiError unless the request of a session carries its CSRF token."""
+    if principal.csrf_token is not None and not is_same(sent_csrf_token(request), principal.csrf_token):
+        raise ApiError(403, MessageCode.CSRF_MISSING, f"the header {CSRF_HEADER} must carry the session's CSRF token")
+
+
+def sent_csrf_token(request: Request) -> str:
+    """Return the token in the header, or in the field of a form."""
+    return request.headers.get(CSRF_HEADER) or form_of(request).get(CSRF_FIELD, "")
+
+
+def form_of(request: Request) -> dict[str, str]:
+    """Return the fields of a form whose body has been read."""
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return {}
+    body: bytes = getattr(request, "_body", b"")
+    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=None)
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def is_same(first: str, second: str) -> bool:
+    """Are two secrets equal? It takes as long whatever they have in common."""
+    return secrets.compare_digest(first.encode("utf-8", "replace"), second.encode("utf-8", "replace"))
+
+
+async def read_body(request: Request) -> bool:
+    """Read the body, so that handlers find it; False when it is too large (and was thrown away).
+
+    Raises ApiError when it does not arrive in time.
+    """
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with fail_after(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size <= LARGEST_BODY:
+                    parts.append(part)
+                elif size > MOST_DISCARDED:
+                    break
+    except TimeoutError:
+        raise ApiError(
+            408,
+            MessageCode.REQUEST_TIMEOUT,
+            f"the body did not arrive within {BODY_SECONDS:g} seconds",
+            headers={"Connection": "close"},
+        ) from None
+    fits = size <= LARGEST_BODY
+    request._body = b"".join(parts) if fits else b""
+    return fits
+
+
+class GuardedRoute(APIRoute):
+    """A route of the API: nothing of the request is looked at before it is known who asks."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            fits = request.method in SAFE_METHODS or await read_body(request)
+            request.state.principal = known_reader(request) or await run_in_threadpool(check, request)
+            if not fits:
+                raise too_large()
+            return await handler(request)
+
+        return guarded
+
+
+def too_large() -> ApiError:
+    """Return the error of a body that nobody needs to send."""
+    return ApiError(413, MessageCode.PAYLOAD_TOO_LARGE, f"a body has at most {LARGEST_BODY // 1024} KiB")
+
+
+class SecurityHeaders:
+    """Puts the security headers on every answer; answers that are no static files are kept by nobody."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+                if scope["scheme"] == "https":
+                    headers["Strict-Transport-Security"] = ONE_YEAR
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

@@ -1,0 +1,45 @@
+"""What every request needs, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+from sqlalchemy import Engine
+
+from whalefall_capacity.periods import today
+from whalefall_capacity.settings import Settings
+
+if TYPE_CHECKING:
+    from whalefall_capacity.console.http.login_limits import LoginLimiter
+    from whalefall_capacity.console.http.principals import Credential, Remembered
+
+
+class Launcher(Protocol):
+    """Starts runs: the Dagster webserver, or what stands for it in a test."""
+
+    def for_caller(self, credential: Credential) -> Launcher:
+        """Return the same, started in the name of whoever sent *credential*."""
+        ...
+
+    def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
+        """Start a run of *job* and return its id. Raises DagsterError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Console:
+    """The store, the settings, Dagster, and what is known of callers; *reading* is for queries of their own."""
+
+    engine: Engine
+    reading: Engine
+    settings: Settings
+    dagster: Launcher
+    limiter: LoginLimiter
+    known: Remembered
+
+    def today(self) -> date:
+        """Return the day it is in the configured zone."""
+        return today(self.settings.zone)

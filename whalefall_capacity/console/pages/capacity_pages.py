@@ -1,0 +1,220 @@
+"""The pages of instances and databases: cards, charts, tables and their CSV. What a page shows is in its URL."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, BeforeValidator, Field
+from starlette.responses import Response
+
+from whalefall_capacity.console.http.envelope import invalid, not_found
+from whalefall_capacity.console.http.queries import (
+    DEFAULT_PERIODS,
+    EARLIEST,
+    LATEST,
+    Day,
+    DbType,
+    Name,
+    Whole,
+    periods_back,
+)
+from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
+from whalefall_capacity.console.pages.formats import window_label
+from whalefall_capacity.console.pages.rendering import json_in_page, render, scene_of, to_login, view_of
+from whalefall_capacity.console.pages.static_files import chart_library_style_ids
+from whalefall_capacity.periods import PeriodType, Window, windows_between
+from whalefall_capacity.store.aggregations import console_series
+from whalefall_capacity.store.aggregations.console_series import InstanceChoice, Selection
+from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.aggregations.statements import Level
+
+TOPS = (5, 10, 20)
+MOST_PERIODS = 400
+# Spreadsheets take a cell that begins like this for a formula.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+LEVELS = {"instances": Level.INSTANCE, "databases": Level.DATABASE}
+
+router = APIRouter()
+
+
+def _one_of(allowed: Mapping[str, int]) -> Any:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(allowed)}")
+        return allowed[value]
+
+    return BeforeValidator(check)
+
+
+class View(BaseModel):
+    """The state of a page of capacity: everything that its URL says."""
+
+    db_type: DbType | None = None
+    instance_id: Annotated[Whole, Field(ge=1)] | None = None
+    database_name: Name | None = None
+    period_type: PeriodType = PeriodType.DAILY
+    periods: Annotated[Whole, Field(ge=1, le=MOST_PERIODS)] | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
+    top: Annotated[int, _one_of({str(top): top for top in TOPS})] = TOPS[0]
+    chart: Literal["line", "bar"] = "line"
+
+    @property
+    def shown_periods(self) -> int:
+        return self.periods or DEFAULT_PERIODS[self.period_type]
+
+    def days(self, today: date) -> tuple[date, date]:
+        """Return the first and last day that are shown. Raises ApiError when the range is none, or too long."""
+        last = min(max(self.end_date or today, EARLIEST), LATEST)
+        if self.start_date is None:
+            return max(periods_back(last, self.period_type, self.shown_periods), EARLIEST), last
+        if self.start_date > last:
+            raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
+        return max(self.start_date, EARLIEST), last
+
+    def windows(self, today: date) -> list[Window]:
+        """Return the windows that are shown. Raises ApiError when they are too many."""
+        first, last = self.days(today)
+        if (last - first).days > MOST_PERIODS * 95:
+            raise invalid("start_date", f"at most {MOST_PERIODS} periods can be shown")
+        windows = windows_between(first, last, self.period_type)
+        if len(windows) > MOST_PERIODS:
+            raise invalid("start_date", f"at most {MOST_PERIODS} periods can be shown, these are {len(windows)}")
+        return windows
+
+    def parameters(self) -> dict[str, str]:
+        """Return what of the state differs from the default, as it stands in the URL."""
+        found = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        return {name: str(value) for name, value in found.items()}
+
+    def url(self, path: str, **changes: object) -> str:
+        """Return the URL of *path* with this state and *changes* to it; None takes a parameter away."""
+        parameters = self.parameters() | {name: str(value) for name, value in changes.items() if value is not None}
+        kept = {name: value for name, value in parameters.items() if name not in changes or changes[name] is not None}
+        return f"{path}?{urlencode(kept)}" if kept else path
+
+
+@router.get("/instances")
+def instances(request: Request) -> Response:
+    """Show sizes and growth of instances."""
+    return _capacity_page(request, "instances")
+
+
+@router.get("/databases")
+def databases(request: Request) -> Response:
+    """Show sizes and growth of databases."""
+    return _capacity_page(request, "databases")
+
+
+@router.get("/instances/{metric}.csv")
+def instances_csv(request: Request, metric: str) -> Response:
+    """Return the table under a chart of instances."""
+    return _csv(request, "instances", metric)
+
+
+@router.get("/databases/{metric}.csv")
+def databases_csv(request: Request, metric: str) -> Response:
+    """Return the table under a chart of databases."""
+    return _csv(request, "databases", metric)
+
+
+def _capacity_page(request: Request, page: str) -> Response:
+    scene = scene_of(request)
+    if scene.principal is None:
+        return to_login(request)
+    console, level = scene.console, LEVELS[page]
+    view = view_of(request, View)
+    choices = console_series.instance_choices(console.reading)
+    view = _without_contradiction(view, choices, level)
+    found, selection, windows = _charts(console, view, level)
+    return render(
+        scene,
+        "capacity.html",
+        page=page,
+        view=view,
+        summary=console_series.summary(console.reading, level, selection),
+        charts=found,
+        payload=json_in_page([chart.payload() for chart in found]),
+        columns=[(i, window_label(w.start, w.period_type)) for i, w in reversed(list(enumerate(windows)))],
+        first_day=windows[0].start,
+        last_day=selection.last,
+        instances=[choice for choice in choices if view.db_type in (None, choice.db_type)],
+        databases=console_series.database_choices(console.reading, view.instance_id)
+        if view.instance_id is not None and level is Level.DATABASE
+        else [],
+        db_types=list(DbType),
+        period_types=list(PeriodType),
+        tops=TOPS,
+        style_ids=chart_library_style_ids(),
+    )
+
+
+def _csv(request: Request, page: str, metric_key: str) -> Response:
+    scene = scene_of(request)
+    if scene.principal is None:
+        return to_login(request)
+    if metric_key not in METRIC_KEYS:
+        raise not_found("there is no such table")
+    console, level = scene.console, LEVELS[page]
+    view = _without_contradiction(view_of(request, View), console_series.instance_choices(console.reading), level)
+    found, _, _ = _charts(console, view, level)
+    (chart,) = [chart for chart in found if chart.metric.key == metric_key]
+    name = f"{page}-{metric_key}-{view.period_type.value}.csv"
+    return Response(
+        _csv_of(chart, level),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _csv_of(chart: Chart, level: Level) -> str:
+    """Return a line per series and window that has a row; sizes in bytes."""
+    row_type = DatabaseGrowth if level is Level.DATABASE else InstanceGrowth
+    keys = ["instance", "database"] if level is Level.DATABASE else ["instance"]
+    content = io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow([*keys, "period_start", "period_end", chart.metric.columns[row_type]])
+    for series in chart.series:
+        names = [series.instance, series.database_name or ""][: len(keys)]
+        for window, value in zip(chart.windows, series.values, strict=True):
+            if value is not None:
+                writer.writerow([*map(_harmless, names), window.start, window.end, value])
+    return content.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
+
+
+def _charts(console: Console, view: View, level: Level) -> tuple[list[Chart], Selection, list[Window]]:
+    windows = view.windows(console.today())
+    selection = Selection(
+        period_type=view.period_type,
+        first=windows[0].start,
+        last=windows[-1].start,
+        instance_ids=None if view.instance_id is None else [view.instance_id],
+        db_types=None if view.db_type is None else [view.db_type.value],
+        database_name=view.database_name,
+    )
+    if level is Level.DATABASE:
+        return charts(console_series.top_databases(console.reading, selection, view.top), windows), selection, windows
+    return charts(console_series.top_instances(console.reading, selection, view.top), windows), selection, windows
+
+
+def _without_contradiction(view: View, choices: list[InstanceChoice], level: Level) -> View:
+    """Return *view* without an instance that is of another engine, and without a database of no instance."""
+    known = {choice.id: choice.db_type for choice in choices}
+    instance_id = view.instance_id
+    if instance_id is not None and view.db_type is not None and known.get(instance_id) != view.db_type.value:
+        instance_id = None
+    keeps_name = level is Level.DATABASE and (view.instance_id is None or instance_id is not None)
+    return view.model_copy(
+        update={"instance_id": instance_id, "database_name": view.database_name if keeps_name else None}
+    )

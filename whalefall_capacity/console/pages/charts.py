@@ -1,0 +1,124 @@
+"""Series out of rows of growth: three charts over the same windows, with a gap where a window has no row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from whalefall_capacity.console.pages.formats import binary_size, signed_percent, signed_size, window_label
+from whalefall_capacity.periods import Window
+from whalefall_capacity.printable import printable
+from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+
+Value = float | int | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the three charts: *unit* is bytes or percent, *columns* the column per row type."""
+
+    key: str
+    unit: str
+    show: Callable[[Value], str]
+    columns: Mapping[type, str]
+
+
+def _size(value: Value) -> str:
+    return binary_size(None if value is None else int(value))
+
+
+def _change(value: Value) -> str:
+    return signed_size(None if value is None else int(value))
+
+
+METRICS = (
+    Metric("size", "bytes", _size, {DatabaseGrowth: "avg_size_bytes", InstanceGrowth: "total_size_bytes"}),
+    Metric(
+        "change", "bytes", _change, {DatabaseGrowth: "size_change_bytes", InstanceGrowth: "total_size_change_bytes"}
+    ),
+    Metric(
+        "percent",
+        "percent",
+        signed_percent,
+        {DatabaseGrowth: "size_change_percent", InstanceGrowth: "total_size_change_percent"},
+    ),
+)
+METRIC_KEYS = tuple(metric.key for metric in METRICS)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: a database or an instance, a value per window, None where there is none."""
+
+    name: str
+    instance: str
+    instance_id: int
+    database_name: str | None
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart, and the table under it."""
+
+    metric: Metric
+    windows: Sequence[Window]
+    series: Sequence[Series]
+
+    @property
+    def labels(self) -> list[str]:
+        return [window_label(window.start, window.period_type) for window in self.windows]
+
+    @property
+    def is_empty(self) -> bool:
+        return all(value is None for one in self.series for value in one.values)
+
+    def payload(self) -> dict[str, object]:
+        """Return what the script draws."""
+        return {
+            "metric": self.metric.key,
+            "unit": self.metric.unit,
+            "labels": self.labels,
+            "series": [
+                {
+                    "name": printable(one.name),
+                    "values": one.values,
+                    "texts": [self.metric.show(value) for value in one.values],
+                }
+                for one in self.series
+            ],
+        }
+
+
+def series_name(row: DatabaseGrowth | InstanceGrowth) -> str:
+    """Return the name by which two databases of one name on two instances are told apart."""
+    return f"{row.database_name} ({row.instance})" if isinstance(row, DatabaseGrowth) else row.instance
+
+
+def charts(rows: Sequence[DatabaseGrowth] | Sequence[InstanceGrowth], windows: Sequence[Window]) -> list[Chart]:
+    """Return the three charts; the order of the rows is the order of the series."""
+    by_key: dict[tuple[int, str | None], dict[date, DatabaseGrowth | InstanceGrowth]] = {}
+    for row in rows:
+        key = (row.instance_id, row.database_name if isinstance(row, DatabaseGrowth) else None)
+        by_key.setdefault(key, {})[row.period_start] = row
+    return [
+        Chart(metric, windows, [_series(metric, database, found, windows) for (_, database), found in by_key.items()])
+        for metric in METRICS
+    ]
+
+
+def _series(
+    metric: Metric,
+    database_name: str | None,
+    found: Mapping[date, DatabaseGrowth | InstanceGrowth],
+    windows: Sequence[Window],
+) -> Series:
+    one = next(iter(found.values()))
+    column = metric.columns[type(one)]
+    values = [_plain(getattr(found[w.start], column)) if w.start in found else None for w in windows]
+    return Series(series_name(one), one.instance, one.instance_id, database_name, values)
+
+
+def _plain(value: object) -> Value:
+    return value if value is None or isinstance(value, int) else float(str(value))

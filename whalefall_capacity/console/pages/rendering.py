@@ -1,0 +1,204 @@
+"""What every page is made with: who looks, in which language and theme, and the templates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+from pydantic import ValidationError
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from whalefall_capacity.console.http.cookies import cookie_name, set_cookie
+from whalefall_capacity.console.http.envelope import invalid
+from whalefall_capacity.console.http.principals import Principal
+from whalefall_capacity.console.http.security import principal_of
+from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.console.pages.formats import NOT_KNOWN, binary_size, duration, moment, window_label
+from whalefall_capacity.console.pages.static_files import static_url
+from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred
+from whalefall_capacity.printable import printable_lines
+from whalefall_capacity.store.access import Role
+from whalefall_capacity.store.task_runs.read import OPEN_STATUSES, TaskRun
+
+THEMES = ("auto", "light", "dark")
+LANGUAGE_COOKIE, THEME_COOKIE = "whalefall_language", "whalefall_theme"
+ONE_YEAR_SECONDS = 31_536_000
+WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every page needs to be rendered: who looks, in which language and theme."""
+
+    request: Request
+    principal: Principal | None
+    language: str
+    theme: str
+
+    @property
+    def console(self) -> Console:
+        console: Console = self.request.app.state.console
+        return console
+
+    @property
+    def prefix(self) -> str:
+        """The path below which these pages are served."""
+        return prefix_of(self.request)
+
+    @property
+    def home(self) -> str:
+        """Where somebody who has just logged in is led."""
+        return "/" if self.prefix else "/instances"
+
+    def translate(self, key: str, **values: object) -> str:
+        return catalogue(self.language)[key].format(**values)
+
+    def here(self, **changes: str) -> str:
+        """Return the URL of this page with some parameters changed."""
+        parameters = dict(self.request.query_params) | changes
+        return f"{self.request.url.path}?{urlencode(parameters)}"
+
+
+def prefix_of(request: Request) -> str:
+    """Return the path below which the console's pages are served: none, or that of the login of the Dagster UI."""
+    prefix: str = request.scope.get("root_path", "")
+    return prefix
+
+
+def scene_of(request: Request) -> Scene:
+    """Return the scene of a request."""
+    return Scene(request, principal_of(request), _language(request), _theme(request))
+
+
+def scene_of_nobody(request: Request) -> Scene:
+    """Return the scene of a request without asking who sends it."""
+    return Scene(request, None, _language(request), _theme(request))
+
+
+def view_of(request: Request, model: type[Any]) -> Any:
+    """Return the state that the URL says; an empty field of a form says nothing."""
+    try:
+        return model.model_validate({name: value for name, value in request.query_params.items() if value != ""})
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        raise invalid(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")) from error
+
+
+def to_login(request: Request) -> Response:
+    """Lead whoever is not logged in to the login, and from there back here."""
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(f"{prefix_of(request)}/login?{urlencode({'next': here})}", 303)
+
+
+def render(scene: Scene, template: str, **values: Any) -> Response:
+    """Return the page that *template* makes of *values*."""
+    words = catalogue(scene.language)
+    content = (
+        _environment()
+        .get_template(template)
+        .render(
+            scene=scene,
+            request=scene.request,
+            principal=scene.principal,
+            is_admin=scene.principal is not None and scene.principal.role is Role.ADMIN,
+            t=scene.translate,
+            static=lambda name: scene.prefix + static_url(name),
+            words=words,
+            languages=LANGUAGES,
+            themes=THEMES,
+            zone=scene.console.settings.zone,
+            script_words=json_in_page({key: word for key, word in words.items() if key.startswith(WORDS_OF_SCRIPTS)}),
+            **values,
+        )
+    )
+    answer = HTMLResponse(content)
+    # A choice in the URL is remembered for the pages that do not say.
+    for parameter, cookie, allowed in (("lang", LANGUAGE_COOKIE, LANGUAGES), ("theme", THEME_COOKIE, THEMES)):
+        wanted = scene.request.query_params.get(parameter, "")
+        if wanted in allowed:
+            set_cookie(answer, scene.request, cookie, wanted, ONE_YEAR_SECONDS)
+    return answer
+
+
+def json_in_page(content: object) -> Markup:
+    """Return JSON that can stand in a page: nothing in it ends the element that it is in."""
+    escaped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(escaped.replace("&", "\\u0026").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704
+
+
+def _language(request: Request) -> str:
+    for wanted in (request.query_params.get("lang"), request.cookies.get(cookie_name(request, LANGUAGE_COOKIE))):
+        if wanted in LANGUAGES:
+            return wanted
+    return preferred(request.headers.get("accept-language", ""))
+
+
+def _theme(request: Request) -> str:
+    for wanted in (request.query_params.get("theme"), request.cookies.get(cookie_name(request, THEME_COOKIE))):
+        if wanted in THEMES:
+            return wanted
+    return THEMES[0]
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("whalefall_capacity.console.pages"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"as_it_is": escape, "size": binary_size, "moment": moment, "duration": duration}
+    environment.tests["open"] = lambda run: run.status in OPEN_STATUSES
+    environment.globals |= {
+        "metrics_of": _metrics_of,
+        "figure": _figure,
+        "task_label": _task_label,
+        "window_label": window_label,
+    }
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Return *value* as a page shows it; what is markup already was made by us, or is the value of a field."""
+    return printable_lines(value) if type(value) is str else value
+
+
+def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
+    """Return the name of a task in the words of the reader, with the period and the days that it is about."""
+    name = words.get(f"task.{run.task_key}")
+    if name is None:
+        return run.task_name
+    common = (run.summary_json or {}).get("common", {})
+    inputs, scope = common.get("inputs", {}), common.get("scope", {})
+    parts = [name]
+    if (period_type := scope.get("target", {}).get("period_type")) is not None:
+        parts.append(words.get(f"period.{period_type}", period_type))
+    if (asked := inputs.get("scope")) is not None:
+        parts.append(words.get(f"scope.{asked}", asked))
+    first = inputs.get("first") or (scope.get("time") or {}).get("date")
+    last = inputs.get("last") or first
+    if first is not None:
+        parts.append(first if first == last else f"{first} → {last}")
+    return " · ".join(parts)
+
+
+def _metrics_of(item: Any) -> str:
+    """Return the figures of an item in one line."""
+    return " · ".join(f"{name} {_figure(name, value)}" for name, value in (item.metrics_json or {}).items())
+
+
+def _figure(name: str, value: Any) -> str:
+    """Return a figure of a run as people read it: sizes in binary units, large numbers in groups."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return binary_size(value) if name.endswith("_bytes") else f"{value:,}"
+    return NOT_KNOWN if value is None else str(value)

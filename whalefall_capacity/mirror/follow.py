@@ -1,0 +1,140 @@
+"""The mirror: brings a task run in line with the Dagster run that it belongs to.
+
+It goes by the state of the run, not by events, which may be lost or come late: whoever calls `mirror`, however often
+and from however many processes, the task run ends as the run did. The row is locked first and the run's record read
+after that, so that of two callers the one that writes last has read last.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterRunStatus
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
+from sqlalchemy import Connection, Engine
+
+from whalefall_capacity.asset_keys import KEYS_OF_JOB
+from whalefall_capacity.mirror.run_plan import OP_JOBS, asset_keys_of, read_plan
+from whalefall_capacity.settings import Settings, load_settings
+from whalefall_capacity.store.task_runs.write import (
+    Ending,
+    NewTaskRun,
+    Status,
+    TaskRun,
+    close_task_run,
+    insert_task_run,
+    lock_task_run,
+    start_task_run,
+    write_summary,
+)
+
+# By pyproject.toml, and where a command of Dagster's is given the module.
+LOCATIONS = ("whalefall_capacity", "whalefall_capacity.definitions")
+WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
+ENDINGS = {
+    DagsterRunStatus.SUCCESS: Status.COMPLETED,
+    DagsterRunStatus.FAILURE: Status.FAILED,
+    DagsterRunStatus.CANCELED: Status.CANCELLED,
+}
+# A task run may be written before its run is launched.
+LAUNCH_GRACE = timedelta(seconds=60)
+COMPLETED_ALL_THE_SAME = "cancelled, but the work had completed"
+LONGEST_ERROR = 4000
+
+
+def mirror(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
+    """Make the task run of *run_id* say what Dagster says of the run; make it when there is none yet."""
+    with engine.begin() as connection:
+        task_run = lock_task_run(connection, run_id)
+        if task_run is None:
+            run = instance.get_run_by_id(run_id)
+            if run is None or not is_ours(run):
+                return
+            insert_task_run(connection, new_task_run(run, load_settings()))
+            task_run = lock_task_run(connection, run_id)
+            assert task_run is not None
+        record = instance.get_run_record_by_id(run_id)
+        if record is None:
+            _give_up(connection, task_run)
+        else:
+            _follow(connection, instance, task_run, record)
+
+
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Tell whether a run belongs to this project; one storage may serve other code locations too."""
+    origin = run.remote_job_origin
+    if origin is not None:
+        return origin.location_name in LOCATIONS
+    # Of the command line, ours or Dagster's, which runs in its own process.
+    return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS or bool(asset_keys_of(run))
+
+
+def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:
+    """Return the task run with which the mirror of *run* begins."""
+    plan = read_plan(run)
+    return NewTaskRun(
+        run_id=run.run_id,
+        task_key=plan.task_key,
+        task_name=plan.task_name,
+        task_category=plan.task_category,
+        trigger_source=plan.trigger_source,
+        summary=plan.summary(settings.timezone),
+        created_by=plan.created_by,
+        result_url=settings.run_url.format(run_id=run.run_id),
+    )
+
+
+def failure_text(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Return why a run failed: the innermost cause of its first failed step, or what ended the run itself."""
+    steps = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE, limit=1).records
+    for record in steps:
+        event = record.event_log_entry.get_dagster_event()
+        data = event.step_failure_data
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            return data.user_failure_data.description[:LONGEST_ERROR]
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return error.message.strip()[:LONGEST_ERROR]
+    ends = instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1, ascending=False).records
+    for record in ends:
+        if message := record.event_log_entry.get_dagster_event().message:
+            return message[:LONGEST_ERROR]
+    return "the run failed; the Dagster UI shows its log"
+
+
+def _give_up(connection: Connection, task_run: TaskRun) -> None:
+    if task_run.closed_at is None and task_run.read_at - task_run.created_at > LAUNCH_GRACE:
+        ending = Ending(
+            Status.FAILED, task_run.read_at, "Dagster knows no run of this id: it was not launched, or was deleted"
+        )
+        close_task_run(connection, task_run, ending, started_at=None)
+
+
+def _follow(connection: Connection, instance: dg.DagsterInstance, task_run: TaskRun, record: RunRecord) -> None:
+    status = record.dagster_run.status
+    if task_run.closed_at is not None:
+        if task_run.status is Status.CANCELLED and status is DagsterRunStatus.SUCCESS:
+            write_summary(connection, task_run.run_id, task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
+    elif status in FINISHED_STATUSES:
+        close_task_run(connection, *_closing(instance, task_run, record))
+    elif status not in WAITING:
+        # Also a status that this version of the program does not know.
+        start_task_run(connection, task_run.run_id, _time(record.start_time) or record.update_timestamp)
+
+
+def _closing(
+    instance: dg.DagsterInstance, task_run: TaskRun, record: RunRecord
+) -> tuple[TaskRun, Ending, datetime | None]:
+    status = ENDINGS[record.dagster_run.status]
+    if task_run.status is Status.CANCELLED and status is Status.COMPLETED:
+        task_run = task_run.with_summary(task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
+    error = failure_text(instance, task_run.run_id) if status is Status.FAILED else None
+    ended_at = _time(record.end_time) or record.update_timestamp
+    return task_run, Ending(status, ended_at, error), _time(record.start_time)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,0 +1,166 @@
+"""Keeping the two books equal: Dagster's runs, and the task runs that the run centre reads.
+
+`reconcile` is one round of the sensor: runs that changed, task runs that are not closed, cancels that the run centre
+asked for, runs whose worker is gone. `audit` compares everything from scratch, for a person who does not trust it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+from dagster import DagsterRunStatus
+from pydantic import BaseModel, Field
+from sqlalchemy import Engine
+
+from whalefall_capacity.mirror.follow import is_ours, mirror
+from whalefall_capacity.store.postgres.advisory_locks import without_worker
+from whalefall_capacity.store.task_runs.write import (
+    cancel_asked,
+    count_items,
+    lock_task_run,
+    miscounted,
+    not_closed,
+    task_run_states,
+)
+
+# A started run for which nobody has shown that he works for this long is dead.
+DEAD_AFTER = timedelta(seconds=30)
+# Clocks of workers differ, and a row may become visible later than its time says.
+OVERLAP = timedelta(seconds=60)
+# With no cursor yet; older runs are the audit's.
+FIRST_LOOK_BACK = timedelta(days=1)
+PAGE = 500
+WORKER_GONE = "The worker of this run is gone: nobody has shown for 30 seconds that he works for it."
+WORKING = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
+
+
+class Cursor(BaseModel):
+    """What one round of reconciliation hands to the next."""
+
+    seen: datetime | None = None
+    without_worker_since: dict[str, datetime] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What the audit had to mend."""
+
+    run_id: str
+    repair: str
+
+
+def reconcile(
+    engine: Engine, instance: dg.DagsterInstance, cursor: Cursor, now: datetime, log: logging.Logger
+) -> Cursor:
+    """Bring task runs in line with their runs and return the cursor for the next round.
+
+    What goes wrong with one run is logged and keeps no other from its turn; the next round tries again.
+    """
+    changed = _runs_updated_after(instance, (cursor.seen or now - FIRST_LOOK_BACK) - OVERLAP)
+    with engine.connect() as connection:
+        open_runs = set(not_closed(connection))
+        to_cancel = cancel_asked(connection)
+    # First: a run that leaves the queue is closed in the same round.
+    _each(to_cancel, lambda run_id: _cancel(instance, run_id), log)
+    _each(changed | open_runs, lambda run_id: mirror(engine, instance, run_id), log)
+    without = _without_worker(engine, instance, open_runs)
+    since = {run_id: cursor.without_worker_since.get(run_id, now) for run_id in without}
+    dead = [run_id for run_id, first in since.items() if now - first >= DEAD_AFTER]
+    _each(dead, lambda run_id: _bury(engine, instance, run_id), log)
+    return Cursor(seen=now, without_worker_since=since)
+
+
+def audit(
+    engine: Engine, instance: dg.DagsterInstance, since: datetime, patience: timedelta = DEAD_AFTER
+) -> list[Repair]:
+    """Compare both books from scratch, repair what differs, and return what was repaired.
+
+    *since*: runs that Dagster created before are not made task runs of again. Takes *patience* longer when there are
+    started runs for which nobody seems to work.
+    """
+    with engine.connect() as connection:
+        before = task_run_states(connection)
+        wrong = miscounted(connection)
+    known = {run_id for run_id, (_, is_closed) in before.items() if is_closed}
+    for run_id in {*_our_runs(instance, since)} | before.keys():
+        if run_id not in known:
+            mirror(engine, instance, run_id)
+    for run_id in _still_without_worker(engine, instance, before, patience):
+        _bury(engine, instance, run_id)
+    for run_id in wrong:
+        with engine.begin() as connection:
+            lock_task_run(connection, run_id)
+            count_items(connection, run_id)
+    with engine.connect() as connection:
+        after = task_run_states(connection)
+    repairs = [Repair(run_id, "counters did not equal the items") for run_id in wrong]
+    for run_id, (status, _) in after.items():
+        if run_id not in before:
+            repairs.append(Repair(run_id, f"had no task run; it is {status.value}"))
+        elif before[run_id] != after[run_id]:
+            repairs.append(Repair(run_id, f"was {before[run_id][0].value}; it is {status.value}"))
+    return repairs
+
+
+def _each(run_ids: Iterable[str], action: Callable[[str], None], log: logging.Logger) -> None:
+    for run_id in run_ids:
+        try:
+            action(run_id)
+        except Exception:
+            log.exception("run %s could not be reconciled now; the next round tries again", run_id)
+
+
+def _runs_updated_after(instance: dg.DagsterInstance, moment: datetime) -> set[str]:
+    records = instance.get_run_records(dg.RunsFilter(updated_after=moment))
+    return {record.dagster_run.run_id for record in records}
+
+
+def _our_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[str]:
+    cursor = None
+    while records := instance.get_run_records(dg.RunsFilter(created_after=since), limit=PAGE, cursor=cursor):
+        yield from (record.dagster_run.run_id for record in records if is_ours(record.dagster_run))
+        cursor = records[-1].dagster_run.run_id
+
+
+def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Stop a run that the run centre cancelled: out of the queue, or by an interrupt of its worker."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
+        instance.run_coordinator.cancel_run(run_id)
+
+
+def _without_worker(engine: Engine, instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str]:
+    """Return those of *run_ids* that should have a worker and do not seem to."""
+    ids = list(run_ids)
+    if not ids:
+        return set()
+    runs = instance.get_runs(dg.RunsFilter(run_ids=ids, statuses=list(WORKING)))
+    with engine.connect() as connection:
+        return without_worker(connection, [run.run_id for run in runs])
+
+
+def _still_without_worker(
+    engine: Engine, instance: dg.DagsterInstance, run_ids: Iterable[str], patience: timedelta
+) -> set[str]:
+    """Return those of *run_ids* that have no worker at any time while *patience* lasts."""
+    suspects = _without_worker(engine, instance, run_ids)
+    deadline = time.monotonic() + patience.total_seconds()
+    while suspects and time.monotonic() < deadline:
+        time.sleep(1)
+        suspects &= _without_worker(engine, instance, suspects)
+    return suspects
+
+
+def _bury(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
+    """Tell Dagster that a run is over because its worker is gone, and close its task run."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status is DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, WORKER_GONE)
+    elif run is not None and not run.is_finished:
+        instance.report_run_failed(run, WORKER_GONE)
+    mirror(engine, instance, run_id)

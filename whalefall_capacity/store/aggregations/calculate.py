@@ -1,0 +1,302 @@
+"""Rolling stats up into windows: one set-based calculation per level, period type and range of windows.
+
+The unit of work is a chunk of instances times a block of windows: one transaction under one advisory lock. It
+groups the stats of the chunk into a temporary table (`CREATE TABLE AS` may use parallel workers, `INSERT …
+SELECT` may not), sums up what it saw, writes rows that changed, and removes rows whose sources are gone. When
+every chunk is done, `aggregation_windows` records that sum. Sealed windows are left out of all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from psycopg2 import sql
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.periods import PeriodType, Window, adjacent_runs
+from whalefall_capacity.store.aggregations.statements import SAW, TABLES, Level, statements
+from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
+from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
+
+CHUNK_INSTANCES = 500
+# Two at a time: while one reads and groups, the other writes.
+CONCURRENCY = 2
+# Chunks run side by side already. Parallel workers within one would each group every database for themselves, which
+# pays only where there are many rows a database: a month takes a third longer with them.
+WITH_PARALLEL_WORKERS = {PeriodType.QUARTERLY}
+# Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
+BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
+
+
+class Watcher:
+    """What is told how a calculation goes on; any call may raise to stop it."""
+
+    def progressed(self, done: int, total: int) -> None:
+        """Hear how many units are done, before the first and after each."""
+
+    def began(self, instance_ids: range) -> None:
+        """Hear, in the thread that does it, that work on the instances of a chunk has begun."""
+
+    def finished(self, instance_ids: range) -> None:
+        """Hear that all windows of the instances of a chunk are done."""
+
+
+class WindowState(StrEnum):
+    """What became of a window: calculated, without any stats, or final."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    SEALED = "sealed"
+
+
+@dataclass
+class WindowResult:
+    """What a calculation saw of a window and what it changed; sizes in bytes."""
+
+    window: Window
+    state: WindowState = WindowState.SKIPPED
+    source_rows: int = 0
+    source_sum_bytes: int = 0
+    source_max_updated_at: datetime | None = None
+    result_rows: int = 0
+    instances: int = 0
+    closing_size_bytes: int = 0
+    rows_written: int = 0
+    rows_removed: int = 0
+
+    def see(
+        self,
+        source_rows: Decimal,
+        source_sum_bytes: Decimal,
+        source_max_updated_at: datetime,
+        result_rows: Decimal,
+        instances: int,
+        closing_size_bytes: Decimal,
+    ) -> None:
+        """Take what the statement SAW says of the window."""
+        self.state = WindowState.DONE
+        self.source_rows = int(source_rows)
+        self.source_sum_bytes = int(source_sum_bytes)
+        self.source_max_updated_at = source_max_updated_at
+        self.result_rows = int(result_rows)
+        self.instances = instances
+        self.closing_size_bytes = int(closing_size_bytes)
+
+    def add(self, part: WindowResult) -> None:
+        """Add what was seen and done in one chunk; sealed for one is sealed for all."""
+        if self.state is not WindowState.SEALED and part.state is not WindowState.SKIPPED:
+            self.state = part.state
+        self.source_rows += part.source_rows
+        self.source_sum_bytes += part.source_sum_bytes
+        self.source_max_updated_at = max(
+            filter(None, (self.source_max_updated_at, part.source_max_updated_at)), default=None
+        )
+        self.result_rows += part.result_rows
+        self.instances += part.instances
+        self.closing_size_bytes += part.closing_size_bytes
+        self.rows_written += part.rows_written
+        self.rows_removed += part.rows_removed
+
+
+# Shared, so that a window is not sealed while one of its chunks is under way.
+SEALED = """
+SELECT period_start, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
+WHERE level = :level AND period_type = :period_type AND period_start = ANY (:starts)
+ORDER BY period_start
+FOR SHARE
+"""
+RECORD = """
+INSERT INTO aggregation_windows AS recorded (level, period_type, period_start, calculated_at, source_rows,
+                                             source_sum_bytes, source_max_updated_at, result_rows, instances)
+SELECT :level, :period_type, saw.*
+FROM unnest(CAST(:starts AS date[]), CAST(:calculated_ats AS timestamptz[]), CAST(:source_rows AS bigint[]),
+            CAST(:source_sums AS numeric[]), CAST(:source_updated_ats AS timestamptz[]),
+            CAST(:result_rows AS bigint[]), CAST(:instances AS integer[])) AS saw
+ON CONFLICT (level, period_type, period_start) DO UPDATE
+SET calculated_at = excluded.calculated_at, source_rows = excluded.source_rows,
+    source_sum_bytes = excluded.source_sum_bytes, source_max_updated_at = excluded.source_max_updated_at,
+    result_rows = excluded.result_rows, instances = excluded.instances, updated_at = now()
+WHERE recorded.sealed_at IS NULL
+"""
+# Ids begin with 1.
+CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chunk"
+# Every database of the store's stats has an instance total on the same day, and there are few of those.
+DAYS_WITH_STATS = """
+SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
+"""
+CLOSING = "SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = %(type)s AND period_start = %(start)s"
+
+
+def aggregate(
+    engine: Engine, level: Level, windows: Sequence[Window], watcher: Watcher | None = None
+) -> list[WindowResult]:
+    """Calculate *windows*, all of one period type and oldest first, from the stats as they are now.
+
+    When *watcher* raises, the units under way are finished, what is done stays, and the next calculation completes it.
+    """
+    watcher = watcher or Watcher()
+    results = {window.start: WindowResult(window) for window in windows}
+    blocks = list(_blocks(windows))
+    all_chunks = _read_chunks(engine)
+    units_left = {chunk: len(blocks) for chunk in all_chunks}
+    total = len(blocks) * len(all_chunks)
+    watcher.progressed(0, total)
+
+    def calculate(chunk: range, block: Sequence[Window]) -> list[WindowResult]:
+        if block is blocks[0]:
+            watcher.began(chunk)
+        return _calculate(engine, level, chunk, block)
+
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        futures = {pool.submit(calculate, chunk, block): chunk for block in blocks for chunk in all_chunks}
+        try:
+            for number, future in enumerate(as_completed(futures), start=1):
+                for result in future.result():
+                    results[result.window.start].add(result)
+                chunk = futures[future]
+                units_left[chunk] -= 1
+                if not units_left[chunk]:
+                    watcher.finished(chunk)
+                watcher.progressed(number, total)
+        finally:
+            for future in futures:
+                future.cancel()
+    _record(engine, level, [result for result in results.values() if result.state is not WindowState.SEALED])
+    return list(results.values())
+
+
+@again_if_connection_lost
+def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
+    """Return the closing sizes of *window*, in bytes, of everything together; None when it has no row."""
+    statement = sql.SQL(CLOSING).format(aggregations=sql.Identifier(TABLES[level].aggregations))
+    with engine.connect() as connection, raw_cursor(connection) as cursor:
+        cursor.execute(statement, {"type": window.period_type.value, "start": window.start})
+        ((total,),) = cursor.fetchall()
+        return None if total is None else int(total)
+
+
+def chunks(connection: Connection) -> list[range]:
+    """Return the instance ids of each chunk that has any, in order."""
+    numbers = connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars()
+    return [range(n * CHUNK_INSTANCES + 1, (n + 1) * CHUNK_INSTANCES + 1) for n in numbers]
+
+
+@again_if_connection_lost
+def _read_chunks(engine: Engine) -> list[range]:
+    with engine.connect() as connection:
+        return chunks(connection)
+
+
+def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
+    """Yield runs of windows that span no more days than a block may have, but at least one window each."""
+    block: list[Window] = []
+    for window in windows:
+        if block and (window.end - block[0].start).days >= BLOCK_DAYS[window.period_type]:
+            yield block
+            block = []
+        block.append(window)
+    if block:
+        yield block
+
+
+@again_if_connection_lost
+def _calculate(engine: Engine, level: Level, chunk: range, windows: Sequence[Window]) -> list[WindowResult]:
+    """Bring the rows of one chunk up to date, in one transaction, and return what was seen and done."""
+    period_type = windows[0].period_type
+    with engine.begin() as connection:
+        lock_calculation(connection, level.value, period_type, chunk)
+        connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
+        if period_type not in WITH_PARALLEL_WORKERS:
+            connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
+        sealed = _sealed(connection, level, windows)
+        results = [WindowResult(window, WindowState.SEALED) for window in windows if window.start in sealed]
+        # What sealed windows leave of the block; usually all of it.
+        for run in adjacent_runs(window for window in windows if window.start not in sealed):
+            results += _calculate_run(connection, level, chunk, run)
+    return results
+
+
+def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> set[date]:
+    """Return the starts of the windows that are final; none of the others becomes so in this transaction."""
+    values = {
+        "level": level.value,
+        "period_type": windows[0].period_type.value,
+        "starts": [window.start for window in windows],
+    }
+    return {row.period_start for row in connection.execute(text(SEALED), values) if row.is_sealed}
+
+
+def _calculate_run(connection: Connection, level: Level, chunk: range, windows: Sequence[Window]) -> list[WindowResult]:
+    days = _days_with_stats(connection, windows)
+    aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
+    ensure_children(connection, [aggregations], [window.start for window in days])
+    values = {
+        "first": windows[0].start,
+        "last": windows[-1].end,
+        "low": chunk.start,
+        "high": chunk.stop - 1,
+        "period_type": windows[0].period_type.value,
+        "starts": [window.start for window in windows],
+        "ends": [window.end for window in windows],
+        "closing_days": list(days.values()),
+    }
+    run = statements(level, windows)
+    results = {window.start: WindowResult(window) for window in windows}
+    with raw_cursor(connection) as cursor:
+        cursor.execute(run.source, values)
+        cursor.execute(SAW)
+        saw = cursor.fetchall()
+        for start, *figures in saw:
+            results[start].see(*figures)
+        cursor.execute(run.upsert, values)
+        for start, count in cursor.fetchall():
+            results[start].rows_written = count
+        cursor.execute(run.stored, values)
+        # Every source row has its row now; only when there are more of them has one lost its source.
+        if cursor.fetchall() != [(sum(result.result_rows for result in results.values()),)]:
+            cursor.execute(run.remove, values)
+            for start, count in cursor.fetchall():
+                results[start].rows_removed = count
+        cursor.execute("DROP TABLE source")
+    return list(results.values())
+
+
+def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[Window, date]:
+    """Return the last day with stats of each window that has any."""
+    span = {"first": windows[0].start, "last": windows[-1].end}
+    days = sorted(connection.execute(text(DAYS_WITH_STATS), span).scalars())
+    found: dict[Window, date] = {}
+    for window in windows:
+        inside = [day for day in days if window.start <= day <= window.end]
+        if inside:
+            found[window] = inside[-1]
+    return found
+
+
+@again_if_connection_lost
+def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> None:
+    if not results:
+        return
+    with engine.begin() as connection:
+        now = connection.execute(text("SELECT now()")).scalar_one()
+        connection.execute(
+            text(RECORD),
+            {
+                "level": level.value,
+                "period_type": results[0].window.period_type.value,
+                "starts": [result.window.start for result in results],
+                "calculated_ats": [now] * len(results),
+                "source_rows": [result.source_rows for result in results],
+                "source_sums": [result.source_sum_bytes for result in results],
+                "source_updated_ats": [result.source_max_updated_at for result in results],
+                "result_rows": [result.result_rows for result in results],
+                "instances": [result.instances for result in results],
+            },
+        )

@@ -1,0 +1,230 @@
+"""Recomputation of a sample of rows from their stats, by statements that share nothing with the calculation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import sql
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.periods import PeriodType, Window, window_of
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
+from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.sizes.day_comparison import LATEST_DAY
+
+RECORDED = """
+SELECT source_rows, source_sum_bytes, source_max_updated_at, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
+WHERE level = :level AND period_type = :period_type AND period_start = :start
+"""
+EARLIER_WINDOWS = """
+SELECT period_start FROM aggregation_windows
+WHERE level = :level AND period_type = :period_type AND period_start < :start AND sealed_at IS NULL AND result_rows > 0
+ORDER BY period_start
+"""
+DAYS = (
+    "SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last ORDER BY 1"
+)
+SEEN = {
+    Level.DATABASE: "SELECT count(*), coalesce(sum(size_bytes), 0), max(updated_at) FROM database_size_stats "
+    "WHERE collected_date BETWEEN :first AND :last",
+    Level.INSTANCE: "SELECT count(*), coalesce(sum(total_size_bytes), 0), max(updated_at) FROM instance_size_stats "
+    "WHERE collected_date BETWEEN :first AND :last",
+}
+# Keys that have a row, and those of one day of the window that should have one. The order by a hash is as random as
+# its seed, and the same for the same seed. Each stored row is looked up by itself, whatever the planner, which has no
+# statistics of a new table partition, thinks of their number.
+SAMPLE = """
+WITH keys AS (
+    SELECT {key} FROM {aggregations} WHERE period_type = %(period_type)s AND period_start = %(first)s
+    UNION
+    SELECT {key} FROM {stats} WHERE collected_date = %(day)s
+), sample AS (
+    SELECT {key} FROM keys AS sample
+    ORDER BY hashtextextended({key_text}, %(seed)s), {key_text}
+    LIMIT (SELECT greatest(%(at_least)s, ceil(count(*) * %(fraction)s::numeric)) FROM keys)
+), recomputed AS (
+{recompute}
+)
+SELECT i.name, {key_text}, to_jsonb(stored), to_jsonb(recomputed)
+FROM sample
+LEFT JOIN LATERAL (
+    SELECT * FROM {aggregations} AS row
+    WHERE {row_key} AND row.period_type = %(period_type)s AND row.period_start = %(first)s
+    LIMIT 1) AS stored ON true
+LEFT JOIN recomputed ON {recomputed_key}
+LEFT JOIN instances AS i ON i.id = sample.instance_id
+ORDER BY sample.instance_id, {key_text}
+"""
+# Written in another way than the statements of the aggregation, on purpose: both would have to be wrong.
+RECOMPUTE_DATABASES = """
+    SELECT s.instance_id, s.database_name, CAST(%(last)s AS date) AS period_end,
+           count(*) AS data_count, sum(s.size_bytes) AS sum_size_bytes, max(s.size_bytes) AS max_size_bytes,
+           min(s.size_bytes) AS min_size_bytes,
+           (array_agg(s.size_bytes ORDER BY s.collected_date DESC))[1] AS closing_size_bytes,
+           nullif(count(s.data_size_bytes), 0) AS data_size_count, sum(s.data_size_bytes) AS sum_data_size_bytes,
+           max(s.data_size_bytes) AS max_data_size_bytes, min(s.data_size_bytes) AS min_data_size_bytes,
+           (array_agg(s.data_size_bytes ORDER BY s.collected_date DESC)
+               FILTER (WHERE s.data_size_bytes IS NOT NULL))[1] AS closing_data_size_bytes,
+           nullif(count(s.log_size_bytes), 0) AS log_size_count, sum(s.log_size_bytes) AS sum_log_size_bytes,
+           max(s.log_size_bytes) AS max_log_size_bytes, min(s.log_size_bytes) AS min_log_size_bytes,
+           (array_agg(s.log_size_bytes ORDER BY s.collected_date DESC)
+               FILTER (WHERE s.log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes
+    FROM sample
+    JOIN database_size_stats AS s ON s.instance_id = sample.instance_id AND s.database_name = sample.database_name
+    WHERE s.collected_date BETWEEN %(first)s AND %(last)s
+    GROUP BY s.instance_id, s.database_name
+"""
+# Complete days count; only where there is none do the others.
+RECOMPUTE_INSTANCES = """
+    SELECT s.instance_id, CAST(%(last)s AS date) AS period_end,
+           count(*) AS data_count, all_days.partial_days, sum(s.total_size_bytes) AS sum_size_bytes,
+           max(s.total_size_bytes) AS max_size_bytes, min(s.total_size_bytes) AS min_size_bytes,
+           (array_agg(s.total_size_bytes ORDER BY s.collected_date DESC))[1] AS closing_size_bytes,
+           sum(s.database_count) AS sum_database_count, max(s.database_count) AS max_database_count,
+           min(s.database_count) AS min_database_count,
+           nullif(count(s.log_size_bytes), 0) AS log_size_count, sum(s.log_size_bytes) AS sum_log_size_bytes,
+           max(s.log_size_bytes) AS max_log_size_bytes, min(s.log_size_bytes) AS min_log_size_bytes,
+           (array_agg(s.log_size_bytes ORDER BY s.collected_date DESC)
+               FILTER (WHERE s.log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes
+    FROM sample
+    JOIN (SELECT instance_id, count(*) AS days, count(nullif(missing_count, 0)) AS partial_days
+          FROM instance_size_stats
+          WHERE collected_date BETWEEN %(first)s AND %(last)s
+          GROUP BY instance_id) AS all_days USING (instance_id)
+    JOIN instance_size_stats AS s
+      ON s.instance_id = sample.instance_id AND (s.missing_count = 0 OR all_days.partial_days = all_days.days)
+    WHERE s.collected_date BETWEEN %(first)s AND %(last)s
+    GROUP BY s.instance_id, all_days.partial_days
+"""
+RECOMPUTE = {Level.DATABASE: RECOMPUTE_DATABASES, Level.INSTANCE: RECOMPUTE_INSTANCES}
+SAMPLE_FRACTION = 0.01
+SAMPLE_AT_LEAST = 20
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of a row that is not what its stats give; None stands for NULL and for a row that is not there."""
+
+    key: str
+    measure: str
+    stored: Any
+    recomputed: Any
+
+
+@dataclass(frozen=True)
+class Recomputation:
+    """What comparing a sample of a window with its stats gave.
+
+    *behind* says how the stats differ from those that the last calculation saw; None when they do not.
+    """
+
+    window: Window
+    behind: str | None
+    keys: int
+    differences: Sequence[Difference]
+
+
+@again_if_connection_lost
+def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) -> list[Recomputation]:
+    """Compare a sample of the window of the latest day, and of one earlier window, with what their stats give.
+
+    The sample is one in a hundred keys of a window, twenty at least; *seed* decides which, and which earlier window.
+    Sealed windows are final and left out. Everything is read from one snapshot.
+    """
+    chooser = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '64MB'"))
+        latest_day = connection.execute(text(LATEST_DAY)).scalar_one()
+        if latest_day is None:
+            return []
+        latest = window_of(latest_day, period_type)
+        values = {"level": level.value, "period_type": period_type.value, "start": latest.start}
+        earlier = list(connection.execute(text(EARLIER_WINDOWS), values).scalars())
+        windows = [latest, *(window_of(start, period_type) for start in chooser.sample(earlier, min(1, len(earlier))))]
+        found = [_recompute(connection, level, window, seed, chooser) for window in windows]
+    return [recomputation for recomputation in found if recomputation is not None]
+
+
+def _recompute(
+    connection: Connection, level: Level, window: Window, seed: int, chooser: random.Random
+) -> Recomputation | None:
+    values = {"level": level.value, "period_type": window.period_type.value, "start": window.start}
+    recorded = connection.execute(text(RECORDED), values).one_or_none()
+    if recorded is not None and recorded.is_sealed:
+        return None
+    span = {"first": window.start, "last": window.end}
+    seen = tuple(connection.execute(text(SEEN[level]), span).one())
+    behind = None
+    if recorded is None:
+        behind = f"{seen[0]} rows of stats, and no calculation yet"
+    elif tuple(recorded)[:3] != seen:
+        behind = (
+            f"{seen[0]} rows of stats, the newest of {seen[2]}; its calculation saw {recorded.source_rows}, the newest "
+            f"of {recorded.source_max_updated_at}"
+        )
+    days = list(connection.execute(text(DAYS), span).scalars())
+    sample = _sample(
+        connection,
+        level,
+        span
+        | {
+            "period_type": window.period_type.value,
+            "day": chooser.choice(days) if days else window.start,
+            "seed": seed,
+            "fraction": SAMPLE_FRACTION,
+            "at_least": SAMPLE_AT_LEAST,
+        },
+    )
+    differences = [
+        difference for key, stored, recomputed in sample for difference in _differences(key, stored, recomputed)
+    ]
+    return Recomputation(window, behind, len(sample), differences)
+
+
+def _sample(
+    connection: Connection, level: Level, values: Mapping[str, Any]
+) -> list[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
+    """Return (key, stored row, recomputed row) of every key of the sample."""
+    tables = TABLES[level]
+    columns = [sql.Identifier(column) for column in tables.key]
+    # The name of a database follows the id of its instance.
+    key_text = sql.SQL(" || ' ' || ").join(sql.SQL("sample.{}::text").format(column) for column in columns)
+
+    def same_key(table: str) -> sql.Composed:
+        return sql.SQL(" AND ").join(
+            sql.SQL("{}.{} = sample.{}").format(sql.Identifier(table), column, column) for column in columns
+        )
+
+    statement = sql.SQL(SAMPLE).format(
+        key=sql.SQL(", ").join(columns),
+        key_text=key_text,
+        aggregations=sql.Identifier(tables.aggregations),
+        stats=sql.Identifier(tables.stats),
+        recompute=sql.SQL(RECOMPUTE[level]),
+        row_key=same_key("row"),
+        recomputed_key=same_key("recomputed"),
+    )
+    with raw_cursor(connection) as cursor:
+        cursor.execute(statement, values)
+        return [
+            (f"{name} {key.partition(' ')[2]}".strip(), stored, recomputed)
+            for name, key, stored, recomputed in cursor.fetchall()
+        ]
+
+
+def _differences(key: str, stored: dict[str, Any] | None, recomputed: dict[str, Any] | None) -> list[Difference]:
+    if stored is None or recomputed is None:
+        return [Difference(key, "the whole row", _present(stored), _present(recomputed))]
+    return [
+        Difference(key, measure, stored[measure], value)
+        for measure, value in recomputed.items()
+        if stored[measure] != value
+    ]
+
+
+def _present(row: dict[str, Any] | None) -> str | None:
+    return None if row is None else "there"

@@ -1,0 +1,296 @@
+"""A child as a file: Parquet (zstd) with a manifest beside it, and back again, byte for byte.
+
+Rows travel as CSV between PostgreSQL and Arrow, a stretch of pages at a time, so that memory does not grow with the
+child. Numbers without limit stay text, times are microseconds. An archive counts only once it was loaded back into a
+table and that table is the same as the child: same rows, same checksum of their text. The checksum knows no order, and
+depends on no version of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.errors import StoreError
+from whalefall_capacity.private_files import make_private_folder, open_private, write_private
+from whalefall_capacity.store.postgres.copying import raw_cursor
+
+VERSION = 1
+# 32 MB of a child at a time.
+PAGES = 4096
+# Rows of a batch on the way back.
+BATCH_ROWS = 100_000
+COLUMNS = """
+SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+WHERE attrelid = CAST(:child AS oid) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum
+"""
+# Microseconds since 1970: exact, and no text to take apart.
+MICROSECONDS = sql.SQL("(extract(epoch FROM {column}) * 1000000)::bigint")
+STRETCH = sql.SQL(
+    "COPY (SELECT {columns} FROM {child} WHERE ctid >= '({first},0)' AND ctid < '({last},0)') TO STDOUT (FORMAT csv)"
+)
+LOAD = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT csv)")
+CHECKSUM = sql.SQL(
+    "SELECT count(*), coalesce(sum(('x' || left(md5(ROW({columns})::text), 16))::bit(64)::bigint::numeric), 0)::text "
+    "FROM {table}"
+)
+# What the text of a row depends on.
+TEXT_FORM = "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL extra_float_digits = 1"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an archive holds; *columns* are (name, PostgreSQL type), *path* is where the manifest itself was read."""
+
+    version: int
+    table: str
+    child: str
+    lower: str
+    upper: str
+    rows: int
+    checksum: str
+    columns: tuple[tuple[str, str], ...]
+    file: str
+    file_bytes: int
+    file_sha256: str
+    postgresql: str
+    path: Path
+
+    @property
+    def bounds(self) -> tuple[date, date]:
+        return date.fromisoformat(self.lower), date.fromisoformat(self.upper)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.columns]
+
+
+def write_archive(
+    engine: Engine, folder: Path, table: str, child: sql.Identifier, name: str, oid: int, lower: date, upper: date
+) -> Manifest:
+    """Write *child* into *folder*, read it back, compare, and return the manifest.
+
+    The name of the file carries the checksum: the same rows are archived once, other rows of the same month never
+    overwrite an archive. Raises StoreError when what was read back is not what is stored.
+    """
+    make_private_folder(folder)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        columns = _columns(connection, oid)
+        rows, checksum = checksum_of(connection, child, [column for column, _ in columns])
+        stem = f"{name}-{hashlib.sha256(checksum.encode()).hexdigest()[:8]}"
+        manifest_path = folder / f"{stem}.json"
+        if not manifest_path.exists():
+            _write_parquet(connection, child, columns, folder / f"{stem}.parquet")
+            manifest = Manifest(
+                version=VERSION,
+                table=table,
+                child=name,
+                lower=lower.isoformat(),
+                upper=upper.isoformat(),
+                rows=rows,
+                checksum=checksum,
+                columns=columns,
+                file=f"{stem}.parquet",
+                file_bytes=(folder / f"{stem}.parquet").stat().st_size,
+                file_sha256=_sha256(folder / f"{stem}.parquet"),
+                postgresql=str(connection.execute(text("SHOW server_version")).scalar_one()),
+                path=manifest_path,
+            )
+        else:
+            manifest = read_manifest(manifest_path)
+        _compare(connection, manifest, table, rows, checksum)
+        # Last of all: a manifest that is there belongs to an archive that is whole.
+        if not manifest_path.exists():
+            content = {key: value for key, value in asdict(manifest).items() if key != "path"}
+            _write_safely(manifest_path, json.dumps(content, indent=2))
+    return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of an archive, by its own path or that of the Parquet file; checks that file too.
+
+    Raises StoreError when one of the two is missing, damaged, or not from this program.
+    """
+    path = path.with_suffix(".json")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        columns = tuple((str(name), str(kind)) for name, kind in content.pop("columns"))
+        manifest = Manifest(columns=columns, path=path, **content)
+        parquet = path.parent / manifest.file
+        found = _sha256(parquet)
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{error.filename} is not there: an archive is a .parquet file and the .json beside it"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"{path} is no manifest of an archive: {error}") from error
+    if manifest.version != VERSION:
+        raise StoreError(f"{path} is of version {manifest.version}, this program reads version {VERSION}")
+    if found != manifest.file_sha256:
+        raise StoreError(f"{parquet} is damaged: its SHA-256 is {found}, the manifest says {manifest.file_sha256}")
+    return manifest
+
+
+def load_archive(connection: Connection, manifest: Manifest, table: sql.Composable) -> None:
+    """Put the rows of an archive into the empty *table*; raises StoreError unless they are what the manifest says."""
+    import pyarrow.csv as arrow_csv
+    import pyarrow.parquet as parquet
+
+    connection.execute(text(TEXT_FORM))
+    statement = LOAD.format(table=table, columns=_names(manifest.names))
+    options = arrow_csv.WriteOptions(include_header=False)
+    try:
+        with raw_cursor(connection) as cursor, parquet.ParquetFile(manifest.path.parent / manifest.file) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                buffer = io.BytesIO()
+                arrow_csv.write_csv(batch.cast(_without_zones(batch.schema)), buffer, options)
+                buffer.seek(0)
+                cursor.copy_expert(statement, buffer)
+    except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
+        raise StoreError(f"{manifest.path} does not fit the table: {error}") from error
+    rows, checksum = checksum_of(connection, table, manifest.names)
+    if (rows, checksum) != (manifest.rows, manifest.checksum):
+        raise StoreError(
+            f"{manifest.path} says {manifest.rows} rows with checksum {manifest.checksum}, but reading its file gives "
+            f"{rows} with {checksum}"
+        )
+
+
+def checksum_of(connection: Connection, table: sql.Composable, columns: Sequence[str]) -> tuple[int, str]:
+    """Return the number of rows of *table* and a checksum of their text in any order; reads all of them."""
+    connection.execute(text(TEXT_FORM))
+    with raw_cursor(connection) as cursor:
+        cursor.execute(CHECKSUM.format(columns=_names(columns), table=table))
+        ((rows, checksum),) = cursor.fetchall()
+    return rows, checksum
+
+
+def _without_zones(schema: Any) -> Any:
+    """Return *schema* without time zones, with which Arrow takes 25 times as long; the session is in UTC."""
+    import pyarrow as pa
+
+    return pa.schema([(f.name, pa.timestamp("us") if pa.types.is_timestamp(f.type) else f.type) for f in schema])
+
+
+def _compare(connection: Connection, manifest: Manifest, table: str, rows: int, checksum: str) -> None:
+    if (rows, checksum) != (manifest.rows, manifest.checksum):
+        raise StoreError(f"{manifest.path} is of other rows than {manifest.child} has now")
+    with raw_cursor(connection) as cursor:
+        like = sql.SQL("CREATE TEMPORARY TABLE archived (LIKE {parent}) ON COMMIT DROP")
+        cursor.execute(like.format(parent=sql.Identifier(table)))
+    load_archive(connection, manifest, sql.Identifier("archived"))
+
+
+def _columns(connection: Connection, oid: int) -> tuple[tuple[str, str], ...]:
+    columns = tuple((name, kind) for name, kind in connection.execute(text(COLUMNS), {"child": oid}))
+    unknown = [kind for _, kind in columns if kind not in _arrow_types()]
+    if unknown:
+        raise StoreError(f"columns of type {', '.join(sorted(set(unknown)))} cannot be archived")
+    return columns
+
+
+def _arrow_types() -> Mapping[str, Any]:
+    """Return how a PostgreSQL type is kept; NUMERIC has no limit of digits, so it stays text."""
+    import pyarrow as pa
+
+    return {
+        "integer": pa.int32(),
+        "bigint": pa.int64(),
+        "text": pa.string(),
+        "numeric": pa.string(),
+        "date": pa.date32(),
+        "timestamp with time zone": pa.timestamp("us", tz="UTC"),
+    }
+
+
+def _write_parquet(
+    connection: Connection, child: sql.Identifier, columns: Sequence[tuple[str, str]], path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    types = _arrow_types()
+    schema = pa.schema([(name, types[kind]) for name, kind in columns])
+    partial = path.with_suffix(".partial")
+    with open_private(partial) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in _stretches(connection, child, columns):
+            writer.write_table(batch.cast(schema))
+    _sync(partial)
+    partial.replace(path)
+    _sync(path.parent)
+
+
+def _stretches(connection: Connection, child: sql.Identifier, columns: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    """Yield the rows of *child* as Arrow tables, times as microseconds, in the order in which they lie."""
+    import pyarrow as pa
+    import pyarrow.csv as arrow_csv
+
+    times = {name for name, kind in columns if kind == "timestamp with time zone"}
+    types = {name: pa.int64() if name in times else _arrow_types()[kind] for name, kind in columns}
+    selected = sql.SQL(", ").join(
+        MICROSECONDS.format(column=sql.Identifier(name)) if name in times else sql.Identifier(name)
+        for name, _ in columns
+    )
+    convert = arrow_csv.ConvertOptions(
+        column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+    with raw_cursor(connection) as cursor:
+        cursor.execute(
+            "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", (child.as_string(cursor),)
+        )
+        ((pages,),) = cursor.fetchall()
+        for first in range(0, pages, PAGES):
+            stretch = STRETCH.format(
+                columns=selected, child=child, first=sql.Literal(first), last=sql.Literal(first + PAGES)
+            )
+            buffer = io.BytesIO()
+            cursor.copy_expert(stretch, buffer)
+            if buffer.tell():
+                buffer.seek(0)
+                yield arrow_csv.read_csv(
+                    buffer,
+                    read_options=arrow_csv.ReadOptions(column_names=[name for name, _ in columns]),
+                    parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+                    convert_options=convert,
+                )
+
+
+def _names(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_safely(path: Path, content: str) -> None:
+    partial = path.with_suffix(".json.partial")
+    write_private(partial, content)
+    _sync(partial)
+    partial.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

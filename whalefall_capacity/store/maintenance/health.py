@@ -1,0 +1,166 @@
+"""How the partitioned tables are: every child with its state, and per table what is missing, left over or odd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Engine
+
+from whalefall_capacity.periods import add_months, month_start
+from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.maintenance.plan import cut_off
+from whalefall_capacity.store.table_partitions.catalog import (
+    ChildTable,
+    LookAlike,
+    count_rows,
+    look_alikes,
+    read_children,
+)
+from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, PartitionedTable
+from whalefall_capacity.store.table_partitions.ledger import Retirement, open_retirements, restored_until
+
+
+class ChildState(StrEnum):
+    """Where a child lies in time; odd is one that this program did not make."""
+
+    PAST = "past"
+    CURRENT = "current"
+    FUTURE = "future"
+    DETACHING = "detaching"
+    ODD = "odd"
+
+
+@dataclass(frozen=True)
+class ChildStatus:
+    """One child; *rows* is an estimate unless *rows_exact*, None where there is none."""
+
+    table: str
+    child: str
+    lower: date | None
+    upper: date | None
+    state: ChildState
+    rows: int | None
+    rows_exact: bool
+    bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class TableHealth:
+    """One partitioned table. *healthy*: it has its current and its next child. *problems*: all that needs a person."""
+
+    table: str
+    healthy: bool
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """All partitioned tables on *day*."""
+
+    day: date
+    healthy: bool
+    tables: tuple[TableHealth, ...]
+    children: tuple[ChildStatus, ...]
+
+
+def read_status(engine: Engine, settings: Settings, day: date, exact: bool = False) -> Status:
+    """Return how the tables are on *day*, which is today; *exact* counts the rows, which reads all of them."""
+    with engine.connect() as connection:
+        children = read_children(connection)
+        kept_until = restored_until(connection)
+        leftovers, strangers = open_retirements(connection), look_alikes(connection)
+        counts = count_rows(connection, children) if exact else {}
+    tables = tuple(
+        table_health(table, children, leftovers, strangers, kept_until, settings, day) for table in PARTITIONED_TABLES
+    )
+    return Status(
+        day,
+        all(table.healthy for table in tables),
+        tables,
+        tuple(_status(child, settings, day, kept_until, counts) for child in children),
+    )
+
+
+def table_health(
+    table: PartitionedTable,
+    children: Sequence[ChildTable],
+    leftovers: Sequence[Retirement],
+    strangers: Sequence[LookAlike],
+    kept_until: Mapping[tuple[str, date], date],
+    settings: Settings,
+    day: date,
+) -> TableHealth:
+    """Say of one table whether it has its current and next child, and what else needs a person. Pure."""
+    own = [child for child in children if child.table == table]
+    next_month = add_months(month_start(day), 1)
+    missing = [
+        f"no child holds {wanted}, {what}"
+        for wanted, what in ((day, "today"), (next_month, "the next month"))
+        if not any(child.bounds.hold(wanted) and not child.detach_pending for child in own)
+    ]
+    problems = [*missing]
+    # Since yesterday: what became past today goes in the next maintenance.
+    limit = cut_off(table, settings, day - timedelta(days=1))
+    past = [
+        child
+        for child in own
+        if child.oddity is None
+        and child.span[1] <= limit
+        and not _kept(child, kept_until, day)
+        and not child.detach_pending
+    ]
+    if past:
+        problems.append(f"{len(past)} children are beyond retention, the oldest is {past[0].name}")
+    problems += [f"{child.name} {child.oddity}" for child in own if child.oddity is not None]
+    problems += [f"the detach of {child.name} was not completed" for child in own if child.detach_pending]
+    problems += [
+        f"{left.name} is detached and not dropped yet"
+        for left in leftovers
+        if left.table == table.name and left.is_pending is None
+    ]
+    problems += [f"{s.schema}.{s.name} is named like a child and is none" for s in strangers if s.table == table.name]
+    return TableHealth(table.name, not missing, tuple(problems))
+
+
+def _status(
+    child: ChildTable,
+    settings: Settings,
+    day: date,
+    kept_until: Mapping[tuple[str, date], date],
+    counts: Mapping[int, int],
+) -> ChildStatus:
+    note = child.oddity or ""
+    if child.oddity is None and child.span[1] <= cut_off(child.table, settings, day):
+        until = _kept(child, kept_until, day)
+        note = f"restored, kept until {until}" if until else "beyond retention"
+    return ChildStatus(
+        child.table.name,
+        child.name,
+        child.bounds.lower,
+        child.bounds.upper,
+        _state(child, day),
+        counts.get(child.oid, child.rows_estimate),
+        child.oid in counts,
+        child.size_bytes,
+        note,
+    )
+
+
+def _state(child: ChildTable, day: date) -> ChildState:
+    if child.detach_pending:
+        return ChildState.DETACHING
+    if child.oddity is not None:
+        return ChildState.ODD
+    lower, upper = child.span
+    if upper <= day:
+        return ChildState.PAST
+    return ChildState.FUTURE if day < lower else ChildState.CURRENT
+
+
+def _kept(child: ChildTable, kept_until: Mapping[tuple[str, date], date], day: date) -> date | None:
+    until = kept_until.get((child.table.name, child.span[0]))
+    return until if until is not None and day < until else None

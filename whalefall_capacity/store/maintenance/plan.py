@@ -1,0 +1,154 @@
+"""What is to go, and why: decisions on the children of the partitioned tables. Pure: no store, no clock."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+
+from whalefall_capacity.periods import add_months
+from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.table_partitions.catalog import ChildTable
+from whalefall_capacity.store.table_partitions.create import PartitionedTable
+
+MAX_DROPS = 50
+# A month takes six children with it, a January ten: up to here nobody is asked.
+FEW_DROPS = 12
+FAR_MORE = 3
+
+
+class Outcome(StrEnum):
+    """What became of a child in one maintenance."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    ARCHIVED = "archived"
+    DETACHED = "detached"
+    FINALIZED = "finalized"
+    DROPPED = "dropped"
+    KEPT = "kept"
+    CONTENDED = "contended"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class ChildOutcome:
+    """What happened to one child; *rows* and *bytes* where known. The last one of a child is what it ends as."""
+
+    table: str
+    child: str
+    outcome: Outcome
+    reason: str = ""
+    rows: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class PlannedDrop:
+    """A child that is to go. *rows* is PostgreSQL's estimate, None when it has none."""
+
+    table: str
+    child: str
+    oid: int
+    lower: date
+    upper: date
+    rows: int | None
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a maintenance on *day* is to do with past children, oldest first.
+
+    *waiting* are past too, but more than one run may drop; *last_time* is how many went last time.
+    """
+
+    day: date
+    drops: tuple[PlannedDrop, ...]
+    kept: tuple[ChildOutcome, ...]
+    waiting: tuple[PlannedDrop, ...]
+    last_time: int
+    archive_dir: Path | None
+
+    @property
+    def id(self) -> str:
+        """Twelve digits that change when other children would go, or the same ones in another way."""
+        lines = [f"archive: {self.archive_dir or 'none'}"]
+        lines += sorted(f"{drop.table} {drop.oid} {drop.child} {drop.lower} {drop.upper}" for drop in self.drops)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+    @property
+    def question(self) -> str | None:
+        """What has to be confirmed first; None when nothing has to."""
+        past = len(self.drops) + len(self.waiting)
+        if past <= max(FEW_DROPS, FAR_MORE * self.last_time):
+            return None
+        return f"{past} children are past, {self.last_time} went last time; was retention shortened on purpose?"
+
+
+def cut_off(table: PartitionedTable, settings: Settings, day: date) -> date:
+    """Return the day before which rows of *table* are past on *day*."""
+    return add_months(day, -table.retention_months(settings))
+
+
+def plan_drops(
+    children: Sequence[ChildTable],
+    settings: Settings,
+    day: date,
+    kept_until: Mapping[tuple[str, date], date],
+    last_time: int,
+    max_drops: int = MAX_DROPS,
+) -> Plan:
+    """Decide which of *children* are to go on *day*, which is today.
+
+    A child is past when its upper bound is not after the cut-off of its table. *kept_until* says so of restored
+    children, by table and lower bound; *last_time* is how many went last time.
+    """
+    drops, kept = [], []
+    defaults = {child.table.name: child.name for child in children if child.bounds.is_default}
+    for child in children:
+        limit = cut_off(child.table, settings, day)
+        if child.detach_pending or child.bounds.upper is None or child.bounds.upper > limit:
+            continue
+        reason = _kept_because(child, defaults, kept_until, day)
+        if reason is not None:
+            kept.append(_outcome(child, Outcome.KEPT, reason))
+            continue
+        lower, upper = child.span
+        months = child.table.retention_months(settings)
+        drops.append(
+            PlannedDrop(
+                child.table.name,
+                child.name,
+                child.oid,
+                lower,
+                upper,
+                child.rows_estimate,
+                child.size_bytes,
+                f"all of it lies before {limit}, {months} months ago",
+            )
+        )
+    # Stats come before aggregations, as in the catalog: what sealing calculates is written into those.
+    drops.sort(key=lambda drop: drop.upper)
+    return Plan(day, tuple(drops[:max_drops]), tuple(kept), tuple(drops[max_drops:]), last_time, settings.archive_dir)
+
+
+def _kept_because(
+    child: ChildTable, defaults: Mapping[str, str], kept_until: Mapping[tuple[str, date], date], day: date
+) -> str | None:
+    if child.oddity is not None:
+        return f"{child.oddity}: drop it by hand"
+    if child.table.name in defaults:
+        return f"{child.table.name} has a default partition, {defaults[child.table.name]}: nothing can be detached"
+    until = kept_until.get((child.table.name, child.span[0]))
+    if until is not None and day < until:
+        return f"was restored, and is kept until {until}"
+    return None
+
+
+def _outcome(child: ChildTable, outcome: Outcome, reason: str) -> ChildOutcome:
+    return ChildOutcome(child.table.name, child.name, outcome, reason, child.rows_estimate, child.size_bytes)

@@ -1,0 +1,411 @@
+"""The maintenance of the table partitions: leftovers first, then create, seal, archive, detach, drop.
+
+Every step can be broken off, also by kill -9, and the next maintenance goes on from what the catalog and the ledger
+say. A child is dropped only as the table, by oid, that the ledger says was sealed, and only after a last look at it
+once nobody can write it any more; what came in between puts it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from whalefall_capacity.errors import StoreError, WhalefallError
+from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.maintenance.archive import checksum_of, read_manifest, write_archive
+from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop, plan_drops
+from whalefall_capacity.store.maintenance.seal import LEVELS, SealError, is_as_sealed, seal
+from whalefall_capacity.store.postgres.advisory_locks import lock_child_creation
+from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.postgres.locks import (
+    Patience,
+    impatient_autocommit,
+    is_contention,
+    limit_waits,
+    with_patience,
+)
+from whalefall_capacity.store.table_partitions.catalog import TABLES, read_children
+from whalefall_capacity.store.table_partitions.create import (
+    FINALIZE,
+    PARTITIONED_TABLES,
+    Child,
+    PartitionedTable,
+    attach_child,
+    ensure_children,
+    months_ahead,
+)
+from whalefall_capacity.store.table_partitions.ledger import (
+    Retirement,
+    begin_retirement,
+    dropped_last_time,
+    forget_retirement,
+    mark_dropped,
+    open_retirements,
+    restored_until,
+)
+
+DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
+DROP = sql.SQL("DROP TABLE {child}")
+COUNT = sql.SQL("SELECT count(*) FROM {child}")
+TAKE_BACK = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
+CONTENDED_REASON = "somebody else has held a lock for longer than the lock timeout; the next maintenance goes on"
+WHERE_NOW = """
+SELECT n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
+WHERE c.oid = CAST(:oid AS oid)
+"""
+PENDING = """
+SELECT parent.relname AS table, child.relname AS child, namespace.nspname AS schema, CAST(child.oid AS bigint) AS oid
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = inhrelid
+JOIN pg_class AS parent ON parent.oid = inhparent
+JOIN pg_namespace AS namespace ON namespace.oid = child.relnamespace
+WHERE inhdetachpending AND inhparent = ANY (CAST(:parents AS regclass[]))
+ORDER BY parent.relname
+"""
+
+
+def _nobody(_: ChildOutcome) -> None:
+    """Tell nobody."""
+
+
+def _never() -> None:
+    """Go on."""
+
+
+@dataclass
+class Maintenance:
+    """One maintenance of a store on *day*, which is today.
+
+    *on_outcome* is told of every child as it happens; *before_child* is called before each child is touched and may
+    raise to stop there. *outcomes* collects them all.
+    """
+
+    engine: Engine
+    settings: Settings
+    day: date
+    patience: Patience = field(default_factory=Patience)
+    on_outcome: Callable[[ChildOutcome], None] = _nobody
+    before_child: Callable[[], None] = _never
+    outcomes: list[ChildOutcome] = field(default_factory=list)
+
+    def tell(self, outcome: ChildOutcome) -> None:
+        """Make an outcome known; the one place through which all of them go."""
+        self.outcomes.append(outcome)
+        self.on_outcome(outcome)
+
+
+def make_plan(engine: Engine, settings: Settings, day: date, max_drops: int = MAX_DROPS) -> Plan:
+    """Return what a maintenance on *day* would drop; reads the catalog and the ledger, changes nothing."""
+    with engine.connect() as connection:
+        return plan_drops(
+            read_children(connection),
+            settings,
+            day,
+            restored_until(connection),
+            dropped_last_time(connection),
+            max_drops,
+        )
+
+
+def maintain(maintenance: Maintenance, plan: Plan, confirmed: bool = False) -> list[ChildOutcome]:
+    """Do all of it; the caller holds the lock of the maintenance. Returns every outcome in the order of events."""
+    finish_leftovers(maintenance)
+    create(maintenance)
+    drops = seal_children(maintenance, allowed_drops(maintenance, plan, confirmed))
+    drops, archives = archive_children(maintenance, drops)
+    detach_and_drop(maintenance, drops, archives)
+    return maintenance.outcomes
+
+
+def finish_leftovers(maintenance: Maintenance) -> None:
+    """End the retirements that were broken off, and the detaches that somebody else began."""
+    with maintenance.engine.connect() as connection:
+        leftovers = open_retirements(connection)
+        pending = connection.execute(text(PENDING), {"parents": list(TABLES)}).all()
+    for leftover in leftovers:
+        with _one_child(maintenance, leftover.table, leftover.child):
+            if leftover.name is None or leftover.is_pending is False:
+                _strike_out(maintenance, leftover)
+                continue
+            if leftover.is_pending:
+                _finalize(maintenance, leftover.table, str(leftover.schema), leftover.name)
+                maintenance.tell(
+                    ChildOutcome(leftover.table, leftover.child, Outcome.FINALIZED, "its detach was broken off")
+                )
+            _drop_or_put_back(maintenance, leftover)
+    ours = {(leftover.schema, leftover.name) for leftover in leftovers}
+    for row in pending:
+        if (row.schema, row.child) in ours:
+            continue
+        with _one_child(maintenance, row.table, row.child):
+            _finalize(maintenance, row.table, row.schema, row.child)
+            reason = "its detach was begun by hand; the table is left to whoever began it"
+            maintenance.tell(ChildOutcome(row.table, row.child, Outcome.FINALIZED, reason))
+
+
+def create(maintenance: Maintenance) -> None:
+    """Create the children that are missing ahead, in one transaction a table: one that fails costs no other."""
+    for table in PARTITIONED_TABLES:
+        months = months_ahead(table, maintenance.settings, maintenance.day)
+        names = sorted({table.child_of(month).name for month in months})
+        with _one_child(maintenance, table.name, names[-1]):
+            created = with_patience(maintenance.patience, partial(_create, maintenance, table, months))
+            for name in names:
+                outcome = Outcome.CREATED if name in created else Outcome.EXISTS
+                maintenance.tell(ChildOutcome(table.name, name, outcome))
+
+
+def allowed_drops(maintenance: Maintenance, plan: Plan, confirmed: bool) -> tuple[PlannedDrop, ...]:
+    """Make known what stays, and return what may go: nothing as long as the plan's question is not answered."""
+    for outcome in plan.kept:
+        maintenance.tell(outcome)
+    if plan.question is not None and not confirmed:
+        for drop in (*plan.drops, *plan.waiting):
+            maintenance.tell(_outcome(drop, Outcome.KEPT, f"not confirmed: {plan.question}"))
+        return ()
+    for drop in plan.waiting:
+        reason = f"no more than {len(plan.drops)} go in one run, the oldest first"
+        maintenance.tell(_outcome(drop, Outcome.KEPT, reason))
+    return plan.drops
+
+
+def seal_children(maintenance: Maintenance, drops: Sequence[PlannedDrop]) -> list[PlannedDrop]:
+    """Seal the windows of the stats children among *drops*; return those that may go on."""
+    may_go = []
+    for drop in drops:
+        with _one_child(maintenance, drop.table, drop.child, drop):
+            if drop.table in LEVELS:
+                with_patience(
+                    maintenance.patience,
+                    partial(seal, maintenance.engine, drop.table, drop.lower, drop.upper, maintenance.patience),
+                )
+            may_go.append(drop)
+    return may_go
+
+
+def archive_children(
+    maintenance: Maintenance, drops: Sequence[PlannedDrop]
+) -> tuple[list[PlannedDrop], dict[int, str]]:
+    """Archive *drops* when there is a folder for it.
+
+    Returns those that may go on, and the path of the manifest of each by oid; no path when nothing is archived.
+    """
+    folder = maintenance.settings.archive_dir
+    if folder is None:
+        return list(drops), {}
+    archives: dict[int, str] = {}
+    for drop in drops:
+        with _one_child(maintenance, drop.table, drop.child, drop):
+            manifest = write_archive(
+                maintenance.engine,
+                folder,
+                drop.table,
+                _place(maintenance.engine, drop.oid),
+                drop.child,
+                drop.oid,
+                drop.lower,
+                drop.upper,
+            )
+            archives[drop.oid] = str(manifest.path.resolve())
+            reason = f"{manifest.file}, read back and compared"
+            maintenance.tell(
+                ChildOutcome(drop.table, drop.child, Outcome.ARCHIVED, reason, manifest.rows, manifest.file_bytes)
+            )
+    return [drop for drop in drops if drop.oid in archives], archives
+
+
+def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], archives: Mapping[int, str]) -> None:
+    """Detach and drop *drops*, one after the other; a parent whose child could not be detached is left alone."""
+    with maintenance.engine.connect() as connection:
+        blocked = {row.table for row in connection.execute(text(PENDING), {"parents": list(TABLES)})}
+    for drop in drops:
+        if drop.table in blocked:
+            reason = "another child of its table is still to be detached; the next maintenance goes on"
+            maintenance.tell(_outcome(drop, Outcome.CONTENDED, reason))
+            continue
+        with _one_child(maintenance, drop.table, drop.child, drop):
+            retirement = _detach(maintenance, drop, archives.get(drop.oid))
+            maintenance.tell(_outcome(drop, Outcome.DETACHED))
+            _drop_or_put_back(maintenance, retirement)
+        if maintenance.outcomes[-1].outcome is Outcome.CONTENDED:
+            blocked.add(drop.table)
+
+
+@contextmanager
+def _one_child(maintenance: Maintenance, table: str, child: str, drop: PlannedDrop | None = None) -> Iterator[None]:
+    """Around the work on one child: what goes wrong there is its outcome, and ends nothing else."""
+    maintenance.before_child()
+    try:
+        yield
+    except (WhalefallError, SQLAlchemyError, psycopg2.Error, OSError) as error:
+        if isinstance(error, SealError):
+            outcome, reason = Outcome.KEPT, str(error)
+        elif is_contention(error):
+            outcome, reason = Outcome.CONTENDED, CONTENDED_REASON
+        else:
+            outcome, reason = Outcome.FAILED, " ".join(str(getattr(error, "orig", error)).split())
+        rows, size_bytes = (drop.rows, drop.bytes) if drop else (None, None)
+        maintenance.tell(ChildOutcome(table, child, outcome, reason, rows, size_bytes))
+
+
+def _create(maintenance: Maintenance, table: PartitionedTable, months: Sequence[date]) -> list[str]:
+    with maintenance.engine.begin() as connection:
+        limit_waits(connection, maintenance.patience)
+        return ensure_children(connection, [table], months)
+
+
+def _detach(maintenance: Maintenance, drop: PlannedDrop, archive: str | None) -> Retirement:
+    """Take *drop* out of its table and return its entry in the ledger."""
+    engine = maintenance.engine
+    with engine.begin() as connection:
+        entry = begin_retirement(
+            connection,
+            table=drop.table,
+            child=drop.child,
+            oid=drop.oid,
+            lower=drop.lower,
+            upper=drop.upper,
+            day=maintenance.day,
+            rows=drop.rows,
+            size_bytes=drop.bytes,
+            archive=archive,
+        )
+    try:
+        with_patience(maintenance.patience, partial(_detach_once, maintenance, drop))
+    except (SQLAlchemyError, psycopg2.Error):
+        with engine.begin() as connection:
+            if connection.execute(text(WHERE_NOW), {"oid": drop.oid}).one().is_pending is False:
+                forget_retirement(connection, entry)
+        raise
+    with engine.connect() as connection:
+        (retirement,) = [found for found in open_retirements(connection) if found.id == entry]
+    return retirement
+
+
+def _detach_once(maintenance: Maintenance, drop: PlannedDrop) -> None:
+    with impatient_autocommit(maintenance.engine, maintenance.patience) as connection:
+        found = connection.execute(text(WHERE_NOW), {"oid": drop.oid}).one()
+        if found.is_pending is None:
+            return
+        # An attempt that was cut off while it waited has begun what only FINALIZE can end.
+        statement = FINALIZE if found.is_pending else DETACH
+        with raw_cursor(connection) as cursor:
+            cursor.execute(
+                statement.format(parent=sql.Identifier(drop.table), child=sql.Identifier(found.schema, found.name))
+            )
+
+
+def _finalize(maintenance: Maintenance, table: str, schema: str, child: str) -> None:
+    statement = FINALIZE.format(parent=sql.Identifier(table), child=sql.Identifier(schema, child))
+
+    def attempt() -> None:
+        with (
+            impatient_autocommit(maintenance.engine, maintenance.patience) as connection,
+            raw_cursor(connection) as cursor,
+        ):
+            cursor.execute(statement)
+
+    with_patience(maintenance.patience, attempt)
+
+
+def _strike_out(maintenance: Maintenance, leftover: Retirement) -> None:
+    """Close the entry of a child that is still attached, or that somebody else has dropped."""
+    with maintenance.engine.begin() as connection:
+        if leftover.name is None:
+            # How many rows it had is not known; that it had any is the safe side.
+            mark_dropped(connection, leftover.id, leftover.rows or 1)
+        else:
+            forget_retirement(connection, leftover.id)
+
+
+def _drop_or_put_back(maintenance: Maintenance, retirement: Retirement) -> None:
+    """Look at a detached child for the last time; drop it, or put it back when it is not what was sealed."""
+    with maintenance.engine.begin() as connection:
+        rows, reason = _last_look(connection, retirement)
+    end = (
+        partial(_drop, maintenance, retirement, rows) if reason is None else partial(_put_back, maintenance, retirement)
+    )
+    with_patience(maintenance.patience, end)
+    outcome = Outcome.DROPPED if reason is None else Outcome.KEPT
+    maintenance.tell(ChildOutcome(retirement.table, retirement.child, outcome, reason or "", rows, retirement.bytes))
+
+
+def _last_look(connection: Connection, retirement: Retirement) -> tuple[int, str | None]:
+    """Return the rows of a detached child, and why it must not go; None when it is what was sealed and archived."""
+    place = _place_now(connection, retirement)
+    with raw_cursor(connection) as cursor:
+        cursor.execute(COUNT.format(child=place))
+        ((rows,),) = cursor.fetchall()
+    if retirement.table in LEVELS and not is_as_sealed(
+        connection, retirement.table, retirement.lower, retirement.upper, place
+    ):
+        return rows, "rows changed after its windows were sealed; it is back, and the next maintenance calculates them"
+    if retirement.archive is not None:
+        try:
+            manifest = read_manifest(Path(retirement.archive))
+        except (StoreError, OSError) as error:
+            return rows, f"it is back, for its archive cannot be read: {error}"
+        if checksum_of(connection, place, manifest.names) != (manifest.rows, manifest.checksum):
+            return rows, "rows changed after it was archived; it is back, and the next maintenance archives it again"
+    return rows, None
+
+
+def _drop(maintenance: Maintenance, retirement: Retirement, rows: int) -> None:
+    with _alone_with(maintenance, retirement) as (connection, place):
+        with raw_cursor(connection) as cursor:
+            cursor.execute(DROP.format(child=place))
+        mark_dropped(connection, retirement.id, rows)
+
+
+def _put_back(maintenance: Maintenance, retirement: Retirement) -> None:
+    """Make the rows of a detached child part of its table again."""
+    child = Child(TABLES[retirement.table], retirement.child, retirement.lower, retirement.upper)
+    with _alone_with(maintenance, retirement) as (connection, place):
+        if place.strings[-1] == child.name:
+            attach_child(connection, child)
+        else:
+            # A write has moved it aside, and made a new one.
+            with raw_cursor(connection) as cursor:
+                cursor.execute(TAKE_BACK.format(parent=sql.Identifier(retirement.table), child=place))
+                cursor.execute(DROP.format(child=place))
+        forget_retirement(connection, retirement.id)
+
+
+@contextmanager
+def _alone_with(maintenance: Maintenance, retirement: Retirement) -> Iterator[tuple[Connection, sql.Identifier]]:
+    """Yield a transaction in which no write can move the detached child aside, and where the child is."""
+    with maintenance.engine.begin() as connection:
+        limit_waits(connection, maintenance.patience)
+        lock_child_creation(connection)
+        yield connection, _place_now(connection, retirement)
+
+
+def _place_now(connection: Connection, retirement: Retirement) -> sql.Identifier:
+    for found in open_retirements(connection):
+        if found.id == retirement.id and found.name is not None and found.is_pending is None:
+            return sql.Identifier(str(found.schema), found.name)
+    raise StoreError(f"{retirement.child} was to be detached and alone by now; somebody else has touched it")
+
+
+def _place(engine: Engine, oid: int) -> sql.Identifier:
+    with engine.connect() as connection:
+        found = connection.execute(text(WHERE_NOW), {"oid": oid}).one_or_none()
+    if found is None:
+        raise StoreError("it was dropped by somebody else")
+    return sql.Identifier(found.schema, found.name)
+
+
+def _outcome(drop: PlannedDrop, outcome: Outcome, reason: str = "") -> ChildOutcome:
+    return ChildOutcome(drop.table, drop.child, outcome, reason, drop.rows, drop.bytes)

@@ -1,0 +1,185 @@
+"""Comparison of the latest day with the days before it: what shrank, what is lost, what changed beyond its limits.
+
+Sizes are bytes. "Before" is the nearest earlier day with a size, at most a week back: a day on which a server could
+not be reached hides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+
+REACH = timedelta(days=7)
+ONE_DAY = timedelta(days=1)
+
+LATEST_DAY = "SELECT max(collected_date) FROM instance_size_stats"
+SHRUNK = """
+SELECT i.name AS instance, latest.listed, before.listed AS listed_before, before.collected_date AS day_before
+FROM (SELECT instance_id, database_count + missing_count AS listed FROM instance_size_stats
+      WHERE collected_date = :day) AS latest
+CROSS JOIN LATERAL (
+    SELECT collected_date, database_count + missing_count AS listed FROM instance_size_stats AS earlier
+    WHERE earlier.instance_id = latest.instance_id AND collected_date BETWEEN :earliest AND :yesterday
+    ORDER BY collected_date DESC LIMIT 1) AS before
+JOIN instances AS i ON i.id = latest.instance_id
+WHERE latest.listed < before.listed
+ORDER BY before.listed - latest.listed DESC, i.name
+"""
+# The few databases without a size are found first, by one join, and only their past is looked up. One that is still
+# listed is reported as long as it had a size in reach; one that went away on the first day without it.
+LOST = """
+WITH absent AS MATERIALIZED (
+    SELECT known.instance_id, known.database_name, known.is_active
+    FROM instance_size_stats AS total
+    JOIN instance_databases AS known ON known.instance_id = total.instance_id
+    WHERE total.collected_date = :day AND total.source = 'measured' AND known.last_seen_date >= :earliest
+      AND NOT EXISTS (SELECT FROM database_size_stats AS s
+                      WHERE s.instance_id = known.instance_id AND s.database_name = known.database_name
+                        AND s.collected_date = :day)
+)
+SELECT i.name AS instance, absent.database_name AS database, absent.is_active AS is_listed,
+       last.collected_date AS last_day, last.size_bytes
+FROM absent
+CROSS JOIN LATERAL (
+    SELECT collected_date, size_bytes FROM database_size_stats AS s
+    WHERE s.instance_id = absent.instance_id AND s.database_name = absent.database_name
+      AND collected_date BETWEEN :earliest AND :yesterday
+    ORDER BY collected_date DESC LIMIT 1) AS last
+JOIN instances AS i ON i.id = absent.instance_id
+WHERE absent.is_active
+   OR last.collected_date = (SELECT max(collected_date) FROM instance_size_stats AS earlier
+                             WHERE earlier.instance_id = absent.instance_id
+                               AND collected_date BETWEEN :earliest AND :yesterday)
+ORDER BY last.size_bytes DESC, i.name, absent.database_name
+"""
+# Nearly every database has a size on the day before, which one join finds; only for the others is one searched.
+CHANGED = """
+WITH compared AS (
+    SELECT latest.instance_id, latest.database_name, latest.size_bytes,
+           coalesce(before.collected_date, older.collected_date) AS day_before,
+           coalesce(before.size_bytes, older.size_bytes) AS size_bytes_before
+    FROM database_size_stats AS latest
+    LEFT JOIN (SELECT instance_id, database_name, collected_date, size_bytes FROM database_size_stats
+               WHERE collected_date = :yesterday) AS before
+      ON before.instance_id = latest.instance_id AND before.database_name = latest.database_name
+    LEFT JOIN LATERAL (
+        SELECT collected_date, size_bytes FROM database_size_stats AS earlier
+        WHERE before.instance_id IS NULL
+          AND earlier.instance_id = latest.instance_id AND earlier.database_name = latest.database_name
+          AND collected_date BETWEEN :earliest AND :yesterday
+        ORDER BY collected_date DESC LIMIT 1) AS older ON true
+    WHERE latest.collected_date = :day
+)
+SELECT i.name AS instance, compared.database_name AS database, size_bytes, size_bytes_before, day_before,
+       size_bytes - size_bytes_before AS change_bytes,
+       round(100.0 * (size_bytes - size_bytes_before) / nullif(size_bytes_before, 0), 2)::float AS change_percent
+FROM compared
+JOIN instances AS i ON i.id = instance_id
+WHERE abs(size_bytes - size_bytes_before) > :bytes
+  AND 100.0 * abs(size_bytes - size_bytes_before) > CAST(:percent AS numeric) * size_bytes_before
+ORDER BY abs(size_bytes - size_bytes_before) DESC, i.name, compared.database_name
+"""
+# An instance counts from the day on which it was registered, and no longer on the day on which it was disabled.
+MISSING_DAYS = """
+SELECT i.name AS instance, count(*) AS days, min(d.day)::date AS first_day, max(d.day)::date AS last_day
+FROM instances AS i
+JOIN generate_series(CAST(:first AS timestamp), CAST(:last AS timestamp), '1 day') AS d (day)
+  ON d.day >= (i.created_at AT TIME ZONE :zone)::date
+LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = d.day::date
+WHERE s.instance_id IS NULL
+  AND (i.is_active AND i.deleted_at IS NULL OR d.day < (i.deleted_at AT TIME ZONE :zone)::date)
+GROUP BY i.name
+ORDER BY days DESC, i.name
+"""
+
+
+@dataclass(frozen=True)
+class ShrunkInstance:
+    """An instance that lists fewer databases than on *day_before*."""
+
+    instance: str
+    listed: int
+    listed_before: int
+    day_before: date
+
+
+@dataclass(frozen=True)
+class LostDatabase:
+    """A database that has no size on the latest day; *size_bytes* is that of *last_day*."""
+
+    instance: str
+    database: str
+    is_listed: bool
+    last_day: date
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ChangedDatabase:
+    """A database that grew or shrank by more than is usual; no percent of a size of 0."""
+
+    instance: str
+    database: str
+    size_bytes: int
+    size_bytes_before: int
+    day_before: date
+    change_bytes: int
+    change_percent: float | None
+
+
+@dataclass(frozen=True)
+class MissingDays:
+    """The days of a window on which nothing is stored of an instance that was of the fleet."""
+
+    instance: str
+    days: int
+    first_day: date
+    last_day: date
+
+
+@again_if_connection_lost
+def latest_stored_day(engine: Engine) -> date | None:
+    """Return the latest day with stats; None when there is none."""
+    with engine.connect() as connection:
+        day: date | None = connection.execute(text(LATEST_DAY)).scalar_one()
+    return day
+
+
+@again_if_connection_lost
+def shrunk_instances(engine: Engine, day: date) -> list[ShrunkInstance]:
+    """Return the instances that list fewer databases on *day* than before, the greatest loss first."""
+    with engine.connect() as connection:
+        return [ShrunkInstance(**row) for row in connection.execute(text(SHRUNK), _days_before(day)).mappings()]
+
+
+@again_if_connection_lost
+def lost_databases(engine: Engine, day: date) -> list[LostDatabase]:
+    """Return the databases of instances measured on *day* that had a size before and have none on *day*."""
+    with engine.connect() as connection:
+        return [LostDatabase(**row) for row in connection.execute(text(LOST), _days_before(day)).mappings()]
+
+
+@again_if_connection_lost
+def changed_databases(engine: Engine, day: date, percent: float, size_bytes: int) -> list[ChangedDatabase]:
+    """Return the databases whose size on *day* differs from that before by more than both limits, greatest first."""
+    values = _days_before(day) | {"percent": percent, "bytes": size_bytes}
+    with engine.connect() as connection:
+        return [ChangedDatabase(**row) for row in connection.execute(text(CHANGED), values).mappings()]
+
+
+@again_if_connection_lost
+def missing_days(engine: Engine, first: date, last: date, zone: ZoneInfo) -> list[MissingDays]:
+    """Return the instances of which days of first..last are missing, those with the most first."""
+    values = {"first": first, "last": last, "zone": zone.key}
+    with engine.connect() as connection:
+        return [MissingDays(**row) for row in connection.execute(text(MISSING_DAYS), values).mappings()]
+
+
+def _days_before(day: date) -> dict[str, Any]:
+    return {"day": day, "yesterday": day - ONE_DAY, "earliest": day - REACH}

@@ -1,0 +1,228 @@
+"""Import of sizes from elsewhere: one transaction, set-based, and never over what was measured unless asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.errors import HistoryFileError
+from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, refused, where
+from whalefall_capacity.store.postgres.copying import copy_rows
+from whalefall_capacity.store.sizes.stats import LOCK_INSTANCES
+from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
+
+# Everything is text until the whole file has been checked.
+LINES_TABLE = """
+CREATE TEMPORARY TABLE lines (
+    position bigint NOT NULL,
+    instance text COLLATE "C" NOT NULL,
+    database_name text COLLATE "C" NOT NULL,
+    day text NOT NULL,
+    size_bytes text NOT NULL,
+    data_size_bytes text NOT NULL,
+    log_size_bytes text NOT NULL
+) ON COMMIT DROP
+"""
+LINE_COLUMNS = ("position", "instance", "database_name", "day", "size_bytes", "data_size_bytes", "log_size_bytes")
+REPEATED = """
+SELECT min(position) AS first, max(position) AS position, instance, database_name, day, count(*) OVER () AS errors
+FROM lines
+GROUP BY instance, database_name, day
+HAVING count(*) > 1
+ORDER BY position
+LIMIT :shown
+"""
+UNKNOWN_INSTANCES = """
+SELECT instance FROM (SELECT DISTINCT instance FROM lines) AS named
+WHERE NOT EXISTS (SELECT FROM instances WHERE instances.name = named.instance)
+ORDER BY instance
+"""
+CREATE_INSTANCES = """
+INSERT INTO instances (name, db_type, is_active, description)
+SELECT name, 'unknown', false, 'known only from imported history'
+FROM unnest(CAST(:names AS text[])) AS name
+ON CONFLICT (name) DO NOTHING
+RETURNING name
+"""
+# In the order of the key: sorted input loads twice as fast.
+IMPORTED_TABLE = """
+CREATE TEMPORARY TABLE imported ON COMMIT DROP AS
+SELECT i.id AS instance_id, l.database_name, CAST(l.day AS date) AS day, CAST(l.size_bytes AS bigint) AS size_bytes,
+       CAST(nullif(l.data_size_bytes, '') AS bigint) AS data_size_bytes,
+       CAST(nullif(l.log_size_bytes, '') AS bigint) AS log_size_bytes
+FROM lines AS l
+JOIN instances AS i ON i.name = l.instance
+ORDER BY i.id, l.database_name, l.day
+"""
+# Databases that a visit listed but could not measure, and whose size now comes from the file. One that is inactive
+# and was never deactivated is known from imports alone: no visit has listed it.
+FILLED_TABLE = """
+CREATE TEMPORARY TABLE filled ON COMMIT DROP AS
+SELECT instance_id, imported.day, count(*)::integer AS databases
+FROM imported
+JOIN instance_databases AS known USING (instance_id, database_name)
+WHERE imported.day BETWEEN known.first_seen_date AND known.last_seen_date
+  AND (known.is_active OR known.deleted_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM database_size_stats AS stored
+                  WHERE stored.instance_id = imported.instance_id
+                    AND stored.database_name = imported.database_name AND stored.collected_date = imported.day)
+GROUP BY instance_id, imported.day
+"""
+# When a database was last seen is for visits to say, where there was one.
+REGISTER_DATABASES = """
+INSERT INTO instance_databases AS known (instance_id, database_name, is_active, first_seen_date, last_seen_date)
+SELECT instance_id, database_name, false, min(day), max(day) FROM imported
+GROUP BY instance_id, database_name
+ON CONFLICT (instance_id, database_name) DO UPDATE
+SET first_seen_date = least(known.first_seen_date, excluded.first_seen_date),
+    last_seen_date = CASE WHEN known.is_active OR known.deleted_at IS NOT NULL THEN known.last_seen_date
+                          ELSE greatest(known.last_seen_date, excluded.last_seen_date) END,
+    updated_at = now()
+WHERE known.first_seen_date > excluded.first_seen_date
+   OR NOT known.is_active AND known.deleted_at IS NULL AND known.last_seen_date < excluded.last_seen_date
+"""
+TOUCHED_TABLE = """
+CREATE TEMPORARY TABLE touched (instance_id integer NOT NULL, day date NOT NULL, rows bigint NOT NULL) ON COMMIT DROP
+"""
+UPSERT_SIZES = """
+WITH written AS (
+    INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes,
+                                               data_size_bytes, log_size_bytes, source, collected_at)
+    SELECT instance_id, database_name, day, size_bytes, data_size_bytes, log_size_bytes, 'imported', now()
+    FROM imported
+    ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
+    SET size_bytes = excluded.size_bytes, data_size_bytes = excluded.data_size_bytes,
+        log_size_bytes = excluded.log_size_bytes, source = 'imported', collected_at = now(), updated_at = now()
+    WHERE (stored.source = 'imported' OR :replace)
+      AND (stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes, stored.source)
+          IS DISTINCT FROM (excluded.size_bytes, excluded.data_size_bytes, excluded.log_size_bytes, excluded.source)
+    RETURNING instance_id, collected_date
+)
+INSERT INTO touched
+SELECT instance_id, collected_date, count(*) FROM written GROUP BY instance_id, collected_date
+"""
+UPSERT_TOTALS = """
+INSERT INTO instance_size_stats AS total (instance_id, collected_date, total_size_bytes, database_count, missing_count,
+                                          source, collected_at)
+SELECT stored.instance_id, stored.collected_date, sum(stored.size_bytes), count(*), 0,
+       CASE WHEN bool_or(stored.source = 'measured') THEN 'measured' ELSE 'imported' END, now()
+FROM touched
+JOIN database_size_stats AS stored
+  ON stored.instance_id = touched.instance_id AND stored.collected_date = touched.day
+GROUP BY stored.instance_id, stored.collected_date
+ON CONFLICT (instance_id, collected_date) DO UPDATE
+SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count, source = excluded.source,
+    missing_count = greatest(total.missing_count - coalesce(
+        (SELECT databases FROM filled
+         WHERE filled.instance_id = excluded.instance_id AND filled.day = excluded.collected_date), 0), 0),
+    collected_at = excluded.collected_at, updated_at = now()
+"""
+KEPT_MEASURED = """
+SELECT count(*) FROM imported
+JOIN database_size_stats AS stored
+  ON stored.instance_id = imported.instance_id AND stored.database_name = imported.database_name
+ AND stored.collected_date = imported.day
+WHERE stored.source = 'measured'
+"""
+
+
+@dataclass(frozen=True)
+class HistoryImport:
+    """What an import did. *changed_days*: those on which at least one row was written."""
+
+    rows: int
+    written: int
+    kept_measured: int
+    created_instances: tuple[str, ...]
+    changed_days: tuple[date, ...]
+
+    @property
+    def unchanged(self) -> int:
+        return self.rows - self.written - self.kept_measured
+
+
+def import_history(
+    engine: Engine,
+    chunks: Iterable[HistoryRows],
+    source: str,
+    *,
+    replace: bool = False,
+    create_instances: bool = False,
+    dry_run: bool = False,
+) -> HistoryImport:
+    """Store the rows of a history file; *source* names it in errors.
+
+    Raises HistoryFileError when a row repeats another or names an unknown instance; then, as when *chunks*
+    raises, nothing is written. A dry run does everything and takes it back.
+    """
+    with engine.connect() as connection, connection.begin() as transaction:
+        rows = _load(connection, chunks)
+        _refuse_repeated(connection, source)
+        created = _create_instances(connection, source, create_instances)
+        connection.execute(text(IMPORTED_TABLE))
+        connection.execute(text("ANALYZE imported"))
+        days = list(connection.execute(text("SELECT DISTINCT day FROM imported ORDER BY day")).scalars())
+        ensure_children(connection, STATS_TABLES, days)
+        result = _write(connection, rows, created, replace)
+        if dry_run:
+            transaction.rollback()
+    return result
+
+
+def _load(connection: Connection, chunks: Iterable[HistoryRows]) -> int:
+    connection.execute(text(LINES_TABLE))
+    rows = 0
+    for chunk in chunks:
+        rows_of_chunk = zip(chunk.positions, *chunk.columns, strict=True)
+        copy_rows(connection, "lines", LINE_COLUMNS, rows_of_chunk, texts=LINE_COLUMNS[1:])
+        rows += len(chunk.positions)
+    connection.execute(text("ANALYZE lines"))
+    return rows
+
+
+def _refuse_repeated(connection: Connection, source: str) -> None:
+    repeated = connection.execute(text(REPEATED), {"shown": SHOWN_ERRORS}).all()
+    if repeated:
+        raise refused(
+            [
+                f"{where(source, row.position)}: {row.instance}, {row.database_name}, {row.day} again, first at "
+                f"{row.first}"
+                for row in repeated
+            ],
+            repeated[0].errors,
+        )
+
+
+def _create_instances(connection: Connection, source: str, allowed: bool) -> tuple[str, ...]:
+    unknown = list(connection.execute(text(UNKNOWN_INSTANCES)).scalars())
+    if unknown and not allowed:
+        more = f" and {len(unknown) - SHOWN_ERRORS} more" if len(unknown) > SHOWN_ERRORS else ""
+        raise HistoryFileError(
+            f"{source}: instances {', '.join(unknown[:SHOWN_ERRORS])}{more} are not registered: apply a fleet file "
+            "that has them, or pass --create-instances to register them as inactive; nothing was written"
+        )
+    # Another import may have been faster; then the name is not among those that are returned.
+    return tuple(sorted(connection.execute(text(CREATE_INSTANCES), {"names": unknown}).scalars()))
+
+
+def _write(connection: Connection, rows: int, created: tuple[str, ...], replace: bool) -> HistoryImport:
+    ids = list(connection.execute(text("SELECT DISTINCT instance_id FROM imported")).scalars())
+    connection.execute(text(LOCK_INSTANCES), {"ids": ids})
+    connection.execute(text(FILLED_TABLE))
+    connection.execute(text(REGISTER_DATABASES))
+    kept = 0 if replace else connection.execute(text(KEPT_MEASURED)).scalar_one()
+    connection.execute(text(TOUCHED_TABLE))
+    connection.execute(text(UPSERT_SIZES), {"replace": replace})
+    connection.execute(text("ANALYZE touched"))
+    connection.execute(text(UPSERT_TOTALS))
+    touched = connection.execute(text("SELECT day, sum(rows) AS rows FROM touched GROUP BY day ORDER BY day")).all()
+    return HistoryImport(
+        rows=rows,
+        written=int(sum(row.rows for row in touched)),
+        kept_measured=kept,
+        created_instances=created,
+        changed_days=tuple(row.day for row in touched),
+    )

@@ -1,0 +1,415 @@
+"""The raw daily sizes: what a day's visits brought, and what is stored of a day.
+
+Writing is set-based: the databases of a batch of visits go into a temporary table by COPY, and one
+statement each brings inventory, sizes and totals up to date, in one transaction. For an instance the
+last listing of a day counts: sizes of databases that it no longer lists are removed from that day, and
+a database that it lists but could not measure keeps an earlier size of the same day, as do the logs. What the store
+cannot take of one instance costs that instance alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+import psycopg2
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from whalefall_capacity.collection.answers import LONGEST_REASON
+from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
+from whalefall_capacity.printable import printable
+from whalefall_capacity.store.postgres.copying import copy_rows
+from whalefall_capacity.store.postgres.engine import again_if_connection_lost, connection_lost
+from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
+
+LARGEST_SIZE = 2**63 - 1  # of a BIGINT
+# Made once a connection and emptied at every commit: a table a batch would bloat the catalog.
+LISTED_TABLE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS listed (
+    instance_id integer NOT NULL,
+    database_name text COLLATE "C" NOT NULL,
+    size_bytes bigint
+) ON COMMIT DELETE ROWS
+"""
+# Two runs that bring the same instance take turns; in one order, so that they cannot deadlock. The table comes
+# before its rows: whoever applies a fleet file locks the table and then waits for the rows.
+LOCK_INSTANCES = """
+LOCK TABLE instances IN ROW EXCLUSIVE MODE;
+SELECT id FROM instances WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE
+"""
+ACTIVE_DATABASES = """
+SELECT instance_id, count(*) AS databases FROM instance_databases
+WHERE is_active AND instance_id = ANY (:ids)
+GROUP BY instance_id
+"""
+# A merge joins once; nobody else writes these instances meanwhile, they are locked. The ids are named again, so that
+# only their part of the inventory is read.
+MERGE_INVENTORY = """
+MERGE INTO instance_databases AS known
+USING listed
+   ON known.instance_id = listed.instance_id AND known.database_name = listed.database_name
+  AND known.instance_id = ANY (:ids)
+WHEN MATCHED AND (NOT known.is_active OR known.deleted_at IS NOT NULL
+                  OR :day NOT BETWEEN known.first_seen_date AND known.last_seen_date) THEN
+    UPDATE SET is_active = true, deleted_at = NULL, first_seen_date = least(known.first_seen_date, :day),
+               last_seen_date = greatest(known.last_seen_date, :day), updated_at = now()
+WHEN NOT MATCHED THEN
+    INSERT (instance_id, database_name, first_seen_date, last_seen_date)
+    VALUES (listed.instance_id, listed.database_name, :day, :day)
+"""
+# A run that crossed midnight may be late: it knows nothing of databases that a later day has seen.
+DEACTIVATE_UNLISTED = """
+UPDATE instance_databases AS known SET is_active = false, deleted_at = now(), updated_at = now()
+WHERE known.is_active AND known.instance_id = ANY (:ids) AND known.last_seen_date <= :day
+  AND NOT EXISTS (SELECT FROM listed
+                  WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
+"""
+# Only an instance that has its total has sizes of the day; on a new day nothing is looked through.
+DELETE_UNLISTED = """
+DELETE FROM database_size_stats AS stored
+USING instance_size_stats AS total
+WHERE total.instance_id = ANY (:ids) AND total.collected_date = :day
+  AND stored.instance_id = total.instance_id AND stored.collected_date = :day
+  AND NOT EXISTS (SELECT FROM listed
+                  WHERE listed.instance_id = stored.instance_id AND listed.database_name = stored.database_name)
+"""
+# One instance of a batch has one time of collection; it comes from the arrays, not from each row. `updated_at` moves
+# only when a size changes: what follows from the sizes is then known to hold still.
+UPSERT_SIZES = """
+INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+SELECT instance_id, database_name, :day, size_bytes, 'measured', collected_at
+FROM listed
+JOIN unnest(CAST(:ids AS integer[]), CAST(:collected_ats AS timestamptz[])) AS visited (instance_id, collected_at)
+     USING (instance_id)
+WHERE size_bytes IS NOT NULL
+ORDER BY instance_id, database_name
+ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
+SET size_bytes = excluded.size_bytes, data_size_bytes = NULL, log_size_bytes = NULL, source = excluded.source,
+    collected_at = excluded.collected_at,
+    updated_at = CASE WHEN (stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes)
+                           IS DISTINCT FROM (excluded.size_bytes, NULL, NULL) THEN now() ELSE stored.updated_at END
+"""
+# A database that was listed but not measured counts with an earlier size of the same day, if there is one.
+UPSERT_TOTALS = """
+INSERT INTO instance_size_stats AS stored (instance_id, collected_date, total_size_bytes, database_count,
+                                           missing_count, log_size_bytes, source, collected_at)
+SELECT visited.instance_id, :day, coalesce(sizes.total_size_bytes, 0), coalesce(sizes.database_count, 0),
+       coalesce(sizes.listed_count - sizes.database_count, 0), visited.log_size_bytes, 'measured', visited.collected_at
+FROM unnest(CAST(:ids AS integer[]), CAST(:log_sizes AS bigint[]), CAST(:collected_ats AS timestamptz[]))
+     AS visited (instance_id, log_size_bytes, collected_at)
+LEFT JOIN (
+    SELECT instance_id, sum(size_bytes) AS total_size_bytes, count(size_bytes) AS database_count,
+           count(*) AS listed_count
+    FROM (SELECT listed.instance_id,
+                 coalesce(listed.size_bytes, (SELECT stored.size_bytes FROM database_size_stats AS stored
+                                              WHERE stored.instance_id = listed.instance_id
+                                                AND stored.database_name = listed.database_name
+                                                AND stored.collected_date = :day)) AS size_bytes
+          FROM listed) AS known
+    GROUP BY instance_id) AS sizes USING (instance_id)
+ON CONFLICT (instance_id, collected_date) DO UPDATE
+SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count,
+    missing_count = excluded.missing_count,
+    log_size_bytes = coalesce(excluded.log_size_bytes, stored.log_size_bytes), source = excluded.source,
+    collected_at = excluded.collected_at,
+    updated_at = CASE WHEN (stored.total_size_bytes, stored.database_count, stored.missing_count, stored.log_size_bytes)
+                           IS DISTINCT FROM (excluded.total_size_bytes, excluded.database_count,
+                                             excluded.missing_count,
+                                             coalesce(excluded.log_size_bytes, stored.log_size_bytes))
+                      THEN now() ELSE stored.updated_at END
+"""
+MARK_CONNECTED = """
+UPDATE instances SET version = visited.version, last_connected_at = visited.collected_at, updated_at = now()
+FROM unnest(CAST(:ids AS integer[]), CAST(:versions AS text[]), CAST(:collected_ats AS timestamptz[]))
+     AS visited (instance_id, version, collected_at)
+WHERE instances.id = visited.instance_id
+"""
+DAY_TOTALS = """
+SELECT collected_date AS day, count(*) AS instances, sum(database_count) AS databases,
+       sum(missing_count) AS missing_databases, sum(total_size_bytes)::bigint AS total_size_bytes,
+       sum(log_size_bytes)::bigint AS log_size_bytes, max(updated_at) AS updated_at
+FROM instance_size_stats
+WHERE collected_date = ANY (:days)
+GROUP BY collected_date
+ORDER BY collected_date
+"""
+CHANGED = """
+SELECT (SELECT count(*) FROM database_size_stats WHERE collected_date = :day AND updated_at >= :since)
+     + (SELECT count(*) FROM instance_size_stats WHERE collected_date = :day AND updated_at >= :since)
+"""
+BIGGEST = """
+SELECT wanted.day, i.name AS instance, biggest.database_name AS database, biggest.size_bytes
+FROM unnest(CAST(:days AS date[])) AS wanted (day)
+CROSS JOIN LATERAL (
+    SELECT instance_id, database_name, size_bytes FROM database_size_stats
+    WHERE collected_date = wanted.day
+    ORDER BY size_bytes DESC, instance_id, database_name
+    LIMIT :count) AS biggest
+JOIN instances AS i ON i.id = biggest.instance_id
+ORDER BY wanted.day, biggest.size_bytes DESC, i.name, biggest.database_name
+"""
+INSTANCE_TOTALS = """
+SELECT i.name AS instance, i.db_type, i.version, s.database_count, s.missing_count, s.total_size_bytes,
+       s.log_size_bytes, s.collected_at
+FROM instance_size_stats AS s
+JOIN instances AS i ON i.id = s.instance_id
+WHERE s.collected_date = :day
+ORDER BY i.name
+"""
+DATABASE_SIZES = """
+SELECT i.name AS instance, s.database_name AS database, s.size_bytes, s.source
+FROM database_size_stats AS s
+JOIN instances AS i ON i.id = s.instance_id
+WHERE s.collected_date = :day
+ORDER BY i.name, s.database_name
+"""
+COVERAGE = """
+SELECT i.name, s.instance_id IS NOT NULL AS stored
+FROM instances AS i
+LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
+WHERE i.is_active AND i.deleted_at IS NULL
+ORDER BY i.name
+"""
+INSTANCES_IN_RANGE = """
+SELECT i.id, i.name, i.is_active AND i.deleted_at IS NULL AS is_active, coalesce(stored.days, 0) AS days
+FROM instances AS i
+LEFT JOIN (SELECT instance_id, count(*) AS days FROM instance_size_stats
+           WHERE collected_date BETWEEN :first AND :last GROUP BY instance_id) AS stored ON stored.instance_id = i.id
+WHERE stored.days > 0 OR i.is_active AND i.deleted_at IS NULL
+ORDER BY i.id
+"""
+
+
+@dataclass(frozen=True)
+class InstanceDays:
+    """An instance and the number of days of a range for which it has stats."""
+
+    id: int
+    name: str
+    is_active: bool
+    days: int
+
+
+@dataclass(frozen=True)
+class DayTotals:
+    """What is stored of one day, over all instances. Sizes are bytes."""
+
+    day: date
+    instances: int
+    databases: int
+    missing_databases: int
+    total_size_bytes: int
+    log_size_bytes: int | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class BigDatabase:
+    """One of the biggest databases of a day."""
+
+    day: date
+    instance: str
+    database: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class InstanceTotal:
+    """What is stored of one instance on one day."""
+
+    instance: str
+    db_type: str
+    version: str | None
+    database_count: int
+    missing_count: int
+    total_size_bytes: int
+    log_size_bytes: int | None
+    collected_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredSize:
+    """What is stored of one database on one day."""
+
+    instance: str
+    database: str
+    size_bytes: int
+    source: str
+
+
+@again_if_connection_lost
+def write_visits(
+    engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool = False
+) -> list[Visit | FailedVisit]:
+    """Store what *visits* brought under *day*, in one transaction, and return what became of each.
+
+    A visit with an empty listing, from a server that has active databases on record, changes nothing and
+    comes back as failed, unless *accept_empty* confirms that the server really was emptied. A size that no
+    database can have comes back as not measured.
+    """
+    visits = [_without_impossible_sizes(visit) for visit in visits]
+    nothing = [visit for visit in visits if _has_no_size(visit)]
+    if nothing:
+        others = write_visits(engine, day, [visit for visit in visits if visit not in nothing], accept_empty)
+        return [*others, *(_without_size(visit) for visit in nothing)]
+    try:
+        return _write(engine, day, visits, accept_empty)
+    # ValueError: the driver cannot send a text, such as one with a lone surrogate.
+    except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
+        if isinstance(error, DBAPIError | psycopg2.Error) and connection_lost(error):
+            raise
+        if len(visits) == 1:
+            return [_refused(visits[0], error)]
+        # One of them cannot be stored: one by one, the others can.
+        return [outcome for visit in visits for outcome in write_visits(engine, day, [visit], accept_empty)]
+
+
+@again_if_connection_lost
+def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
+    """Return what is stored of each of *days*, oldest first; days without a row are left out."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(DAY_TOTALS), {"days": list(days)}).mappings()
+        return [DayTotals(**row) for row in rows]
+
+
+@again_if_connection_lost
+def store_time(engine: Engine) -> datetime:
+    """Return the time by the store's clock."""
+    with engine.connect() as connection:
+        now: datetime = connection.execute(text("SELECT now()")).scalar_one()
+        return now
+
+
+@again_if_connection_lost
+def rows_changed(engine: Engine, day: date, since: datetime) -> int:
+    """Return how many sizes and totals of *day* are new or other than they were at *since*, by the store's clock."""
+    with engine.connect() as connection:
+        changed: int = connection.execute(text(CHANGED), {"day": day, "since": since}).scalar_one()
+        return changed
+
+
+@again_if_connection_lost
+def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[BigDatabase]:
+    """Return the biggest databases of each of *days*, days in order, biggest first."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(BIGGEST), {"days": list(days), "count": count}).mappings()
+        return [BigDatabase(**row) for row in rows]
+
+
+def instance_totals(engine: Engine, day: date) -> list[InstanceTotal]:
+    """Return what is stored of every instance on *day*, by name."""
+    with engine.connect() as connection:
+        return [InstanceTotal(**row) for row in connection.execute(text(INSTANCE_TOTALS), {"day": day}).mappings()]
+
+
+def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
+    """Return what is stored of every database on *day*, by instance and name."""
+    with engine.connect() as connection:
+        return [StoredSize(**row) for row in connection.execute(text(DATABASE_SIZES), {"day": day}).mappings()]
+
+
+@again_if_connection_lost
+def coverage(engine: Engine, day: date) -> dict[str, bool]:
+    """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
+    with engine.connect() as connection:
+        return {row.name: row.stored for row in connection.execute(text(COVERAGE), {"day": day})}
+
+
+@again_if_connection_lost
+def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
+    """Return the instances that have stats from *first* to *last* and those of today's fleet, by id."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(INSTANCES_IN_RANGE), {"first": first, "last": last}).mappings()
+        return [InstanceDays(**row) for row in rows]
+
+
+def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool) -> list[Visit | FailedVisit]:
+    with engine.begin() as connection:
+        ensure_children(connection, STATS_TABLES, [day])
+        connection.execute(text(LOCK_INSTANCES), {"ids": [visit.target.instance_id for visit in visits]})
+        outcomes: list[Visit | FailedVisit] = [*visits] if accept_empty else _refuse_emptied(connection, visits)
+        accepted = [outcome for outcome in outcomes if isinstance(outcome, Visit)]
+        if accepted:
+            _store(connection, day, accepted)
+    return outcomes
+
+
+def _without_impossible_sizes(visit: Visit) -> Visit:
+    databases = tuple(
+        database
+        if _is_possible(database.size_bytes)
+        else DatabaseSize(database.name, None, f"the server reported {database.size_bytes} bytes")
+        for database in visit.measurement.databases
+    )
+    logs = visit.measurement.log_size_bytes
+    possible = replace(visit.measurement, databases=databases, log_size_bytes=logs if _is_possible(logs) else None)
+    return replace(visit, measurement=possible)
+
+
+def _is_possible(size_bytes: int | None) -> bool:
+    return size_bytes is None or 0 <= size_bytes <= LARGEST_SIZE
+
+
+def _has_no_size(visit: Visit) -> bool:
+    """Tell whether a visit lists databases and measured none: its total would be a 0 that nobody measured."""
+    listed = visit.measurement.databases
+    return bool(listed) and all(database.size_bytes is None for database in listed)
+
+
+def _without_size(visit: Visit) -> FailedVisit:
+    listed = visit.measurement.databases
+    message = f"{visit.target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}"
+    return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
+
+
+def _refused(visit: Visit, error: Exception) -> FailedVisit:
+    # The statement that SQLAlchemy quotes is of no use to an operator.
+    reason = printable(" ".join(str(getattr(error, "orig", error)).split()), LONGEST_REASON)
+    message = f"{visit.target.name}: the store refused its sizes: {reason}"
+    return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
+
+
+def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:
+    empty = [visit.target.instance_id for visit in visits if not visit.measurement.databases]
+    known = {row.instance_id: row.databases for row in connection.execute(text(ACTIVE_DATABASES), {"ids": empty})}
+    return [
+        FailedVisit(
+            visit.target.instance_id,
+            visit.target.name,
+            f"{visit.target.name}: inventory shrank from {known[visit.target.instance_id]} to 0; nothing was changed. "
+            "If the server really was emptied: "
+            f"`whalefall-capacity collect --instance {visit.target.name} --accept-empty`",
+            visit.seconds,
+        )
+        if visit.target.instance_id in known
+        else visit
+        for visit in visits
+    ]
+
+
+def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
+    connection.execute(text(LISTED_TABLE))
+    rows = (
+        (visit.target.instance_id, database.name, database.size_bytes)
+        for visit in visits
+        for database in visit.measurement.databases
+    )
+    copy_rows(connection, "listed", ("instance_id", "database_name", "size_bytes"), rows)
+    values = {
+        "day": day,
+        "ids": [visit.target.instance_id for visit in visits],
+        "versions": [visit.measurement.version for visit in visits],
+        "log_sizes": [visit.measurement.log_size_bytes for visit in visits],
+        "collected_ats": [visit.collected_at for visit in visits],
+    }
+    for statement in (
+        MERGE_INVENTORY,
+        DEACTIVATE_UNLISTED,
+        DELETE_UNLISTED,
+        UPSERT_SIZES,
+        UPSERT_TOTALS,
+        MARK_CONNECTED,
+    ):
+        connection.execute(text(statement), values)

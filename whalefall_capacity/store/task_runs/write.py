@@ -1,0 +1,346 @@
+"""Task runs and their items as the run centre reads them: every way in which they may change.
+
+Whoever changes anything of a task run locks its row first, so that the counters always equal the items. A terminal
+status is never left (a trigger refuses it); a task run is closed once, when its run is over: no item open, counters,
+time and summary final. Times are of the clock of whoever did the work; JSON never holds a secret.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from whalefall_capacity.store.task_runs.summary import Metric, TaskSummary
+
+
+class Status(StrEnum):
+    """Of a task run; an item has all of them but COMPLETED_WITH_ERRORS."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (Status.PENDING, Status.RUNNING)
+
+
+class ItemType(StrEnum):
+    """What an item is about; its key is the instance id, or the name of the table partition."""
+
+    COLLECTION = "collection"
+    DATABASE_AGGREGATION = "database_aggregation"
+    INSTANCE_AGGREGATION = "instance_aggregation"
+    TABLE_PARTITION = "table_partition"
+
+
+@dataclass(frozen=True)
+class NewTaskRun:
+    """A task run before its work began."""
+
+    run_id: str
+    task_key: str
+    task_name: str
+    task_category: str
+    trigger_source: str
+    summary: TaskSummary
+    created_by: str | None = None
+    result_url: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A task run whose row this transaction has locked."""
+
+    run_id: str
+    task_key: str
+    status: Status
+    created_at: datetime
+    closed_at: datetime | None
+    read_at: datetime
+    summary: TaskSummary
+
+    def with_summary(self, summary: TaskSummary) -> TaskRun:
+        return replace(self, summary=summary)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A unit of work that a task run will do."""
+
+    item_type: ItemType
+    key: str
+    name: str
+    instance_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """What became of an item."""
+
+    item_type: ItemType
+    key: str
+    status: Status
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the Dagster run of a task run ended: COMPLETED, FAILED or CANCELLED."""
+
+    status: Status
+    ended_at: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Items of a task run by what became of them."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+INSERT = """
+INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_by, result_url,
+                       summary_json)
+VALUES (:run_id, :task_key, :task_name, :task_category, :trigger_source, 'pending', :created_by, :result_url,
+        CAST(:summary AS jsonb))
+ON CONFLICT (run_id) DO NOTHING
+"""
+LOCK = """
+SELECT run_id, task_key, status, created_at, closed_at, now() AS read_at, summary_json FROM task_runs
+WHERE run_id = :run_id FOR NO KEY UPDATE
+"""
+START = """
+UPDATE task_runs SET status = 'running', started_at = :started_at, updated_at = now()
+WHERE run_id = :run_id AND status = 'pending'
+"""
+SUMMARY = """
+UPDATE task_runs SET summary_json = CAST(:summary AS jsonb), updated_at = now() WHERE run_id = :run_id
+"""
+DECLARE = """
+INSERT INTO task_run_items (run_id, item_type, item_key, item_name, instance_id, status)
+SELECT :run_id, declared.*, 'pending'
+FROM unnest(CAST(:types AS text[]), CAST(:keys AS text[]), CAST(:names AS text[]), CAST(:instance_ids AS integer[]))
+     AS declared
+ON CONFLICT (run_id, item_type, item_key) DO NOTHING
+"""
+MOVE = """
+UPDATE task_run_items AS item
+SET status = moved.status, started_at = coalesce(item.started_at, moved.started_at),
+    completed_at = moved.completed_at, metrics_json = moved.metrics, details_json = moved.details,
+    error_message = moved.error, updated_at = now()
+FROM unnest(CAST(:types AS text[]), CAST(:keys AS text[]), CAST(:statuses AS text[]),
+            CAST(:started_ats AS timestamptz[]), CAST(:completed_ats AS timestamptz[]), CAST(:metrics AS jsonb[]),
+            CAST(:details AS jsonb[]), CAST(:errors AS text[]))
+     AS moved (item_type, item_key, status, started_at, completed_at, metrics, details, error)
+WHERE item.run_id = :run_id AND item.item_type = moved.item_type AND item.item_key = moved.item_key
+  AND (item.status = 'pending' OR item.status = 'running' AND moved.status <> 'running')
+"""
+CLOSE_ITEMS = """
+UPDATE task_run_items SET status = :status, completed_at = :ended_at, error_message = :error, updated_at = now()
+WHERE run_id = :run_id AND status IN ('pending', 'running')
+"""
+COUNT = """
+SELECT count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed,
+       count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+FROM task_run_items WHERE run_id = :run_id
+"""
+COUNTERS = """
+UPDATE task_runs
+SET progress_total = :total, progress_completed = :completed, progress_failed = :failed, updated_at = now()
+WHERE run_id = :run_id AND (progress_total, progress_completed, progress_failed) <> (:total, :completed, :failed)
+"""
+CLOSE = """
+UPDATE task_runs
+SET status = :status, started_at = coalesce(started_at, :started_at), completed_at = coalesce(completed_at, :ended_at),
+    error_message = coalesce(error_message, :error), summary_json = CAST(:summary AS jsonb), closed_at = now(),
+    updated_at = now()
+WHERE run_id = :run_id
+"""
+STATUS = "SELECT status FROM task_runs WHERE run_id = :run_id"
+MISCOUNTED = """
+SELECT run_id FROM task_runs
+LEFT JOIN (SELECT run_id, count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed,
+                  count(*) FILTER (WHERE status IN ('failed', 'cancelled')) AS failed
+           FROM task_run_items GROUP BY run_id) AS items USING (run_id)
+WHERE (progress_total, progress_completed, progress_failed)
+      <> (coalesce(items.total, 0), coalesce(items.completed, 0), coalesce(items.failed, 0))
+"""
+STATES = "SELECT run_id, status, closed_at IS NOT NULL AS is_closed FROM task_runs"
+NOT_CLOSED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL ORDER BY run_id"
+CANCEL_ASKED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL AND status = 'cancelled' ORDER BY run_id"
+# A task run that is not closed stays, however old: something is wrong with it that has to be seen.
+DELETE_OLD = """
+DELETE FROM task_runs WHERE run_id IN (
+    SELECT run_id FROM task_runs WHERE created_at < :before AND closed_at IS NOT NULL
+    ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED)
+"""
+LONGEST_TEXT = 10_000
+UNREPORTED = "the run ended without saying what became of this"
+
+
+def insert_task_run(connection: Connection, new: NewTaskRun) -> None:
+    """Make the task run, pending, unless it is there."""
+    values = {name: getattr(new, name) for name in NewTaskRun.__dataclass_fields__ if name != "summary"}
+    connection.execute(text(INSERT), values | {"summary": new.summary.model_dump_json()})
+
+
+def lock_task_run(connection: Connection, run_id: str) -> TaskRun | None:
+    """Return the task run, locked to the end of the transaction; None when there is none."""
+    row = connection.execute(text(LOCK), {"run_id": run_id}).one_or_none()
+    if row is None:
+        return None
+    summary = TaskSummary.model_validate(row.summary_json)
+    return TaskRun(row.run_id, row.task_key, Status(row.status), row.created_at, row.closed_at, row.read_at, summary)
+
+
+def task_run_status(connection: Connection, run_id: str) -> Status | None:
+    """Return the status of a task run; None when there is none."""
+    status = connection.execute(text(STATUS), {"run_id": run_id}).scalar()
+    return None if status is None else Status(status)
+
+
+def start_task_run(connection: Connection, run_id: str, started_at: datetime) -> None:
+    """Say that the work began; a task run that is not pending stays as it is."""
+    connection.execute(text(START), {"run_id": run_id, "started_at": started_at})
+
+
+def write_summary(connection: Connection, run_id: str, summary: TaskSummary) -> None:
+    """Replace the summary of a task run that is locked."""
+    connection.execute(text(SUMMARY), {"run_id": run_id, "summary": summary.model_dump_json()})
+
+
+def declare_items(connection: Connection, run_id: str, items: Sequence[Item]) -> None:
+    """Add *items*, pending, to a task run that is locked; those that it has stay as they are."""
+    values = {
+        "run_id": run_id,
+        "types": [item.item_type.value for item in items],
+        "keys": [item.key for item in items],
+        "names": [_storable(item.name) for item in items],
+        "instance_ids": [item.instance_id for item in items],
+    }
+    connection.execute(text(DECLARE), values)
+    count_items(connection, run_id)
+
+
+def move_items(connection: Connection, run_id: str, moves: Sequence[Move]) -> None:
+    """Move items of a task run that is locked, one move an item; what would leave a terminal status does nothing."""
+    values = {
+        "run_id": run_id,
+        "types": [move.item_type.value for move in moves],
+        "keys": [move.key for move in moves],
+        "statuses": [move.status.value for move in moves],
+        "started_ats": [move.started_at for move in moves],
+        "completed_ats": [move.completed_at for move in moves],
+        "metrics": [_json(move.metrics) for move in moves],
+        "details": [_json(move.details) for move in moves],
+        "errors": [_storable(move.error) for move in moves],
+    }
+    connection.execute(text(MOVE), values)
+    count_items(connection, run_id)
+
+
+def count_items(connection: Connection, run_id: str) -> Counts:
+    """Bring the counters of a task run that is locked in line with its items, and return them."""
+    row = connection.execute(text(COUNT), {"run_id": run_id}).one()
+    counts = Counts(row.total, row.completed, row.failed, row.cancelled)
+    values = {"total": row.total, "completed": row.completed, "failed": row.failed + row.cancelled}
+    connection.execute(text(COUNTERS), values | {"run_id": run_id})
+    return counts
+
+
+def close_task_run(connection: Connection, run: TaskRun, ending: Ending, started_at: datetime | None) -> None:
+    """Make everything of *run* final, which is locked and not closed: its run is over.
+
+    A terminal status that the run centre wrote stays, and decides what its open items become.
+    """
+    outcome = run.status if run.status.is_terminal else ending.status
+    error_of_run = _storable(ending.error)
+    error = UNREPORTED if outcome is Status.COMPLETED else error_of_run
+    values = {"run_id": run.run_id, "ended_at": ending.ended_at}
+    item_status = Status.CANCELLED if outcome is Status.CANCELLED else Status.FAILED
+    connection.execute(text(CLOSE_ITEMS), values | {"status": item_status.value, "error": error})
+    counts = count_items(connection, run.run_id)
+    status = run.status if run.status.is_terminal else final_status(ending.status, counts)
+    values |= {"status": status.value, "started_at": started_at, "error": error_of_run or _error(status, counts)}
+    summary = close_summary(run.summary, counts, ending.status).model_dump_json()
+    connection.execute(text(CLOSE), values | {"summary": summary})
+
+
+def final_status(ending: Status, counts: Counts) -> Status:
+    """Return the status of a task run whose run ended as *ending*, from what became of its items."""
+    if ending is not Status.COMPLETED or counts.completed == counts.total:
+        return ending
+    return Status.COMPLETED_WITH_ERRORS if counts.completed else Status.FAILED
+
+
+def close_summary(summary: TaskSummary, counts: Counts, ending: Status) -> TaskSummary:
+    """Return *summary* with the counts of the items; it says so when there was nothing to do."""
+    summary = summary.with_metrics(
+        Metric(key="items_total", label="Items", value=counts.total),
+        Metric(key="items_completed", label="Completed", value=counts.completed),
+        Metric(key="items_failed", label="Failed", value=counts.failed, tone="danger" if counts.failed else ""),
+        Metric(key="items_cancelled", label="Cancelled", value=counts.cancelled),
+    )
+    if ending is Status.COMPLETED and not counts.total and not summary.common.flags.skipped:
+        return summary.as_skipped("there was nothing to do")
+    return summary
+
+
+def task_run_states(connection: Connection) -> dict[str, tuple[Status, bool]]:
+    """Return, of every task run, the status and whether it is closed."""
+    return {row.run_id: (Status(row.status), row.is_closed) for row in connection.execute(text(STATES))}
+
+
+def not_closed(connection: Connection) -> list[str]:
+    """Return the run ids of all task runs whose run is not known to be over."""
+    return list(connection.execute(text(NOT_CLOSED)).scalars())
+
+
+def cancel_asked(connection: Connection) -> list[str]:
+    """Return the run ids of cancelled task runs whose run is not known to be over."""
+    return list(connection.execute(text(CANCEL_ASKED)).scalars())
+
+
+def miscounted(connection: Connection) -> list[str]:
+    """Return the run ids of task runs whose counters differ from their items."""
+    return list(connection.execute(text(MISCOUNTED)).scalars())
+
+
+def delete_old_task_runs(connection: Connection, before: datetime, batch: int) -> int:
+    """Delete up to *batch* closed task runs, with their items, that are older; return how many."""
+    return connection.execute(text(DELETE_OLD), {"before": before, "batch": batch}).rowcount
+
+
+def _error(status: Status, counts: Counts) -> str | None:
+    return f"all of {counts.total} items failed" if status is Status.FAILED and not counts.completed else None
+
+
+def _json(content: Mapping[str, Any]) -> str | None:
+    return json.dumps(_storable(content), ensure_ascii=False) if content else None
+
+
+def _storable(content: Any) -> Any:
+    """Return *content* with texts as PostgreSQL can hold them, and none endless: errors quote what others say."""
+    if isinstance(content, str):
+        return content[:LONGEST_TEXT].replace("\x00", "?").encode(errors="replace").decode()
+    if isinstance(content, Mapping):
+        return {_storable(key): _storable(value) for key, value in content.items()}
+    return [_storable(value) for value in content] if isinstance(content, list) else content

@@ -1,0 +1,42 @@
+"""The console's own client of the Dagster webserver: in whose name it asks, and what it makes of a refusal."""
+
+from __future__ import annotations
+
+import pytest
+
+from whalefall_capacity.console.actions.dagster_client import DagsterClient
+from whalefall_capacity.errors import DagsterError
+from whalefall_capacity_tests.console.webserver import webserver
+
+
+def test_a_webserver_without_login_learns_nothing_of_the_caller() -> None:
+    with webserver() as running:
+        client = DagsterClient(running.url, asks_for_login=False).for_caller((True, "secret"))
+        assert client.launch("job", {}, {}) == "run-1"
+        assert running.asked[0].keys().isdisjoint({"authorization", "cookie"})
+
+
+def test_a_webserver_with_a_login_is_asked_in_the_name_of_the_caller() -> None:
+    with webserver() as running:
+        client = DagsterClient(running.url, asks_for_login=True)
+        client.for_caller((True, "a-token")).launch("job", {}, {})
+        client.for_caller((False, "a-session")).launch("job", {}, {})
+        assert running.asked[0]["authorization"] == "Bearer a-token"
+        assert running.asked[1]["cookie"] == "whalefall_session=a-session; __Host-whalefall_session=a-session"
+        assert "authorization" not in running.asked[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "said"),
+    [
+        (401, {}, "asks for a login"),
+        (403, {"errors": [{"message": "No mutation can be sent with the role view."}]}, "with the role view"),
+        (500, "nothing of use", "HTTP Error 500"),
+        (200, {"errors": [{"message": "broken"}]}, "broken"),
+    ],
+)
+def test_a_refusal_says_why(status: int, content: object, said: str) -> None:
+    with webserver() as running:
+        running.status, running.content = status, content
+        with pytest.raises(DagsterError, match=said):
+            DagsterClient(running.url, asks_for_login=False).launch("job", {}, {})

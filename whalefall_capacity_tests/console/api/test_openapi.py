@@ -1,0 +1,134 @@
+"""The OpenAPI document holds: whatever schemathesis makes of it, no 5xx, no answer that it does not announce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
+
+from whalefall_capacity.console.api import models
+from whalefall_capacity.console.app import create_app
+from whalefall_capacity.settings import build_settings
+from whalefall_capacity.store.access import Role, create_token
+from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.maintenance.health import ChildStatus, TableHealth
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.task_runs.read import TaskRun, TaskRunItem
+from whalefall_capacity_tests.console.conftest import Callers, FakeDagster, copied_store
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+RUN = """
+INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, summary_json)
+VALUES ('r-1', 'other', 'run', 'maintenance', 'manual', 'running', '{"version": 1}')
+"""
+
+
+@pytest.fixture(scope="module")
+def tokens() -> dict[Role, str]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def api(store_server: EmbeddedPostgres, past: str, tokens: dict[Role, str]) -> Iterator[Any]:
+    """The document of an application that runs in this process."""
+    with copied_store(store_server, past) as engine:
+        with engine.begin() as connection:
+            connection.execute(text(RUN))
+        tokens |= {role: create_token(engine, role.value, role).get_secret_value() for role in Role}
+        app = create_app(engine, build_settings(allowed_hosts=("testserver",)), FakeDagster())
+        yield schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
+
+
+OPERATIONS = (
+    ("GET", "/api/v1/session"),
+    ("GET", "/api/v1/capacity/databases"),
+    ("GET", "/api/v1/capacity/databases/summary"),
+    ("GET", "/api/v1/capacity/instances"),
+    ("GET", "/api/v1/capacity/instances/summary"),
+    ("POST", "/api/v1/capacity/aggregations/current"),
+    ("GET", "/api/v1/task-runs"),
+    ("GET", "/api/v1/task-runs/{run_id}"),
+    ("POST", "/api/v1/task-runs/{run_id}/actions/cancel"),
+    ("GET", "/api/v1/partitions"),
+    ("GET", "/api/v1/partitions/status"),
+    ("POST", "/api/v1/partitions"),
+    ("POST", "/api/v1/partitions/actions/cleanup"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "not-allowed"])
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
+def test_every_answer_is_one_that_the_document_announces(
+    api: Any, tokens: dict[Role, str], method: str, path: str, role: Role, mode: GenerationMode
+) -> None:
+    operation = api[path][method]
+
+    @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def call(case: Any) -> None:
+        case.call_and_validate(checks=CHECKS, headers={"Authorization": f"Bearer {tokens[role]}"})
+
+    try:
+        call()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE  # Nothing about this operation can be wrong.
+
+
+def test_every_operation_of_the_document_is_tried(reader: TestClient) -> None:
+    paths = reader.get("/api/v1/openapi.json").json()["paths"]
+    assert {(method.upper(), path) for path, found in paths.items() for method in found} == set(OPERATIONS)
+
+
+def test_bad_parameters_are_announced_as_400_and_everything_needs_authentication(reader: TestClient) -> None:
+    for operations in reader.get("/api/v1/openapi.json").json()["paths"].values():
+        for operation in operations.values():
+            assert {"400", "401"} <= set(operation["responses"])
+            assert "422" not in operation["responses"]
+            assert operation["security"]
+
+
+@pytest.mark.parametrize(
+    ("model", "row"),
+    [
+        (models.DatabaseWindow, DatabaseGrowth),
+        (models.InstanceWindow, InstanceGrowth),
+        (models.TaskRunData, TaskRun),
+        (models.TaskRunItemData, TaskRunItem),
+        (models.PartitionData, ChildStatus),
+        (models.TableHealthData, TableHealth),
+    ],
+)
+def test_the_document_shows_the_columns_of_the_store(model: Any, row: Any) -> None:
+    assert list(model.model_fields) == list(row.__dataclass_fields__)
+
+
+def test_an_answer_fulfils_its_model(reader: TestClient, store: Engine, callers: Callers) -> None:
+    rows = reader.get("/api/v1/capacity/databases").json()["data"]
+    models.CapacityRows[models.DatabaseWindow].model_validate(rows)
+    rows = reader.get("/api/v1/capacity/instances").json()["data"]
+    models.CapacityRows[models.InstanceWindow].model_validate(rows)
+    with store.begin() as connection:
+        connection.execute(text(RUN))
+    models.TaskRunWithItems.model_validate(callers.script(Role.VIEW).get("/api/v1/task-runs/r-1").json()["data"])

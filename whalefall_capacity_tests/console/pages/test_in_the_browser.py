@@ -1,0 +1,342 @@
+"""The console in headless Chromium on demo data: what an operator sees and clicks. Pictures go to `screenshots/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.store.access import Role, set_user
+from whalefall_capacity.store.postgres.embedded import STORE_DATABASE, EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.supervisor import stop_families
+from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS, SCREENSHOTS, ZONE
+from whalefall_capacity_tests.processes import Deployment, console_answers, deployment, free_port, start, wait_for
+
+pytestmark = pytest.mark.slow
+
+PASSWORD = "a password for tests"
+WIDE, NARROW = (1600, 1000), (360, 780)
+PAGES = {
+    "instances": "/instances?top=10",
+    "databases": "/databases?top=20",
+    "databases-bar": "/databases?period_type=monthly&chart=bar&top=10",
+    "databases-empty": "/databases?start_date=2001-01-01&end_date=2001-02-01",
+    "runs": "/runs",
+    "partitions": "/partitions",
+    "not-found": "/nothing-here",
+}
+GROW = """
+WITH grown AS (
+    UPDATE database_size_stats SET size_bytes = size_bytes + 512 * 1024 * 1024, updated_at = now()
+    WHERE database_name = 'orders' AND collected_date = (SELECT max(collected_date) FROM database_size_stats)
+    RETURNING instance_id, collected_date
+)
+UPDATE instance_size_stats AS total SET total_size_bytes = total_size_bytes + 512 * 1024 * 1024, updated_at = now()
+FROM grown WHERE total.instance_id = grown.instance_id AND total.collected_date = grown.collected_date
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The demo with a console, and its store."""
+
+    url: str
+    store: Engine
+    dagster: Deployment
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("console")
+    home = folder / "home"
+    with deployment(["demo"], {"WHALEFALL_HOME": str(home)}, folder / "demo.log") as running:
+        engine = create_store_engine(EmbeddedPostgres(home / "postgres").url(STORE_DATABASE))
+        set_user(engine, "admin", Role.ADMIN, SecretStr(PASSWORD))
+        set_user(engine, "viewer", Role.VIEW, SecretStr(PASSWORD))
+        with _console(home, running.url, folder / "console.log") as url:
+            yield Demo(url, engine, running)
+        engine.dispose()
+
+
+@contextmanager
+def _console(home: Path, webserver: str, log: Path) -> Iterator[str]:
+    port = free_port()
+    variables = {"WHALEFALL_HOME": str(home), "WHALEFALL_WEBSERVER_URL": webserver}
+    process = start(["serve", "--port", str(port)], variables, log)
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text(errors="replace")
+        return console_answers(url)
+
+    try:
+        wait_for(answers, "answer of the console")
+        yield url
+    finally:
+        stop_families([process.pid])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visiting(
+    browser: Browser, demo: Demo, user: str | None = "admin", size: tuple[int, int] = WIDE, **options: str
+) -> Iterator[Page]:
+    """Hold a page of somebody who has logged in; what its console says against us fails the test."""
+    context: BrowserContext = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        timezone_id=ZONE,
+        base_url=demo.url,
+        locale=options.get("locale", "en-GB"),
+        color_scheme=options.get("scheme", "light"),  # type: ignore[arg-type]
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MILLISECONDS)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console", lambda m: complaints.append(m.text) if m.type == "error" and "status of 4" not in m.text else None
+    )
+    if user is not None:
+        page.goto("/login")
+        page.fill("[name=name]", user)
+        page.fill("[name=password]", PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/instances")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def newest_sizes(page: Page) -> list[str]:
+    """Return the newest value of each series of the first table."""
+    return page.locator("table[data-metric=size] tbody tr td:nth-of-type(1)").all_inner_texts()
+
+
+@pytest.mark.parametrize("place", ["instances", "databases"])
+def test_the_button_brings_the_newest_point_up_to_date(demo: Demo, browser: Browser, place: str) -> None:
+    with visiting(browser, demo) as page:
+        page.goto(f"/{place}?top=5")
+        before = newest_sizes(page)
+        with demo.store.begin() as connection:
+            connection.execute(text(GROW))
+        with page.expect_request("**/aggregations/current") as request:
+            page.get_by_role("button", name="Aggregate current period").click()
+        assert request.value.post_data_json == {"scope": place[:-1]}
+        expect(page.locator("#current-status")).to_contain_text("Done: the charts are up to date.")
+        bar = page.locator("#current-status progress")
+        assert bar.get_attribute("value") == bar.get_attribute("max")
+        assert newest_sizes(page) != before
+        drawn = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.text.at(-1))")
+        assert drawn == newest_sizes(page)
+        page.screenshot(path=SCREENSHOTS / f"console-{place}-done.png")
+        page.get_by_role("link", name="Show the run").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Aggregate current period")
+        expect(page.locator(".status").first).to_have_text("completed")
+        expect(page.locator("table.rows tbody tr")).to_have_count(3)
+        expect(page.get_by_text("console · admin")).to_be_visible()
+
+
+def test_the_button_of_the_run_centre_aggregates_all_levels(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/runs")
+        with page.expect_request("**/aggregations/current") as request:
+            page.get_by_role("button", name="Aggregate current period").click()
+        assert request.value.post_data_json == {"scope": "all"}
+        page.get_by_role("link", name="Show the run").click()
+        expect(page.locator(".status").first).to_have_text("completed")
+        expect(page.locator("table.rows tbody tr")).to_have_count(6)
+
+
+def test_filters_narrow_the_charts_and_stand_in_the_url(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/databases")
+        page.locator("[name=db_type]").select_option("postgresql")
+        page.wait_for_url("**/databases?db_type=postgresql*")
+        page.locator("[name=instance_id]").select_option(label="demo-postgresql")
+        page.wait_for_url("**instance_id=*")
+        page.locator("[name=database_name]").select_option("shop")
+        page.wait_for_url("**database_name=shop*")
+        expect(page.locator("table[data-metric=size] tbody tr")).to_have_count(1)
+        expect(page.locator("table[data-metric=size] tbody th")).to_have_text("shop (demo-postgresql)")
+        page.locator("[name=db_type]").select_option("mariadb")
+        page.wait_for_url(lambda url: "db_type=mariadb" in url and "instance_id" not in url)
+        expect(page.locator("table[data-metric=size] tbody th").first).to_contain_text("(demo-mariadb)")
+
+
+def test_a_filtered_view_opens_from_its_url(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/databases?db_type=mariadb&period_type=weekly&periods=6&top=20&chart=bar")
+        expect(page.locator("[name=db_type]")).to_have_value("mariadb")
+        expect(page.locator("[name=period_type]")).to_have_value("weekly")
+        expect(page.locator("table[data-metric=size] thead th")).to_have_count(7)
+        kinds = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.type)")
+        assert set(kinds) == {"bar"}
+
+
+@pytest.mark.parametrize(
+    ("period", "label"),
+    [
+        ("daily", r"\d{4}-\d\d-\d\d"),
+        ("weekly", r"\d{4} W\d\d"),
+        ("monthly", r"\d{4}-\d\d"),
+        ("quarterly", r"\d{4} Q\d"),
+    ],
+)
+def test_periods_can_be_switched(demo: Demo, browser: Browser, period: str, label: str) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/instances")
+        page.locator("[name=period_type]").select_option(period)
+        expect(page.locator("table[data-metric=size] thead th").nth(1)).to_have_text(re.compile(label))
+        for metric in ("size", "change", "percent"):
+            expect(page.locator(f"#plot-{metric}")).to_have_attribute("data-drawn", "3")
+
+
+def test_an_instance_leads_to_its_databases(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/instances?period_type=monthly")
+        page.get_by_role("link", name="demo-mariadb").first.click()
+        page.wait_for_url("**/databases?*")
+        expect(page.locator("[name=period_type]")).to_have_value("monthly")
+        for name in page.locator("table[data-metric=size] tbody th").all_inner_texts():
+            assert name.endswith("(demo-mariadb)")
+
+
+def test_the_table_can_be_downloaded(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/databases?period_type=weekly&periods=4&database_name=shop")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download as CSV: Size").click()
+        assert download.value.suggested_filename == "databases-size-weekly.csv"
+        lines = Path(download.value.path()).read_text().splitlines()
+        assert lines[0] == "instance,database,period_start,period_end,avg_size_bytes"
+        assert lines[1].startswith("demo-postgresql,shop,")
+
+
+def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> None:
+    (daemon,) = demo.dagster.services("dagster._daemon")
+    with visiting(browser, demo) as page:
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto("/runs")
+        # Nobody takes the run from the queue for as long as the daemon stands still.
+        daemon.suspend()
+        try:
+            with page.expect_response("**/aggregations/current") as answer:
+                page.get_by_role("button", name="Aggregate current period").click()
+            run_id = answer.value.json()["data"]["run_id"]
+            page.goto("/runs")
+            row = page.get_by_role("row").filter(has=page.locator(f'[data-cancel="{run_id}"]'))
+            expect(row.locator(".status")).to_have_text("pending")
+            row.get_by_role("button", name="Cancel").click()
+            page.goto(f"/runs/{run_id}")
+            expect(page.locator(".status").first).to_have_text("cancelled")
+            expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+        finally:
+            daemon.resume()
+        wait_for(lambda: demo.dagster.run_status(run_id) == "CANCELED", "end of the run")
+        page.goto("/runs")
+        page.screenshot(path=SCREENSHOTS / "console-runs-cancelled.png")
+
+
+def test_a_viewer_sees_everything_and_is_offered_nothing(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo, "viewer") as page:
+        expect(page.locator("#plot-size")).to_have_attribute("data-drawn", "3")
+        expect(page.get_by_role("button", name="Aggregate current period")).to_have_count(0)
+        token = page.locator("meta[name=csrf-token]").get_attribute("content") or ""
+        answer = page.request.post("/api/v1/capacity/aggregations/current", headers={"X-CSRFToken": token})
+        assert (answer.status, answer.json()["message_code"]) == (403, "PERMISSION_REQUIRED")
+
+
+def test_without_the_csrf_token_the_button_does_nothing_and_says_why(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.locator("meta[name=csrf-token]").evaluate("tag => tag.remove()")
+        page.get_by_role("button", name="Aggregate current period").click()
+        expect(page.locator("#current-status")).to_contain_text("It could not be started")
+
+
+def test_an_expired_session_leads_to_the_login_and_back(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/databases?top=10")
+        page.context.clear_cookies(name="whalefall_session")
+        page.get_by_role("button", name="Aggregate current period").click()
+        page.wait_for_url("**/login?next=*")
+        page.fill("[name=name]", "admin")
+        page.fill("[name=password]", PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url("**/databases?top=10")
+
+
+def test_language_and_theme_are_remembered(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.get_by_role("link", name="中文").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("实例容量")
+        page.get_by_role("link", name="深色").click()
+        page.goto("/databases")
+        expect(page.get_by_role("heading", level=1)).to_have_text("数据库容量")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 27)"
+
+
+def test_the_pages_work_by_keyboard_and_show_where_one_is(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/instances")
+        seen = []
+        for _ in range(16):
+            page.keyboard.press("Tab")
+            focused = page.evaluate(
+                "() => [document.activeElement.innerText || document.activeElement.name,"
+                " getComputedStyle(document.activeElement).outlineStyle]"
+            )
+            seen.append(focused)
+        assert [name for name, outline in seen if outline != "solid"] == []
+        assert seen[0][0] == "Skip to content"
+        assert "Aggregate current period" in [name for name, _ in seen]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_every_page_has_no_serious_accessibility_fault(
+    demo: Demo, browser: Browser, size: tuple[int, int], scheme: str
+) -> None:
+    locale = "en-GB" if scheme == "light" else "zh-CN"
+    width = "wide" if size == WIDE else "narrow"
+    faults = []
+    with visiting(browser, demo, None, size, scheme=scheme, locale=locale) as page:
+        page.goto("/login")
+        page.screenshot(path=SCREENSHOTS / f"console-login-{width}-{scheme}.png")
+        faults += _serious(page, "login")
+    with visiting(browser, demo, "admin", size, scheme=scheme, locale=locale) as page:
+        page.goto("/runs")
+        run = page.locator("table.rows tbody th a").first.get_attribute("href") or ""
+        for name, path in {**PAGES, "run": run}.items():
+            page.goto(path)
+            if page.locator(".plot").count():
+                expect(page.locator(".plot[data-drawn]")).to_have_count(3)
+            page.screenshot(path=SCREENSHOTS / f"console-{name}-{width}-{scheme}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+            faults += _serious(page, name)
+    assert faults == []
+
+
+def _serious(page: Page, name: str) -> list[str]:
+    results = Axe().run(page)
+    return [
+        f"{name}: {fault['id']}: {fault['nodes'][0]['html'][:120]}"
+        for fault in results.response["violations"]
+        if fault["impact"] in {"serious", "critical"}
+    ]

@@ -1,0 +1,230 @@
+"""The pages as they are sent: what they show, that their URL says it, and the tables as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
+
+from whalefall_capacity.periods import PeriodType, window_of
+from whalefall_capacity.store.access import Role
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity_tests.console.conftest import Callers
+from whalefall_capacity_tests.store.past import MIB, put_sizes
+
+PAGES = ("/instances", "/databases")
+SUMMARY = {
+    "version": 1,
+    "common": {
+        "inputs": {"first": "2026-06-22", "last": "2026-06-28"},
+        "scope": {"time": None, "target": {"period_type": "weekly"}},
+        "metrics": [
+            {"key": "total_bytes", "label": "Total", "value": 3 * 2**30},
+            {"key": "share", "label": "Share", "value": 12.5, "unit": "%"},
+        ],
+        "highlights": ["all well"],
+        "flags": {"skipped": True, "skip_reason": "nothing to do"},
+    },
+    "ext": {"type": "sync_databases", "version": 1, "data": {}},
+}
+BAD = [
+    ("period_type", "hourly"),
+    ("periods", "0"),
+    ("periods", "401"),
+    ("periods", "x"),
+    ("top", "7"),
+    ("chart", "pie"),
+    ("start_date", "0000-01-01"),
+    ("instance_id", "one"),
+    ("db_type", "oracle"),
+    ("database_name", "n" * 10_000),
+    ("database_name", "a\x00b"),
+]
+
+
+def payload(client: TestClient, path: str, **parameters: Any) -> list[dict[str, Any]]:
+    answer = client.get(path, params=parameters)
+    assert answer.status_code == 200, answer.text
+    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', answer.text, re.DOTALL)
+    assert found
+    charts: list[dict[str, Any]] = json.loads(found[1])
+    return charts
+
+
+def test_there_are_three_charts_of_the_largest(reader: TestClient) -> None:
+    charts = payload(reader, "/databases", periods=3)
+    assert [chart["metric"] for chart in charts] == ["size", "change", "percent"]
+    assert [series["name"] for series in charts[0]["series"]] == [
+        "shop (instance-2)",
+        "shop (instance-1)",
+        "crm (instance-1)",
+    ]
+    assert charts[0]["series"][1]["values"] == [98 * MIB, 99 * MIB, 100 * MIB]
+    assert charts[1]["series"][1]["texts"][-1] == "+1.00 MiB"
+
+
+def test_a_window_without_a_row_is_a_gap(reader: TestClient) -> None:
+    size, change, _ = payload(reader, "/databases", database_name="crm", periods=5)
+    assert size["series"][0]["values"] == [10 * MIB, None, 10 * MIB, 10 * MIB, 10 * MIB]
+    assert change["series"][0]["values"] == [0, None, 0, 0, 0]
+    assert len(size["labels"]) == 5
+
+
+def test_windows_before_everything_are_gaps_too(reader: TestClient) -> None:
+    size, _, _ = payload(reader, "/instances", periods=12)
+    assert size["series"][0]["values"][:2] == [None, None]
+
+
+def test_a_chart_without_any_value_says_so(reader: TestClient, day: date) -> None:
+    first = str(day - timedelta(days=9))
+    page = reader.get("/instances", params={"start_date": first, "end_date": first}).text
+    assert re.findall(r'id="plot-(\w+)"', page) == ["size"]
+    assert page.count("No data in this range.") == 2
+
+
+def test_only_the_top_are_shown(viewer: TestClient, store: Engine, day: date) -> None:
+    put_sizes(store, [(3, f"database_{n:02}", day, n * MIB) for n in range(1, 31)])
+    aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
+    for top in (5, 10, 20):
+        assert len(payload(viewer, "/databases", top=top)[0]["series"]) == top
+
+
+def test_the_button_is_for_admins_and_sends_the_level_of_the_page(callers: Callers) -> None:
+    admin = callers.script(Role.ADMIN)
+    assert 'data-scope="instance"' in admin.get("/instances").text
+    assert 'data-scope="database"' in admin.get("/databases").text
+    assert "data-scope" not in callers.script(Role.VIEW).get("/instances").text
+
+
+def test_links_keep_the_state_of_the_page(reader: TestClient) -> None:
+    page = reader.get("/instances", params={"period_type": "weekly", "periods": 4, "chart": "bar"}).text
+    assert '/instances/size.csv?period_type=weekly&amp;periods=4&amp;chart=bar"' in page
+    assert '/databases?period_type=weekly&amp;periods=4&amp;chart=bar&amp;instance_id=2"' in page
+    assert "?period_type=weekly&amp;periods=4&amp;chart=bar&amp;lang=zh" in page
+
+
+def test_empty_fields_of_the_form_say_nothing(reader: TestClient) -> None:
+    empty = {"db_type": "", "instance_id": "", "database_name": "", "periods": "", "start_date": "", "end_date": ""}
+    assert payload(reader, "/databases", **empty) == payload(reader, "/databases")
+
+
+def test_an_instance_of_another_engine_is_dropped_from_the_filter(reader: TestClient) -> None:
+    (series,) = payload(reader, "/databases", db_type="mysql", instance_id=1, database_name="crm")[0]["series"]
+    assert series["name"] == "shop (instance-2)"
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize(("field", "value"), BAD, ids=[f"{field}={value[:10]!r}" for field, value in BAD])
+def test_a_bad_value_is_a_page_that_says_which(reader: TestClient, path: str, field: str, value: str) -> None:
+    answer = reader.get(path, params={field: value})
+    assert answer.status_code == 400
+    assert f"{field}: " in answer.text
+
+
+def test_too_many_periods_are_refused_before_they_are_counted(reader: TestClient) -> None:
+    for start in ("2000-01-01", "0001-01-01", "2020-01-01"):
+        assert reader.get("/instances", params={"start_date": start}).status_code == 400
+    assert reader.get("/instances", params={"start_date": "2000-01-01", "period_type": "quarterly"}).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["0001-01-01", "9999-12-31", "1999-12-31"])
+@pytest.mark.parametrize("period_type", ["daily", "weekly", "monthly", "quarterly"])
+def test_any_end_is_a_page_without_data(reader: TestClient, end: str, period_type: str) -> None:
+    answer = reader.get("/databases", params={"end_date": end, "period_type": period_type})
+    assert answer.status_code == 200
+    assert "No data in this range." in answer.text
+
+
+def test_a_name_cannot_end_the_element_it_stands_in(viewer: TestClient, store: Engine, day: date) -> None:
+    name = "</script><script>alert(1)</script>&\u2028"
+    put_sizes(store, [(1, name, day, 5000 * MIB)])
+    aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
+    assert (
+        payload(viewer, "/databases")[0]["series"][0]["name"]
+        == r"</script><script>alert(1)</script>&\u2028 (instance-1)"
+    )
+    assert "<script>alert" not in viewer.get("/databases").text
+
+
+def table(client: TestClient, path: str, **parameters: Any) -> list[list[str]]:
+    answer = client.get(path, params=parameters)
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    return list(csv.reader(io.StringIO(answer.text)))
+
+
+def test_the_csv_is_the_table_in_bytes_without_the_gaps(reader: TestClient, day: date) -> None:
+    found = table(reader, "/databases/size.csv", database_name="crm", periods=4)
+    days = [str(day - timedelta(days=n)) for n in (2, 1, 0)]
+    assert found == [
+        ["instance", "database", "period_start", "period_end", "avg_size_bytes"],
+        *(["instance-1", "crm", one, one, str(10 * MIB)] for one in days),
+    ]
+    assert table(reader, "/instances/percent.csv", periods=1) == [
+        ["instance", "period_start", "period_end", "total_size_change_percent"],
+        ["instance-2", str(day), str(day), "0.0"],
+        ["instance-1", str(day), str(day), "0.92"],
+    ]
+    assert reader.get("/instances/shape.csv").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+def test_a_name_in_the_csv_is_no_formula(viewer: TestClient, store: Engine, day: date, name: str) -> None:
+    put_sizes(store, [(1, name, day, 5000 * MIB)])
+    aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
+    assert table(viewer, "/databases/size.csv", periods=1)[1][1] == f"'{name}"
+
+
+def test_the_run_centre_shows_status_progress_error_and_items(callers: Callers, store: Engine) -> None:
+    with store.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_by,"
+                " progress_total, progress_completed, progress_failed, error_message, summary_json) VALUES "
+                "('r-1', 'sync_databases', 'Collect sizes of 2026-06-22', 'capacity', 'scheduled', 'running', 'ann', "
+                "4, 1, 1, 'one <failed>', CAST(:summary AS jsonb))"
+            ),
+            {"summary": json.dumps(SUMMARY)},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO task_run_items (run_id, item_type, item_key, item_name, instance_id, status, "
+                "error_message) VALUES ('r-1', 'collection', '1', 'shop', 1, 'completed', NULL),"
+                " ('r-1', 'collection', '2', 'crm', 2, 'failed', 'no route')"
+            )
+        )
+    client = callers.script(Role.ADMIN)
+    for path in ("/runs", "/runs?status=running", "/runs/r-1"):
+        page = client.get(path).text
+        assert 'data-cancel="r-1"' in page
+        assert "one &lt;failed&gt;" in page
+        assert 'max="4" value="2"' in page
+    for shown in ("Week · 2026-06-22 → 2026-06-28", "3.00 GiB", "12.5 %", "all well", "skipped: nothing to do"):
+        assert shown in page
+    assert page.index("no route") < page.index(">shop<")
+    assert "r-1" not in client.get("/runs?status=failed").text
+    assert "data-cancel" not in callers.script(Role.VIEW).get("/runs").text
+
+
+@pytest.mark.parametrize("path", ["/runs/none", "/runs/%00", "/runs/a%2Fb", "/databases/none.csv", "/none"])
+def test_what_is_not_there_is_a_404(reader: TestClient, path: str) -> None:
+    assert reader.get(path).status_code == 404
+
+
+def test_files_are_kept_for_good_and_compressed(reader: TestClient) -> None:
+    page = reader.get("/instances").text
+    (url,) = re.findall(r'src="(/static/plotly\.min\.js\?v=[0-9a-f]{16})"', page)
+    answer = reader.get(url)
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.headers["content-type"].startswith("text/javascript")
+    for absent in ("/static/none.js", "/static/../pages.py", "/static/%2e%2e/pages.py", "/static/"):
+        assert reader.get(absent).status_code == 404
+    assert reader.post("/static/console.css").status_code == 405
