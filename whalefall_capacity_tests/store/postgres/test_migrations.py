@@ -80,6 +80,7 @@ CONTENT = {
         INSERT INTO console_sessions (cookie_hash, user_name, session_key)
         SELECT 'ab12', name, session_key FROM console_users
     """,
+    "0011": "INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'slack', '{}')",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
