@@ -66,12 +66,12 @@ def channels(settings: Settings) -> dict[str, Channel]:
     if smtp is not None and sender is not None:
         sends[EMAIL] = partial(send_email, smtp, sender, settings.alert_email_to)
     if WEBHOOK in sends or EMAIL in sends:
-        # Once a process, as Python shows warnings.
+        # Once a process: Python shows a warning of one line once.
         warnings.warn(
             "WHALEFALL_ALERT_WEBHOOK_URL and WHALEFALL_ALERT_SMTP_URL still work, but WHALEFALL_ALERT_URLS supersedes "
             "them: see docs/alerts.md",
             FutureWarning,
-            stacklevel=2,
+            stacklevel=1,
         )
     return {name: partial(_within_deadline, send, RECEIVERS.get(name, "the service")) for name, send in sends.items()}
 

@@ -123,6 +123,12 @@ def test_a_wrong_password_is_an_error() -> None:
     assert mail.mails == []
 
 
+def test_a_server_without_starttls_gets_no_password_and_no_mail_when_tls_is_demanded(mail: Mailbox) -> None:
+    demanding = mail_url(mail.port, "oncall@example.com").replace("mailto://", "mailtos://")
+    assert refusal(demanding) == "the service cannot be reached, or refused the message"
+    assert mail.mails == []
+
+
 def test_a_mail_that_its_recipient_does_not_get_is_an_error(mail: Mailbox) -> None:
     mail.refuses = {"oncall@example.com"}
     assert refusal(mail_url(mail.port)) == "the service cannot be reached, or refused the message"
