@@ -1,7 +1,8 @@
 """URLs of the receivers of alerts, as apprise reads them: each of its services has a scheme of its own.
 
 The URL alone decides where an alert goes and how: no configuration file and no plug-in folder of apprise is read,
-nothing is kept on disk, no redirection is followed. What apprise logs goes nowhere, for it quotes addresses.
+nothing is kept on disk, and no redirection is followed unless the URL says so. What apprise logs goes nowhere, for it
+quotes addresses.
 """
 
 from __future__ import annotations

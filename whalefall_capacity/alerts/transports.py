@@ -16,6 +16,7 @@ import smtplib
 import ssl
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from email.utils import formatdate
@@ -45,21 +46,12 @@ Channel = Callable[[Alert], Sent]
 
 
 def channels(settings: Settings) -> dict[str, Channel]:
-    """Return the ways out that the settings name; none by default.
-
-    The name of a way is what the store knows it by. It counts the URLs of a scheme and tells nothing of them, so that
-    a URL may be mended in its place, and what waits goes to the mended one.
-    """
+    """Return the ways out that the settings name, by the name that the store knows each by; none by default."""
     # At DEBUG it tells the path of each request, which is the secret of a webhook.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
-    sends: dict[str, Channel] = {}
-    for url in settings.alert_urls:
-        service = service_of(url.get_secret_value())
-        # The settings have tried each.
-        assert service is not None
-        count = 1 + sum(name.partition(" ")[0] == service.schema for name in sends)
-        name = service.schema if count == 1 else f"{service.schema} {count}"
-        sends[name] = partial(send_by_service, service)
+    sends: dict[str, Channel] = {
+        name: partial(send_by_service, service) for name, service in _services(settings).items()
+    }
     webhook, smtp, sender = settings.alert_webhook_url, settings.alert_smtp_url, settings.alert_email_from
     if webhook is not None:
         sends[WEBHOOK] = partial(send_webhook, webhook)
@@ -74,6 +66,23 @@ def channels(settings: Settings) -> dict[str, Channel]:
             stacklevel=1,
         )
     return {name: partial(_within_deadline, send, RECEIVERS.get(name, "the service")) for name, send in sends.items()}
+
+
+def _services(settings: Settings) -> dict[str, NotifyBase]:
+    """Return the service of each URL by its scheme, the second of a scheme as `json 2`.
+
+    That tells nothing of the URL, and lets one be mended in its place: what waits then goes to the mended one.
+    """
+    found: dict[str, NotifyBase] = {}
+    counts: Counter[str] = Counter()
+    for url in settings.alert_urls:
+        service = service_of(url.get_secret_value())
+        # The settings have tried each.
+        assert service is not None
+        counts[service.schema] += 1
+        count = counts[service.schema]
+        found[service.schema if count == 1 else f"{service.schema} {count}"] = service
+    return found
 
 
 def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
