@@ -422,7 +422,7 @@ class Settings(BaseSettings):
 
     @property
     def run_url(self) -> str:
-        """Where a run is shown in the Dagster UI; {run_id} stands for its id."""
+        """The address of a run in the Dagster UI; {run_id} stands for its id."""
         base = str(self.ui_url or f"http://127.0.0.1:{self.webserver_port}").rstrip("/")
         return f"{base}/runs/{{run_id}}"
 
