@@ -28,8 +28,10 @@ def service_of(url: str) -> NotifyBase | None:
     """Return the service that *url* names; None where apprise cannot use it."""
     from apprise import Apprise, AppriseAsset, OverflowMode
 
-    # Not by its level: the results of apprise carry what is logged.
-    logging.getLogger("apprise").propagate = False
+    logger = logging.getLogger("apprise")
+    logger.propagate = False
+    # The result of a notification carries what was logged of it: from here on which recipients took it.
+    logger.setLevel(logging.INFO)
     asset = AppriseAsset(app_id="whalefall_capacity", async_mode=False, http_redirects=False, service_timeout=0)
     service = Apprise.instantiate(url, asset=asset)
     if service is None:

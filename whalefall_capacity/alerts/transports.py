@@ -1,8 +1,8 @@
 """The ways out, each within a bounded time: apprise, and the webhook and the mail server of the settings before it.
 
 Those two keep code of their own, because apprise could not serve their receivers as they are used to: its JSON has no
-lists, no nulls and no key of the attempt, and its mail goes to each recipient alone, so that one who is refused has
-the others mailed again and again.
+lists, no nulls and no key of the alert, and its mail goes to each recipient alone, without that key, and names neither
+who was refused nor why.
 
 What goes wrong is an AlertError that tells the kind of trouble and never the address, which is a secret of a webhook,
 nor what a library makes of it, which quotes the address.
@@ -86,16 +86,24 @@ def _services(settings: Settings) -> dict[str, NotifyBase]:
 
 
 def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
-    """Send *alert* through apprise. Raises AlertError unless the service took all of it."""
+    """Send *alert* through apprise. Raises AlertError unless the service took it, for one recipient at least."""
     from apprise import Apprise, NotifyFormat, NotifyType
 
     result = Apprise(service, asset=service.asset).notify(
-        alert.body, title=alert.subject, notify_type=NotifyType.WARNING, body_format=NotifyFormat.TEXT
+        alert.body,
+        title=alert.subject,
+        notify_type=NotifyType.WARNING,
+        body_format=NotifyFormat.TEXT,
+        log_level=logging.INFO,
     )
     if result:
         return Sent()
+    logged = [entry.message for entry in result.logs()]
+    # As its services say it, of each recipient. Those who have the message would get it with every new attempt.
+    if len(service) > 1 and any(line.startswith("Sent ") for line in logged):
+        return Sent("the service did not take it for every recipient")
     # Of its words only the status of the answer is sure to be no secret.
-    statuses = [match[1] for entry in result.logs() for match in re.finditer(r"error=(\d{3})\b", entry.message)]
+    statuses = [match[1] for line in logged for match in re.finditer(r"error=(\d{3})\b", line)]
     raise AlertError(
         f"the service answered {statuses[-1]}" if statuses else "the service cannot be reached, or refused the message"
     )

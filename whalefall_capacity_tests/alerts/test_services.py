@@ -62,9 +62,10 @@ def mail_url(port: int, *to: str) -> str:
     return f"mailto://{login}127.0.0.1:{port}?from=dba@example.com&to={','.join(to) or 'oncall@example.com'}"
 
 
-def send(url: str) -> None:
+def send(url: str) -> str | None:
+    """Send the alert and return the note."""
     [way] = channels(build_settings(alert_urls=url)).values()
-    way(ALERT)
+    return way(ALERT).note
 
 
 def refusal(url: str) -> str:
@@ -76,7 +77,7 @@ def refusal(url: str) -> str:
 
 
 def test_a_service_gets_the_subject_as_title_and_the_rest_as_message(web: WebReceiver) -> None:
-    send(json_url(web.port))
+    assert send(json_url(web.port)) is None
     assert web.received == [
         {
             "version": "1.0",
@@ -132,6 +133,15 @@ def test_a_server_without_starttls_gets_no_password_and_no_mail_when_tls_is_dema
 def test_a_mail_that_its_recipient_does_not_get_is_an_error(mail: Mailbox) -> None:
     mail.refuses = {"oncall@example.com"}
     assert refusal(mail_url(mail.port)) == "the service cannot be reached, or refused the message"
+
+
+def test_one_refused_recipient_of_two_is_told_and_the_mail_counts_as_sent(mail: Mailbox) -> None:
+    mail.refuses = {"gone@example.com"}
+    url = f"mailto://127.0.0.1:{mail.port}?from=dba@example.com&to=gone@example.com,oncall@example.com"
+    assert send(url) == "the service did not take it for every recipient"
+    assert [message["To"] for message in mail.mails] == ["oncall@example.com"]
+    mail.refuses.add("oncall@example.com")
+    assert refusal(url) == "the service cannot be reached, or refused the message"
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500])
