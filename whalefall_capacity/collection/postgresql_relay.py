@@ -69,7 +69,7 @@ class Relay:
         if self._folder is not None:
             return message.replace(str(self._folder), self._target.host)
         address, port = self._address
-        return message.replace(f" ({address})", "").replace(f", port {port} ", f", port {self._target.port} ")
+        return message.replace(f'"{address}", port {port} ', f'"{self._target.host}", port {self._target.port} ')
 
     def _reach(self) -> socket.socket:
         host = self._target.host
