@@ -272,3 +272,36 @@ def test_under_another_name_a_server_is_not_entered_in_full_verification_alone(
         "verify-ca": True,
         "verify-full": False,
     }
+
+
+@pytest.mark.parametrize("server", ["postgresql_on_tcp", "mariadb_on_tcp", "mysql_on_tcp"])
+@pytest.mark.parametrize(
+    ("mode", "is_known", "detail"),
+    [
+        ("disable", False, "tls.mode is disable; set verify-full, and ca_file, in the fleet file to have it verified"),
+        ("prefer", False, "tls.mode is prefer; set verify-full, and ca_file, in the fleet file to have it verified"),
+        ("require", False, "tls.mode is require; set verify-full, and ca_file, in the fleet file to have it verified"),
+        ("verify-ca", True, "its certificate is verified (verify-ca)"),
+        ("verify-full", True, "its certificate is verified (verify-full)"),
+    ],
+)
+def test_the_doctor_says_whether_it_is_known_who_answers(
+    request: pytest.FixtureRequest, server: str, mode: str, is_known: bool, detail: str
+) -> None:
+    held = request.getfixturevalue(server)
+    username = {"postgresql_on_tcp": "md5", "mariadb_on_tcp": "native"}.get(server, "caching_sha2_password")
+    to = replace(in_mode(held if isinstance(held, Target) else held[0], mode), username=username)
+    assert who_answers(to) == (is_known, detail)
+
+
+def who_answers(to: Target) -> tuple[bool, str]:
+    """Return what the doctor says of who answers; it never makes a server unhealthy."""
+    found = check(to, LIMITS, NO_FILTERS, Cutoff())
+    (said,) = [capability for capability in found.capabilities if capability.name == "who answers"]
+    assert not said.required
+    return said.available, said.detail
+
+
+def test_the_doctor_says_that_a_socket_is_whose_path_it_is(postgresql: PostgresqlServer, family: FamilyServer) -> None:
+    for server in (postgresql, family):
+        assert who_answers(server.target()) == (True, "whoever may listen at that path")
