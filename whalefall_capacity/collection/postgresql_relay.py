@@ -113,6 +113,8 @@ class Relay:
                 self._first.close()
 
     def _stop_listening(self) -> None:
+        if self._listener.fileno() < 0:
+            return
         self._listener.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
