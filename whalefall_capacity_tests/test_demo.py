@@ -202,8 +202,8 @@ def test_a_process_of_another_account_does_not_pass_for_our_server(tmp_path: Pat
     impostor = ["/bin/sh", "-c", "sleep 600; true", "sh", f"--datadir={server.data_dir}"]
     with subprocess.Popen(impostor, user=UID, group=UID, extra_groups=[], start_new_session=True, cwd="/") as process:
         try:
-            with server.running(), server.connect() as connection:
-                assert connection.get_server_info() != ""
+            with server.running(), server.connect() as connection, connection.cursor() as cursor:
+                assert cursor.execute("SELECT 1") == 1
             # It was not ours to end, either.
             assert process.poll() is None
         finally:
