@@ -63,6 +63,9 @@ class Relay:
     def __exit__(self, *_: object) -> None:
         """Take no more connections, from half a second on; one that there is ends with libpq's end of it."""
         self._is_closed = True
+        # At once: when the process ends now, the thread has no time for it.
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def in_words(self, message: str) -> str:
         """Return a message of libpq with the address of the server in place of the relay's."""
@@ -108,22 +111,15 @@ class Relay:
         finally:
             for pair in self._pairs:
                 pair.close()
-            self._stop_listening()
+            self._listener.close()
             if self._first is not None:
                 self._first.close()
-
-    def _stop_listening(self) -> None:
-        if self._listener.fileno() < 0:
-            return
-        self._listener.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _step(self) -> None:
         """Wait until something can be done, and do it. Raises CollectionError when the server has said too much."""
         poll = select.poll()
         if self._is_closed:
-            self._stop_listening()
+            self._listener.close()
         else:
             poll.register(self._listener, select.POLLIN)
         for pair in self._pairs:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +18,7 @@ from whalefall_capacity.collection.postgresql_relay import Relay
 from whalefall_capacity.collection.sizes import Cutoff, ServerEngine
 from whalefall_capacity_tests.collection.support import eventually, peer, stall_after_login, target
 from whalefall_capacity_tests.other_account import as_another_account, needs_root
-from whalefall_capacity_tests.servers import LIMITS
+from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
 
 
 def in_another_process(work: Callable[[], str]) -> str:
@@ -76,3 +78,12 @@ def test_nobody_listens_any_more_when_the_login_is_over() -> None:
         with closing(open_connection(to, LIMITS, Cutoff())) as connection:
             assert eventually(lambda: ports_listened_on() <= before)
             assert connection.closed == 0
+
+
+def test_the_folder_of_a_visit_by_socket_is_gone_when_the_login_is_over(
+    postgresql: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with closing(open_connection(postgresql.target(), LIMITS, Cutoff())) as connection:
+        assert list(tmp_path.iterdir()) == []
+        assert connection.closed == 0
