@@ -62,6 +62,7 @@ USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablesp
 FOLDER = re.compile(r'\bpg_tblspc/\d+(?:/PG_\w+(?:/(\d+))?)?|\bbase/(\d+)|["«„“「]\s?base\s?["»“”」]')
 MEASURE_ALL = "COPY (SELECT oid, pg_database_size(oid) FROM unnest({oids}::oid[]) AS oid) TO STDOUT"
 MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
+INTACT = "SELECT oid FROM pg_database WHERE datconnlimit <> -2"
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 # 2: the account has the use of the role, 1: it is a member that does not inherit. No row: there is no such role.
 MEMBERSHIP = """
@@ -173,6 +174,7 @@ class PostgresqlSession:
                 findings.measured(readable[oid], size)
             else:
                 findings.missing(readable[oid], size)
+        self._note_dropped(databases, findings)
 
     def _list(self) -> list[Database]:
         try:
@@ -275,6 +277,13 @@ class PostgresqlSession:
             others += waiting[:1]
             waiting = waiting[1:]
         return others
+
+    def _note_dropped(self, databases: list[Database], findings: Findings) -> None:
+        """Take back the sizes of databases that were dropped meanwhile: files go first, and may have gone uncounted."""
+        intact = {oid for (oid,) in self._rows(sql.SQL(INTACT))}
+        for database in databases:
+            if database.oid not in intact:
+                findings.missing(database.name, self._looked_at_again(database.oid))
 
     def _size(self, oid: int) -> int | str:
         """Return the size of one database, or why it has none."""

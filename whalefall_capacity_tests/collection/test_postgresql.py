@@ -251,12 +251,45 @@ class Meanwhile(NameFilter):
         return super().excludes(name)
 
 
+class Dropping(Findings):
+    """Findings that have the administrator run *statement* once the database `going` is measured."""
+
+    def __init__(self, server: PostgresqlServer, statement: str) -> None:
+        super().__init__()
+        self._server = server
+        self._statement = statement
+
+    def measured(self, name: str, size_bytes: int) -> None:
+        super().measured(name, size_bytes)
+        if name == "going":
+            run(self._server, self._statement)
+
+
 def test_a_database_dropped_in_mid_visit_costs_that_database_alone(server: PostgresqlServer) -> None:
     with databases(server, "going", "staying"), account(server) as target:
         measured = found(measure(target, Meanwhile(server=server, statements=["DROP DATABASE going"])))
     assert measured.pop("going") == DatabaseSize("going", None, "dropped during the visit")
     assert "staying" in measured
     assert all(database.size_bytes and database.reason is None for database in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'going'", "invalid: an interrupted DROP DATABASE"),
+        ("DROP DATABASE going", "dropped during the visit"),
+    ],
+)
+def test_the_size_of_a_database_is_not_kept_when_its_files_may_have_gone_meanwhile(
+    server: PostgresqlServer, statement: str, reason: str
+) -> None:
+    findings = Dropping(server, statement)
+    with databases(server, "going"), open_session(server.target()) as session:
+        session.measure(only("going", "postgres"), findings)
+    measured = found(findings.measurement("not come to"))
+    assert measured["going"].size_bytes is None
+    assert str(measured["going"].reason).startswith(reason)
+    assert measured["postgres"].size_bytes
 
 
 def test_a_privilege_lost_in_mid_visit_costs_that_database_alone(server: PostgresqlServer) -> None:
