@@ -275,6 +275,26 @@ def test_a_database_of_which_the_account_sees_some_tables_is_missing(
     assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"
 
 
+def test_a_table_that_innodb_does_not_know_is_the_reason(mariadb: MariadbFleetServer) -> None:
+    with databases(mariadb, "audit_whole", "audit_stray") as cursor:
+        run(cursor, "audit_whole", INNODB, ROWS)
+        strays = []
+        for database in ("audit_whole", "audit_stray"):
+            for suffix in (".frm", ".ibd"):
+                source = (mariadb.server.data_dir / "audit_whole" / "items").with_suffix(suffix)
+                strays.append(source.parent.with_name(database) / f"stray{suffix}")
+                strays[-1].write_bytes(source.read_bytes())
+        try:
+            found = reasons(mariadb.target(), OURS)
+        finally:
+            for stray in strays:
+                stray.unlink()
+    assert found == {
+        name: f"the table stray cannot be opened: Table '{name}.stray' doesn't exist in engine"
+        for name in ("audit_whole", "audit_stray")
+    }
+
+
 @contextmanager
 def server_setting(cursor: pymysql.cursors.Cursor, name: str, value: str) -> Iterator[None]:
     """Hold a setting that every new session of the server begins with."""
