@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -35,21 +36,30 @@ CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that lets every test begin at a chosen moment."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the option that lets every test begin at a chosen moment, and set its zone at once.
+
+    pytest imports the conftest.py of each folder that it is given before it configures anything, and the product makes
+    its partitions in the configured zone when it is imported: with some folders, pytest_configure would be too late.
+    """
     parser.addoption(
         "--clock",
         metavar="TIME@ZONE",
         help="when every test begins, in which configured time zone, such as 2027-03-14T00:30@America/New_York",
     )
+    config = pluginmanager.get_plugin("pytestconfig")
+    assert isinstance(config, pytest.Config)
+    # In a process of xdist the options are there already, and there are no arguments.
+    given = parser.parse_known_args(config.invocation_params.args, namespace=copy(config.option))
+    if given.clock:
+        os.environ[f"{PREFIX}TIMEZONE"] = given.clock.partition("@")[2]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the zone of --clock before the product is imported: its partitions are made then."""
+    """Keep the moment of --clock."""
     if chosen := config.getoption("--clock"):
         moment, zone = chosen.split("@")
         config.stash[CLOCK] = datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo(zone))
-        os.environ[f"{PREFIX}TIMEZONE"] = zone
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
