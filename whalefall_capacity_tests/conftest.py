@@ -63,11 +63,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, under --clock, what compares the clock of this process with that of a server."""
+    """Leave out, under --clock, what compares the clock of this process with that of a server; slow files come first.
+
+    The processes take one file after the other: a long one at the end would leave one of them with nothing to do.
+    """
     if CLOCK in config.stash:
         left_out = [item for item in items if item.get_closest_marker("real_clock")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
 
 
 @pytest.fixture(scope="session", autouse=True)
