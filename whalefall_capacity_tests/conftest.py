@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from copy import copy
 from datetime import datetime
 from pathlib import Path
@@ -162,16 +162,17 @@ def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
 
 @pytest.fixture(autouse=True)
 def settings(
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     clock: None,  # noqa: ARG001 - the settings are read and checked on its day
 ) -> Iterator[Settings]:
-    """The settings of the test: defaults, a home of its own, and the test's store when it has one."""
+    """The settings of the test: defaults, a home of its own, and the test's store when it has one.
+
+    Made without monkeypatch, which would put back variables of the test after this has put back all of them.
+    """
     before = dict(os.environ)
     for variable in [name for name in os.environ if name.startswith((PREFIX, "DAGSTER_"))]:
         del os.environ[variable]
-    monkeypatch.chdir(tmp_path)
     os.environ[f"{PREFIX}HOME"] = str(tmp_path / "home")
     if CLOCK in request.config.stash:
         os.environ[f"{PREFIX}TIMEZONE"] = str(request.config.stash[CLOCK].tzinfo)
@@ -179,7 +180,8 @@ def settings(
         engine: Engine = request.getfixturevalue("store")
         os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)
     load_settings.cache_clear()
-    yield load_settings()
+    with chdir(tmp_path):
+        yield load_settings()
     load_settings.cache_clear()
     # Commands put URLs and Dagster's home into the environment, for the processes that they start.
     os.environ.clear()
