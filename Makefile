@@ -22,11 +22,14 @@ $(DAGSTER_HOME)/dagster.yaml:
 .env:
 	@umask 077 && echo "DAGSTER_HOME='$(CURDIR)/$(DAGSTER_HOME)'" > $@
 
+# By itself xdist hands out the files with the fewest tests last, and those are the slowest.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 # WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium pgbouncer
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST)
 	@$(MAKE) --no-print-directory clocks
 
 # The tests that know what day it is, at the moments at which days go wrong: the last hour of a year, a leap day whose
@@ -40,7 +43,7 @@ KNOW_THE_DAY := assets/test_stats.py assets/test_aggregations.py automation comm
 clocks: $(INSTALLED)
 	@for clock in $(CLOCKS); do \
 		echo "on the clock of $$clock"; \
-		$(BIN)/pytest -n 2 --dist loadfile -q -m "not slow" --clock=$$clock \
+		$(PYTEST) -q -m "not slow" --clock=$$clock \
 			$(addprefix whalefall_capacity_tests/,$(KNOW_THE_DAY)) || exit 1; \
 	done
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -35,29 +36,43 @@ CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that lets every test begin at a chosen moment."""
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the option that lets every test begin at a chosen moment, and set its zone at once.
+
+    pytest imports the conftest.py of each folder that it is given before it configures anything, and the product makes
+    its partitions in the configured zone when it is imported: with some folders, pytest_configure would be too late.
+    """
     parser.addoption(
         "--clock",
         metavar="TIME@ZONE",
         help="when every test begins, in which configured time zone, such as 2027-03-14T00:30@America/New_York",
     )
+    config = pluginmanager.get_plugin("pytestconfig")
+    assert isinstance(config, pytest.Config)
+    # In a process of xdist the options are there already, and there are no arguments.
+    given = parser.parse_known_args(config.invocation_params.args, namespace=copy(config.option))
+    if given.clock:
+        os.environ[f"{PREFIX}TIMEZONE"] = given.clock.partition("@")[2]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set the zone of --clock before the product is imported: its partitions are made then."""
+    """Keep the moment of --clock."""
     if chosen := config.getoption("--clock"):
         moment, zone = chosen.split("@")
         config.stash[CLOCK] = datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo(zone))
-        os.environ[f"{PREFIX}TIMEZONE"] = zone
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, under --clock, what compares the clock of this process with that of a server."""
+    """Leave out, under --clock, what compares the clock of this process with that of a server; slow files come first.
+
+    The processes take one file after the other: a long one at the end would leave one of them with nothing to do.
+    """
     if CLOCK in config.stash:
         left_out = [item for item in items if item.get_closest_marker("real_clock")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -147,16 +162,17 @@ def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
 
 @pytest.fixture(autouse=True)
 def settings(
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     clock: None,  # noqa: ARG001 - the settings are read and checked on its day
 ) -> Iterator[Settings]:
-    """The settings of the test: defaults, a home of its own, and the test's store when it has one."""
+    """The settings of the test: defaults, a home of its own, and the test's store when it has one.
+
+    Made without monkeypatch, which would put back variables of the test after this has put back all of them.
+    """
     before = dict(os.environ)
     for variable in [name for name in os.environ if name.startswith((PREFIX, "DAGSTER_"))]:
         del os.environ[variable]
-    monkeypatch.chdir(tmp_path)
     os.environ[f"{PREFIX}HOME"] = str(tmp_path / "home")
     if CLOCK in request.config.stash:
         os.environ[f"{PREFIX}TIMEZONE"] = str(request.config.stash[CLOCK].tzinfo)
@@ -164,7 +180,8 @@ def settings(
         engine: Engine = request.getfixturevalue("store")
         os.environ[f"{PREFIX}STORE_URL"] = engine.url.render_as_string(hide_password=False)
     load_settings.cache_clear()
-    yield load_settings()
+    with chdir(tmp_path):
+        yield load_settings()
     load_settings.cache_clear()
     # Commands put URLs and Dagster's home into the environment, for the processes that they start.
     os.environ.clear()

@@ -14,12 +14,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psutil
 
-from whalefall_capacity.settings import PREFIX
+from whalefall_capacity.settings import PREFIX, Settings
 from whalefall_capacity.supervisor import stop_families
 
 RUN_STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
@@ -28,6 +30,7 @@ query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { .
 """
 # How long a test waits for what is sure to come: a machine that does five things at once is no failure.
 PATIENCE_SECONDS = 300.0
+DEFAULT_ZONE: str = Settings.model_fields["timezone"].default
 PROGRAM = str(Path(sys.executable).parent / "whalefall-capacity")
 
 
@@ -168,6 +171,12 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
+def schedules_half_a_day_away(zone: str) -> dict[str, str]:
+    """Return settings under which nothing becomes due by itself while a test runs, whatever the hour."""
+    hour = (datetime.now(ZoneInfo(zone)).hour + 12) % 24
+    return {f"{PREFIX}{name}_SCHEDULE": f"0 {hour} * * *" for name in ("COLLECTION", "MAINTENANCE")}
+
+
 @contextmanager
 def deployment(
     command: list[str],
@@ -176,10 +185,15 @@ def deployment(
     program: str = PROGRAM,
     folder: Path | None = None,
 ) -> Iterator[Deployment]:
-    """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers."""
+    """Hold `whalefall-capacity COMMAND` for the length of the block, from the moment that its UI answers.
+
+    No schedule becomes due meanwhile unless *variables* say when: a collection of today in the middle of a test fails
+    on its servers, and a maintenance drops its past.
+    """
     port, console_port = free_port(), free_port()
     ports = {f"{PREFIX}WEBSERVER_PORT": str(port), f"{PREFIX}CONSOLE_PORT": str(console_port)}
-    process = start(command, ports | dict(variables), log, program, folder)
+    quiet = schedules_half_a_day_away(variables.get(f"{PREFIX}TIMEZONE", DEFAULT_ZONE))
+    process = start(command, quiet | ports | dict(variables), log, program, folder)
     running = Deployment(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console_port}", log)
     try:
         wait_for(running.serves, "answer of the Dagster UI")

@@ -142,7 +142,6 @@ def centre(folder: Path, store: Engine, dagster_url: str) -> Iterator[Centre]:
         "WHALEFALL_HOME": str(folder / "home"),
         "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
         "WHALEFALL_DAGSTER_URL": dagster_url,
-        "WHALEFALL_COLLECTION_SCHEDULE": "0 0 29 2 *",
         "WHALEFALL_COLLECTION_CONCURRENCY": "2",
         "WHALEFALL_CONNECT_TIMEOUT_SECONDS": "300",
         PASSWORD_VARIABLE: "",

@@ -5,7 +5,6 @@ No error, nor anything that it carries, has the address of the webhook or the pa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -51,7 +50,6 @@ def mail() -> Iterator[Mailbox]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transports, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(transports, "DEADLINE_SECONDS", 1.0)
 
 
 def post(url: str) -> None:
@@ -122,11 +120,9 @@ def test_a_webhook_that_nobody_serves_is_not_delivered() -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_a_webhook_that_hangs_is_given_up() -> None:
-    started = time.monotonic()
     with mute_receiver() as port:
         refusal = refusal_of_post(f"http://127.0.0.1:{port}/hooks/{TOKEN}")
     assert refusal == "the webhook did not answer within 0.5 s"
-    assert time.monotonic() - started < 5
 
 
 def test_a_webhook_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +186,5 @@ def test_a_mail_server_that_hangs_is_given_up(first_words: bytes) -> None:
     assert refusal == "the mail server hung up, or did not answer within 0.5 s"
 
 
-@pytest.mark.usefixtures("hasty")
 def test_a_port_that_speaks_no_tls_is_told(mail: Mailbox) -> None:
     assert refusal_of_mail(f"smtps://127.0.0.1:{mail.port}").startswith("TLS with the mail server failed")

@@ -44,6 +44,8 @@ class CommandLine:
         """Run a command; nothing but *stdin* comes from a terminal or a pipe."""
         self.monkeypatch.setattr(sys, "argv", ["whalefall-capacity", *map(str, arguments)])
         self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        # Typer puts a hook of its own there, which prints the tracebacks of whatever comes after.
+        self.monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         load_settings.cache_clear()
         self.capfd.readouterr()
         # The command line closes what it makes to others; what the next test makes stays as open as before.

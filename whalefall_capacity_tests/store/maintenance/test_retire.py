@@ -215,7 +215,7 @@ def test_stats_that_are_committed_between_calculation_and_seal_are_noticed(
                 connection.execute(text(LATE))
         return results
 
-    monkeypatch.setattr("whalefall_capacity.store.maintenance.seal.aggregate", and_then_a_commit)
+    monkeypatch.setattr("whalefall_capacity.store.sealing.aggregate", and_then_a_commit)
     outcomes = upkeep(store)
     assert ends(outcomes) == {"database_size_stats_2025_01": "kept", "instance_size_stats_2025_01": "dropped"}
     assert reason_of(outcomes, "database_size_stats_2025_01").startswith(
@@ -229,26 +229,26 @@ def test_stats_that_are_committed_between_calculation_and_seal_are_noticed(
 
 @pytest.mark.parametrize("archived", [False, True])
 def test_stats_that_are_committed_between_seal_and_detach_bring_their_child_back(
-    store: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, archived: bool
+    store: Engine, tmp_path: Path, archived: bool
 ) -> None:
     put_month(store, JANUARY)
-    real = retire._detach_once
+    told: list[ChildOutcome] = []
+    committed: list[int] = []
 
-    def a_commit_and_then(*arguments: object) -> None:
-        with store.begin() as connection:
-            if arguments[1].table == "database_size_stats":  # type: ignore[attr-defined]
-                connection.execute(text(LATE))
-        real(*arguments)  # type: ignore[arg-type]
+    def commit_before_the_detach() -> None:
+        is_sealed = {row[0] for row in sealed(store)} == {level.value for level in Level}
+        archives = [outcome for outcome in told if outcome.outcome is Outcome.ARCHIVED]
+        if is_sealed and len(archives) == 2 * archived and not committed:
+            with store.begin() as connection:
+                committed.append(connection.execute(text(LATE)).rowcount)
 
-    monkeypatch.setattr(retire, "_detach_once", a_commit_and_then)
     overrides: dict[str, Any] = {"archive_dir": tmp_path} if archived else {}
-    outcomes = upkeep(store, **overrides)
+    outcomes = upkeep(store, on_outcome=told.append, before_child=commit_before_the_detach, **overrides)
     assert ends(outcomes) == {"database_size_stats_2025_01": "kept", "instance_size_stats_2025_01": "dropped"}
     assert reason_of(outcomes, "database_size_stats_2025_01") == (
         "rows changed after its windows were sealed; it is back, and the next maintenance calculates them"
     )
     assert ("late",) in rows(store, "SELECT database_name FROM database_size_stats")
-    monkeypatch.undo()
     assert ends(upkeep(store, **overrides)) == {"database_size_stats_2025_01": "dropped"}
     assert [row[6] for row in aggregations(store) if row[2:4] == ("late", "monthly")] == [7]
 
@@ -301,18 +301,15 @@ def test_far_more_than_last_time_goes_only_when_that_is_confirmed(store: Engine)
     assert TODAY in {day for (day,) in rows(store, "SELECT retired_on FROM retired_children")}
 
 
-def test_a_write_that_needs_a_child_on_its_way_out_gets_a_new_one(
-    store: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_needs_a_child_on_its_way_out_gets_a_new_one(store: Engine) -> None:
     put_month(store, JANUARY)
 
-    def break_off(*_: object) -> None:
-        raise KeyboardInterrupt
+    def break_off(outcome: ChildOutcome) -> None:
+        if outcome.outcome is Outcome.DETACHED:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(retire, "_drop", break_off)
     with pytest.raises(KeyboardInterrupt):
-        upkeep(store)
-    monkeypatch.undo()
+        upkeep(store, on_outcome=break_off)
     put_sizes(store, [(1, "shop", JANUARY, 1)])
     assert len(tables_like(store, "database_size_stats_2025_01")) == 2
     outcomes = upkeep(store)
@@ -321,21 +318,16 @@ def test_a_write_that_needs_a_child_on_its_way_out_gets_a_new_one(
     assert rows(store, "SELECT size_bytes FROM database_size_stats") == [(1,)]
 
 
-def test_a_child_whose_archive_is_gone_before_the_drop_comes_back(
-    store: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_child_whose_archive_is_gone_before_the_drop_comes_back(store: Engine, tmp_path: Path) -> None:
     put_month(store, JANUARY)
     before = stats(store)
-    real = retire._detach
 
-    def and_the_archive_is_gone(*arguments: object) -> object:
-        found = real(*arguments)  # type: ignore[arg-type]
-        for file in tmp_path.iterdir():
-            file.unlink()
-        return found
+    def lose_the_archive(outcome: ChildOutcome) -> None:
+        if outcome.outcome is Outcome.DETACHED:
+            for file in tmp_path.iterdir():
+                file.unlink()
 
-    monkeypatch.setattr(retire, "_detach", and_the_archive_is_gone)
-    outcomes = upkeep(store, archive_dir=tmp_path)
+    outcomes = upkeep(store, archive_dir=tmp_path, on_outcome=lose_the_archive)
     assert set(ends(outcomes).values()) == {"kept"}
     assert "its archive cannot be read" in reason_of(outcomes, "database_size_stats_2025_01")
     assert stats(store) == before

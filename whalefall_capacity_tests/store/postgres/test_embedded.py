@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -360,7 +359,4 @@ def _leave(holder: subprocess.Popen[str]) -> None:
 
 def _await_zombie(killed: subprocess.Popen[str]) -> None:
     process = psutil.Process(killed.pid)
-    deadline = time.monotonic() + 30
-    while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.status() == psutil.STATUS_ZOMBIE
+    wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE, "end of the killed process")
