@@ -176,7 +176,7 @@ def _regex(value: str) -> str:
 
 
 def _cron(value: str) -> str:
-    from dagster._utils.schedules import is_valid_cron_schedule
+    from whalefall_capacity.dagster_private import is_valid_cron_schedule
 
     if not is_valid_cron_schedule(value):
         raise ValueError("must be a cron expression of five fields, such as 0 3 * * *")

@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
 
 import dagster as dg
-from dagster._core.definitions.freshness import FreshnessState
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 from sqlalchemy import Engine
 
 from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.alerts.transports import Channel, channels
+from whalefall_capacity.dagster_private import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+    FreshnessState,
+)
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import store_engine

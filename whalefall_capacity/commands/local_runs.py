@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from uuid import uuid4
 
 import dagster as dg
-from dagster._core.utils import make_new_run_id
 
 from whalefall_capacity.asset_keys import STATS_STEP, SYNC_DATABASES, aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
@@ -200,7 +200,7 @@ def _ended_by_signals() -> Iterator[None]:
 @contextmanager
 def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
     """Yield the id for a run of this process; once the run is over, however it ended, its task run says so."""
-    run_id = make_new_run_id()
+    run_id = str(uuid4())
     try:
         with _ended_by_signals():
             yield run_id

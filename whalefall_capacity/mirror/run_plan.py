@@ -8,7 +8,12 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import (
+from pydantic import JsonValue
+
+from whalefall_capacity import current_period
+from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, STATS_STEP, step_key
+from whalefall_capacity.current_period import CurrentPeriod
+from whalefall_capacity.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARENT_RUN_ID_TAG,
@@ -17,11 +22,6 @@ from dagster._core.storage.tags import (
     SCHEDULE_NAME_TAG,
     SENSOR_NAME_TAG,
 )
-from pydantic import JsonValue
-
-from whalefall_capacity import current_period
-from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, STATS_STEP, step_key
-from whalefall_capacity.current_period import CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
