@@ -48,7 +48,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 # Prints each figure beside its ceiling from the same run; benchmarks/RESULTS.md keeps the full-size ones.
 bench: $(INSTALLED)

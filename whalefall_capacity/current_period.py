@@ -22,7 +22,7 @@ EFFECTIVE_PERIOD_TYPE = "daily"
 
 @dataclass(frozen=True)
 class CurrentPeriod:
-    """What is aggregated: the daily windows of *day*, which is today, of *scope*."""
+    """The windows to aggregate: the daily ones of *day*, which is today, of *scope*."""
 
     scope: str
     day: date

@@ -60,7 +60,7 @@ class _Strict(BaseModel):
 
 
 class CredentialEntry(_Strict):
-    """Who to connect as; the password by reference, in exactly one of three ways."""
+    """The account to connect as; its password by reference, in exactly one of three ways."""
 
     username: str | None = Field(default=None, min_length=1)
     password_env: str | None = Field(default=None, min_length=1)

@@ -1,4 +1,4 @@
-"""What libpq, the library below every PostgreSQL connection, would do on its own; here it does what it is told."""
+"""Libpq, the library below every PostgreSQL connection, kept from reading settings of its own in the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of the programs that `up` and `demo` run: everything but the routine lines of Dagster's log.
+"""The output of the programs that `up` and `demo` run, without the routine lines of Dagster's log.
 
 Every run logs some hundred DEBUG and INFO lines, all of which are in the Dagster UI, too. Each line is judged by itself
 and shown unless it begins as such a line does: a warning, a traceback, or what a library prints is never held back.

@@ -108,6 +108,24 @@ def _smtp_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _alert_urls(value: Any) -> Any:
+    from whalefall_capacity.alert_urls import split_urls
+
+    return split_urls(value) if isinstance(value, str) else value
+
+
+def _alert_url(value: SecretStr) -> SecretStr:
+    from whalefall_capacity.alert_urls import service_of
+
+    if service_of(value.get_secret_value()) is None:
+        # What is wrong with it cannot be told without quoting it.
+        raise ValueError(
+            "must be a URL that apprise can use, such as slack://… or mailtos://…, with all parts that the service "
+            "needs (https://appriseit.com/services/); special characters as %XX, such as %40 for @"
+        )
+    return value
+
+
 def _split(url: SecretStr) -> SplitResult | None:
     """Return the parts of a URL with a host; None when it is none."""
     try:
@@ -190,6 +208,9 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 WebhookUrl = Annotated[SecretStr, AfterValidator(_webhook_url)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
+AlertUrls = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_alert_url)], ...], NoDecode, BeforeValidator(_alert_urls)
+]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MailAddresses = Annotated[tuple[MailAddress, ...], NoDecode, BeforeValidator(_names)]
@@ -366,19 +387,27 @@ class Settings(BaseSettings):
         default=False,
         description="Whether the Dagster UI asks for the console's login; the role view may then only look.",
     )
-
+    alert_urls: AlertUrls = Field(
+        default=(),
+        description="Receivers of alerts, as URLs of apprise separated by commas or line breaks, such as slack://… or "
+        "mailtos://user:password@example.com?to=dba@example.com. Unset: alerts are off.",
+    )
     alert_webhook_url: WebhookUrl | None = Field(
         default=None,
-        description="Where alerts are posted as JSON, such as https://chat.example.com/hooks/token. Unset: nowhere.",
+        description="Superseded by WHALEFALL_ALERT_URLS, and still working: where alerts are posted as JSON of our "
+        "own, such as https://chat.example.com/hooks/token.",
     )
     alert_smtp_url: SmtpUrl | None = Field(
         default=None,
-        description="Mail server for alerts: smtp+starttls://user:password@host:587, smtps://… (TLS from the start) or "
-        "smtp://… (no TLS). Unset: no mail.",
+        description="Superseded by WHALEFALL_ALERT_URLS, and still working: mail server for alerts, "
+        "smtp+starttls://user:password@host:587, smtps://… (TLS from the start) or smtp://… (no TLS).",
     )
-    alert_email_from: MailAddress | None = Field(default=None, description="Sender of mailed alerts.")
+    alert_email_from: MailAddress | None = Field(
+        default=None, description="Sender of alerts mailed through WHALEFALL_ALERT_SMTP_URL."
+    )
     alert_email_to: MailAddresses = Field(
-        default=(), description="Recipients of mailed alerts: addresses, separated by commas."
+        default=(),
+        description="Recipients of alerts mailed through WHALEFALL_ALERT_SMTP_URL: addresses, separated by commas.",
     )
 
     @property
@@ -393,7 +422,7 @@ class Settings(BaseSettings):
 
     @property
     def run_url(self) -> str:
-        """Where a run is shown in the Dagster UI; {run_id} stands for its id."""
+        """The address of a run in the Dagster UI; {run_id} stands for its id."""
         base = str(self.ui_url or f"http://127.0.0.1:{self.webserver_port}").rstrip("/")
         return f"{base}/runs/{{run_id}}"
 
@@ -418,7 +447,9 @@ def describe_errors(error: ValidationError) -> str:
         name = str(problem["loc"][0]) if problem["loc"] else ""
         field = Settings.model_fields.get(name)
         secret = field is not None and ("SecretStr" in str(field.annotation) or name.endswith(("_url", "_key")))
-        value = "(secret)" if secret else repr(str(problem["input"]))
+        # Of several secrets the place is all that tells them apart.
+        place = "".join(f" of place {index + 1}" for index in problem["loc"] if isinstance(index, int))
+        value = f"(secret{place})" if secret else repr(str(problem["input"]))
         message = problem["msg"].removeprefix("Value error, ")
         allowed = f"; allowed: {_allowed(field)}" if field is not None and _allowed(field) else ""
         lines.append(f"{PREFIX}{name.upper()}: {value}: {message}{allowed}")

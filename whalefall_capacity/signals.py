@@ -1,4 +1,4 @@
-"""How a process ends by a signal: Ctrl-C, `kill`, a terminal that closes.
+"""The end of a process by a signal: Ctrl-C, `kill`, a terminal that closes.
 
 A command unwinds, so that everything it holds is released, and exits with 128 + the number of the signal, which is
 what shells report. Where it starts or stops a server, a signal is put off until that is done.

@@ -1,1 +1,1 @@
-"""Messages that leave the house: what they say, and the two ways out. Nothing here knows Dagster or the store."""
+"""Messages that leave the house: what they say, and the ways out. Nothing here knows Dagster or the store."""

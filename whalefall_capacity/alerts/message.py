@@ -40,7 +40,12 @@ class Alert(BaseModel):
     @property
     def text(self) -> str:
         """The whole message for people."""
-        lines = [self.subject, "", f"What: {_short(self.what)}"]
+        return f"{self.subject}\n\n{self.body}"
+
+    @property
+    def body(self) -> str:
+        """The message without its subject."""
+        lines = [f"What: {_short(self.what)}"]
         if self.where:
             lines.append(f"Where: {names(self.where)}")
         if self.since is not None:

@@ -1,4 +1,8 @@
-"""The two ways out: a webhook and a mail server, each within a bounded time.
+"""The ways out, each within a bounded time: apprise, and the webhook and the mail server of the settings before it.
+
+Those two keep code of their own, because apprise could not serve their receivers as they are used to: its JSON has no
+lists, no nulls and no key of the alert, and its mail goes to each recipient alone, without that key, and names neither
+who was refused nor why.
 
 What goes wrong is an AlertError that tells the kind of trouble and never the address, which is a secret of a webhook,
 nor what a library makes of it, which quotes the address.
@@ -6,44 +10,103 @@ nor what a library makes of it, which quotes the address.
 
 from __future__ import annotations
 
+import logging
+import re
 import smtplib
 import ssl
 import threading
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from whalefall_capacity.alert_urls import service_of
 from whalefall_capacity.alerts.message import Alert, Sent
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.settings import Settings
+
+if TYPE_CHECKING:
+    from apprise import NotifyBase
 
 WEBHOOK, EMAIL = "webhook", "email"
 # Of one wait on the network.
 TIMEOUT_SECONDS = 10.0
 # Of one message, however slowly the other side drips.
 DEADLINE_SECONDS = 20.0
+RECEIVERS: Mapping[str, str] = {WEBHOOK: "the webhook", EMAIL: "the mail server"}
 SMTP_PORTS: Mapping[str, int] = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
-T = TypeVar("T")
 Channel = Callable[[Alert], Sent]
 
 
 def channels(settings: Settings) -> dict[str, Channel]:
-    """Return the ways out that the settings name; none by default."""
-    found: dict[str, Channel] = {}
-    webhook, smtp = settings.alert_webhook_url, settings.alert_smtp_url
+    """Return the ways out that the settings name, by the name that the store knows each by; none by default."""
+    # At DEBUG it tells the path of each request, which is the secret of a webhook.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+    sends: dict[str, Channel] = {
+        name: partial(send_by_service, service) for name, service in _services(settings).items()
+    }
+    webhook, smtp, sender = settings.alert_webhook_url, settings.alert_smtp_url, settings.alert_email_from
     if webhook is not None:
-        found[WEBHOOK] = lambda alert: _within_deadline(lambda: send_webhook(webhook, alert), "the webhook")
-    if smtp is not None and settings.alert_email_from is not None:
-        sender, recipients = settings.alert_email_from, settings.alert_email_to
-        found[EMAIL] = lambda alert: _within_deadline(
-            lambda: send_email(smtp, sender, recipients, alert), "the mail server"
+        sends[WEBHOOK] = partial(send_webhook, webhook)
+    if smtp is not None and sender is not None:
+        sends[EMAIL] = partial(send_email, smtp, sender, settings.alert_email_to)
+    if WEBHOOK in sends or EMAIL in sends:
+        # Once a process: Python shows a warning of one line once.
+        warnings.warn(
+            "WHALEFALL_ALERT_WEBHOOK_URL and WHALEFALL_ALERT_SMTP_URL still work, but WHALEFALL_ALERT_URLS supersedes "
+            "them: see docs/alerts.md",
+            FutureWarning,
+            stacklevel=1,
         )
+    return {name: partial(_within_deadline, send, RECEIVERS.get(name, "the service")) for name, send in sends.items()}
+
+
+def _services(settings: Settings) -> dict[str, NotifyBase]:
+    """Return the service of each URL by its scheme, the second of a scheme as `json 2`.
+
+    That tells nothing of the URL, and lets one be mended in its place: what waits then goes to the mended one.
+    """
+    found: dict[str, NotifyBase] = {}
+    counts: Counter[str] = Counter()
+    for url in settings.alert_urls:
+        service = service_of(url.get_secret_value())
+        # The settings have tried each.
+        assert service is not None
+        counts[service.schema] += 1
+        count = counts[service.schema]
+        found[service.schema if count == 1 else f"{service.schema} {count}"] = service
     return found
+
+
+def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
+    """Send *alert* through apprise. Raises AlertError unless the service took it, for one recipient at least."""
+    from apprise import Apprise, NotifyFormat, NotifyType
+
+    result = Apprise(service, asset=service.asset).notify(
+        alert.body,
+        title=alert.subject,
+        notify_type=NotifyType.WARNING,
+        body_format=NotifyFormat.TEXT,
+        log_level=logging.INFO,
+    )
+    if result:
+        return Sent()
+    logged = [entry.message for entry in result.logs()]
+    # As its services say it, of each recipient. Those who have the message would get it with every new attempt.
+    if len(service) > 1 and any(line.startswith("Sent ") for line in logged):
+        return Sent("the service did not take it for every recipient")
+    # Of its words only the status of the answer is sure to be no secret.
+    statuses = [match[1] for line in logged for match in re.finditer(r"error=(\d{3})\b", line)]
+    raise AlertError(
+        f"the service answered {statuses[-1]}" if statuses else "the service cannot be reached, or refused the message"
+    )
 
 
 def send_webhook(url: SecretStr, alert: Alert) -> Sent:
@@ -138,14 +201,14 @@ def _mail(
         server.close()
 
 
-def _within_deadline(send: Callable[[], T], receiver: str) -> T:
-    """Return what *send* does. Raises AlertError when it takes too long; it is left to end by itself."""
-    done: list[T] = []
+def _within_deadline(send: Channel, receiver: str, alert: Alert) -> Sent:
+    """Send *alert*. Raises AlertError when that takes too long; it is left to end by itself."""
+    done: list[Sent] = []
     failed: list[AlertError] = []
 
     def work() -> None:
         try:
-            done.append(send())
+            done.append(send(alert))
         except AlertError as error:
             failed.append(error)
         except Exception as error:

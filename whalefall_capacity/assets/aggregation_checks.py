@@ -30,7 +30,7 @@ SEEDS = 2**31
 
 
 class SampleConfig(dg.Config):
-    """Which sample is recomputed; by default another one every time."""
+    """The sample to recompute; by default another one every time."""
 
     seed: int | None = Field(
         default=None, description="Seed of the sample; the metadata of an evaluation tells the one that repeats it."

@@ -1,4 +1,4 @@
-"""How old the latest materialization of an asset may be."""
+"""Freshness policies: the age at which the latest materialization of an asset is stale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator sees of a day in the Dagster UI; numbers are plotted."""
+"""Metadata of a day, as an operator sees it in the Dagster UI; numbers are plotted."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ COLLECTION_POOL = "collection"
 
 
 class SizeStatsConfig(dg.Config):
-    """What to collect; the defaults measure the whole fleet."""
+    """The servers to collect from; the defaults measure the whole fleet."""
 
     instance_ids: list[int] | None = Field(
         default=None,

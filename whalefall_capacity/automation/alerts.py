@@ -1,4 +1,4 @@
-"""What goes wrong is told by webhook and mail, once a cause and day; off until a receiver is set.
+"""What goes wrong is told to every receiver that is set, once a cause and day; off until there is one.
 
 Each look goes by state and not by events: task runs that were closed since the last look, the latest evaluation of
 every asset check, the freshness of every asset, the days of which nothing is stored. What was told before is in the
@@ -60,8 +60,8 @@ REMEDIES: Mapping[str, str] = {
 @dg.sensor(
     default_status=(dg.DefaultSensorStatus.RUNNING if channels(load_settings()) else dg.DefaultSensorStatus.STOPPED),
     minimum_interval_seconds=60,
-    description="Tells failed runs, failed checks, missed freshness and missed days by webhook and mail, once a cause "
-    "and day. Off until WHALEFALL_ALERT_WEBHOOK_URL or WHALEFALL_ALERT_SMTP_URL is set.",
+    description="Tells the receivers of WHALEFALL_ALERT_URLS what failed: runs, checks, missed freshness, missed days; "
+    "once a cause and day. Off until one is set.",
 )
 def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     settings = load_settings()

@@ -11,12 +11,12 @@ from whalefall_capacity.errors import AlertError
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import load_settings
 
-app = typer.Typer(help="Messages about what failed, by webhook and mail.", no_args_is_help=True)
+app = typer.Typer(help="Messages about what failed, to chats, mail and pagers.", no_args_is_help=True)
 
 
 @app.callback()
 def alert() -> None:
-    """Messages about what failed, by webhook and mail."""
+    """Messages about what failed, to chats, mail and pagers."""
 
 
 @app.command()
@@ -27,9 +27,7 @@ def test() -> None:
     """
     found = channels(load_settings())
     if not found:
-        raise AlertError(
-            "alerts are off: set WHALEFALL_ALERT_WEBHOOK_URL, or WHALEFALL_ALERT_SMTP_URL; see docs/alerts.md"
-        )
+        raise AlertError("alerts are off: set WHALEFALL_ALERT_URLS; see docs/alerts.md")
     message = trial(utc_now().astimezone(load_settings().zone))
     failed = []
     for name, send in found.items():

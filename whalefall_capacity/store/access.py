@@ -1,4 +1,4 @@
-"""Who may use the console: users with a password, tokens for scripts; both have a role.
+"""Access to the console: users with a password, tokens for scripts; both have a role.
 
 A password is kept as an argon2id hash. A token, and what a session's cookie holds, are 32 random bytes: their SHA-256
 is enough, for nobody can guess what it was made of.
@@ -29,7 +29,7 @@ LONGEST_PASSWORD = 1024
 
 
 class Role(StrEnum):
-    """What one may do: look, or also start and stop things."""
+    """A right: to look, or also to start and stop things."""
 
     VIEW = "view"
     ADMIN = "admin"

@@ -66,7 +66,7 @@ ORDER BY i.name
 
 @dataclass(frozen=True)
 class Change:
-    """What applying a fleet file does to one instance."""
+    """The change that a fleet file makes to one instance."""
 
     name: str
     action: str
@@ -92,7 +92,7 @@ class RegisteredInstance:
 
 @dataclass(frozen=True)
 class Roster:
-    """Who is to be visited: *targets*, and those whose password could not be found, as failed visits."""
+    """The servers to visit: *targets*, and those whose password could not be found, as failed visits."""
 
     targets: list[Target] = field(default_factory=list)
     unresolved: list[FailedVisit] = field(default_factory=list)

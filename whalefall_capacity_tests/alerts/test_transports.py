@@ -29,8 +29,11 @@ from whalefall_capacity_tests.alerts.test_message import ALERT
 from whalefall_capacity_tests.errors import all_that_it_carries
 from whalefall_capacity_tests.processes import free_port
 
-# The mail server of the tests warns that it takes passwords without TLS.
-pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
+pytestmark = [
+    # The mail server of the tests warns that it takes passwords without TLS.
+    pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS"),
+    pytest.mark.filterwarnings("ignore:WHALEFALL_ALERT_WEBHOOK_URL and WHALEFALL_ALERT_SMTP_URL still work"),
+]
 
 
 @pytest.fixture

@@ -175,6 +175,28 @@ def test_a_tick_that_dies_after_it_sent_does_not_send_again(
     assert web.received[1]["key"] != first["key"]
 
 
+def test_every_url_is_told_and_one_that_fails_does_not_hold_up_the_other(
+    daemon: Daemon, store: Engine, web: WebReceiver
+) -> None:
+    register(store, refusing("gone"))
+    with web_receiver() as other:
+        os.environ[f"{PREFIX}ALERT_WEBHOOK_URL"] = ""
+        os.environ[f"{PREFIX}ALERT_URLS"] = f"json://127.0.0.1:{web.port}, json://127.0.0.1:{other.port}"
+        load_settings.cache_clear()
+        web.status = 500
+        collect(daemon, store)
+        daemon.tick()
+        told = f"whalefall_capacity: run failed: Collect sizes of {today()}"
+        assert told in titles(other)
+        count = len(other.received)
+        web.status = 200
+        web.received.clear()
+        make_due(store)
+        Daemon(daemon.instance).tick()
+        assert told in titles(web)
+        assert len(other.received) == count
+
+
 def test_a_missed_day_is_told_once_for_ever(daemon: Daemon, store: Engine, web: WebReceiver) -> None:
     register(store, refusing("gone"))
     with store.begin() as connection:
@@ -229,8 +251,11 @@ def test_a_check_is_told_with_its_texts_and_without_its_tables_and_since_it_fail
     assert list(check_alerts(daemon.instance, repository, build_settings(), between)) == []
 
 
-# Days are missed from the one on which the store's server registered the first server of the fleet.
-pytestmark = pytest.mark.real_clock
+pytestmark = [
+    # Days are missed from the one on which the store's server registered the first server of the fleet.
+    pytest.mark.real_clock,
+    pytest.mark.filterwarnings("ignore:WHALEFALL_ALERT_WEBHOOK_URL and WHALEFALL_ALERT_SMTP_URL still work"),
+]
 
 FRESH = dg.Definitions(
     assets=[

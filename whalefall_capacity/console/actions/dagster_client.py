@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import requests
 
 from whalefall_capacity.console.http.cookies import HOST_PREFIX
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, Credential
@@ -56,19 +55,22 @@ class DagsterClient:
         return run_id
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 - the operator's own setting
-            f"{self.url}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json", **self._login()},
-        )
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:  # noqa: S310
-                content = json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise DagsterError(f"the Dagster webserver at {self.url} refused: {_reason(error)}") from error
-        except (urllib.error.URLError, OSError, ValueError) as error:
+            answer = requests.post(
+                f"{self.url}/graphql",
+                json={"query": query, "variables": variables},
+                # A function: the library would otherwise send what a .netrc says of this host in its place.
+                auth=self._log_in,
+                timeout=self.timeout_seconds,
+                # It would become a GET without the mutation.
+                allow_redirects=False,
+            )
+            if not 200 <= answer.status_code < 300:
+                raise DagsterError(f"the Dagster webserver at {self.url} refused: {_reason(answer)}")
+            content = answer.json()
+        except requests.RequestException as error:
             raise DagsterError(
-                f"the Dagster webserver at {self.url} does not answer ({error}): start it with "
+                f"the Dagster webserver at {self.url} does not answer ({_root_cause(error)}): start it with "
                 "`whalefall-capacity up`; WHALEFALL_WEBSERVER_URL says where it is"
             ) from error
         if content.get("errors"):
@@ -76,23 +78,31 @@ class DagsterClient:
         data: dict[str, Any] = content["data"]
         return data
 
-    def _login(self) -> dict[str, str]:
-        """Return the headers that say who asks; to a webserver without login they are nobody's business."""
-        if not self.asks_for_login or self.credential is None:
-            return {}
-        is_token, value = self.credential
-        if is_token:
-            return {"Authorization": f"Bearer {value}"}
-        # Under both names: which of them counts depends on whether the webserver is behind TLS.
-        return {"Cookie": f"{SESSION_COOKIE}={value}; {HOST_PREFIX}{SESSION_COOKIE}={value}"}
+    def _log_in(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add to *request* who asks; to a webserver without login that is nobody's business."""
+        if self.asks_for_login and self.credential is not None:
+            is_token, value = self.credential
+            if is_token:
+                request.headers["Authorization"] = f"Bearer {value}"
+            else:
+                # Under both names: which of them counts depends on whether the webserver is behind TLS.
+                request.headers["Cookie"] = f"{SESSION_COOKIE}={value}; {HOST_PREFIX}{SESSION_COOKIE}={value}"
+        return request
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _reason(answer: requests.Response) -> str:
     """Return what an answer that is an error says."""
-    if error.code == 401:
+    if answer.status_code == 401:
         return "it asks for a login; set WHALEFALL_UI_LOGIN=true for the console too, and the same WHALEFALL_STORE_URL"
     try:
-        message: str = json.load(error)["errors"][0]["message"]
-    except (ValueError, LookupError, TypeError, OSError):
-        return str(error)
+        message: str = answer.json()["errors"][0]["message"]
+    except (ValueError, LookupError, TypeError):
+        return f"HTTP Error {answer.status_code}: {answer.reason}"
     return message
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the error of the network beneath those that the library wraps around it, which repeat one another."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error

@@ -36,7 +36,7 @@ BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 9
 
 
 class Watcher:
-    """What is told how a calculation goes on; any call may raise to stop it."""
+    """A listener to a calculation; any call may raise to stop it."""
 
     def progressed(self, done: int, total: int) -> None:
         """Hear how many units are done, before the first and after each."""
@@ -49,7 +49,7 @@ class Watcher:
 
 
 class WindowState(StrEnum):
-    """What became of a window: calculated, without any stats, or final."""
+    """The outcome of a window: calculated, without any stats, or final."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -58,7 +58,7 @@ class WindowState(StrEnum):
 
 @dataclass
 class WindowResult:
-    """What a calculation saw of a window and what it changed; sizes in bytes."""
+    """A window as a calculation saw it, and the rows that it changed; sizes in bytes."""
 
     window: Window
     state: WindowState = WindowState.SKIPPED

@@ -1,4 +1,4 @@
-"""What the console shows of capacity: pages, summaries and series of growth, each bounded.
+"""Capacity as the console shows it: pages, summaries and series of growth, each bounded.
 
 A query names its period type and the first and last window, so that the planner leaves out every table partition
 but those. Which keys are shown is decided first, on their measures alone; growth is derived for those keys only.
@@ -34,7 +34,7 @@ LARGEST_ID = 2**31 - 1  # of an INTEGER
 
 @dataclass(frozen=True)
 class Selection:
-    """Which windows of which keys: those that start on *first* to *last*; None is no filter."""
+    """A choice of windows and keys: windows that start on *first* to *last*; None is no filter."""
 
     period_type: PeriodType
     first: date

@@ -117,7 +117,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Recomputation:
-    """What comparing a sample of a window with its stats gave.
+    """The comparison of a sample of a window with its stats.
 
     *behind* says how the stats differ from those that the last calculation saw; None when they do not.
     """

@@ -12,7 +12,7 @@ from whalefall_capacity.periods import PeriodType, Window
 
 
 class Level(StrEnum):
-    """What is aggregated: every database, or every instance as a whole."""
+    """The level of an aggregation: every database, or every instance as a whole."""
 
     DATABASE = "database"
     INSTANCE = "instance"

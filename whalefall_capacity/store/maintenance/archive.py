@@ -52,7 +52,7 @@ TEXT_FORM = "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET L
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive holds; *columns* are (name, PostgreSQL type), *path* is where the manifest itself was read."""
+    """The manifest of an archive; *columns* are (name, PostgreSQL type), *path* is that of the manifest itself."""
 
     version: int
     table: str

@@ -1,4 +1,4 @@
-"""How the partitioned tables are: every child with its state, and per table what is missing, left over or odd."""
+"""Health of the partitioned tables: each table partition with its state, and what is missing, left over or odd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from whalefall_capacity.store.table_partitions.ledger import Retirement, open_re
 
 
 class ChildState(StrEnum):
-    """Where a child lies in time; odd is one that this program did not make."""
+    """The place of a table partition in time; odd is one that this program did not make."""
 
     PAST = "past"
     CURRENT = "current"

@@ -1,4 +1,4 @@
-"""What is to go, and why: decisions on the children of the partitioned tables. Pure: no store, no clock."""
+"""Plan of a maintenance: the table partitions that are to go, and why. Pure: no store, no clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAR_MORE = 3
 
 
 class Outcome(StrEnum):
-    """What became of a child in one maintenance."""
+    """A step of a table partition in one maintenance."""
 
     CREATED = "created"
     EXISTS = "exists"
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class ChildOutcome:
-    """What happened to one child; *rows* and *bytes* where known. The last one of a child is what it ends as."""
+    """A step that one table partition took; *rows* and *bytes* where known. The last one is what it ends as."""
 
     table: str
     child: str
@@ -62,7 +62,7 @@ class PlannedDrop:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a maintenance on *day* is to do with past children, oldest first.
+    """The work of a maintenance on *day* with past table partitions, oldest first.
 
     *waiting* are past too, but more than one run may drop; *last_time* is how many went last time.
     """
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def question(self) -> str | None:
-        """What has to be confirmed first; None when nothing has to."""
+        """The question to be confirmed first; None when there is none."""
         past = len(self.drops) + len(self.waiting)
         if past <= max(FEW_DROPS, FAR_MORE * self.last_time):
             return None

@@ -69,7 +69,7 @@ class SealError(StoreError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the stats of a day or a window; sizes in bytes."""
+    """The stats of a day or a window in sum; sizes in bytes."""
 
     rows: int = 0
     sum_bytes: Decimal = Decimal(0)
@@ -78,7 +78,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the calculation of a window saw, and whether it is final."""
+    """The stats that the calculation of a window saw, and whether it is final."""
 
     seen: Seen
     sealed: bool
@@ -86,7 +86,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What stands between the windows of a child and their seal.
+    """The obstacles between the windows of a table partition and their seal.
 
     *behind* have to be calculated again, *final* have lost days before and are left as they are; *refusal* is why the
     child has to stay, None when it may go.

@@ -29,7 +29,7 @@ ADMINISTRATORS_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the server."""
+    """The account that runs the server."""
 
     uid: int
     gid: int

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long one statement waits for a lock, and the pauses between attempts; in seconds."""
+    """The wait of one statement for a lock, and the pauses between attempts; in seconds."""
 
     lock_timeout_seconds: float = 2.0
     pauses_seconds: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)

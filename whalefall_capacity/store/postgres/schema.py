@@ -83,6 +83,6 @@ def _require_known(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
     if revision is not None and revision not in known:
         raise StoreError(
-            f"the store is at revision {revision}, which this program does not know: a newer version of it made the "
+            f"the store is at revision {revision}, which this program does not know: another version of it made the "
             "store (install that one), or the database belongs to another program, such as Dagster"
         )

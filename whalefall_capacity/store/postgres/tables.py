@@ -355,6 +355,5 @@ alerts = Table(
     Column("error_message", Text),
     *_row_times(),
     UniqueConstraint("cause", "day", "channel"),
-    CheckConstraint("channel IN ('webhook', 'email')", name="channel"),
     CheckConstraint("state IN ('waiting', 'sending', 'sent', 'unknown')", name="state"),
 )

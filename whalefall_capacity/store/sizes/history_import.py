@@ -131,7 +131,7 @@ WHERE stored.source = 'measured'
 
 @dataclass(frozen=True)
 class HistoryImport:
-    """What an import did. *changed_days*: those on which at least one row was written."""
+    """The result of an import. *changed_days*: those on which at least one row was written."""
 
     rows: int
     written: int

@@ -194,7 +194,7 @@ class InstanceDays:
 
 @dataclass(frozen=True)
 class DayTotals:
-    """What is stored of one day, over all instances. Sizes are bytes."""
+    """One day as it is stored, over all instances. Sizes are bytes."""
 
     day: date
     instances: int
@@ -217,7 +217,7 @@ class BigDatabase:
 
 @dataclass(frozen=True)
 class InstanceTotal:
-    """What is stored of one instance on one day."""
+    """One instance on one day, as it is stored."""
 
     instance: str
     db_type: str
@@ -231,7 +231,7 @@ class InstanceTotal:
 
 @dataclass(frozen=True)
 class StoredSize:
-    """What is stored of one database on one day."""
+    """One database on one day, as it is stored."""
 
     instance: str
     database: str

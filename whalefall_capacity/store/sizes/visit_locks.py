@@ -1,4 +1,4 @@
-"""Who visits a server now: one session-level advisory lock an instance, so that two runs never measure it at once."""
+"""Visits under way: one session-level advisory lock an instance, so that two runs never measure it at once."""
 
 from __future__ import annotations
 

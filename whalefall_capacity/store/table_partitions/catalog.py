@@ -59,7 +59,7 @@ class ChildTable:
 
     @property
     def oddity(self) -> str | None:
-        """What keeps this child from being one that the program made; None for one of its own."""
+        """The reason why this is not a child that the program made; None for one of its own."""
         if self.bounds.is_default:
             return "is a default partition, added by hand"
         if not self.same_schema:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity_tests.console.webserver import webserver
+from whalefall_capacity_tests.processes import free_port
 
 
 def test_a_webserver_without_login_learns_nothing_of_the_caller() -> None:
@@ -26,12 +29,34 @@ def test_a_webserver_with_a_login_is_asked_in_the_name_of_the_caller() -> None:
         assert "authorization" not in running.asked[1]
 
 
+def test_a_netrc_of_the_account_takes_the_place_of_no_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with webserver() as running:
+        DagsterClient(running.url, asks_for_login=True).for_caller((True, "a-token")).launch("job", {}, {})
+        DagsterClient(running.url, asks_for_login=False).launch("job", {}, {})
+        assert running.asked[0]["authorization"] == "Bearer a-token"
+        assert "authorization" not in running.asked[1]
+
+
+def test_a_webserver_that_is_away_is_told_in_one_sentence_with_what_to_do() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(DagsterError) as raised:
+        DagsterClient(url, asks_for_login=False).launch("job", {}, {})
+    assert str(raised.value) == (
+        f"the Dagster webserver at {url} does not answer ([Errno 111] Connection refused): start it with "
+        "`whalefall-capacity up`; WHALEFALL_WEBSERVER_URL says where it is"
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "content", "said"),
     [
         (401, {}, "asks for a login"),
         (403, {"errors": [{"message": "No mutation can be sent with the role view."}]}, "with the role view"),
         (500, "nothing of use", "HTTP Error 500"),
+        (302, {}, "HTTP Error 302"),
         (200, {"errors": [{"message": "broken"}]}, "broken"),
     ],
 )

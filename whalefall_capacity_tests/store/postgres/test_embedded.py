@@ -25,10 +25,13 @@ from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres, bundled
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity_tests.processes import wait_for
 
+# A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
 HOLD = """
+import signal
 import sys
 from pathlib import Path
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with EmbeddedPostgres(Path(sys.argv[1])).running():
     print("holding", flush=True)
     sys.stdin.read()

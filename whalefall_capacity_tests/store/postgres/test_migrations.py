@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
 # What a store may hold once it is at a revision: one row at least in every table that the revision brought.
 CONTENT = {
-    "0001": """
+    "0009": """
         INSERT INTO credentials (name, username, secret_reference) VALUES ('shop', 'whalefall', 'env:SHOP_PASSWORD');
         INSERT INTO instances (name, db_type, host, port, credential_id, tls, capacity_limit_bytes)
         SELECT 'shop', 'postgresql', 'shop.example', 5432, id, '{"mode": "require"}', 1099511627776 FROM credentials;
@@ -47,8 +47,6 @@ CONTENT = {
         INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count,
                                          source, collected_at)
         SELECT id, '2026-05-20', 7654321, 1, 0, 'measured', '2026-05-20 03:00+08' FROM instances;
-    """,
-    "0002": """
         CREATE TABLE database_size_aggregations_daily_2026_05 PARTITION OF database_size_aggregations_daily
             FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
         CREATE TABLE instance_size_aggregations_quarterly_2026 PARTITION OF instance_size_aggregations_quarterly
@@ -65,27 +63,16 @@ CONTENT = {
         INSERT INTO aggregation_windows (level, period_type, period_start, calculated_at, source_rows,
             source_sum_bytes, result_rows, instances)
         VALUES ('database', 'daily', '2026-05-20', now(), 1, 7654321, 1, 1);
-    """,
-    "0003": """
         INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, summary_json)
         VALUES ('r', 'sync_databases', 'Sync databases', 'capacity', 'scheduled', 'completed', '{"version": 1}');
         INSERT INTO task_run_items (run_id, item_type, item_key, item_name, status, metrics_json)
         VALUES ('r', 'collection', '1', 'shop', 'completed', '{"databases": 1}');
-    """,
-    # Views and functions: nothing to keep.
-    "0004": "SELECT * FROM database_size_growth, instance_size_growth",
-    "0005": "UPDATE task_runs SET closed_at = now() WHERE run_id = 'r'",
-    "0006": "SELECT * FROM database_size_growth, instance_size_growth",
-    "0007": """
+        UPDATE task_runs SET closed_at = now();
         INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, retired_on, rows,
                                       bytes, dropped_at)
         VALUES ('database_size_stats', 'database_size_stats_2025_04', 16999, '2025-04-01', '2025-05-01', '2026-06-01',
                 30, 8192, now());
-    """,
-    "0008": """
-        INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'webhook', '{}')
-    """,
-    "0009": """
+        INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'webhook', '{}');
         INSERT INTO console_users (name, role, password_hash) VALUES ('admin', 'admin', '$argon2id$');
         INSERT INTO console_tokens (name, role, token_hash) VALUES ('script', 'view', 'ab12');
     """,
@@ -93,6 +80,7 @@ CONTENT = {
         INSERT INTO console_sessions (cookie_hash, user_name, session_key)
         SELECT 'ab12', name, session_key FROM console_users
     """,
+    "0011": "INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'slack', '{}')",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """

@@ -98,8 +98,8 @@ def test_a_migrated_store_has_no_rows(store: Engine) -> None:
 
 
 def test_a_store_may_be_brought_to_an_older_revision_and_on(empty: Engine) -> None:
-    assert migrate(empty, "0002") == (None, "0002")
-    assert migrate(empty) == ("0002", latest_revision())
+    assert migrate(empty, "0009") == (None, "0009")
+    assert migrate(empty) == ("0009", latest_revision())
 
 
 def test_of_two_programs_that_start_together_one_migrates_and_the_other_finds_it_done(
@@ -152,18 +152,18 @@ def test_a_store_of_a_newer_program_or_of_another_one_is_refused(store: Engine) 
     with pytest.raises(StoreError) as raised:
         migrate(store)
     assert str(raised.value) == (
-        "the store is at revision 9999, which this program does not know: a newer version of it made the store "
+        "the store is at revision 9999, which this program does not know: another version of it made the store "
         "(install that one), or the database belongs to another program, such as Dagster"
     )
     assert _revision(store) == "9999"
 
 
 def test_a_store_of_another_revision_is_not_worked_with(store: Engine) -> None:
-    downgrade(store, "0002")
+    downgrade(store, "0009")
     with pytest.raises(StoreError) as raised:
         require_current(store)
     assert str(raised.value) == (
-        f"the store is at revision 0002, this program needs {latest_revision()}: run `whalefall-capacity store migrate`"
+        f"the store is at revision 0009, this program needs {latest_revision()}: run `whalefall-capacity store migrate`"
     )
 
 
