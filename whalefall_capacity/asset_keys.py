@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from whalefall_capacity import tasks
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.statements import Level
 
@@ -26,7 +27,8 @@ def aggregation_keys(period_type: PeriodType) -> list[dg.AssetKey]:
     return [aggregation_key(level, period_type) for level in Level]
 
 
-SYNC_DATABASES = "sync_databases"
+# A job for a task.
+SYNC_DATABASES = tasks.SYNC_DATABASES.key
 AGGREGATION_JOB_NAMES: Mapping[PeriodType, str] = {
     period_type: f"aggregate_{period_type.value}" for period_type in PeriodType
 }

@@ -27,6 +27,7 @@ from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.signals import first_of_them
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import ChildOutcome
+from whalefall_capacity.tasks import PARTITION_MAINTENANCE
 
 # The command prints what happened itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -145,7 +146,7 @@ def run_maintenance(
         on_outcome(outcome)
 
     with dagster_instance() as instance, _mirrored(instance) as run_id, OUTCOMES.heard_by(hear):
-        result = defs.resolve_job_def("partition_maintenance").execute_in_process(
+        result = defs.resolve_job_def(PARTITION_MAINTENANCE.key).execute_in_process(
             run_id=run_id,
             run_config={"ops": {"plan": {"config": dict(config)}}, **QUIET},
             tags=_created_by(),

@@ -14,7 +14,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from sqlalchemy import Connection, Engine
 
 from whalefall_capacity.asset_keys import KEYS_OF_JOB
-from whalefall_capacity.mirror.run_plan import OP_JOBS, asset_keys_of, read_plan
+from whalefall_capacity.mirror.run_plan import asset_keys_of, read_plan
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.task_runs.write import (
     Ending,
@@ -27,9 +27,10 @@ from whalefall_capacity.store.task_runs.write import (
     start_task_run,
     write_summary,
 )
+from whalefall_capacity.tasks import LOCATION, OP_JOBS
 
 # By pyproject.toml, and where a command of Dagster's is given the module.
-LOCATIONS = ("whalefall_capacity", "whalefall_capacity.definitions")
+LOCATIONS = (LOCATION, f"{LOCATION}.definitions")
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
 ENDINGS = {
     DagsterRunStatus.SUCCESS: Status.COMPLETED,
