@@ -59,7 +59,8 @@ def launch_task(
             # The run's own mirror may have been quicker, and says the same.
             insert_task_run(connection, _task_run(console, launch, run_id))
     except (DagsterError, SQLAlchemyError):
-        logger.exception("%s did not start: run_id=%s", launch.task_name, run_id)
+        inputs = " ".join(f"{name}={value}" for name, value in launch.summary.common.inputs.items())
+        logger.exception("%s did not start: run_id=%s %s", launch.task_name, run_id, inputs)
         raise
     return LaunchedRun(run_id, joined=False)
 
