@@ -33,9 +33,9 @@ def aggregate_current(console: Console, scope: str, period_type: str | None, cre
         summary=period.summary(console.settings.timezone),
         created_by=created_by,
     )
-    run = launch_task(
+    run_id, joined = launch_task(
         console,
         launch,
         open_run=lambda connection: open_run_covering(connection, AGGREGATE_CURRENT.key, scope, period.day),
     )
-    return CurrentRun(run.run_id, run.joined, scope)
+    return CurrentRun(run_id, joined, scope)

@@ -32,18 +32,10 @@ class Launch:
     created_by: str
 
 
-@dataclass(frozen=True)
-class LaunchedRun:
-    """A run of a task; *joined* when it was open already."""
-
-    run_id: str
-    joined: bool
-
-
 def launch_task(
     console: Console, launch: Launch, open_run: Callable[[Connection], str | None] = lambda _: None
-) -> LaunchedRun:
-    """Return the run that *open_run* finds to do the same already, or launch one.
+) -> tuple[str, bool]:
+    """Return the id of the run that *open_run* finds to do the same, and True; or launch one and return False.
 
     One at a time looks and launches, so that two who ask at once share a run. Raises DagsterError when the webserver
     starts none; then nothing is recorded.
@@ -53,7 +45,7 @@ def launch_task(
         with launching(console.engine, launch.task.key) as connection:
             run_id = open_run(connection)
             if run_id is not None:
-                return LaunchedRun(run_id, joined=True)
+                return run_id, True
             tags = {TRIGGER_TAG: TRIGGER, CREATED_BY_TAG: launch.created_by}
             run_id = console.dagster.launch(launch.task.key, launch.run_config, tags)
             # The run's own mirror may have been quicker, and says the same.
@@ -62,7 +54,7 @@ def launch_task(
         inputs = " ".join(f"{name}={value}" for name, value in launch.summary.common.inputs.items())
         logger.exception("%s did not start: run_id=%s %s", launch.task_name, run_id, inputs)
         raise
-    return LaunchedRun(run_id, joined=False)
+    return run_id, False
 
 
 def _task_run(console: Console, launch: Launch, run_id: str) -> NewTaskRun:

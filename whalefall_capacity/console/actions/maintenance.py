@@ -50,4 +50,5 @@ def start_maintenance(
         summary=TaskSummary(ext=Extension(type=PARTITION_MAINTENANCE.key)),
         created_by=created_by,
     )
-    return MaintenanceRun(launch_task(console, launch).run_id, dry_run)
+    run_id, _ = launch_task(console, launch)
+    return MaintenanceRun(run_id, dry_run)
