@@ -8,6 +8,7 @@ import dagster as dg
 
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.tasks import SYNC_DATABASES
 
 DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
 INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
@@ -26,12 +27,11 @@ def aggregation_keys(period_type: PeriodType) -> list[dg.AssetKey]:
     return [aggregation_key(level, period_type) for level in Level]
 
 
-SYNC_DATABASES = "sync_databases"
 AGGREGATION_JOB_NAMES: Mapping[PeriodType, str] = {
     period_type: f"aggregate_{period_type.value}" for period_type in PeriodType
 }
 KEYS_OF_JOB: Mapping[str, Sequence[dg.AssetKey]] = {
-    SYNC_DATABASES: [*STATS_KEYS, *aggregation_keys(PeriodType.DAILY)],
+    SYNC_DATABASES.key: [*STATS_KEYS, *aggregation_keys(PeriodType.DAILY)],
     **{name: aggregation_keys(period_type) for period_type, name in AGGREGATION_JOB_NAMES.items()},
 }
 

@@ -9,10 +9,8 @@ from typing import Any
 
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.task_runs.summary import Common, Day, Extension, Scope, TaskSummary
+from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
-TASK_KEY = "capacity_aggregate_current"
-TASK_NAME = "Aggregate current period"
-TASK_CATEGORY = "aggregation"
 OP = "aggregate_current"
 ALL = "all"
 SCOPES = ("instance", "database", ALL)
@@ -50,7 +48,7 @@ class CurrentPeriod:
                 },
                 scope=Scope(time=Day(timezone=timezone, date=self.day), target={"scope": self.scope}),
             ),
-            ext=Extension(type=TASK_KEY),
+            ext=Extension(type=AGGREGATE_CURRENT.key),
         )
 
 

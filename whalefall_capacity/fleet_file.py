@@ -12,15 +12,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from whalefall_capacity.byte_sizes import LARGEST_SIZE
 from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.errors import FleetFileError
 
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")
 }
-
-
-LARGEST_SIZE = 2**63 - 1
 
 
 def _number(value: Any) -> Any:

@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from whalefall_capacity.byte_sizes import LARGEST_SIZE
 from whalefall_capacity.errors import HistoryFileError
 from whalefall_capacity.text_file import read_lines
 
@@ -28,7 +29,6 @@ REQUIRED_COLUMNS = ("instance", "database", "date", "size_bytes")
 OPTIONAL_COLUMNS = ("data_size_bytes", "log_size_bytes")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 CHUNK_ROWS = 200_000
-LARGEST_SIZE = 2**63 - 1
 SHOWN_ERRORS = 20
 # No server has longer ones; the store's keys have room for them.
 LONGEST_NAME = 255

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from whalefall_capacity.dagster_private import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.settings import Settings, load_settings
 

@@ -14,7 +14,7 @@ from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
 from whalefall_capacity.periods import today
 from whalefall_capacity.private_files import close_to_others, make_private_folder
-from whalefall_capacity.settings import Settings, load_settings, settings_of_file
+from whalefall_capacity.settings import Settings, settings_of_file
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate, require_current
@@ -25,7 +25,7 @@ WORKSPACE_FILE = "workspace.yaml"
 
 
 @contextmanager
-def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Settings]:
+def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[None]:
     """Hold the store's server where it is the embedded one, and let child processes find what this one has.
 
     With *needs_dagster* false, nothing of Dagster is made ready.
@@ -33,7 +33,7 @@ def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Set
     with held_store_url(settings):
         if needs_dagster:
             make_dagster_ready(settings)
-        yield settings
+        yield
 
 
 @contextmanager
@@ -63,10 +63,10 @@ def _held_url(configured: SecretStr | None, settings: Settings, database: str) -
 @contextmanager
 def open_store(settings: Settings, needs_dagster: bool = True) -> Iterator[Engine]:
     """Hold everything `open_runtime` does and yield an engine for a store that is migrated."""
-    with open_runtime(settings, needs_dagster) as ready:
-        engine = create_store_engine(store_url(ready))
+    with open_runtime(settings, needs_dagster):
+        engine = create_store_engine(store_url(settings))
         try:
-            migrate_store(engine, ready)
+            migrate_store(engine, settings)
             yield engine
         finally:
             engine.dispose()
@@ -89,8 +89,8 @@ def open_store_as_it_is(settings: Settings) -> Iterator[Engine]:
 
     Raises StoreError when it is not at the revision that this program needs.
     """
-    with open_runtime(settings) as ready:
-        engine = create_store_engine(store_url(ready))
+    with open_runtime(settings):
+        engine = create_store_engine(store_url(settings))
         try:
             require_current(engine)
             yield engine
@@ -125,7 +125,7 @@ def dagster_home(settings: Settings) -> Path:
     """Return Dagster's home folder, with the project's dagster.yaml linked into it; a file of one's own stays."""
     source = Path(__file__).resolve().parent / DAGSTER_FILE
     # Dagster keeps what runs print here.
-    home = make_private_folder(settings.home.resolve() / "dagster")
+    home = make_private_folder(settings.home / "dagster")
     close_to_others(home)
     link = home / DAGSTER_FILE
     if not link.exists() or (link.is_symlink() and link.readlink() != source):
@@ -142,10 +142,9 @@ def make_dagster_ready(settings: Settings) -> None:
     The URL of an embedded server is not among them: they find it by WHALEFALL_HOME, and hold it themselves.
     """
     os.environ.update(settings_of_file())
-    os.environ["WHALEFALL_HOME"] = str(settings.home.resolve())
+    os.environ["WHALEFALL_HOME"] = str(settings.home)
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
     # Looks for runs to execute again, each with connections of its own; the default is 5.
     os.environ.setdefault("DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS", "15")
-    load_settings.cache_clear()

@@ -194,7 +194,7 @@ def _regex(value: str) -> str:
 
 
 def _cron(value: str) -> str:
-    from dagster._utils.schedules import is_valid_cron_schedule
+    from whalefall_capacity.dagster_private import is_valid_cron_schedule
 
     if not is_valid_cron_schedule(value):
         raise ValueError("must be a cron expression of five fields, such as 0 3 * * *")
@@ -202,6 +202,8 @@ def _cron(value: str) -> str:
 
 
 Folder = Annotated[Path, AfterValidator(_folder)]
+# Absolute: child processes work in another folder.
+Home = Annotated[Path, AfterValidator(_folder), AfterValidator(Path.resolve)]
 Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
@@ -236,7 +238,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    home: Folder = Field(
+    home: Home = Field(
         default_factory=default_home,
         description="Folder for the state of the embedded PostgreSQL server and of Dagster.",
     )

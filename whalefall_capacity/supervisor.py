@@ -27,6 +27,7 @@ from whalefall_capacity.private_files import write_private
 from whalefall_capacity.program_output import program_output
 from whalefall_capacity.runtime import WORKSPACE_FILE
 from whalefall_capacity.signals import put_off
+from whalefall_capacity.tasks import LOCATION
 
 # Beyond it runs are ended: with the servers of a demo, all is gone within half a minute.
 GRACE_SECONDS = 15
@@ -35,7 +36,6 @@ RESTART_SECONDS = 1.0
 # A program that ends so soon, so often in a row, cannot run at all.
 TOO_SOON_SECONDS = 10.0
 TOO_OFTEN = 5
-LOCATION = "whalefall_capacity"
 # Of prctl(2).
 PR_SET_PDEATHSIG = 1
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from datetime import date
 
 import dagster as dg
-from dagster._core.events import StepMaterializationData
-from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from sqlalchemy import Engine
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.metadata import materializations, stored_days
+from whalefall_capacity.dagster_private import RUNLESS_JOB_NAME, RUNLESS_RUN_ID, StepMaterializationData
 from whalefall_capacity.periods import utc_now
 
 

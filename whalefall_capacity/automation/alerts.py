@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
 
 import dagster as dg
-from dagster._core.definitions.freshness import FreshnessState
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 from sqlalchemy import Engine
 
 from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.alerts.transports import Channel, channels
+from whalefall_capacity.dagster_private import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+    FreshnessState,
+)
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import store_engine
@@ -38,6 +38,7 @@ from whalefall_capacity.store.alerts import (
     give_up_unknown,
     missed_days,
 )
+from whalefall_capacity.tasks import CALCULATE_DATABASE, SYNC_DATABASES
 
 # With no cursor: what failed before alerts were turned on is old news.
 FIRST_LOOK_BACK = timedelta(days=1)
@@ -50,10 +51,10 @@ EVALUATIONS_LOOKED_AT = 100
 REASONS_SHOWN = 20
 SEE_LOG = "the log of the run says why; once that is mended, execute the run again in the Dagster UI"
 REMEDIES: Mapping[str, str] = {
-    "sync_databases": "`whalefall-capacity fleet check` says what each server lacks; `whalefall-capacity collect` "
+    SYNC_DATABASES.key: "`whalefall-capacity fleet check` says what each server lacks; `whalefall-capacity collect` "
     "measures today's sizes again, as long as it is today",
-    "calculate_database": "the log of the run says why; once that is mended, `whalefall-capacity aggregate PERIOD_TYPE "
-    "--from DAY --to DAY` calculates the windows again",
+    CALCULATE_DATABASE.key: "the log of the run says why; once that is mended, `whalefall-capacity aggregate "
+    "PERIOD_TYPE --from DAY --to DAY` calculates the windows again",
 }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dagster import DagsterRun, QueuedRunCoordinator, SubmitRunContext
-from dagster._core.storage.tags import BACKFILL_ID_TAG, PRIORITY_TAG, SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
+
+from whalefall_capacity.dagster_private import BACKFILL_ID_TAG, PRIORITY_TAG, SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
 
 # A run has the lowest of those whose tag it carries; one that somebody made by hand carries none.
 PRIORITIES: Mapping[str, int] = {SCHEDULE_NAME_TAG: -1, SENSOR_NAME_TAG: -2, BACKFILL_ID_TAG: -3}

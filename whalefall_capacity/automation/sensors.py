@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, aggregation_keys
 from whalefall_capacity.assets.metadata import ROWS_CHANGED
+from whalefall_capacity.dagster_private import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows

@@ -25,10 +25,11 @@ def test() -> None:
 
     Example: whalefall-capacity alert test
     """
-    found = channels(load_settings())
+    settings = load_settings()
+    found = channels(settings)
     if not found:
         raise AlertError("alerts are off: set WHALEFALL_ALERT_URLS; see docs/alerts.md")
-    message = trial(utc_now().astimezone(load_settings().zone))
+    message = trial(utc_now().astimezone(settings.zone))
     failed = []
     for name, send in found.items():
         try:

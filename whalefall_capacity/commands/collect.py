@@ -38,11 +38,12 @@ def collect(
     """
     if accept_empty and not instance:
         raise typer.BadParameter("--accept-empty needs --instance: it confirms one server, not the fleet")
-    with open_store(load_settings()) as engine:
+    settings = load_settings()
+    with open_store(settings) as engine:
         # Imported here: Dagster takes seconds to load, and `--help` needs none of it.
         from whalefall_capacity.commands.local_runs import run_collection
 
-        day = today(load_settings().zone)
+        day = today(settings.zone)
         ids = {i.name: i.id for i in list_instances(engine) if i.is_active}
         if unknown := [name for name in instance or [] if name not in ids]:
             raise FleetFileError(f"{', '.join(unknown)}: not in the fleet; `whalefall-capacity fleet list` shows it")

@@ -58,6 +58,7 @@ def set_command(
     if not password:
         # What was to print it has failed, more likely than not.
         raise CredentialError(f"no password came on standard input; credential {name} was left as it is")
-    with open_store(load_settings()) as engine:
-        set_credential(engine, name, username, SecretStr(password), load_settings().secret_key, description)
+    settings = load_settings()
+    with open_store(settings) as engine:
+        set_credential(engine, name, username, SecretStr(password), settings.secret_key, description)
     out.print(f"stored credential {name}", markup=False)

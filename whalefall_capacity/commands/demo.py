@@ -41,17 +41,17 @@ def demo(
     for server in (MariadbServer, MysqlServer):
         if server.program() is None:
             err.print(f"{server.product} is not installed: the demo goes on without it")
+    settings = load_settings()
     if not once:
-        require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
-    with open_store(load_settings()) as engine:
+        require_free_ports(ui_listener(settings), console_listener(settings))
+    with open_store(settings) as engine:
         refuse_real_fleet(engine)
-        settings = load_settings()
         folder = settings.home / "demo"
         day = today(settings.zone)
         with demo_fleet(folder) as fleet_file:
             apply_fleet(engine, read_fleet_file(fleet_file))
             _measure(day)
-            _import_past(engine, folder / "made-up-past.csv", day)
+            _import_past(engine, folder / "made-up-past.csv", settings.start_date, day)
             _print_sizes(engine, day)
             if not once:
                 serve_in_foreground(engine, settings, verbose, login=f"  (admin, {_console_password(engine)})")
@@ -74,12 +74,12 @@ def _measure(day: date) -> None:
         raise CollectionError("\n".join(run.not_measured.values()))
 
 
-def _import_past(engine: Engine, path: Path, day: date) -> None:
+def _import_past(engine: Engine, path: Path, start: date, day: date) -> None:
     from whalefall_capacity.assets.imported import report_imported_days
 
     if not path.exists():
         write_past(path, database_sizes(engine, day), day)
-    result = import_history(engine, read_history(path, load_settings().start_date, day), str(path))
+    result = import_history(engine, read_history(path, start, day), str(path))
     report_imported_days(engine, result.changed_days)
     out.print(f"{result.written} of {result.rows} sizes of {DAYS} made-up days imported from {path}", soft_wrap=True)
 

@@ -76,8 +76,8 @@ def check(as_json: JsonOption = False) -> None:
 
     Example: whalefall-capacity fleet check
     """
-    with open_store(load_settings()) as engine:
-        settings = load_settings()
+    settings = load_settings()
+    with open_store(settings) as engine:
         roster = load_roster(engine, settings.secret_key)
     checkups = [
         *check_fleet(

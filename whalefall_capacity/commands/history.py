@@ -40,8 +40,8 @@ def import_command(
 
     Example: whalefall-capacity history import sizes.csv --dry-run
     """
-    with open_store(load_settings()) as engine:
-        settings = load_settings()
+    settings = load_settings()
+    with open_store(settings) as engine:
         result = import_history(
             engine,
             read_history(file, settings.start_date, today(settings.zone)),

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
+from uuid import uuid4
 
 import dagster as dg
-from dagster._core.utils import make_new_run_id
 
-from whalefall_capacity.asset_keys import STATS_STEP, SYNC_DATABASES, aggregation_key
+from whalefall_capacity.asset_keys import STATS_STEP, aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
@@ -27,6 +28,7 @@ from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.signals import first_of_them
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import ChildOutcome
+from whalefall_capacity.tasks import PARTITION_MAINTENANCE, SYNC_DATABASES
 
 # The command prints what happened itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -43,21 +45,10 @@ class LocalRun:
 
 def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_empty: bool = False) -> LocalRun:
     """Materialize the stats partition of *day*, which must be today, and wait for it."""
-    from whalefall_capacity.definitions import defs
-
     config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
-    with dagster_instance() as instance, _mirrored(instance) as run_id:
-        result = defs.resolve_job_def(SYNC_DATABASES).execute_in_process(
-            run_id=run_id,
-            run_config={"ops": {STATS_STEP: {"config": config}}, **QUIET},
-            partition_key=day.isoformat(),
-            tags=_created_by(),
-            instance=instance,
-            raise_on_error=False,
-        )
-        error = None if result.success else failure_text(instance, run_id)
+    result, error = _execute(SYNC_DATABASES.key, {STATS_STEP: {"config": config}}, partition_key=day.isoformat())
     return LocalRun(
-        run_id=run_id,
+        run_id=result.run_id,
         error=error,
         not_measured={
             name: str(reason.value)
@@ -92,28 +83,18 @@ def run_aggregation(
     windows: Sequence[Window], levels: Iterable[Level], on_progress: Callable[[int, int], None]
 ) -> LocalAggregation:
     """Materialize the aggregation assets of adjacent *windows* in one run and wait for it."""
-    from whalefall_capacity.definitions import defs
-
     period_type = windows[0].period_type
     keys = {aggregation_key(level, period_type): level for level in levels}
-    job = defs.resolve_job_def(AGGREGATION_JOBS[period_type].name)
-    with dagster_instance() as instance, _mirrored(instance) as run_id, PROGRESS.heard_by(on_progress):
-        result = job.execute_in_process(
-            run_id=run_id,
-            run_config=QUIET,
-            instance=instance,
-            asset_selection=list(keys),
-            tags=range_tags(windows[0].start, windows[-1].start) | _created_by(),
-            raise_on_error=False,
-        )
-        error = None if result.success else failure_text(instance, run_id)
+    days = range_tags(windows[0].start, windows[-1].start)
+    with PROGRESS.heard_by(on_progress):
+        result, error = _execute(AGGREGATION_JOBS[period_type].name, tags=days, asset_selection=list(keys))
     found = {
         (materialization.asset_key, str(materialization.partition)): materialization.metadata
         for event in result.all_events
         if event.is_step_materialization and (materialization := event.step_materialization_data.materialization)
     }
     return LocalAggregation(
-        run_id=run_id,
+        run_id=result.run_id,
         error=error,
         windows=[
             _aggregated(level, window, found.get((key, window.start.isoformat())))
@@ -136,24 +117,36 @@ def run_maintenance(
     config: Mapping[str, object], on_outcome: Callable[[ChildOutcome], None] = lambda _: None
 ) -> LocalMaintenance:
     """Run the job `partition_maintenance` with the *config* of its launchpad and wait for it."""
-    from whalefall_capacity.definitions import defs
-
     outcomes: list[ChildOutcome] = []
 
     def hear(outcome: ChildOutcome) -> None:
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    with dagster_instance() as instance, _mirrored(instance) as run_id, OUTCOMES.heard_by(hear):
-        result = defs.resolve_job_def("partition_maintenance").execute_in_process(
+    with OUTCOMES.heard_by(hear):
+        result, error = _execute(PARTITION_MAINTENANCE.key, {"plan": {"config": dict(config)}})
+    return LocalMaintenance(result.run_id, error, final_outcomes(outcomes))
+
+
+def _execute(
+    job_name: str,
+    ops: Mapping[str, object] | None = None,
+    tags: Mapping[str, str] | None = None,
+    **selection: Any,
+) -> tuple[dg.ExecuteInProcessResult, str | None]:
+    """Run a job in this process; return its result, and why it failed if it did."""
+    from whalefall_capacity.definitions import defs
+
+    with dagster_instance() as instance, _mirrored(instance) as run_id:
+        result = defs.resolve_job_def(job_name).execute_in_process(
             run_id=run_id,
-            run_config={"ops": {"plan": {"config": dict(config)}}, **QUIET},
-            tags=_created_by(),
+            run_config={"ops": dict(ops or {}), **QUIET},
+            tags={**(tags or {}), **_created_by()},
             instance=instance,
             raise_on_error=False,
+            **selection,
         )
-        error = None if result.success else failure_text(instance, run_id)
-    return LocalMaintenance(run_id, error, final_outcomes(outcomes))
+        return result, None if result.success else failure_text(instance, run_id)
 
 
 def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:
@@ -200,7 +193,7 @@ def _ended_by_signals() -> Iterator[None]:
 @contextmanager
 def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
     """Yield the id for a run of this process; once the run is over, however it ended, its task run says so."""
-    run_id = make_new_run_id()
+    run_id = str(uuid4())
     try:
         with _ended_by_signals():
             yield run_id

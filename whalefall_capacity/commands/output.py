@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from whalefall_capacity.byte_sizes import in_binary_units
 from whalefall_capacity.printable import printable_json, printable_lines
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ def binary_size(size_bytes: int | None) -> str:
     """Return a size in binary units, such as 1.50 GiB; a dash when it is not known."""
     if size_bytes is None:
         return "-"
-    value, unit = float(size_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        if abs(value) < 1024:
-            break
-        value, unit = value / 1024, larger
+    value, unit = in_binary_units(size_bytes)
     return f"{size_bytes} B" if unit == "B" else f"{value:.2f} {unit}"
 
 

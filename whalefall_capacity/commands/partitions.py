@@ -53,8 +53,8 @@ def plan_command(as_json: JsonOption = False) -> None:
 
     Example: whalefall-capacity partitions plan
     """
-    with open_store_as_it_is(load_settings()) as engine:
-        settings = load_settings()
+    settings = load_settings()
+    with open_store_as_it_is(settings) as engine:
         plan = make_plan(engine, settings, today(settings.zone))
     if as_json:
         print_json(_shown(plan))
@@ -77,8 +77,8 @@ def apply(
 
     Example: whalefall-capacity partitions apply --plan 3f2a9c01d4e7
     """
-    with open_store_as_it_is(load_settings()) as engine:
-        settings = load_settings()
+    settings = load_settings()
+    with open_store_as_it_is(settings) as engine:
         plan = make_plan(engine, settings, today(settings.zone))
         if plan_id is not None and plan.id != plan_id:
             raise PlanError(f"the plan {plan_id} no longer holds, it is {plan.id} now; nothing was changed")
@@ -111,8 +111,8 @@ def status(
 
     Example: whalefall-capacity partitions status --exact
     """
-    with open_store_as_it_is(load_settings()) as engine:
-        settings = load_settings()
+    settings = load_settings()
+    with open_store_as_it_is(settings) as engine:
         found = read_status(engine, settings, today(settings.zone), exact)
     if as_json:
         print_json(found)
@@ -132,8 +132,8 @@ def restore_command(
 
     Example: whalefall-capacity partitions restore archive/database_size_stats_2025_01-1c9a2f3e.parquet
     """
-    with open_store_as_it_is(load_settings()) as engine, maintenance_lock(engine):
-        settings = load_settings()
+    settings = load_settings()
+    with open_store_as_it_is(settings) as engine, maintenance_lock(engine):
         done = restore(engine, file, today(settings.zone), keep_days)
     if as_json:
         print_json(done)

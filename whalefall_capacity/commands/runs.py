@@ -125,12 +125,13 @@ def audit(as_json: JsonOption = False) -> None:
 
     Example: whalefall-capacity runs audit
     """
-    with open_store(load_settings()) as engine:
+    settings = load_settings()
+    with open_store(settings) as engine:
         # Imported here: Dagster takes seconds to load.
         from whalefall_capacity.commands.local_runs import dagster_instance
         from whalefall_capacity.mirror.reconcile import audit as compare
 
-        since = utc_now() - timedelta(days=load_settings().retention_task_runs_days)
+        since = utc_now() - timedelta(days=settings.retention_task_runs_days)
         with dagster_instance() as instance:
             repairs = compare(engine, instance, since)
     if as_json:

@@ -21,14 +21,14 @@ def serve(
 
     Example: whalefall-capacity serve --port 8080
     """
-    require_free_ports(console_listener(load_settings(), port))
-    with open_store(load_settings(), needs_dagster=False) as engine:
+    settings = load_settings()
+    require_free_ports(console_listener(settings, port))
+    with open_store(settings, needs_dagster=False) as engine:
         # Imported here: other commands need none of it.
         from whalefall_capacity.console.http.security import NO_ADMIN
         from whalefall_capacity.console.server import serve_console
         from whalefall_capacity.store.access import has_admin
 
-        settings = load_settings()
         if not has_admin(engine):
             err.print(NO_ADMIN, markup=False, soft_wrap=True)
         serve_console(settings, port or settings.console_port)

@@ -24,7 +24,8 @@ def migrate_command() -> None:
 
     Example: whalefall-capacity store migrate
     """
-    with open_runtime(load_settings()) as settings:
+    settings = load_settings()
+    with open_runtime(settings):
         before, after = migrate_store(create_store_engine(store_url(settings)), settings)
     out.print(f"store is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
 
@@ -37,7 +38,8 @@ def url() -> None:
 
     Example: pg_dump "$(whalefall-capacity store url)" > store.sql
     """
-    with open_runtime(load_settings()) as settings:
+    settings = load_settings()
+    with open_runtime(settings):
         typer.echo(store_url(settings).get_secret_value().replace("+psycopg2", "", 1))
 
 
@@ -47,9 +49,9 @@ def psql(context: typer.Context) -> None:
 
     Example: whalefall-capacity store psql -c "SELECT count(*) FROM instances"
     """
-    configured = load_settings().store_url
-    program = (shutil.which("psql") if configured else None) or str(bundled_psql())
-    with open_runtime(load_settings()) as settings:
+    settings = load_settings()
+    program = (shutil.which("psql") if settings.store_url else None) or str(bundled_psql())
+    with open_runtime(settings):
         # Through the environment: arguments of a process are open to every user of the machine.
         environment = os.environ | libpq_environment(store_url(settings))
         # Ctrl-C is for psql, which cancels the statement and stays. Ignoring it would be handed down; a handler is not.

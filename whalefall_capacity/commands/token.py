@@ -34,18 +34,18 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: whalefall-capacity token list --json
     """
-    with open_store(load_settings()) as engine:
+    settings = load_settings()
+    with open_store(settings) as engine:
         tokens = list_tokens(engine)
     if as_json:
         print_json(tokens)
         return
-    zone = load_settings().zone
     rows = [
         (
             token.name,
             token.role.value,
-            f"{token.created_at.astimezone(zone):%Y-%m-%d %H:%M}",
-            "-" if token.revoked_at is None else f"{token.revoked_at.astimezone(zone):%Y-%m-%d %H:%M}",
+            f"{token.created_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
+            "-" if token.revoked_at is None else f"{token.revoked_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
         )
         for token in tokens
     ]

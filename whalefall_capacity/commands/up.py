@@ -15,6 +15,7 @@ def up(verbose: VerboseOption = False) -> None:
 
     Example: WHALEFALL_WEBSERVER_PORT=3001 whalefall-capacity up
     """
-    require_free_ports(ui_listener(load_settings()), console_listener(load_settings()))
-    with open_store(load_settings()) as engine:
-        serve_in_foreground(engine, load_settings(), verbose)
+    settings = load_settings()
+    require_free_ports(ui_listener(settings), console_listener(settings))
+    with open_store(settings) as engine:
+        serve_in_foreground(engine, settings, verbose)

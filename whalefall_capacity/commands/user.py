@@ -46,18 +46,18 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: whalefall-capacity user list --json
     """
-    with open_store(load_settings()) as engine:
+    settings = load_settings()
+    with open_store(settings) as engine:
         users = list_users(engine)
     if as_json:
         print_json(users)
         return
-    zone = load_settings().zone
     rows = [
         (
             user.name,
             user.role.value,
-            f"{user.created_at.astimezone(zone):%Y-%m-%d %H:%M}",
-            f"{user.updated_at.astimezone(zone):%Y-%m-%d %H:%M}",
+            f"{user.created_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
+            f"{user.updated_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
         )
         for user in users
     ]

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, STATS_STEP, SYNC_DATABASES
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, STATS_STEP
 from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
+from whalefall_capacity.tasks import SYNC_DATABASES
 
 # The maintenance evaluates these once a day; a run of the assets need not.
 _CHECKS_OF_TABLES = dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS)
 
 sync_databases = dg.define_asset_job(
-    SYNC_DATABASES,
-    selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES]) - _CHECKS_OF_TABLES,
+    SYNC_DATABASES.key,
+    selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES.key]) - _CHECKS_OF_TABLES,
     description="Measure the fleet and aggregate the day: today's daily assets.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
     # What the launchpad opens with: where the options of the collection go, and that its defaults are harmless.

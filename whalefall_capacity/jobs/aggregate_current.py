@@ -11,7 +11,7 @@ from pydantic import Field
 
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import describe, top_growers, window_metadata
-from whalefall_capacity.current_period import OP, TASK_KEY, CurrentPeriod
+from whalefall_capacity.current_period import OP, CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_before, window_of
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
@@ -20,6 +20,7 @@ from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.calculate import WindowState, aggregate, closing_size
 from whalefall_capacity.store.sizes.stats import instances_in_range
+from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
 
 class AggregateCurrentConfig(dg.Config):
@@ -62,7 +63,7 @@ def aggregate_current(
 
 
 @dg.job(
-    name=TASK_KEY,
+    name=AGGREGATE_CURRENT.key,
     description="Aggregate the current period: today's daily assets, at once, from the sizes that are stored.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
 )

@@ -128,64 +128,76 @@ def plan(
     return Progress(day, config.overrides(), config.dry_run, config.confirm, made)
 
 
-@dg.op(
-    name="finish_leftovers",
-    description="End what an earlier maintenance, or somebody by hand, began and did not complete.",
-)
-def leftovers(
-    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
-) -> Progress:
-    def work(maintenance: Maintenance) -> Progress:
-        finish_leftovers(maintenance)
-        return progress
-
-    return _step(context, progress, maintenance_store, task_runs, work)
+Work = Callable[[Maintenance, Progress], Progress]
 
 
-@dg.op(name="create", description="Create every table's children ahead; each table in a transaction of its own.")
-def create_children(
-    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
-) -> Progress:
-    def work(maintenance: Maintenance) -> Progress:
-        create(maintenance)
-        return progress
+def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
+    """Make an op of a function, which is not called in a dry run; its outcomes are logged and reported as they come."""
 
-    return _step(context, progress, maintenance_store, task_runs, work)
+    def decorate(work: Work) -> dg.OpDefinition:
+        @dg.op(name=name, description=description)
+        def step(
+            context: dg.OpExecutionContext,
+            progress: Progress,
+            maintenance_store: MaintenanceStore,
+            task_runs: TaskRunsResource,
+        ) -> Progress:
+            if progress.dry_run:
+                return progress
+            maintenance = Maintenance(
+                maintenance_store.engine,
+                progress.settings,
+                progress.day,
+                on_outcome=lambda outcome: _tell(context, task_runs, outcome),
+                before_child=task_runs.raise_if_cancelled,
+            )
+            after = work(maintenance, progress)
+            context.add_output_metadata({"children": outcome_table(maintenance.outcomes)})
+            return replace(after, outcomes=(*progress.outcomes, *maintenance.outcomes))
 
+        return step
 
-@dg.op(name="seal", description="Calculate what is behind, and make the windows final that have days of what is to go.")
-def seal(
-    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
-) -> Progress:
-    def work(maintenance: Maintenance) -> Progress:
-        drops = seal_children(maintenance, allowed_drops(maintenance, progress.plan, progress.confirm))
-        return replace(progress, drops=tuple(drops))
-
-    return _step(context, progress, maintenance_store, task_runs, work)
-
-
-@dg.op(
-    name="archive", description="Write what is to go as Parquet, read it back and compare; without a folder, nothing."
-)
-def archive(
-    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
-) -> Progress:
-    def work(maintenance: Maintenance) -> Progress:
-        drops, archives = archive_children(maintenance, progress.drops)
-        return replace(progress, drops=tuple(drops), archives=archives)
-
-    return _step(context, progress, maintenance_store, task_runs, work)
+    return decorate
 
 
-@dg.op(name="detach_and_drop", description="Detach one child after the other, look at it for the last time, drop it.")
-def detach(
-    context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
-) -> Progress:
-    def work(maintenance: Maintenance) -> Progress:
-        detach_and_drop(maintenance, progress.drops, progress.archives or {})
-        return progress
+def _tell(context: dg.OpExecutionContext, task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
+    """Tell the log, the task run and the terminal what became of a table partition."""
+    bad = outcome.outcome in (Outcome.FAILED, Outcome.CONTENDED, Outcome.KEPT)
+    say = context.log.warning if bad else context.log.info
+    if outcome.outcome is not Outcome.EXISTS:
+        say(f"{outcome.child}: {outcome.outcome.value}{f': {outcome.reason}' if outcome.reason else ''}")
+    note_child(task_runs, outcome)
+    OUTCOMES.tell(outcome)
 
-    return _step(context, progress, maintenance_store, task_runs, work)
+
+@_step("finish_leftovers", "End what an earlier maintenance, or somebody by hand, began and did not complete.")
+def leftovers(maintenance: Maintenance, progress: Progress) -> Progress:
+    finish_leftovers(maintenance)
+    return progress
+
+
+@_step("create", "Create every table's children ahead; each table in a transaction of its own.")
+def create_children(maintenance: Maintenance, progress: Progress) -> Progress:
+    create(maintenance)
+    return progress
+
+
+@_step("seal", "Calculate what is behind, and make the windows final that have days of what is to go.")
+def seal(maintenance: Maintenance, progress: Progress) -> Progress:
+    drops = seal_children(maintenance, allowed_drops(maintenance, progress.plan, progress.confirm))
+    return replace(progress, drops=tuple(drops))
+
+
+@_step("archive", "Write what is to go as Parquet, read it back and compare; without a folder, nothing.")
+def archive(maintenance: Maintenance, progress: Progress) -> Progress:
+    drops, archives = archive_children(maintenance, progress.drops)
+    return replace(progress, drops=tuple(drops), archives=archives)
+
+
+@_step("detach_and_drop", "Detach one child after the other, look at it for the last time, drop it.")
+def detach(maintenance: Maintenance, progress: Progress) -> Progress:
+    detach_and_drop(maintenance, progress.drops, progress.archives or {})
+    return progress
 
 
 @dg.op(description="Forget task runs, and Dagster's own runs with their events, that are older than the settings keep.")
@@ -267,35 +279,3 @@ def plan_table(made: Plan) -> dg.TableMetadataValue:
     """Return the drops of a plan as a table."""
     rows = [(d.table, d.child, str(d.lower), str(d.upper), d.rows, d.bytes, d.reason) for d in made.drops]
     return metadata_table(("table", "child", "from", "to", "rows", "bytes", "reason"), rows)
-
-
-def _step(
-    context: dg.OpExecutionContext,
-    progress: Progress,
-    store: MaintenanceStore,
-    task_runs: TaskRunsResource,
-    work: Callable[[Maintenance], Progress],
-) -> Progress:
-    """Do *work* unless this is a dry run; its outcomes are logged as they come and added to those before."""
-    if progress.dry_run:
-        return progress
-
-    def on_outcome(outcome: ChildOutcome) -> None:
-        bad = outcome.outcome in (Outcome.FAILED, Outcome.CONTENDED, Outcome.KEPT)
-        say = context.log.warning if bad else context.log.info
-        if outcome.outcome is not Outcome.EXISTS:
-            say(f"{outcome.child}: {outcome.outcome.value}{f': {outcome.reason}' if outcome.reason else ''}")
-        note_child(task_runs, outcome)
-        OUTCOMES.tell(outcome)
-
-    maintenance = Maintenance(
-        store.engine,
-        progress.settings,
-        progress.day,
-        on_outcome=on_outcome,
-        before_child=task_runs.raise_if_cancelled,
-    )
-    after = work(maintenance)
-    outcomes = (*progress.outcomes, *maintenance.outcomes)
-    context.add_output_metadata({"children": outcome_table(maintenance.outcomes)})
-    return replace(after, outcomes=outcomes)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from sqlalchemy import Engine
 
+from whalefall_capacity.mirror.follow import ENDINGS
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.task_runs.write import delete_old_task_runs
 
@@ -59,7 +59,7 @@ def _task_runs(engine: Engine, before: datetime) -> int:
 
 
 def _dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    finished = dg.RunsFilter(created_before=before, statuses=list(FINISHED_STATUSES))
+    finished = dg.RunsFilter(created_before=before, statuses=list(ENDINGS))
     records = instance.get_run_records(finished, limit=BATCH, ascending=True)
     for record in records:
         instance.delete_run(record.dagster_run.run_id)

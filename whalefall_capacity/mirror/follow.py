@@ -11,11 +11,10 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
-from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
 from sqlalchemy import Connection, Engine
 
 from whalefall_capacity.asset_keys import KEYS_OF_JOB
-from whalefall_capacity.mirror.run_plan import OP_JOBS, asset_keys_of, read_plan
+from whalefall_capacity.mirror.run_plan import asset_keys_of, read_plan
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.task_runs.write import (
     Ending,
@@ -28,9 +27,10 @@ from whalefall_capacity.store.task_runs.write import (
     start_task_run,
     write_summary,
 )
+from whalefall_capacity.tasks import LOCATION, OP_JOBS
 
 # By pyproject.toml, and where a command of Dagster's is given the module.
-LOCATIONS = ("whalefall_capacity", "whalefall_capacity.definitions")
+LOCATIONS = (LOCATION, f"{LOCATION}.definitions")
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
 ENDINGS = {
     DagsterRunStatus.SUCCESS: Status.COMPLETED,
@@ -113,12 +113,12 @@ def _give_up(connection: Connection, task_run: TaskRun) -> None:
         close_task_run(connection, task_run, ending, started_at=None)
 
 
-def _follow(connection: Connection, instance: dg.DagsterInstance, task_run: TaskRun, record: RunRecord) -> None:
+def _follow(connection: Connection, instance: dg.DagsterInstance, task_run: TaskRun, record: dg.RunRecord) -> None:
     status = record.dagster_run.status
     if task_run.closed_at is not None:
         if task_run.status is Status.CANCELLED and status is DagsterRunStatus.SUCCESS:
             write_summary(connection, task_run.run_id, task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
-    elif status in FINISHED_STATUSES:
+    elif status in ENDINGS:
         close_task_run(connection, *_closing(instance, task_run, record))
     elif status not in WAITING:
         # Also a status that this version of the program does not know.
@@ -126,7 +126,7 @@ def _follow(connection: Connection, instance: dg.DagsterInstance, task_run: Task
 
 
 def _closing(
-    instance: dg.DagsterInstance, task_run: TaskRun, record: RunRecord
+    instance: dg.DagsterInstance, task_run: TaskRun, record: dg.RunRecord
 ) -> tuple[TaskRun, Ending, datetime | None]:
     status = ENDINGS[record.dagster_run.status]
     if task_run.status is Status.CANCELLED and status is Status.COMPLETED:

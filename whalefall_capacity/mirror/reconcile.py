@@ -76,7 +76,11 @@ def reconcile(
 
 
 def audit(
-    engine: Engine, instance: dg.DagsterInstance, since: datetime, patience: timedelta = DEAD_AFTER
+    engine: Engine,
+    instance: dg.DagsterInstance,
+    since: datetime,
+    patience: timedelta = DEAD_AFTER,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[Repair]:
     """Compare both books from scratch, repair what differs, and return what was repaired.
 
@@ -90,7 +94,7 @@ def audit(
     for run_id in {*_our_runs(instance, since)} | before.keys():
         if run_id not in known:
             mirror(engine, instance, run_id)
-    for run_id in _still_without_worker(engine, instance, before, patience):
+    for run_id in _still_without_worker(engine, instance, before, patience, sleep):
         _bury(engine, instance, run_id)
     for run_id in wrong:
         with engine.begin() as connection:
@@ -145,13 +149,18 @@ def _without_worker(engine: Engine, instance: dg.DagsterInstance, run_ids: Itera
 
 
 def _still_without_worker(
-    engine: Engine, instance: dg.DagsterInstance, run_ids: Iterable[str], patience: timedelta
+    engine: Engine,
+    instance: dg.DagsterInstance,
+    run_ids: Iterable[str],
+    patience: timedelta,
+    sleep: Callable[[float], None],
 ) -> set[str]:
-    """Return those of *run_ids* that have no worker at any time while *patience* lasts."""
+    """Return those of *run_ids* that have no worker at any time while *patience* lasts; looks once a second."""
     suspects = _without_worker(engine, instance, run_ids)
-    deadline = time.monotonic() + patience.total_seconds()
-    while suspects and time.monotonic() < deadline:
-        time.sleep(1)
+    for _ in range(int(patience.total_seconds())):
+        if not suspects:
+            break
+        sleep(1)
         suspects &= _without_worker(engine, instance, suspects)
     return suspects
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import (
+from pydantic import JsonValue
+
+from whalefall_capacity import current_period
+from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, STATS_STEP, step_key
+from whalefall_capacity.current_period import CurrentPeriod
+from whalefall_capacity.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARENT_RUN_ID_TAG,
@@ -17,23 +22,12 @@ from dagster._core.storage.tags import (
     SCHEDULE_NAME_TAG,
     SENSOR_NAME_TAG,
 )
-from pydantic import JsonValue
-
-from whalefall_capacity import current_period
-from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, STATS_STEP, step_key
-from whalefall_capacity.current_period import CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.task_runs.summary import Common, Day, Extension, Scope, TaskSummary
-
-SYNC, CALCULATE, OTHER = "sync_databases", "calculate_database", "other"
-# Jobs of ops are a task of their own name.
-OP_JOBS = {
-    current_period.TASK_KEY: (current_period.TASK_NAME, current_period.TASK_CATEGORY),
-    "partition_maintenance": ("Table partition maintenance", "maintenance"),
-}
+from whalefall_capacity.tasks import AGGREGATE_CURRENT, CALCULATE_DATABASE, OP_JOBS, SYNC_DATABASES, Task
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class RunPlan:
 
     @property
     def collects(self) -> bool:
-        return self.task_key == SYNC
+        return self.task_key == SYNC_DATABASES.key
 
     def summary(self, timezone: str) -> TaskSummary:
         """Return the summary as it is before the work."""
@@ -80,18 +74,18 @@ class RunPlan:
 
 def read_plan(run: dg.DagsterRun) -> RunPlan:
     """Return what *run* will do."""
-    if run.job_name == current_period.TASK_KEY:
+    if run.job_name == AGGREGATE_CURRENT.key:
         return _read_current(run)
     keys = asset_keys_of(run)
     collects = any(key in STATS_KEYS for key in keys)
     aggregations = [(Level(key.path[0].split("_")[0]), PeriodType(key.path[1])) for key in keys if len(key.path) == 2]
     period_type = aggregations[0][1] if aggregations else PeriodType.DAILY if collects else None
     first, last = _days(run.tags, period_type) if period_type else (None, None)
-    task_key, name, category = _task(run.job_name, collects, period_type)
+    task = _task(run.job_name, collects, period_type)
     return RunPlan(
-        task_key=task_key,
-        task_name=f"{name} {_span(first, last)}" if first and last else name,
-        task_category=category,
+        task_key=task.key,
+        task_name=f"{task.name} {_span(first, last)}" if first and last else task.name,
+        task_category=task.category,
         trigger_source=_trigger(run.tags),
         created_by=_created_by(run.tags),
         first=first,
@@ -104,11 +98,10 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
 
 def _read_current(run: dg.DagsterRun) -> RunPlan:
     period = current_period.read_run_config(run.run_config, today(load_settings().zone))
-    task_key, name, category = _task(run.job_name, collects=False, period_type=None)
     return RunPlan(
-        task_key=task_key,
-        task_name=f"{name} {_span(period.day, period.day)}",
-        task_category=category,
+        task_key=AGGREGATE_CURRENT.key,
+        task_name=f"{AGGREGATE_CURRENT.name} {_span(period.day, period.day)}",
+        task_category=AGGREGATE_CURRENT.category,
         trigger_source=_trigger(run.tags),
         created_by=_created_by(run.tags),
         first=period.day,
@@ -130,15 +123,13 @@ def asset_keys_of(run: dg.DagsterRun) -> list[dg.AssetKey]:
     return [key for key in keys if steps is None or step_key(key) in steps]
 
 
-def _task(job_name: str, collects: bool, period_type: PeriodType | None) -> tuple[str, str, str]:
-    """Return key, name and category."""
+def _task(job_name: str, collects: bool, period_type: PeriodType | None) -> Task:
+    """Return the task, named for what the run does of it."""
     if collects:
-        return SYNC, "Collect sizes", "capacity"
+        return SYNC_DATABASES
     if period_type is not None:
-        return CALCULATE, f"Calculate {period_type.value} aggregations", "aggregation"
-    if job_name in OP_JOBS:
-        return job_name, *OP_JOBS[job_name]
-    return OTHER, job_name, "maintenance"
+        return replace(CALCULATE_DATABASE, name=f"Calculate {period_type.value} aggregations")
+    return OP_JOBS.get(job_name, Task("other", job_name, "maintenance"))
 
 
 def _days(tags: Mapping[str, str], period_type: PeriodType) -> tuple[date | None, date | None]:

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.current_period import TASK_KEY, CurrentPeriod, read_run_config
+from whalefall_capacity.current_period import CurrentPeriod, read_run_config
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.mirror.follow import mirror
 from whalefall_capacity.periods import today
@@ -32,7 +32,7 @@ def day() -> date:
 
 def run(instance: dg.DagsterInstance, config: dict[str, Any]) -> dg.ExecuteInProcessResult:
     run_config = {"ops": {"aggregate_current": {"config": config}}}
-    return defs.resolve_job_def(TASK_KEY).execute_in_process(
+    return defs.resolve_job_def("capacity_aggregate_current").execute_in_process(
         instance=instance, run_config=run_config, raise_on_error=False
     )
 
@@ -73,7 +73,7 @@ def test_without_configuration_it_is_everything_of_today(
     store: Engine, dagster_instance: dg.DagsterInstance, day: date
 ) -> None:
     put_sizes(store, [(1, "shop", day, MIB), (1, "shop", day - timedelta(days=1), MIB)])
-    assert defs.resolve_job_def(TASK_KEY).execute_in_process(instance=dagster_instance).success
+    assert defs.resolve_job_def("capacity_aggregate_current").execute_in_process(instance=dagster_instance).success
     assert rows(store, WRITTEN) == [("database", 1), ("instance", 1)]
 
 
@@ -151,6 +151,6 @@ def test_the_mirror_reads_what_the_api_configures(period: CurrentPeriod) -> None
 
 
 def test_the_launchpad_offers_the_three_scopes() -> None:
-    job = defs.resolve_job_def(TASK_KEY)
+    job = defs.resolve_job_def("capacity_aggregate_current")
     for scope in ("all", "instance", "database"):
         assert dg.validate_run_config(job, {"ops": {"aggregate_current": {"config": {"scope": scope}}}})

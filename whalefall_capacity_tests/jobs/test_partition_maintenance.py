@@ -17,6 +17,7 @@ from whalefall_capacity.jobs.partition_maintenance import MaintenanceConfig, par
 from whalefall_capacity.mirror.follow import mirror
 from whalefall_capacity.periods import add_months, month_start, utc_now
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.maintenance import retire
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.postgres.locks import maintenance_lock
 from whalefall_capacity_tests.clock import ZONE, today

@@ -424,14 +424,25 @@ def test_more_runs_than_a_page_holds_are_all_audited(
 
 
 def test_a_worker_that_shows_itself_while_the_audit_waits_is_not_buried(
-    store: Engine, dagster_instance: dg.DagsterInstance, works: Works, monkeypatch: pytest.MonkeyPatch
+    store: Engine, dagster_instance: dg.DagsterInstance, works: Works
 ) -> None:
     run_id = started_run(dagster_instance)
     mirror(store, dagster_instance, run_id)
     # The first second of waiting is over when the worker has its connection again.
-    monkeypatch.setattr("time.sleep", lambda _: works(run_id))
-    assert audit(store, dagster_instance, BEGINNING, timedelta(seconds=30)) == []
+    found = audit(store, dagster_instance, BEGINNING, timedelta(seconds=30), sleep=lambda _: works(run_id))
+    assert found == []
     assert task_run(store, run_id) == "running"
+
+
+def test_a_run_without_a_worker_is_buried_after_half_a_minute_of_looking(
+    store: Engine, dagster_instance: dg.DagsterInstance
+) -> None:
+    run_id = started_run(dagster_instance)
+    mirror(store, dagster_instance, run_id)
+    waited: list[float] = []
+    repairs = audit(store, dagster_instance, BEGINNING, sleep=waited.append)
+    assert waited == [1] * 30
+    assert repairs == [Repair(run_id, "was running; it is failed")]
 
 
 def test_a_start_that_nobody_told_is_repaired(

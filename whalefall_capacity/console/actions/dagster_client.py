@@ -11,8 +11,8 @@ import requests
 from whalefall_capacity.console.http.cookies import HOST_PREFIX
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, Credential
 from whalefall_capacity.errors import DagsterError
+from whalefall_capacity.tasks import LOCATION
 
-LOCATION = "whalefall_capacity"
 REPOSITORY = "__repository__"
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {

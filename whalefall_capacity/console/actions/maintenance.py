@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from whalefall_capacity.console.actions.launch import Launch, launch_task
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.errors import DagsterError
-from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, create_ahead, ensure_children
-from whalefall_capacity.store.task_runs.launch import launching
 from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary
-from whalefall_capacity.store.task_runs.write import NewTaskRun, insert_task_run
-
-TASK_KEY = "partition_maintenance"
-TASK_NAME = "Table partition maintenance"
-TASK_CATEGORY = "maintenance"
-
-logger = logging.getLogger(__name__)
+from whalefall_capacity.tasks import PARTITION_MAINTENANCE
 
 
 @dataclass(frozen=True)
@@ -55,25 +43,12 @@ def start_maintenance(
     config: dict[str, object] = {"dry_run": dry_run, "confirm": confirm}
     if plan_id is not None:
         config["plan_id"] = plan_id
-    tags: Mapping[str, str] = {TRIGGER_TAG: "api", CREATED_BY_TAG: created_by}
-    run_id = None
-    try:
-        with launching(console.engine, TASK_KEY) as connection:
-            run_id = console.dagster.launch(TASK_KEY, {"ops": {"plan": {"config": config}}}, tags)
-            insert_task_run(
-                connection,
-                NewTaskRun(
-                    run_id=run_id,
-                    task_key=TASK_KEY,
-                    task_name=TASK_NAME,
-                    task_category=TASK_CATEGORY,
-                    trigger_source="api",
-                    summary=TaskSummary(ext=Extension(type=TASK_KEY)),
-                    created_by=created_by,
-                    result_url=console.settings.run_url.format(run_id=run_id),
-                ),
-            )
-    except (DagsterError, SQLAlchemyError):
-        logger.exception("the maintenance did not start: run_id=%s", run_id)
-        raise
+    launch = Launch(
+        task=PARTITION_MAINTENANCE,
+        task_name=PARTITION_MAINTENANCE.name,
+        run_config={"ops": {"plan": {"config": config}}},
+        summary=TaskSummary(ext=Extension(type=PARTITION_MAINTENANCE.key)),
+        created_by=created_by,
+    )
+    run_id, _ = launch_task(console, launch)
     return MaintenanceRun(run_id, dry_run)

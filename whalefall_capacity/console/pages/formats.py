@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from whalefall_capacity.byte_sizes import in_binary_units
 from whalefall_capacity.periods import PeriodType
 
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 NOT_KNOWN = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -16,11 +16,9 @@ def binary_size(size_bytes: int | None) -> str:
     """Return a size with three figures at least, such as 1.50 GiB or 512 B."""
     if size_bytes is None:
         return NOT_KNOWN
-    value, unit = float(abs(size_bytes)), 0
-    while value >= 1024 and unit < len(UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    digits = 0 if unit == 0 or value >= 1000 else 1 if value >= 100 else 2
-    return f"{MINUS if size_bytes < 0 else ''}{value:.{digits}f} {UNITS[unit]}"
+    value, unit = in_binary_units(abs(size_bytes))
+    digits = 0 if unit == "B" or value >= 1000 else 1 if value >= 100 else 2
+    return f"{MINUS if size_bytes < 0 else ''}{value:.{digits}f} {unit}"
 
 
 def signed_size(size_bytes: int | None) -> str:

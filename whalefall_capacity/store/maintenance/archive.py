@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.private_files import make_private_folder, open_private, write_private
+from whalefall_capacity.store.maintenance.plan import PlannedDrop
 from whalefall_capacity.store.postgres.copying import raw_cursor
 
 VERSION = 1
@@ -77,28 +78,26 @@ class Manifest:
         return [name for name, _ in self.columns]
 
 
-def write_archive(
-    engine: Engine, folder: Path, table: str, child: sql.Identifier, name: str, oid: int, lower: date, upper: date
-) -> Manifest:
-    """Write *child* into *folder*, read it back, compare, and return the manifest.
+def write_archive(engine: Engine, folder: Path, drop: PlannedDrop, child: sql.Identifier) -> Manifest:
+    """Write *child*, which is the one of *drop*, into *folder*, read it back, compare, and return the manifest.
 
     The name of the file carries the checksum: the same rows are archived once, other rows of the same month never
     overwrite an archive. Raises StoreError when what was read back is not what is stored.
     """
     make_private_folder(folder)
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
-        columns = _columns(connection, oid)
+        columns = _columns(connection, drop.oid)
         rows, checksum = checksum_of(connection, child, [column for column, _ in columns])
-        stem = f"{name}-{hashlib.sha256(checksum.encode()).hexdigest()[:8]}"
+        stem = f"{drop.child}-{hashlib.sha256(checksum.encode()).hexdigest()[:8]}"
         manifest_path = folder / f"{stem}.json"
         if not manifest_path.exists():
             _write_parquet(connection, child, columns, folder / f"{stem}.parquet")
             manifest = Manifest(
                 version=VERSION,
-                table=table,
-                child=name,
-                lower=lower.isoformat(),
-                upper=upper.isoformat(),
+                table=drop.table,
+                child=drop.child,
+                lower=drop.lower.isoformat(),
+                upper=drop.upper.isoformat(),
                 rows=rows,
                 checksum=checksum,
                 columns=columns,
@@ -110,7 +109,7 @@ def write_archive(
             )
         else:
             manifest = read_manifest(manifest_path)
-        _compare(connection, manifest, table, rows, checksum)
+        _compare(connection, manifest, drop.table, rows, checksum)
         # Last of all: a manifest that is there belongs to an archive that is whole.
         if not manifest_path.exists():
             content = {key: value for key, value in asdict(manifest).items() if key != "path"}

@@ -75,7 +75,16 @@ def read_status(engine: Engine, settings: Settings, day: date, exact: bool = Fal
         leftovers, strangers = open_retirements(connection), look_alikes(connection)
         counts = count_rows(connection, children) if exact else {}
     tables = tuple(
-        table_health(table, children, leftovers, strangers, kept_until, settings, day) for table in PARTITIONED_TABLES
+        table_health(
+            table,
+            children,
+            leftovers=leftovers,
+            strangers=strangers,
+            kept_until=kept_until,
+            settings=settings,
+            day=day,
+        )
+        for table in PARTITIONED_TABLES
     )
     return Status(
         day,
@@ -88,6 +97,7 @@ def read_status(engine: Engine, settings: Settings, day: date, exact: bool = Fal
 def table_health(
     table: PartitionedTable,
     children: Sequence[ChildTable],
+    *,
     leftovers: Sequence[Retirement],
     strangers: Sequence[LookAlike],
     kept_until: Mapping[tuple[str, date], date],
@@ -138,15 +148,15 @@ def _status(
         until = _kept(child, kept_until, day)
         note = f"restored, kept until {until}" if until else "beyond retention"
     return ChildStatus(
-        child.table.name,
-        child.name,
-        child.bounds.lower,
-        child.bounds.upper,
-        _state(child, day),
-        counts.get(child.oid, child.rows_estimate),
-        child.oid in counts,
-        child.size_bytes,
-        note,
+        table=child.table.name,
+        child=child.name,
+        lower=child.bounds.lower,
+        upper=child.bounds.upper,
+        state=_state(child, day),
+        rows=counts.get(child.oid, child.rows_estimate),
+        rows_exact=child.oid in counts,
+        bytes=child.size_bytes,
+        note=note,
     )
 
 

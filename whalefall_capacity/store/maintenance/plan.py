@@ -122,14 +122,14 @@ def plan_drops(
         months = child.table.retention_months(settings)
         drops.append(
             PlannedDrop(
-                child.table.name,
-                child.name,
-                child.oid,
-                lower,
-                upper,
-                child.rows_estimate,
-                child.size_bytes,
-                f"all of it lies before {limit}, {months} months ago",
+                table=child.table.name,
+                child=child.name,
+                oid=child.oid,
+                lower=lower,
+                upper=upper,
+                rows=child.rows_estimate,
+                bytes=child.size_bytes,
+                reason=f"all of it lies before {limit}, {months} months ago",
             )
         )
     # Stats come before aggregations, as in the catalog: what sealing calculates is written into those.

@@ -208,16 +208,7 @@ def archive_children(
     archives: dict[int, str] = {}
     for drop in drops:
         with _one_child(maintenance, drop.table, drop.child, drop):
-            manifest = write_archive(
-                maintenance.engine,
-                folder,
-                drop.table,
-                _place(maintenance.engine, drop.oid),
-                drop.child,
-                drop.oid,
-                drop.lower,
-                drop.upper,
-            )
+            manifest = write_archive(maintenance.engine, folder, drop, _place(maintenance.engine, drop.oid))
             archives[drop.oid] = str(manifest.path.resolve())
             reason = f"{manifest.file}, read back and compared"
             maintenance.tell(

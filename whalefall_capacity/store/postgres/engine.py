@@ -42,7 +42,11 @@ def create_store_engine(url: SecretStr, patience_seconds: float = 0.0, **options
 
         @event.listens_for(engine, "do_connect")
         def connect(dialect: Dialect, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
-            return _connect_patiently(lambda: dialect.connect(*arguments, **keywords), patience_seconds)
+            return keep_trying(
+                lambda: dialect.connect(*arguments, **keywords),
+                lambda error: isinstance(error, psycopg2.OperationalError),
+                patience_seconds,
+            )
 
     return engine
 
@@ -71,16 +75,27 @@ def again_if_connection_lost(work: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(work)
     def persistent(*args: P.args, **kwargs: P.kwargs) -> T:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return work(*args, **kwargs)
-            except (DBAPIError, psycopg2.Error) as error:
-                if not connection_lost(error) or time.monotonic() > deadline:
-                    raise
-            time.sleep(PAUSE_SECONDS)
+        return keep_trying(lambda: work(*args, **kwargs), connection_lost, PATIENCE_SECONDS)
 
     return persistent
+
+
+def keep_trying(
+    attempt: Callable[[], T],
+    may_pass: Callable[[DBAPIError | psycopg2.Error], bool],
+    patience_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> T:
+    """Call *attempt* until it raises nothing; for *patience_seconds* at most, and only while the error *may_pass*."""
+    deadline = monotonic() + patience_seconds
+    while True:
+        try:
+            return attempt()
+        except (DBAPIError, psycopg2.Error) as error:
+            if not may_pass(error) or monotonic() > deadline:
+                raise
+        sleep(PAUSE_SECONDS)
 
 
 def connection_lost(error: DBAPIError | psycopg2.Error) -> bool:
@@ -91,17 +106,6 @@ def connection_lost(error: DBAPIError | psycopg2.Error) -> bool:
     return isinstance(error, psycopg2.InterfaceError | psycopg2.OperationalError) and (
         error.pgcode is None or error.pgcode.startswith("57P")
     )
-
-
-def _connect_patiently(connect: Callable[[], T], patience_seconds: float) -> T:
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            return connect()
-        except psycopg2.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(PAUSE_SECONDS)
 
 
 def libpq_environment(url: SecretStr) -> dict[str, str]:

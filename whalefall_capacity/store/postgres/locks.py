@@ -40,7 +40,9 @@ def limit_waits(connection: Connection, patience: Patience) -> None:
     _set_lock_timeout(connection, patience.lock_timeout_seconds, local=True)
 
 
-def with_patience(patience: Patience, attempt: Callable[[], Result]) -> Result:
+def with_patience(
+    patience: Patience, attempt: Callable[[], Result], sleep: Callable[[float], None] = time.sleep
+) -> Result:
     """Call *attempt* until no lock stands in its way; raises what the last one raised."""
     for pause_seconds in patience.pauses_seconds:
         try:
@@ -48,7 +50,7 @@ def with_patience(patience: Patience, attempt: Callable[[], Result]) -> Result:
         except (DBAPIError, psycopg2.Error) as error:
             if not is_contention(error):
                 raise
-        time.sleep(pause_seconds)
+        sleep(pause_seconds)
     return attempt()
 
 

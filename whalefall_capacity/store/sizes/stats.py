@@ -17,6 +17,7 @@ import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from whalefall_capacity.byte_sizes import LARGEST_SIZE
 from whalefall_capacity.collection.answers import LONGEST_REASON
 from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
 from whalefall_capacity.printable import printable
@@ -24,7 +25,6 @@ from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost, connection_lost
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
-LARGEST_SIZE = 2**63 - 1  # of a BIGINT
 # Made once a connection and emptied at every commit: a table a batch would bloat the catalog.
 LISTED_TABLE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS listed (

@@ -95,17 +95,17 @@ def read_children(connection: Connection) -> list[ChildTable]:
     """Return every child of every partitioned table: by table, oldest first, a default partition last."""
     found = [
         ChildTable(
-            TABLES[row.table_name],
-            row.oid,
-            row.schema,
-            row.name,
-            row.same_schema,
-            parse_bounds(row.bounds),
-            row.detach_pending,
-            row.is_plain,
-            row.rows_estimate,
+            table=TABLES[row.table_name],
+            oid=row.oid,
+            schema=row.schema,
+            name=row.name,
+            same_schema=row.same_schema,
+            bounds=parse_bounds(row.bounds),
+            detach_pending=row.detach_pending,
+            is_plain=row.is_plain,
+            rows_estimate=row.rows_estimate,
             # NULL when it was dropped just now.
-            row.size_bytes or 0,
+            size_bytes=row.size_bytes or 0,
         )
         for row in connection.execute(text(CHILDREN), {"parents": list(TABLES)})
     ]

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.store.maintenance import archive
 from whalefall_capacity.store.maintenance.archive import Manifest, load_archive, read_manifest, write_archive
+from whalefall_capacity.store.maintenance.plan import PlannedDrop
 from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity_tests.store.maintenance.upkeep import JANUARY, calculate, put_month
 from whalefall_capacity_tests.store.past import put_sizes
@@ -42,7 +43,8 @@ def written(store: Engine, folder: Path, table: str = "database_size_stats", chi
     """Archive the child of January 2025."""
     child = child or f"{table}_2025_01"
     ((oid,),) = rows(store, "SELECT CAST(to_regclass(:name)::oid AS bigint)", name=child)
-    return write_archive(store, folder, table, sql.Identifier(child), child, oid, JANUARY, FEBRUARY)
+    drop = PlannedDrop(table, child, oid, JANUARY, FEBRUARY, rows=None, bytes=0, reason="past")
+    return write_archive(store, folder, drop, sql.Identifier(child))
 
 
 def texts(store: Engine, table: str) -> list[str]:

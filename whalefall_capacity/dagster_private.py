@@ -1,0 +1,39 @@
+"""Names of Dagster that have no public home: imported here and from here, so that an upgrade has one place to look at.
+
+`ui/dagster_app.py` imports those of the webserver itself, which nobody else needs, and `resources/dagster_storage.py`
+those of a storage, which Dagster loads by itself.
+"""
+
+from __future__ import annotations
+
+# The state of an asset's freshness, as `DagsterInstance` stores it; only the policies are public.
+from dagster._core.definitions.freshness import FreshnessState as FreshnessState
+
+# The content of a materialization event; the public `report_runless_asset_event` writes one event at a time.
+from dagster._core.events import StepMaterializationData as StepMaterializationData
+
+# Under which job and run Dagster logs an event that belongs to no run; for the same reason.
+from dagster._core.instance.utils import RUNLESS_JOB_NAME as RUNLESS_JOB_NAME
+from dagster._core.instance.utils import RUNLESS_RUN_ID as RUNLESS_RUN_ID
+
+# The latest evaluation of a check with its status; the public `AssetCheckEvaluation` does not know of one in progress.
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord as AssetCheckExecutionRecord,
+)
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus as AssetCheckExecutionRecordStatus,
+)
+
+# The names of tags: documented, but only as text.
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG as ASSET_PARTITION_RANGE_END_TAG
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG as ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import BACKFILL_ID_TAG as BACKFILL_ID_TAG
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG as PARENT_RUN_ID_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG as PARTITION_NAME_TAG
+from dagster._core.storage.tags import PRIORITY_TAG as PRIORITY_TAG
+from dagster._core.storage.tags import RETRY_NUMBER_TAG as RETRY_NUMBER_TAG
+from dagster._core.storage.tags import SCHEDULE_NAME_TAG as SCHEDULE_NAME_TAG
+from dagster._core.storage.tags import SENSOR_NAME_TAG as SENSOR_NAME_TAG
+
+# Whether the scheduler would take a cron expression; in public one can only make a schedule and see.
+from dagster._utils.schedules import is_valid_cron_schedule as is_valid_cron_schedule
