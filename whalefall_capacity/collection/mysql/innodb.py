@@ -42,7 +42,7 @@ class File(NamedTuple):
     allocated: int | None
 
 
-LOST = File(None, None)
+NO_FILE = File(None, None)
 
 
 class Table(NamedTuple):
@@ -137,7 +137,7 @@ class InnodbFiles:
             share
             for (space, space_type), members in used.items()
             for share in _divided(
-                members, self.files.get(space, LOST).length if space_type == "General" else None
+                members, self.files.get(space, NO_FILE).length if space_type == "General" else None
             ).items()
         ]
 
@@ -171,7 +171,9 @@ def _length(size: int | None) -> int | None:
 
 
 def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[int]:
-    return {table.table_id for table in tables if not table.is_shared and files.get(table.space, LOST).length is None}
+    return {
+        table.table_id for table in tables if not table.is_shared and files.get(table.space, NO_FILE).length is None
+    }
 
 
 def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[bytes, int | None]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.current_period import TASK_CATEGORY, TASK_KEY, TASK_NAME, CurrentPeriod
+from whalefall_capacity.current_period import TASK_CATEGORY, TASK_KEY, TASK_NAME, AggregationScope, CurrentPeriod
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.store.task_runs.launch import launching, open_run_covering
@@ -19,14 +21,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CurrentRun:
-    """A run that covers what was asked for; *joined* when it was open already."""
+    """The run that does what was asked for."""
 
     run_id: str
-    joined: bool
-    scope: str
+    joined: Annotated[bool, Field(description="True when a run that was open already does it.")]
+    scope: AggregationScope
 
 
-def aggregate_current(console: Console, scope: str, period_type: str | None, created_by: str) -> CurrentRun:
+def aggregate_current(
+    console: Console, scope: AggregationScope, period_type: str | None, created_by: str
+) -> CurrentRun:
     """Return the open run that covers *scope* today, launched now if there is none.
 
     One at a time looks and launches, so that two who ask at once share a run. Raises DagsterError when the webserver

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MaintenanceRun:
-    """A maintenance that was launched."""
+    """The run of a maintenance."""
 
     run_id: str
     dry_run: bool
