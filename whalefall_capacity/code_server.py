@@ -6,7 +6,6 @@ its environment, and end it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import is_open_to_others
-from whalefall_capacity.store.postgres.cluster import LONGEST_SOCKET_PATH, private_folder, runtime_dir
+from whalefall_capacity.store.postgres.cluster import is_short_enough, short_folder
 
 SOCKET = "code.sock"
 # gRPC takes the path as a part of a URL.
@@ -29,11 +28,10 @@ def socket_path(home: Path) -> Path:
     Raises StoreError when somebody else has put something in the place of that folder.
     """
     inside = home / SOCKET
-    fits = len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH and PLAIN_PATH.fullmatch(str(inside))
+    fits = is_short_enough(inside) and PLAIN_PATH.fullmatch(str(inside))
     if fits and home.stat().st_uid == os.geteuid() and not is_open_to_others(home):
         return inside
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    return private_folder(runtime_dir() / f"whalefall-code-{os.geteuid()}-{digest}") / SOCKET
+    return short_folder(home, SOCKET) / SOCKET
 
 
 @contextmanager
@@ -42,8 +40,8 @@ def held_socket(home: Path) -> Iterator[Path]:
     path = socket_path(home)
     if is_listening(path):
         raise WhalefallError(
-            f"a code server listens on {path} already: stop the `whalefall-capacity up` that it belongs to, or the "
-            "server itself where that `up` was killed"
+            f"a code server listens on {path} already: stop the `whalefall-capacity up` that it belongs to; where that "
+            "was killed, the server ends with its last run, or at once when you end it yourself"
         )
     try:
         yield path

@@ -1,18 +1,21 @@
 """Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
 Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
-Ctrl-C ends all of them.
+Ctrl-C ends all of them, and on Linux so does the end of this process, whatever its cause: left alone, they would hold
+the ports and the socket of the next `up`, and there would be two daemons.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -33,6 +36,8 @@ RESTART_SECONDS = 1.0
 TOO_SOON_SECONDS = 10.0
 TOO_OFTEN = 5
 LOCATION = "whalefall_capacity"
+# Of prctl(2).
+PR_SET_PDEATHSIG = 1
 
 
 class Program:
@@ -59,6 +64,8 @@ class Program:
             start_new_session=True,
             stdout=self._output,
             stderr=self._output,
+            # Only a call into the kernel, which no lock of another thread is in the way of.
+            preexec_fn=_dies_with_parent(),
         )
 
     def keep_running(self) -> None:
@@ -121,6 +128,14 @@ def _programs(code_socket: Path, port: int, console_port: int, output: int | Non
         Program("Dagster daemon", "dagster._daemon", "run", "-w", workspace, "--log-level", "warning", output=output),
         Program("console", "whalefall_capacity", "serve", "--port", str(console_port), output=output),
     ]
+
+
+def _dies_with_parent() -> Callable[[], object] | None:
+    """Return what a new process does so that it is asked to end when this one has; None where the kernel cannot."""
+    if sys.platform != "linux":
+        return None
+    # Looked up here: between fork and exec nothing is loaded.
+    return partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop_families(pids: Iterable[int]) -> None:

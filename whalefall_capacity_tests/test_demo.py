@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from whalefall_capacity.cli import app
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres, bundled_psql
+from whalefall_capacity_tests.other_account import UID, needs_root
 from whalefall_capacity_tests.processes import deployment, processes_below, run, wait_for
 from whalefall_capacity_tests.servers import require_mysql
 
@@ -191,3 +194,17 @@ def _rows(server: EmbeddedPostgres, query: str, database: str = STORE_DATABASE) 
         cursor = connection.cursor()
         cursor.execute(query)
         return cursor.fetchall()
+
+
+@needs_root
+def test_a_process_of_another_account_does_not_pass_for_our_server(tmp_path: Path) -> None:
+    server = MariadbServer(tmp_path)
+    impostor = ["/bin/sh", "-c", "sleep 600; true", "sh", f"--datadir={server.data_dir}"]
+    with subprocess.Popen(impostor, user=UID, group=UID, extra_groups=[], start_new_session=True, cwd="/") as process:
+        try:
+            with server.running(), server.connect() as connection, connection.cursor() as cursor:
+                assert cursor.execute("SELECT 1") == 1
+            # It was not ours to end, either.
+            assert process.poll() is None
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -100,6 +100,26 @@ def test_a_bad_field_is_named_with_its_line(line: str, problem: str, tmp_path: P
     assert _problems(tmp_path, f"{SERVER}    {line}\n") == [f"line 6: instances.0.{problem}"]
 
 
+@pytest.mark.parametrize("engine", ["mysql", "mariadb"])
+def test_a_server_key_may_be_pinned_for_the_mysql_family(engine: str, tmp_path: Path) -> None:
+    content = SERVER.replace("postgresql", engine) + "    tls: {server_public_key_file: /etc/mysql/public_key.pem}\n"
+    (shop,) = _read(tmp_path, content).instances
+    assert shop.tls == TlsEntry(mode="prefer", server_public_key_file="/etc/mysql/public_key.pem")
+
+
+def test_a_server_key_is_refused_where_no_server_has_one(tmp_path: Path) -> None:
+    assert _problems(tmp_path, f"{SERVER}    tls: {{server_public_key_file: /etc/public_key.pem}}\n") == [
+        "line 2: instances.0: tls.server_public_key_file is for MySQL servers only"
+    ]
+
+
+def test_an_empty_path_pins_no_server_key(tmp_path: Path) -> None:
+    content = SERVER.replace("postgresql", "mysql") + "    tls: {server_public_key_file: ''}\n"
+    assert _problems(tmp_path, content) == [
+        "line 6: instances.0.tls.server_public_key_file: String should have at least 1 character"
+    ]
+
+
 @pytest.mark.parametrize(
     ("host", "stored"),
     [

@@ -70,6 +70,7 @@ def _day_metadata(
         "databases": totals.databases,
         "missing_databases": totals.missing_databases,
         "total_size_bytes": totals.total_size_bytes,
+        "instances_without_log_size": totals.instances_without_log_size,
         "measured_now": collection is not None,
     }
     if changed is not None:

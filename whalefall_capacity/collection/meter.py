@@ -7,7 +7,8 @@ from typing import Any
 
 from whalefall_capacity.errors import CollectionError
 
-# Two hundred thousand tables of a MySQL server fit, or as many databases of a PostgreSQL server.
+# With names of 30 characters, 350,000 InnoDB tables of a MySQL 8 or newer fit (376 bytes each), 200,000 of a MariaDB or
+# an older MySQL (642), and 230,000 of any other engine, or where the views of InnoDB cannot be read (577).
 VISIT_LIMIT_BYTES = 128 * 1024**2
 
 
@@ -16,12 +17,12 @@ class Meter:
 
     def __init__(self, limit_bytes: int = VISIT_LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
-        self._left_bytes = limit_bytes
+        self.taken_bytes = 0
 
     def count(self, taken_bytes: int) -> None:
         """Count memory. Raises CollectionError when it is too much, now and ever after."""
-        self._left_bytes -= taken_bytes
-        if self._left_bytes < 0:
+        self.taken_bytes += taken_bytes
+        if self.taken_bytes > self._limit_bytes:
             raise CollectionError(
                 f"the server's answers take more than {self._limit_bytes // 1024**2} MiB, which names and sizes of "
                 "databases do not; look at what listens there"
@@ -29,4 +30,9 @@ class Meter:
 
     def count_row(self, row: tuple[Any, ...]) -> None:
         """Count a row. Raises CollectionError like `count`."""
-        self.count(sys.getsizeof(row) + sum(map(sys.getsizeof, row)))
+        self.count(sys.getsizeof(row) + sum(sys.getsizeof(value) for value in row if not _is_shared(value)))
+
+
+def _is_shared(value: object) -> bool:
+    """Does Python keep one object for all that are equal to *value*, as it does for small numbers?"""
+    return value is None or (isinstance(value, int) and -5 <= value <= 256)

@@ -15,7 +15,8 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
@@ -28,12 +29,17 @@ from whalefall_capacity.collection.postgresql_connection import open_connection
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
 from whalefall_capacity.errors import CollectionError
 
-# All of a transaction. The path, because an account may have one of its own, on which other functions come first.
-# The name, because pgbouncer leaves the one of a start-up message to a client that has none.
+# All of a transaction. The isolation, because the account's own may wait for others, and a standby refuses the
+# strictest. The path, because the account may have one of its own, on which other functions come first, and because
+# temporary tables come first where they are not named. The name, because pgbouncer leaves the one of a start-up message
+# to a client that has none.
 SETTINGS = """
-SET LOCAL transaction_read_only = on; SET LOCAL search_path = pg_catalog; SET LOCAL client_min_messages = warning;
+SET LOCAL transaction_isolation = 'read committed'; SET LOCAL transaction_read_only = on;
+SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL client_min_messages = warning;
 SET LOCAL application_name = 'whalefall_capacity'; SET LOCAL statement_timeout = {timeout};
 """
+# Since 17. When it is over the server ends the connection; the limit of the statement is enough.
+NO_TRANSACTION_TIMEOUT = "SET LOCAL transaction_timeout = 0; "
 # A name may hold bytes that are not text in the encoding of this database, nor convertible: it is fetched as bytes,
 # which are sent as they are to a client of this encoding.
 RAW_NAMES = "SET LOCAL client_encoding = 'SQL_ASCII'; "
@@ -46,13 +52,17 @@ FROM pg_database
 WHERE datallowconn AND NOT datistemplate
 ORDER BY datname
 """
+LIST_TABLESPACES = "SELECT oid, namesend(spcname) FROM pg_tablespace WHERE spcname <> 'pg_global' ORDER BY oid"
 # It tells which databases have files in a tablespace, fails at a folder that it cannot open, and warns when the
 # tablespace has no folder. src/backend/utils/adt/misc.c
-LIST_FOLDERS = """
-SELECT oid, spcname::text, ARRAY(SELECT pg_tablespace_databases(oid)) FROM pg_tablespace WHERE spcname <> 'pg_global'
-"""
+LIST_FOLDERS = "SELECT pg_tablespace_databases({tablespace})"
+# Where tables of the connection's own database are that are not where most of them are.
+USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablespace <> 0"
+# The folder at which the server failed, in a message of any language: of a database, whose id is in it, or of all.
+FOLDER = re.compile(r'\bpg_tblspc/\d+(?:/PG_\w+(?:/(\d+))?)?|\bbase/(\d+)|["«„“「]\s?base\s?["»“”」]')
 MEASURE_ALL = "COPY (SELECT oid, pg_database_size(oid) FROM unnest({oids}::oid[]) AS oid) TO STDOUT"
 MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
+INTACT = "SELECT oid FROM pg_database WHERE datconnlimit <> -2"
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 # 2: the account has the use of the role, 1: it is a member that does not inherit. No row: there is no such role.
 MEMBERSHIP = """
@@ -61,7 +71,7 @@ FROM pg_roles WHERE rolname = {role}
 """
 # Short, so that one slow database does not hold up the others; it is then given the whole limit.
 QUICK_SECONDS = 1.0
-# A look at one entry of each folder; a disk on which that takes longer is left to the sizes themselves.
+# A look at one entry of each folder, or into each database; what takes longer is left to the sizes themselves.
 FOLDERS_SECONDS = 10.0
 NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
 DROPPED = "dropped during the visit"
@@ -84,11 +94,28 @@ class Database:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Databases with files in each tablespace, why some databases cannot be read, and why some tablespaces cannot."""
+
+    databases: dict[int, set[int]]
+    unreadable: dict[int, str]
+    troubles: dict[int, str]
+
+
 class PostgresqlSession:
     """An open connection to one PostgreSQL server, in autocommit."""
 
-    def __init__(self, connection: psycopg2.extensions.connection, limits: Limits) -> None:
+    def __init__(
+        self,
+        connection: psycopg2.extensions.connection,
+        limits: Limits,
+        open_other: Callable[[str], psycopg2.extensions.connection] | None = None,
+    ) -> None:
+        """*open_other* connects to another database of the same server."""
         self._connection = connection
+        self._limits = limits
+        self._open_other = open_other
         self._meter = Meter()
         self._time = TimeLeft(limits)
 
@@ -147,6 +174,7 @@ class PostgresqlSession:
                 findings.measured(readable[oid], size)
             else:
                 findings.missing(readable[oid], size)
+        self._note_dropped(databases, findings)
 
     def _list(self) -> list[Database]:
         try:
@@ -162,28 +190,70 @@ class PostgresqlSession:
 
     def _unreadable_folders(self, databases: list[Database]) -> dict[int, str]:
         """Return why the sizes of some databases would be too small: pg_database_size says nothing of lost folders."""
-        self._connection.notices.clear()
         try:
-            rows = self._rows(sql.SQL(LIST_FOLDERS), FOLDERS_SECONDS)
-        except (psycopg2.Error, LimitReachedError) as error:
+            folders = self._folders()
+        except (psycopg2.Error, LimitReachedError):
             if self._connection.closed:
                 raise
-            return _unreadable(_words(error), databases)
-        folders = {oid: (name, set(oids)) for oid, name, oids in rows}
-        for notice in self._connection.notices:
-            lost = [name for oid, (name, _) in folders.items() if re.search(rf"\b{oid}\b", notice)]
-            if lost:
-                reason = f"the folder of tablespace {lost[0]} is lost, and with it perhaps a part of the database"
-                return dict.fromkeys((database.oid for database in databases), reason)
-        if not any(oids for _, oids in folders.values()):
+            return {}
+        if not any(folders.databases.values()) and not folders.troubles:
             # A server that keeps its databases elsewhere, as some clouds do.
             return {}
-        nowhere: tuple[str, set[int]] = ("", set())
-        return {
-            database.oid: self._looked_at_again(database.oid)
-            for database in databases
-            if database.reason is None and database.oid not in folders.get(database.tablespace, nowhere)[1]
-        }
+        ends_at = time.monotonic() + FOLDERS_SECONDS
+        reasons: dict[int, str] = {}
+        for database in databases:
+            if database.reason is not None:
+                continue
+            listed = folders.databases.get(database.tablespace)
+            if database.oid in folders.unreadable:
+                reasons[database.oid] = folders.unreadable[database.oid]
+            elif listed is not None and database.oid not in listed:
+                reasons[database.oid] = self._looked_at_again(database.oid)
+            elif folders.troubles and (lost := self._lost_part(database, folders.troubles, ends_at)):
+                reasons[database.oid] = lost
+        return reasons
+
+    def _folders(self) -> Folders:
+        """Look for the folders of all databases. Raises psycopg2.Error or LimitReachedError when none are told."""
+        found = Folders({}, {}, {})
+        for tablespace, raw_name in self._rows(sql.SQL(RAW_NAMES + LIST_TABLESPACES)):
+            name = _decode(bytes(raw_name), "utf-8")
+            self._connection.notices.clear()
+            try:
+                rows = self._rows(sql.SQL(LIST_FOLDERS).format(tablespace=sql.Literal(tablespace)), FOLDERS_SECONDS)
+            except psycopg2.Error as error:
+                folder = FOLDER.search(_words(error))
+                if self._connection.closed or folder is None:
+                    raise
+                if oid := folder[1] or folder[2]:
+                    found.unreadable[int(oid)] = _words(error)
+                else:
+                    found.troubles[tablespace] = f"the folder of tablespace {name} cannot be read ({_words(error)})"
+                continue
+            if any(re.search(rf"\b{tablespace}\b", notice) for notice in self._connection.notices):
+                found.troubles[tablespace] = f"the folder of tablespace {name} is lost"
+            else:
+                found.databases[tablespace] = {oid for (oid,) in rows}
+        return found
+
+    def _lost_part(self, database: Database, troubles: Mapping[int, str], ends_at: float) -> str | None:
+        """Say in which of the tablespaces with *troubles* there is something of *database*; only that one knows."""
+        if trouble := troubles.get(database.tablespace):
+            return f"{trouble}, in which the database is"
+        try:
+            used = self._used_tablespaces(database.name) if time.monotonic() < ends_at else None
+        except (psycopg2.Error, OSError, CollectionError):
+            used = None
+        if used is None:
+            return f"{next(iter(troubles.values()))}, and with it perhaps a part of the database"
+        return next((f"{troubles[one]}, and with it a part of the database" for one in used if one in troubles), None)
+
+    def _used_tablespaces(self, name: str) -> list[int] | None:
+        """Ask a database which tablespaces it uses. Raises psycopg2.Error, OSError or CollectionError."""
+        if self._open_other is None:
+            return None
+        with closing(PostgresqlSession(self._open_other(name), self._limits)) as other:
+            return [oid for (oid,) in other._rows(sql.SQL(USED_TABLESPACES))]
 
     def _measure_together(self, names: Mapping[int, str], findings: Findings) -> list[int]:
         """Measure as many databases as give their size quickly; return the others."""
@@ -207,6 +277,13 @@ class PostgresqlSession:
             others += waiting[:1]
             waiting = waiting[1:]
         return others
+
+    def _note_dropped(self, databases: list[Database], findings: Findings) -> None:
+        """Take back the sizes of databases that were dropped meanwhile: files go first, and may have gone uncounted."""
+        intact = {oid for (oid,) in self._rows(sql.SQL(INTACT))}
+        for database in databases:
+            if database.oid not in intact:
+                findings.missing(database.name, self._looked_at_again(database.oid))
 
     def _size(self, oid: int) -> int | str:
         """Return the size of one database, or why it has none."""
@@ -285,7 +362,8 @@ class PostgresqlSession:
         run: Callable[[psycopg2.extensions.cursor, sql.Composable], None],
     ) -> None:
         """Run *statement* in a read-only transaction. Raises LimitReachedError when *seconds* are over."""
-        settings = sql.SQL(SETTINGS).format(timeout=sql.Literal(f"{math.ceil(seconds * 1000)}ms"))
+        own_timeout = NO_TRANSACTION_TIMEOUT if self._connection.server_version >= 170_000 else ""
+        settings = sql.SQL(own_timeout + SETTINGS).format(timeout=sql.Literal(f"{math.ceil(seconds * 1000)}ms"))
         started = time.monotonic()
         with self._connection.cursor() as cursor:
             try:
@@ -323,7 +401,15 @@ class _CopiedRows:
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:
     """Open a session. Raises psycopg2.Error, OSError or CollectionError."""
-    return PostgresqlSession(open_connection(target, limits, cutoff), limits)
+    connection = open_connection(target, limits, cutoff)
+
+    def open_other(name: str) -> psycopg2.extensions.connection:
+        try:
+            return open_connection(replace(target, database=name), limits, cutoff)
+        finally:
+            cutoff.watch(connection.fileno())
+
+    return PostgresqlSession(connection, limits, open_other)
 
 
 def distinct_names(raw_names: Iterable[bytes], encoding: str | None) -> list[str]:
@@ -356,15 +442,6 @@ def _is_text(raw_name: bytes, encoding: str | None) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _unreadable(error: str, databases: list[Database]) -> dict[int, str]:
-    """Return which databases an error of listing the folders concerns: one, all, or none when it names no folder."""
-    path = re.search(r'"((?:base|pg_tblspc/\d+)\b[^"]*)"', error)
-    if path is None:
-        return {}
-    one = [database.oid for database in databases if path[1].endswith(f"/{database.oid}")]
-    return dict.fromkeys(one or (database.oid for database in databases), error)
 
 
 def _words(error: Exception) -> str:

@@ -2,14 +2,19 @@
 
 libpq reads by itself, keeps whatever a server sends before it says so, and opens its own socket. So it connects to
 the relay, on this machine, and the relay to the server; they speak to each other as they would without it, TLS
-included. Whoever else of this machine finds the port gets what he could have by connecting to the server himself.
+included.
+
+Over a Unix socket libpq speaks no TLS, so for a server that is reached by TCP the relay listens on a port of 127.0.0.1.
+Other accounts may find it: whoever connects and is not this process is hung up on, and after the login nobody listens.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 from contextlib import suppress
@@ -56,15 +61,18 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take no more connections; one that there is ends with libpq's end of it."""
+        """Take no more connections, from half a second on; one that there is ends with libpq's end of it."""
         self._is_closed = True
+        # At once: when the process ends now, the thread has no time for it.
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def in_words(self, message: str) -> str:
         """Return a message of libpq with the address of the server in place of the relay's."""
         if self._folder is not None:
             return message.replace(str(self._folder), self._target.host)
         address, port = self._address
-        return message.replace(f" ({address})", "").replace(f", port {port} ", f", port {self._target.port} ")
+        return message.replace(f'"{address}", port {port} ', f'"{self._target.host}", port {self._target.port} ')
 
     def _reach(self) -> socket.socket:
         host = self._target.host
@@ -103,16 +111,17 @@ class Relay:
         finally:
             for pair in self._pairs:
                 pair.close()
+            self._listener.close()
             if self._first is not None:
                 self._first.close()
-            self._listener.close()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _step(self) -> None:
         """Wait until something can be done, and do it. Raises CollectionError when the server has said too much."""
         poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
+        if self._is_closed:
+            self._listener.close()
+        else:
+            poll.register(self._listener, select.POLLIN)
         for pair in self._pairs:
             pair.register(poll)
         ready = {descriptor for descriptor, _ in poll.poll(LOOK_AGAIN_SECONDS * 1000)}
@@ -128,6 +137,9 @@ class Relay:
     def _accept(self) -> None:
         """Take a connection: libpq makes another when TLS, or going without, is refused."""
         client, _ = self._listener.accept()
+        if self._folder is None and not _is_of_this_process(client):
+            client.close()
+            return
         try:
             server = self._first or self._reach()
         except OSError:
@@ -135,6 +147,38 @@ class Relay:
             return
         self._first = None
         self._pairs.append(_Pair(client, server))
+
+
+def _is_of_this_process(accepted: socket.socket) -> bool:
+    """Tell whether this process holds the other end of a connection over TCP."""
+    wanted = _ends_of(accepted)
+    if wanted is None:
+        return False
+    # libpq has had its end since before it connected.
+    return any(_ends_of_descriptor(int(name.name)) == wanted[::-1] for name in Path("/dev/fd").iterdir())
+
+
+def _ends_of_descriptor(descriptor: int) -> tuple[object, object] | None:
+    """Return like `_ends_of`; nothing is duplicated, for to close a duplicate would give up the locks on a file."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
+        found = socket.socket(fileno=descriptor)
+    except OSError:
+        # Closed since it was listed.
+        return None
+    try:
+        return _ends_of(found)
+    finally:
+        found.detach()
+
+
+def _ends_of(connection: socket.socket) -> tuple[object, object] | None:
+    """Return the addresses of both ends, from this one; None when it is not connected."""
+    try:
+        return connection.getsockname(), connection.getpeername()
+    except OSError:
+        return None
 
 
 def _socket_path(host: str, port: int) -> str:

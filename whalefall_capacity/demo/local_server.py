@@ -129,8 +129,10 @@ class LocalServer(ABC):
 
     def _left_over(self) -> psutil.Process | None:
         """Return the server of an earlier run that was killed, if it still works on our data."""
-        for process in psutil.process_iter(["cmdline"]):
-            if f"--datadir={self.data_dir}" in (process.info["cmdline"] or []):
+        for process in psutil.process_iter(["cmdline", "uids"]):
+            # Anybody can write our folder into a command line.
+            is_ours = process.info["uids"] is not None and process.info["uids"].real == os.geteuid()
+            if is_ours and f"--datadir={self.data_dir}" in (process.info["cmdline"] or []):
                 return process
         return None
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pymysql
 import pytest
 
-from whalefall_capacity.collection.sizes import Capability, DatabaseSize, NameFilter
+from whalefall_capacity.collection.meter import VISIT_LIMIT_BYTES
+from whalefall_capacity.collection.mysql import MysqlSession
+from whalefall_capacity.collection.mysql.connection import open_connection
+from whalefall_capacity.collection.mysql.server import Server
+from whalefall_capacity.collection.sizes import Capability, Cutoff, DatabaseSize, Findings, NameFilter, TimeLeft
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.errors import CollectionError
@@ -35,7 +39,13 @@ from whalefall_capacity_tests.collection.mysql_family import (
     tables_of,
 )
 from whalefall_capacity_tests.collection.support import settled
-from whalefall_capacity_tests.servers import FamilyServer, MariadbFleetServer, MysqlFleetServer, require_mysql
+from whalefall_capacity_tests.servers import (
+    LIMITS,
+    FamilyServer,
+    MariadbFleetServer,
+    MysqlFleetServer,
+    require_mysql,
+)
 
 DIRECTORIES = {
     "plain_1": "plain_1",
@@ -440,3 +450,19 @@ def test_the_version_is_the_servers(family: FamilyServer) -> None:
         version = cursor.fetchall()[0][0]
     assert measure(family.target()).version == version
     assert ("MariaDB" in version) is isinstance(family, MariadbFleetServer)
+
+
+def test_hundreds_of_thousands_of_innodb_tables_fit_into_the_memory_of_a_visit(family: FamilyServer) -> None:
+    def taken() -> int:
+        with closing(open_connection(family.target(), LIMITS, Cutoff())) as connection:
+            MysqlSession(Server(connection, TimeLeft(LIMITS))).measure(ONLY_OURS, Findings())
+            return connection.meter.taken_bytes
+
+    with databases(family, "audit_warehouse") as cursor:
+        cursor.connection.select_db("audit_warehouse")
+        before = taken()
+        for number in range(200):
+            cursor.execute(f"CREATE TABLE orders_{number} (id INT) ENGINE=InnoDB")
+        after = taken()
+    tables = 200_000 if isinstance(family, MariadbFleetServer) else 300_000
+    assert (after - before) / 200 * tables < VISIT_LIMIT_BYTES

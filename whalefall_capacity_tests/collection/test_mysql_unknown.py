@@ -273,3 +273,62 @@ def test_a_database_of_which_the_account_sees_some_tables_is_missing(
     some = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
     assert found == (DatabaseSize("audit_all_1", whole), DatabaseSize("audit_some", None, some))
     assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"
+
+
+def test_a_table_that_innodb_does_not_know_is_the_reason(mariadb: MariadbFleetServer) -> None:
+    with databases(mariadb, "audit_whole", "audit_stray") as cursor:
+        run(cursor, "audit_whole", INNODB, ROWS)
+        strays = []
+        for database in ("audit_whole", "audit_stray"):
+            for suffix in (".frm", ".ibd"):
+                source = (mariadb.server.data_dir / "audit_whole" / "items").with_suffix(suffix)
+                strays.append(source.parent.with_name(database) / f"stray{suffix}")
+                strays[-1].write_bytes(source.read_bytes())
+        try:
+            found = reasons(mariadb.target(), OURS)
+        finally:
+            for stray in strays:
+                stray.unlink()
+    assert found == {
+        name: f"the table stray cannot be opened: Table '{name}.stray' doesn't exist in engine"
+        for name in ("audit_whole", "audit_stray")
+    }
+
+
+@contextmanager
+def server_setting(cursor: pymysql.cursors.Cursor, name: str, value: str) -> Iterator[None]:
+    """Hold a setting that every new session of the server begins with."""
+    cursor.execute(f"SET GLOBAL {name} = {value}")
+    try:
+        yield
+    finally:
+        cursor.execute(f"SET GLOBAL {name} = DEFAULT")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("sql_mode", "''"), ("sql_mode", "'ANSI_QUOTES'"), ("sql_quote_show_create", "0")],
+    ids=["backticks", "double quotes", "no quotes"],
+)
+def test_tables_that_the_account_does_not_see_are_known_however_the_server_prints_grants(
+    family: FamilyServer, setting: str, value: str
+) -> None:
+    # EXECUTE shows no table.
+    rights = ("PROCESS", "SELECT ON audit_some.items", "EXECUTE ON `audit_som_`.*", "INSERT ON audit_all.*")
+    with databases(family, "audit_some", "audit_all") as cursor:
+        for name in ("audit_some", "audit_all"):
+            run(cursor, name, MYISAM, ROWS, MYISAM.replace("items", "hidden"))
+        with account(family, *rights) as target, server_setting(cursor, setting, value):
+            found = measure_sizes(target, OURS)
+        assert found == {"audit_all": file_bytes(family, "audit_all"), "audit_some": None}
+
+
+@pytest.mark.parametrize(("setting", "value"), [("sql_select_limit", "1"), ("max_join_size", "1")])
+def test_a_limit_of_the_server_on_answers_cuts_nothing_short(family: FamilyServer, setting: str, value: str) -> None:
+    names = ("audit_1", "audit_2", "audit_3")
+    with databases(family, *names) as cursor:
+        for name in names:
+            run(cursor, name, INNODB, MYISAM.replace("items", "more"))
+        with server_setting(cursor, setting, value):
+            found = measure_sizes(family.target(), OURS)
+        assert found == {name: file_bytes(family, name) for name in names}

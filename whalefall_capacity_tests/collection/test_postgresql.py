@@ -251,12 +251,45 @@ class Meanwhile(NameFilter):
         return super().excludes(name)
 
 
+class Dropping(Findings):
+    """Findings that have the administrator run *statement* once the database `going` is measured."""
+
+    def __init__(self, server: PostgresqlServer, statement: str) -> None:
+        super().__init__()
+        self._server = server
+        self._statement = statement
+
+    def measured(self, name: str, size_bytes: int) -> None:
+        super().measured(name, size_bytes)
+        if name == "going":
+            run(self._server, self._statement)
+
+
 def test_a_database_dropped_in_mid_visit_costs_that_database_alone(server: PostgresqlServer) -> None:
     with databases(server, "going", "staying"), account(server) as target:
         measured = found(measure(target, Meanwhile(server=server, statements=["DROP DATABASE going"])))
     assert measured.pop("going") == DatabaseSize("going", None, "dropped during the visit")
     assert "staying" in measured
     assert all(database.size_bytes and database.reason is None for database in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'going'", "invalid: an interrupted DROP DATABASE"),
+        ("DROP DATABASE going", "dropped during the visit"),
+    ],
+)
+def test_the_size_of_a_database_is_not_kept_when_its_files_may_have_gone_meanwhile(
+    server: PostgresqlServer, statement: str, reason: str
+) -> None:
+    findings = Dropping(server, statement)
+    with databases(server, "going"), open_session(server.target()) as session:
+        session.measure(only("going", "postgres"), findings)
+    measured = found(findings.measurement("not come to"))
+    assert measured["going"].size_bytes is None
+    assert str(measured["going"].reason).startswith(reason)
+    assert measured["postgres"].size_bytes
 
 
 def test_a_privilege_lost_in_mid_visit_costs_that_database_alone(server: PostgresqlServer) -> None:
@@ -369,21 +402,61 @@ def test_a_database_whose_folder_the_server_cannot_read_is_missing_and_not_small
     assert measured["users"].size_bytes
 
 
-def test_no_database_is_smaller_because_a_tablespace_is_lost(server: PostgresqlServer, shared_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "what"),
+    [
+        (lost, "the folder of tablespace disk is lost"),
+        (unreadable, "the folder of tablespace disk cannot be read (could not open directory "),
+    ],
+)
+def test_a_tablespace_in_trouble_costs_the_databases_that_have_something_in_it(
+    server: PostgresqlServer,
+    shared_path: Path,
+    trouble: Callable[[Path], AbstractContextManager[None]],
+    what: str,
+) -> None:
     disk = shared_path / "disk"
-    with tablespace(server, disk), databases(server, "orders"):
-        with server.connect("orders") as cursor:
+    with (
+        tablespace(server, disk),
+        databases(server, "audit_orders", "audit_users"),
+        server.database("audit_archive", "TABLESPACE disk"),
+    ):
+        with server.connect("audit_orders") as cursor:
             cursor.execute("CREATE TABLE lines TABLESPACE disk AS SELECT generate_series(1, 1000) AS line")
-        with lost(disk):
-            when_lost = measure(server.target())
-        with unreadable(disk):
-            when_unreadable = measure(server.target())
-        whole = found(measure(server.target()))
-    assert {database.reason for database in when_lost.databases} == {
-        "the folder of tablespace disk is lost, and with it perhaps a part of the database"
-    }
-    assert all("could not open directory" in str(database.reason) for database in when_unreadable.databases)
+        with account(server, "pg_monitor") as visitor:
+            run(server, "REVOKE CONNECT ON DATABASE audit_users FROM PUBLIC")
+            with trouble(disk):
+                measured = found(measure(server.target(), ONLY_OURS))
+                by_visitor = found(measure(visitor, ONLY_OURS))
+                [sizes, _] = capabilities(server.target())
+        whole = found(measure(server.target(), ONLY_OURS))
+    reasons = {name: str(database.reason) for name, database in measured.items() if database.size_bytes is None}
+    assert reasons.keys() == {"audit_orders", "audit_archive"}
+    assert all(reason.startswith(what) for reason in reasons.values())
+    assert reasons["audit_orders"].endswith(", and with it a part of the database")
+    assert reasons["audit_archive"].endswith(", in which the database is")
+    assert measured["audit_users"].size_bytes == whole["audit_users"].size_bytes
+    # It cannot be asked what it has there.
+    assert by_visitor["audit_users"].size_bytes is None
+    assert str(by_visitor["audit_users"].reason).endswith(", and with it perhaps a part of the database")
+    assert all(f"{name} ({reason})" in sizes.detail for name, reason in reasons.items())
     assert all(database.size_bytes for database in whole.values())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "impossible d'ouvrir le répertoire « pg_tblspc/1663/PG_16_1 » : Permission non accordée",
+        "konnte Verzeichnis „base“ nicht öffnen: Keine Berechtigung",
+        '不能打开目录 "base": 权限不够',
+    ],
+)
+def test_a_folder_that_the_server_cannot_open_is_known_in_any_language(server: PostgresqlServer, message: str) -> None:
+    body = f"RAISE insufficient_privilege USING MESSAGE = $message${message}$message$;"
+    with server.behaving("pg_tablespace_databases(oid)", body) as name:
+        measured = found(measure(replace(server.target(), database=name), only(name, "postgres")))
+    assert {database.size_bytes for database in measured.values()} == {None}
+    assert all(message in str(database.reason) for database in measured.values())
 
 
 @pytest.mark.parametrize(
@@ -535,6 +608,31 @@ def test_functions_of_the_accounts_own_path_are_not_called(server: PostgresqlSer
             cursor.execute("ALTER ROLE visitor SET search_path = trap, pg_catalog")
         measured = found(measure(replace(target, database="ours")))
     assert all(int(database.size_bytes or 0) > 1_000_000 for database in measured.values())
+
+
+def test_temporary_tables_of_the_session_are_not_taken_for_the_catalog(server: PostgresqlServer) -> None:
+    with databases(server, "ours"), server.connect("ours") as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE pg_database AS SELECT * FROM pg_catalog.pg_database LIMIT 0")
+        findings = Findings()
+        PostgresqlSession(cursor.connection, LIMITS).measure(only("ours"), findings)
+    assert found(findings.measurement("not come to"))["ours"].size_bytes
+
+
+def test_the_accounts_own_isolation_and_timeouts_do_not_matter(server: PostgresqlServer) -> None:
+    # A standby refuses it, and a deferrable transaction waits for those of others.
+    body = (
+        "IF current_setting('transaction_isolation') = 'serializable' THEN RAISE 'serializable'; END IF; "
+        "PERFORM pg_sleep(0.2); RETURN original($1);"
+    )
+    settings = ["default_transaction_isolation = serializable", "default_transaction_deferrable = on"]
+    settings += ["statement_timeout = 50", *(["transaction_timeout = 50"] if server.embedded.version >= 17 else [])]
+    with account(server, "pg_monitor") as target:
+        for setting in settings:
+            run(server, f"ALTER ROLE visitor SET {setting}")
+        with server.behaving("pg_database_size(oid)", body) as name:
+            measured = found(measure(replace(target, database=name), only(name, "postgres")))
+    assert measured.keys() == {"behaving", "postgres"}
+    assert all(database.size_bytes for database in measured.values())
 
 
 def test_the_version_is_the_servers(server: PostgresqlServer) -> None:

@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Any of them shows every table in information_schema.TABLES; SHOW VIEW lets the account read no data.
-TABLE_PRIVILEGES = frozenset({"ALL PRIVILEGES", "SELECT", "SHOW VIEW"})
+# Any of them shows a table in information_schema.TABLES, or all tables of a database, or all; no other does.
+# TABLE_ACLS in sql/auth/auth_acls.h (MySQL) and sql/privilege.h (MariaDB)
+TABLE_PRIVILEGES = frozenset(
+    {"ALL PRIVILEGES", "SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "REFERENCES", "INDEX", "ALTER"}
+    | {"CREATE VIEW", "SHOW VIEW", "TRIGGER", "DELETE HISTORY", "DELETE VERSIONING ROWS"}
+)
 EVERYWHERE = re.compile(r"GRANT (.+?) ON \*\.\* TO ")
-NAME = r"`((?:[^`]|``)+)`"
-ON_DATABASE = re.compile(rf"GRANT .+? ON {NAME}\.\* TO ")
+# ANSI_QUOTES and sql_quote_show_create decide how the server quotes it.
+NAME = r"""(`(?:[^`]|``)+`|"(?:[^"]|"")+"|[^`"*.\s]+)"""
+ON_DATABASE = re.compile(rf"GRANT (.+?) ON {NAME}\.\* TO ")
 ON_TABLE = re.compile(rf"GRANT .+? ON {NAME}\.{NAME} TO ")
 # MySQL 8: what holds everywhere may be revoked for single databases.
 REVOKED = re.compile(rf"REVOKE (.+?) ON {NAME}\.\* FROM ")
@@ -22,8 +27,8 @@ class Grants:
 
     everywhere: frozenset[str]
     revoked: frozenset[tuple[str, str]]
-    # As they are printed, with the wildcards of LIKE.
-    on_databases: frozenset[str]
+    # Databases all of whose tables are shown, with the wildcards of LIKE.
+    shown_databases: frozenset[str]
     on_tables_of: frozenset[str]
 
     @classmethod
@@ -42,7 +47,11 @@ class Grants:
         return cls(
             frozenset(everywhere),
             frozenset(revoked),
-            frozenset(_unquoted(found[1]) for text in texts if (found := ON_DATABASE.match(text))),
+            frozenset(
+                _unquoted(found[2])
+                for text in texts
+                if (found := ON_DATABASE.match(text)) and TABLE_PRIVILEGES.intersection(_names(found[1]))
+            ),
             frozenset(_unquoted(found[1]) for text in texts if (found := ON_TABLE.match(text))),
         )
 
@@ -67,7 +76,7 @@ class Grants:
         """Does the account see tables of *database* only because it has a privilege on each of those?"""
         if database not in self.on_tables_of or self.shows_tables_of(database):
             return False
-        return not any(_is_like(database, pattern) for pattern in self.on_databases)
+        return not any(_is_like(database, pattern) for pattern in self.shown_databases)
 
 
 def _is_like(name: str, pattern: str) -> bool:
@@ -80,7 +89,8 @@ def _is_like(name: str, pattern: str) -> bool:
 
 
 def _unquoted(name: str) -> str:
-    return name.replace("``", "`")
+    quote = name[0]
+    return name[1:-1].replace(quote * 2, quote) if quote in '`"' else name
 
 
 def _names(privileges: str) -> list[str]:

@@ -9,17 +9,25 @@ https://mariadb.com/docs/server/reference/system-tables/information-schema/infor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from whalefall_capacity.collection.mysql.server import Server
 
+# In NULLs and small numbers, which take no memory: there may be hundreds of thousands of tables.
 TABLES = """
-SELECT TABLE_ID, CAST(NAME AS BINARY), SPACE, SPACE_TYPE, ROW_FORMAT FROM information_schema.{prefix}TABLES
+SELECT IF(SPACE_TYPE = 'Single', NULL, TABLE_ID), CAST(NAME AS BINARY), SPACE, SPACE_TYPE = 'Single',
+       SPACE_TYPE = 'General', ROW_FORMAT = 'Compressed'
+FROM information_schema.{prefix}TABLES
 WHERE NAME LIKE '%/%'
 """
-TABLESPACES = "SELECT SPACE, FILE_SIZE, ALLOCATED_SIZE FROM information_schema.{prefix}TABLESPACES"
+IN_DIRECTORIES = " AND HEX(SUBSTRING_INDEX(NAME, '/', 1)) IN ({directories})"
+# A file just made may not have been allocated yet.
+TABLESPACES = """
+SELECT SPACE, FILE_SIZE, IF(ALLOCATED_SIZE < FILE_SIZE, ALLOCATED_SIZE, NULL)
+FROM information_schema.{prefix}TABLESPACES
+"""
 # MariaDB opens a table's file when the table is first used (since MDEV-32027), and lists only files that are open:
 # after a restart most would be missing. Reading this view opens every one.
 OPEN_FILES = "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESTATS"
@@ -31,28 +39,35 @@ FROM information_schema.{prefix}TABLES AS t
 JOIN information_schema.{prefix}TABLESTATS AS s ON s.TABLE_ID = t.TABLE_ID
 WHERE t.SPACE_TYPE <> 'Single' AND t.NAME LIKE '%/%'
 """
+OF_SPACES = " WHERE SPACE IN ({spaces})"
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
 SMALLEST_PAGE = 1024
 
 
+# How often tables are looked for again of which a file seems to be lost.
+LOOKS = 2
+
+
 class File(NamedTuple):
-    """The file of a tablespace; no length when it is lost."""
+    """The file of a tablespace: no length when it is lost, and what is allocated when that is less."""
 
     length: int | None
     allocated: int | None
 
 
-NO_FILE = File(None, None)
+LOST = File(None, None)
 
 
 class Table(NamedTuple):
     """A table, or a table partition, or one of the tables behind a full-text index."""
 
-    table_id: int
+    # None for a table with a tablespace of its own.
+    table_id: int | None
     name: bytes
     space: int
-    space_type: str
-    row_format: str
+    is_alone: int
+    is_in_general_tablespace: int
+    is_compressed: int
 
     @property
     def directory(self) -> bytes:
@@ -66,13 +81,12 @@ class Table(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        return self.space_type != "Single"
+        return not self.is_alone
 
     def bytes_of(self, file: File) -> int:
         """Return what the file of the table takes: less than its length when its pages are compressed."""
-        length = file.length or 0
-        # A file just made may not have been allocated yet; one with compressed rows may not be to its last page.
-        return min(length, file.allocated) if file.allocated and self.row_format != "Compressed" else length
+        # The file of a table with compressed rows may not be allocated to its last page.
+        return file.allocated if file.allocated and not self.is_compressed else file.length or 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,8 @@ class InnodbSizes:
     problems: Mapping[bytes, str]
     # Directories with tables in a shared tablespace of which neither the pages nor an estimate is known.
     not_loaded: frozenset[bytes] = frozenset()
+    # Directories and names of the files of all tables.
+    tables: frozenset[tuple[bytes, bytes]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,8 @@ class InnodbFiles:
 
     tables: Sequence[Table]
     files: Mapping[int, File]
-    pages: Mapping[int, int | None]
-    lost: frozenset[int]
+    pages: Mapping[int | None, int | None]
+    lost: frozenset[bytes]
 
     @property
     def not_loaded(self) -> frozenset[tuple[bytes, bytes]]:
@@ -104,7 +120,7 @@ class InnodbFiles:
         totals: dict[bytes, int] = defaultdict(int)
         problems: dict[bytes, str] = {}
         for table in self.tables:
-            if table.table_id in self.lost:
+            if table.name in self.lost:
                 shown = table.name.decode("utf-8", "backslashreplace")
                 problems[table.directory] = f"the file of the InnoDB table {shown} cannot be opened"
             elif not table.is_shared:
@@ -115,7 +131,7 @@ class InnodbFiles:
                 not_loaded.add(directory)
             else:
                 totals[directory] += size
-        return InnodbSizes(totals, problems, frozenset(not_loaded))
+        return InnodbSizes(totals, problems, frozenset(not_loaded), frozenset(table.key for table in self.tables))
 
     def _shared(self, estimates: Mapping[tuple[bytes, bytes], int]) -> list[tuple[bytes, int | None]]:
         """Return what directories have in each shared tablespace.
@@ -124,56 +140,75 @@ class InnodbFiles:
         that, only their pages count.
         """
         left = dict(estimates)
-        used: dict[tuple[int, str], dict[bytes, int | None]] = defaultdict(dict)
+        used: dict[tuple[int, bool], dict[bytes, int | None]] = defaultdict(dict)
         for table in self.tables:
             if table.is_shared:
                 # An estimate is that of a whole table, with its partitions: the first of them stands for all.
                 pages = self.pages.get(table.table_id)
                 if pages is None and table.key in left:
                     pages, left[table.key] = left[table.key], 0
-                members = used[table.space, table.space_type]
+                members = used[table.space, bool(table.is_in_general_tablespace)]
                 members[table.directory] = _plus(members.get(table.directory, 0), pages)
         return [
             share
-            for (space, space_type), members in used.items()
-            for share in _divided(
-                members, self.files.get(space, NO_FILE).length if space_type == "General" else None
-            ).items()
+            for (space, is_general), members in used.items()
+            for share in _divided(members, self.files.get(space, LOST).length if is_general else None).items()
         ]
 
 
 def read_files(server: Server) -> InnodbFiles:
     """Ask InnoDB for its files. Raises pymysql.Error."""
-    prefix = "INNODB_" if server.has_dictionary else "INNODB_SYS_"
     if server.is_mariadb:
         server.rows(OPEN_FILES)
-    tables, files = _read_tables(server, prefix)
-    if lost := _lost(tables, files):
-        # A table that was made or dropped between the two statements looks like one whose file is lost.
-        tables, files = _read_tables(server, prefix)
-        lost &= _lost(tables, files)
-        tables = [table for table in tables if table.is_shared or table.space in files or table.table_id in lost]
-    pages: dict[int, int | None] = {}
-    if any(table.is_shared for table in tables):
-        for table_id, loaded, size in server.rows(PAGES.format(prefix=prefix)):
-            pages[table_id] = int(size) if loaded else None
-    return InnodbFiles(tables, files, pages, frozenset(lost))
+    tables = _read_tables(server)
+    files = _read_tablespaces(server)
+    lost = _lost(tables, files)
+    for _ in range(LOOKS):
+        if not lost:
+            break
+        # A table that was made, dropped or rebuilt between the two statements looks like one whose file is lost.
+        changing = {name.partition(b"/")[0] for name in lost}
+        again = _read_tables(server, changing)
+        tables = [table for table in tables if table.directory not in changing] + again
+        files |= dict.fromkeys((table.space for table in again), LOST) | _read_tablespaces(server, again)
+        lost &= _lost(again, files)
+    tables = [table for table in tables if table.is_shared or table.name in lost or files[table.space].length]
+    return InnodbFiles(tables, files, read_pages(server, tables), frozenset(lost))
 
 
-def _read_tables(server: Server, prefix: str) -> tuple[list[Table], dict[int, File]]:
-    tables = [Table(*row) for row in server.rows(TABLES.format(prefix=prefix))]
-    rows = server.rows(TABLESPACES.format(prefix=prefix))
-    return tables, {space: File(_length(size), allocated) for space, size, allocated in rows}
+def read_pages(server: Server, tables: Sequence[Table]) -> dict[int | None, int | None]:
+    """Return the bytes of the pages of those *tables* that are in shared tablespaces. Raises pymysql.Error."""
+    if not any(table.is_shared for table in tables):
+        return {}
+    rows = server.rows(PAGES.format(prefix=_prefix(server)))
+    return {table_id: int(size) if loaded else None for table_id, loaded, size in rows}
+
+
+def _prefix(server: Server) -> str:
+    return "INNODB_" if server.has_dictionary else "INNODB_SYS_"
+
+
+def _read_tables(server: Server, directories: Iterable[bytes] | None = None) -> list[Table]:
+    statement = TABLES.format(prefix=_prefix(server))
+    if directories is not None:
+        names = ", ".join(f"'{directory.hex().upper()}'" for directory in directories)
+        statement += IN_DIRECTORIES.format(directories=names)
+    return [Table(*row) for row in server.rows(statement)]
+
+
+def _read_tablespaces(server: Server, tables: Sequence[Table] | None = None) -> dict[int, File]:
+    statement = TABLESPACES.format(prefix=_prefix(server))
+    if tables is not None:
+        statement += OF_SPACES.format(spaces=", ".join(str(table.space) for table in tables) or "NULL")
+    return {space: File(_length(size), allocated) for space, size, allocated in server.rows(statement)}
 
 
 def _length(size: int | None) -> int | None:
     return size if size and size % SMALLEST_PAGE == 0 else None
 
 
-def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[int]:
-    return {
-        table.table_id for table in tables if not table.is_shared and files.get(table.space, NO_FILE).length is None
-    }
+def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[bytes]:
+    return {table.name for table in tables if not table.is_shared and files.get(table.space, LOST).length is None}
 
 
 def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[bytes, int | None]:

@@ -19,6 +19,8 @@ Row = tuple[Any, ...]
 
 # The comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL.
 VERSION = "SELECT VERSION(), @@lower_case_table_names, 0 /*M! + 1 */"
+# More rows than there can be, instead of the session's sql_select_limit, which cuts answers short without a word.
+ALL_ROWS = 2**64 - 1
 OLDEST_MYSQL = (5, 7)
 OLDEST_MARIADB = (10, 6)
 TIMED_OUT = {ER.QUERY_TIMEOUT, ER.STATEMENT_TIMEOUT}
@@ -37,6 +39,7 @@ class Server:
         self._connection = connection
         self._time_left = time_left
         self.is_mariadb = False
+        self.version = ""
         ((version, case_rule, by_comment),) = self.rows(VERSION)
         self.version = str(version)
         self.is_mariadb = "mariadb" in self.version.lower() or bool(by_comment)
@@ -118,11 +121,21 @@ class Server:
 
     def _limited(self, statement: str) -> str:
         seconds = self._time_left.for_statement()
-        if self.is_mariadb and statement.lstrip().startswith(("SELECT", "SHOW")):
+        text = statement.strip()
+        if self.is_mariadb and text.startswith(("SELECT", "SHOW")):
             # The server counts microseconds, and 0 is no limit.
-            return f"SET STATEMENT max_statement_time = {max(seconds, 0.001):.3f} FOR {statement}"
-        hint = f"SELECT /*+ MAX_EXECUTION_TIME({math.ceil(seconds * 1000)}) */"
-        return statement.replace("SELECT", hint, 1) if statement.lstrip().startswith("SELECT") else statement
+            return (
+                f"SET STATEMENT sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
+                f"max_statement_time = {max(seconds, 0.001):.3f} FOR {text}"
+            )
+        if not text.startswith("SELECT"):
+            return text
+        limit = f"MAX_EXECUTION_TIME({math.ceil(seconds * 1000)})"
+        if self.has_dictionary:
+            hints = f"{limit} SET_VAR(sql_select_limit = {ALL_ROWS}) SET_VAR(sql_big_selects = 1)"
+            return text.replace("SELECT", f"SELECT /*+ {hints} */", 1)
+        # An older server knows no other hint.
+        return text.replace("SELECT", f"SELECT /*+ {limit} */", 1) + f" LIMIT {ALL_ROWS}"
 
 
 def is_denied(error: pymysql.Error) -> bool:

@@ -28,10 +28,19 @@ class MysqlSession:
         survey = Survey(self._server, excluded, Findings())
         survey.run(fail_when_blind=False)
         return [
-            _list_of_databases(survey),
+            _visible(
+                survey,
+                "list of databases",
+                "database",
+                survey.grants.shows_every_database,
+                "SHOW DATABASES",
+                required=True,
+            ),
             _database_sizes(survey),
             self._optional(survey, "InnoDB files", survey.innodb, "PROCESS", "sizes of the files", ESTIMATES),
-            _other_engines(survey),
+            _visible(
+                survey, "tables of other engines", "table", survey.grants.shows_every_table, "SHOW VIEW", required=False
+            ),
             self._optional(
                 survey,
                 "binary log size",
@@ -58,14 +67,14 @@ class MysqlSession:
 ESTIMATES = "estimates of information_schema.TABLES instead"
 
 
-def _list_of_databases(survey: Survey) -> Capability:
-    every = survey.grants.shows_every_database
+def _visible(survey: Survey, name: str, kind: str, every: bool, privilege: str, required: bool) -> Capability:
+    """Say whether the account sees *every* database or table, and what shows it the others."""
     return Capability(
-        "list of databases",
+        name,
         every,
-        required=True,
-        detail="every database" if every else "only those on which the account has a privilege",
-        grant=None if every else survey.missing_grant("SHOW DATABASES"),
+        required=required,
+        detail=f"every {kind}" if every else f"only {kind}s on which the account has a privilege",
+        grant=None if every else survey.missing_grant(privilege),
     )
 
 
@@ -78,17 +87,6 @@ def _database_sizes(survey: Survey) -> Capability:
     detail += "".join(f"; {name}: {reason}" for name, reason in list(missing.items())[:10] if name not in unseen)
     grant = survey.missing_grant("SHOW VIEW") if unseen else None
     return Capability("database sizes", not missing, required=True, detail=detail, grant=grant)
-
-
-def _other_engines(survey: Survey) -> Capability:
-    every = survey.grants.shows_every_table
-    return Capability(
-        "tables of other engines",
-        every,
-        required=False,
-        detail="every table" if every else "only tables on which the account has a privilege",
-        grant=None if every else survey.missing_grant("SHOW VIEW"),
-    )
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:

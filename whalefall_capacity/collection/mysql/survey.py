@@ -7,7 +7,8 @@ missing, never 0, unless the account may see every table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import ParamSpec, TypeVar
 
@@ -15,7 +16,7 @@ import pymysql
 from pymysql.constants import ER
 
 from whalefall_capacity.collection.mysql.grants import Grants
-from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files
+from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
 from whalefall_capacity.collection.mysql.server import Server
 from whalefall_capacity.collection.mysql.tables import SYSTEM_SCHEMAS, Table, list_tables, read_lengths, text
@@ -60,8 +61,13 @@ class Survey:
         listed = self._list()
         if fail_when_blind and not listed and not self.grants.shows_every_database:
             raise CollectionError(f"the account sees no database at all; run {self.missing_grant('SHOW DATABASES')}")
-        tables, problems = self._tables(listed)
-        self.innodb = self._read_innodb(tables)
+        # MySQL 8 and newer have one dictionary for the server and InnoDB: there, no table is in one alone.
+        tables, problems = self._tables(listed, names_of_innodb=not self._server.has_dictionary)
+        self.innodb = self._read_innodb(listed)
+        if not self._server.has_dictionary:
+            problems |= self._unknown_to_innodb(tables)
+        elif isinstance(self.innodb, pymysql.Error):
+            tables, problems = self._tables(listed, names_of_innodb=True)
         folders = {name for name in listed if name not in problems and self._is_mere_folder(name, tables[name])}
         names = [name for name in listed if name not in folders]
         self._findings.listed(self._server.version, names)
@@ -83,16 +89,18 @@ class Survey:
         names = [text(row[0]) for row in self._server.rows(LIST_DATABASES)]
         return [name for name in names if name.lower() not in SYSTEM_SCHEMAS and not self._excluded.excludes(name)]
 
-    def _tables(self, names: Sequence[str]) -> tuple[dict[str, list[Table]], dict[str, str]]:
+    def _tables(
+        self, names: Sequence[str], names_of_innodb: bool = False
+    ) -> tuple[dict[str, list[Table]], dict[str, str]]:
         """Return the tables of each database, and why those of some cannot be listed."""
         tables: dict[str, list[Table]] = {name: [] for name in names}
         problems: dict[str, str] = {}
-        found = self._optional(list_tables, self._server)
+        found = self._optional(list_tables, self._server, None, names_of_innodb)
         if isinstance(found, pymysql.Error):
             # One of them may be the cause.
             found = []
             for name in names:
-                own = self._optional(list_tables, self._server, name)
+                own = self._optional(list_tables, self._server, name, names_of_innodb)
                 if isinstance(own, pymysql.Error):
                     problems[name] = self._server.explain(own)
                 else:
@@ -102,20 +110,48 @@ class Survey:
                 tables[table.database].append(table)
         return tables, problems
 
-    def _read_innodb(self, tables: Mapping[str, list[Table]]) -> InnodbSizes | pymysql.Error:
+    def _read_innodb(self, names: Sequence[str]) -> InnodbSizes | pymysql.Error:
         """Ask InnoDB; of tables in shared tablespaces whose statistics are not loaded, ask the tables."""
         files = self._optional(read_files, self._server)
+        if isinstance(files, pymysql.Error):
+            return files
+        measured = {self._directory(name) for name in names}
+        not_loaded = [key for key in files.not_loaded if key[0] in measured]
+        if not not_loaded:
+            return files.sizes({})
+        estimates = self._estimates(names, frozenset(not_loaded))
+        # MariaDB has loaded them now.
+        pages = self._optional(read_pages, self._server, files.tables)
+        return pages if isinstance(pages, pymysql.Error) else replace(files, pages=pages).sizes(estimates)
+
+    def _unknown_to_innodb(self, tables: Mapping[str, list[Table]]) -> dict[str, str]:
+        """Return which databases have a table that the server knows and InnoDB does not, and what happens to it."""
+        if isinstance(self.innodb, pymysql.Error):
+            return {}
+        problems: dict[str, str] = {}
+        for name, members in tables.items():
+            directory = self._directory(name)
+            known = self.innodb.tables
+            own = [t for t in members if t.is_innodb and (directory, self._directory(t.name)) not in known]
+            lengths = self._optional(read_lengths, self._server, own) if own else {}
+            if isinstance(lengths, pymysql.Error):
+                problems[name] = self._server.explain(lengths)
+            elif reasons := [length for length in lengths.values() if isinstance(length, str)]:
+                problems[name] = reasons[0]
+        return problems
+
+    def _estimates(
+        self, names: Sequence[str], not_loaded: Collection[tuple[bytes, bytes]]
+    ) -> dict[tuple[bytes, bytes], int]:
+        """Return the lengths, as far as the tables tell them, of those whose statistics are *not_loaded*."""
         estimates: dict[tuple[bytes, bytes], int] = {}
-        if not isinstance(files, pymysql.Error) and (not_loaded := files.not_loaded):
-            for name, members in tables.items():
-                keys = {table: (self._directory(name), self._directory(table.name)) for table in members}
-                own = [table for table in members if table.is_innodb and keys[table] in not_loaded]
-                lengths = self._optional(read_lengths, self._server, own) if own else {}
-                if not isinstance(lengths, pymysql.Error):
-                    estimates.update((keys[t], size) for t, size in lengths.items() if isinstance(size, int))
-            # MariaDB has loaded them now.
-            files = self._optional(read_files, self._server)
-        return files if isinstance(files, pymysql.Error) else files.sizes(estimates)
+        for name, members in self._tables(names, names_of_innodb=True)[0].items():
+            keys = {table: (self._directory(name), self._directory(table.name)) for table in members}
+            own = [table for table in members if table.is_innodb and keys[table] in not_loaded]
+            lengths = self._optional(read_lengths, self._server, own) if own else {}
+            if not isinstance(lengths, pymysql.Error):
+                estimates.update((keys[t], size) for t, size in lengths.items() if isinstance(size, int))
+        return estimates
 
     def _is_mere_folder(self, name: str, tables: Sequence[Table]) -> bool:
         """Is this a folder among those of the databases, in which there is no table?"""

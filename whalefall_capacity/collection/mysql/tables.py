@@ -28,10 +28,13 @@ NO_LENGTH = (2**32 - 1, 2**64 - 1)
 SYSTEM_SCHEMAS = ("information_schema", "performance_schema", "mysql", "sys")
 # Without the lengths: no table is opened.
 LIST_TABLES = """
-SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), ENGINE
+SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, ENGINE
 FROM information_schema.TABLES
 WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND TABLE_SCHEMA NOT IN %s
 """
+EVERY_NAME = "CAST(TABLE_NAME AS BINARY)"
+# One row for all tables of InnoDB in a database, of which there may be hundreds of thousands.
+NAMES_BESIDE_INNODB = f"IF(ENGINE = 'InnoDB', CAST('' AS BINARY), {EVERY_NAME})"
 OF_SCHEMA = " AND HEX(TABLE_SCHEMA) = %s"
 # Conditions on names alone are looked at before a table is opened. Names are compared as bytes: the collation of
 # names would throw `Sales` and `sales` together.
@@ -75,12 +78,16 @@ class Table(NamedTuple):
         return None
 
 
-def list_tables(server: Server, database: str | None = None) -> list[Table]:
-    """Return the tables that the account sees, in all databases or in one. Raises pymysql.Error."""
+def list_tables(server: Server, database: str | None = None, names_of_innodb: bool = False) -> list[Table]:
+    """Return the tables that the account sees, in all databases or in one. Raises pymysql.Error.
+
+    Without *names_of_innodb*, one without a name stands for all of InnoDB in a database.
+    """
+    statement = LIST_TABLES.format(name=EVERY_NAME if names_of_innodb else NAMES_BESIDE_INNODB)
     if database is None:
-        rows = server.rows(LIST_TABLES, (SYSTEM_SCHEMAS,))
+        rows = server.rows(statement, (SYSTEM_SCHEMAS,))
     else:
-        rows = server.rows(LIST_TABLES + OF_SCHEMA, (SYSTEM_SCHEMAS, _hexadecimal(database)))
+        rows = server.rows(statement + OF_SCHEMA, (SYSTEM_SCHEMAS, _hexadecimal(database)))
     return [Table(text(schema), text(name), engine) for schema, name, engine in rows]
 
 

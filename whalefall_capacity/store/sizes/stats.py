@@ -129,7 +129,8 @@ WHERE instances.id = visited.instance_id
 DAY_TOTALS = """
 SELECT collected_date AS day, count(*) AS instances, sum(database_count) AS databases,
        sum(missing_count) AS missing_databases, sum(total_size_bytes)::bigint AS total_size_bytes,
-       sum(log_size_bytes)::bigint AS log_size_bytes, max(updated_at) AS updated_at
+       sum(log_size_bytes)::bigint AS log_size_bytes,
+       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size, max(updated_at) AS updated_at
 FROM instance_size_stats
 WHERE collected_date = ANY (:days)
 GROUP BY collected_date
@@ -194,7 +195,7 @@ class InstanceDays:
 
 @dataclass(frozen=True)
 class DayTotals:
-    """One day as it is stored, over all instances. Sizes are bytes."""
+    """One day as it is stored, over all instances. Sizes are bytes; *log_size_bytes* is of those that have one."""
 
     day: date
     instances: int
@@ -202,6 +203,7 @@ class DayTotals:
     missing_databases: int
     total_size_bytes: int
     log_size_bytes: int | None
+    instances_without_log_size: int
     updated_at: datetime
 
 

@@ -1,0 +1,89 @@
+"""The relay between libpq and a server is for this process alone: nobody else of the machine gets through it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from whalefall_capacity.collection.postgresql_connection import open_connection
+from whalefall_capacity.collection.postgresql_relay import Relay
+from whalefall_capacity.collection.sizes import Cutoff, ServerEngine
+from whalefall_capacity_tests.collection.support import eventually, peer, stall_after_login, target
+from whalefall_capacity_tests.other_account import as_another_account, needs_root
+from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
+
+
+def in_another_process(work: Callable[[], str]) -> str:
+    """Return what *work* returns in another process of our account."""
+    readable, writable = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.write(writable, work().encode())
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as stream:
+        answer = stream.read().decode()
+    os.waitpid(process, 0)
+    return answer
+
+
+def answer_of(port: int) -> str:
+    """Return the first words of whoever listens on a port of this machine; nothing when he hangs up."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as connection:
+        try:
+            connection.sendall(b"hello")
+            return connection.recv(100).decode()
+        except ConnectionError:
+            return ""
+
+
+def ports_listened_on() -> set[int]:
+    listening = psutil.Process().net_connections("tcp4")
+    return {found.laddr.port for found in listening if found.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize(
+    "become",
+    [pytest.param(as_another_account, id="another account", marks=needs_root), in_another_process],
+)
+def test_another_process_that_finds_the_port_is_hung_up_on(become: Callable[[Callable[[], str]], str]) -> None:
+    heard: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        heard.append(connection.recv(100))
+        connection.sendall(b"welcome")
+
+    with peer(answer) as server, Relay(target(ServerEngine.POSTGRESQL, server.port), 5, Cutoff()) as relay:
+        port = relay.parameters["port"]
+        assert isinstance(port, int)
+        assert become(partial(answer_of, port)) == ""
+        assert heard == []
+        # Whoever came first has not taken the way to the server away.
+        assert answer_of(port) == "welcome"
+        assert server.arrivals == 1
+
+
+def test_nobody_listens_any_more_when_the_login_is_over() -> None:
+    with peer(stall_after_login) as server:
+        before = ports_listened_on()
+        to = target(ServerEngine.POSTGRESQL, server.port)
+        with closing(open_connection(to, LIMITS, Cutoff())) as connection:
+            assert eventually(lambda: ports_listened_on() <= before)
+            assert connection.closed == 0
+
+
+def test_the_folder_of_a_visit_by_socket_is_gone_when_the_login_is_over(
+    postgresql: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with closing(open_connection(postgresql.target(), LIMITS, Cutoff())) as connection:
+        assert list(tmp_path.iterdir()) == []
+        assert connection.closed == 0
