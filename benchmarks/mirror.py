@@ -25,7 +25,7 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import apply_fleet
-from whalefall_capacity.store.task_runs.write import Item, Move
+from whalefall_capacity.store.task_runs.write import Item, ItemUpdate
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 PASSWORD_VARIABLE = "BENCHMARK_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
@@ -40,7 +40,7 @@ class Silence(Reporter):
     def declare(self, items: Sequence[Item]) -> None:
         pass
 
-    def move(self, moves: Sequence[Move]) -> None:
+    def move(self, moves: Sequence[ItemUpdate]) -> None:
         pass
 
     def change_summary(self, change: SummaryChange) -> None:

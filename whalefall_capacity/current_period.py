@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal, get_args
 
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.task_runs.summary import Common, Day, Extension, Scope, TaskSummary
 from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
 OP = "aggregate_current"
-ALL = "all"
-SCOPES = ("instance", "database", ALL)
+AggregationScope = Literal["instance", "database", "all"]
+SCOPES: tuple[AggregationScope, ...] = get_args(AggregationScope)
+ALL: AggregationScope = "all"
 # Whatever period was asked for.
 EFFECTIVE_PERIOD_TYPE = "daily"
 

@@ -45,7 +45,7 @@ class _Running:
     findings: Findings = field(default_factory=Findings)
 
 
-class _Fan(Generic[T]):
+class _FanOut(Generic[T]):
     """Runs a call per target on at most *concurrency* threads; *began* is told of each as its thread starts.
 
     *rescue* makes an outcome of what a call has found when its deadline is reached, or returns None.
@@ -159,7 +159,7 @@ def visit_fleet(
             return None
         return visit_of(target, findings, deadline_reached(limits.deadline_seconds), seconds)
 
-    for batch in _Fan(targets, call, rescue, concurrency, limits.deadline_seconds, began).batches():
+    for batch in _FanOut(targets, call, rescue, concurrency, limits.deadline_seconds, began).batches():
         yield [
             outcome if isinstance(outcome, Visit) else failed(target, str(outcome), seconds)
             for target, outcome, seconds in batch
@@ -176,7 +176,7 @@ def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, con
         """A check-up that did not end says nothing of what it did not ask."""
 
     found: dict[int, Checkup] = {}
-    for batch in _Fan(targets, call, rescue, concurrency, limits.deadline_seconds, lambda _: None).batches():
+    for batch in _FanOut(targets, call, rescue, concurrency, limits.deadline_seconds, lambda _: None).batches():
         for target, outcome, seconds in batch:
             found[target.instance_id] = (
                 outcome

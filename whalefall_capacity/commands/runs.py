@@ -17,8 +17,8 @@ from whalefall_capacity.periods import utc_now
 from whalefall_capacity.printable import printable
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.read import (
-    STATUSES,
     TaskRun,
     TaskRunItem,
     get_task_run,
@@ -31,21 +31,20 @@ app = typer.Typer(help="Task runs: every Dagster run, instance by instance.", no
 RunId = Annotated[str, typer.Argument(help="The run id, or the beginning of it that is enough.")]
 ALL_ITEMS = 1_000_000
 POLL_SECONDS = 0.5
-ENDED_BADLY = ("failed", "cancelled", "completed_with_errors")
 
 
 @app.command("list")
 def list_command(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
-    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = None,
+    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(Status)}.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List task runs, newest first.
 
     Example: whalefall-capacity runs list --status running
     """
-    if status is not None and status not in STATUSES:
-        raise typer.BadParameter(f"must be one of {', '.join(STATUSES)}", param_hint="--status")
+    if status is not None and status not in list(Status):
+        raise typer.BadParameter(f"must be one of {', '.join(Status)}", param_hint="--status")
     with open_store(load_settings()) as engine:
         runs = list_task_runs(engine, limit, status=status).runs
     if as_json:
@@ -111,7 +110,7 @@ def watch(run_id: RunId) -> None:
         with Progress(*columns, console=err) as progress:
             run = _follow(engine, run, progress, progress.add_task(run.task_name))
     print_run(run)
-    if run.status in ENDED_BADLY:
+    if run.status is not Status.COMPLETED:
         raise TaskRunError(
             f"run {run.run_id} is {run.status}" + (f": {run.error_message}" if run.error_message else "")
         )

@@ -22,7 +22,7 @@ from whalefall_capacity.console.api import routes as api
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
-from whalefall_capacity.console.http.principals import SESSION_COOKIE, Remembered
+from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
 from whalefall_capacity.console.http.security import SecurityHeaders
 from whalefall_capacity.console.http.state import Console, Launcher
 from whalefall_capacity.console.pages import routes as pages
@@ -42,7 +42,7 @@ CODES = {
     405: MessageCode.METHOD_NOT_ALLOWED,
 }
 
-WENT_WRONG = "something went wrong; the console's log says what"
+UNEXPECTED_ERROR = "something went wrong; the console's log says what"
 
 # Handlers that work at the same time; each has at most one connection to the store.
 THREADS = 8
@@ -89,7 +89,7 @@ def console_of(
         settings=settings,
         dagster=dagster or DagsterClient(settings.dagster_webserver, settings.ui_login),
         limiter=LoginLimiter(),
-        known=Remembered(),
+        principals=PrincipalCache(),
     )
 
 
@@ -184,4 +184,4 @@ def _unavailable(request: Request, error: Exception) -> Response:
 
 
 def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
-    return _answer(request, ApiError(500, MessageCode.INTERNAL_ERROR, WENT_WRONG))
+    return _answer(request, ApiError(500, MessageCode.INTERNAL_ERROR, UNEXPECTED_ERROR))

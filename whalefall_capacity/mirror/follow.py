@@ -16,11 +16,11 @@ from sqlalchemy import Connection, Engine
 from whalefall_capacity.asset_keys import KEYS_OF_JOB
 from whalefall_capacity.mirror.run_plan import asset_keys_of, read_plan
 from whalefall_capacity.settings import Settings, load_settings
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.write import (
-    Ending,
+    LockedTaskRun,
     NewTaskRun,
-    Status,
-    TaskRun,
+    RunEnd,
     close_task_run,
     insert_task_run,
     lock_task_run,
@@ -105,15 +105,17 @@ def failure_text(instance: dg.DagsterInstance, run_id: str) -> str:
     return "the run failed; the Dagster UI shows its log"
 
 
-def _give_up(connection: Connection, task_run: TaskRun) -> None:
+def _give_up(connection: Connection, task_run: LockedTaskRun) -> None:
     if task_run.closed_at is None and task_run.read_at - task_run.created_at > LAUNCH_GRACE:
-        ending = Ending(
+        ending = RunEnd(
             Status.FAILED, task_run.read_at, "Dagster knows no run of this id: it was not launched, or was deleted"
         )
         close_task_run(connection, task_run, ending, started_at=None)
 
 
-def _follow(connection: Connection, instance: dg.DagsterInstance, task_run: TaskRun, record: dg.RunRecord) -> None:
+def _follow(
+    connection: Connection, instance: dg.DagsterInstance, task_run: LockedTaskRun, record: dg.RunRecord
+) -> None:
     status = record.dagster_run.status
     if task_run.closed_at is not None:
         if task_run.status is Status.CANCELLED and status is DagsterRunStatus.SUCCESS:
@@ -126,14 +128,14 @@ def _follow(connection: Connection, instance: dg.DagsterInstance, task_run: Task
 
 
 def _closing(
-    instance: dg.DagsterInstance, task_run: TaskRun, record: dg.RunRecord
-) -> tuple[TaskRun, Ending, datetime | None]:
+    instance: dg.DagsterInstance, task_run: LockedTaskRun, record: dg.RunRecord
+) -> tuple[LockedTaskRun, RunEnd, datetime | None]:
     status = ENDINGS[record.dagster_run.status]
     if task_run.status is Status.CANCELLED and status is Status.COMPLETED:
         task_run = task_run.with_summary(task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
     error = failure_text(instance, task_run.run_id) if status is Status.FAILED else None
     ended_at = _time(record.end_time) or record.update_timestamp
-    return task_run, Ending(status, ended_at, error), _time(record.start_time)
+    return task_run, RunEnd(status, ended_at, error), _time(record.start_time)
 
 
 def _time(seconds: float | None) -> datetime | None:

@@ -21,11 +21,11 @@ from whalefall_capacity.mirror.follow import is_ours, mirror
 from whalefall_capacity.store.postgres.advisory_locks import without_worker
 from whalefall_capacity.store.task_runs.write import (
     cancel_asked,
-    count_items,
     lock_task_run,
     miscounted,
     not_closed,
     task_run_states,
+    update_counters,
 )
 
 # A started run for which nobody has shown that he works for this long is dead.
@@ -71,7 +71,7 @@ def reconcile(
     without = _without_worker(engine, instance, open_runs)
     since = {run_id: cursor.without_worker_since.get(run_id, now) for run_id in without}
     dead = [run_id for run_id, first in since.items() if now - first >= DEAD_AFTER]
-    _each(dead, lambda run_id: _bury(engine, instance, run_id), log)
+    _each(dead, lambda run_id: _end_dead_run(engine, instance, run_id), log)
     return Cursor(seen=now, without_worker_since=since)
 
 
@@ -95,11 +95,11 @@ def audit(
         if run_id not in known:
             mirror(engine, instance, run_id)
     for run_id in _still_without_worker(engine, instance, before, patience, sleep):
-        _bury(engine, instance, run_id)
+        _end_dead_run(engine, instance, run_id)
     for run_id in wrong:
         with engine.begin() as connection:
             lock_task_run(connection, run_id)
-            count_items(connection, run_id)
+            update_counters(connection, run_id)
     with engine.connect() as connection:
         after = task_run_states(connection)
     repairs = [Repair(run_id, "counters did not equal the items") for run_id in wrong]
@@ -165,7 +165,7 @@ def _still_without_worker(
     return suspects
 
 
-def _bury(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
+def _end_dead_run(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
     """Tell Dagster that a run is over because its worker is gone, and close its task run."""
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status is DagsterRunStatus.CANCELING:

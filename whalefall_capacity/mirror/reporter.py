@@ -23,16 +23,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from whalefall_capacity.mirror.follow import mirror
 from whalefall_capacity.store.postgres.advisory_locks import hold_liveness
 from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import TaskSummary
 from whalefall_capacity.store.task_runs.write import (
     Item,
     ItemType,
-    Move,
-    Status,
+    ItemUpdate,
     declare_items,
     lock_task_run,
-    move_items,
     task_run_status,
+    update_items,
     write_summary,
 )
 
@@ -49,17 +49,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Noted:
-    """What is to be written: items to declare, the last move of each item, changes of the summary."""
+class Unwritten:
+    """Reports that are not written yet: items to declare, the last update of each item, changes of the summary."""
 
     items: list[Item] = field(default_factory=list)
-    moves: dict[tuple[ItemType, str], Move] = field(default_factory=dict)
+    moves: dict[tuple[ItemType, str], ItemUpdate] = field(default_factory=dict)
     summary_changes: list[SummaryChange] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.items or self.moves or self.summary_changes)
 
-    def move(self, move: Move) -> None:
+    def move(self, move: ItemUpdate) -> None:
         """Note *move*, over one that was noted before unless that one is terminal."""
         key = (move.item_type, move.key)
         before = self.moves.get(key)
@@ -68,7 +68,7 @@ class Noted:
         elif not before.status.is_terminal:
             self.moves[key] = replace(move, started_at=before.started_at or move.started_at)
 
-    def add(self, later: Noted) -> None:
+    def add(self, later: Unwritten) -> None:
         """Note what was noted after this."""
         self.items += later.items
         self.summary_changes += later.summary_changes
@@ -90,7 +90,7 @@ class Reporter:
         self._instance = instance
         self._run_id = run_id
         self._expected_items = expected_items
-        self._noted = Noted()
+        self._noted = Unwritten()
         self._guard = threading.Lock()
         self._begun = threading.Event()
         self._ending = threading.Event()
@@ -115,7 +115,7 @@ class Reporter:
         with self._guard:
             self._noted.items += items
 
-    def move(self, moves: Sequence[Move]) -> None:
+    def move(self, moves: Sequence[ItemUpdate]) -> None:
         """Note what became of items."""
         with self._guard:
             for move in moves:
@@ -174,12 +174,12 @@ class Reporter:
 
     def _write(self, connection: Connection) -> None:
         with self._guard:
-            noted, self._noted = self._noted, Noted()
+            noted, self._noted = self._noted, Unwritten()
         if not noted:
             return
         try:
             with connection.begin():
-                _write_noted(connection, self._run_id, noted)
+                write_reported(connection, self._run_id, noted)
         except SQLAlchemyError:
             with self._guard:
                 noted.add(self._noted)
@@ -195,7 +195,7 @@ class Reporter:
             self._stop_asked.set()
 
 
-def _write_noted(connection: Connection, run_id: str, noted: Noted) -> None:
+def write_reported(connection: Connection, run_id: str, noted: Unwritten) -> None:
     task_run = lock_task_run(connection, run_id)
     # After the end nothing changes: the worker of a run that was given up may still be at work.
     if task_run is None or task_run.closed_at is not None:
@@ -203,7 +203,7 @@ def _write_noted(connection: Connection, run_id: str, noted: Noted) -> None:
     if noted.items:
         declare_items(connection, run_id, noted.items)
     if noted.moves:
-        move_items(connection, run_id, list(noted.moves.values()))
+        update_items(connection, run_id, list(noted.moves.values()))
     if noted.summary_changes:
         summary = task_run.summary
         for change in noted.summary_changes:

@@ -13,8 +13,9 @@ from whalefall_capacity.mirror.reporter import Reporter
 from whalefall_capacity.mirror.run_plan import read_plan
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.store import held_store
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Metric
-from whalefall_capacity.store.task_runs.write import Item, ItemType, Move, Status
+from whalefall_capacity.store.task_runs.write import Item, ItemType, ItemUpdate
 
 
 class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -53,7 +54,7 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def started(self, item_type: ItemType, keys: Iterable[str]) -> None:
         """Say that work on items has begun."""
         now = utc_now()
-        self.reporter.move([Move(item_type, key, Status.RUNNING, started_at=now) for key in keys])
+        self.reporter.move([ItemUpdate(item_type, key, Status.RUNNING, started_at=now) for key in keys])
 
     def completed(
         self,
@@ -64,13 +65,13 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> None:
         """Say that an item is done."""
         now = utc_now()
-        move = Move(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
+        move = ItemUpdate(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
         self.reporter.move([move])
 
     def failed(self, item_type: ItemType, key: str, error: str, metrics: Mapping[str, JsonValue] | None = None) -> None:
         """Say that an item failed, and why."""
         now = utc_now()
-        self.reporter.move([Move(item_type, key, Status.FAILED, now, now, metrics or {}, error=error)])
+        self.reporter.move([ItemUpdate(item_type, key, Status.FAILED, now, now, metrics or {}, error=error)])
 
     def add_metrics(self, *metrics: Metric) -> None:
         """Add figures to the summary, or replace those of the same key."""

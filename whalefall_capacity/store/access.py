@@ -137,7 +137,9 @@ def check_password(engine: Engine, name: str, password: SecretStr) -> User | Non
     with engine.connect() as connection:
         row = connection.execute(text(USER), {"name": name}).one_or_none()
     try:
-        _hasher().verify(row.password_hash if row else _nobody(), password.get_secret_value()[: LONGEST_PASSWORD + 1])
+        _hasher().verify(
+            row.password_hash if row else _placeholder_hash(), password.get_secret_value()[: LONGEST_PASSWORD + 1]
+        )
     except (VerificationError, InvalidHashError):
         return None
     return None if row is None else User(row.name, Role(row.role), row.session_key)
@@ -223,6 +225,6 @@ def _hasher() -> PasswordHasher:
 
 
 @lru_cache(maxsize=1)
-def _nobody() -> str:
+def _placeholder_hash() -> str:
     """Return a hash to compare with where there is no user."""
     return _hasher().hash(secrets.token_urlsafe(32))

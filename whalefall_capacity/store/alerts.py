@@ -19,7 +19,7 @@ from whalefall_capacity.alerts.message import Alert
 # Longer than a sender can take.
 SENDING_AT_MOST = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(hours=1)
-KEPT = timedelta(days=90)
+RETENTION = timedelta(days=90)
 
 FILE = """
 INSERT INTO alerts (cause, day, channel, message_json)
@@ -36,14 +36,14 @@ WHERE id = (SELECT id FROM alerts
             ORDER BY next_attempt_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, channel, attempts, message_json
 """
-SENT = """
+MARK_SENT = """
 UPDATE alerts SET state = 'sent', error_message = :note, updated_at = now() WHERE id = :id AND state = 'sending'
 """
-AGAIN = """
+RETRY_LATER = """
 UPDATE alerts SET state = 'waiting', error_message = :error, next_attempt_at = now() + :pause, updated_at = now()
 WHERE id = :id AND state = 'sending'
 """
-GIVE_UP = """
+MARK_UNKNOWN = """
 UPDATE alerts SET state = 'unknown', error_message = 'what sent it ended before it could say whether it was taken',
                   updated_at = now()
 WHERE state = 'sending' AND updated_at < now() - :at_most
@@ -122,27 +122,29 @@ def claim_alert(engine: Engine, channels: Iterable[str]) -> Claimed | None:
 def alert_was_sent(engine: Engine, claimed: Claimed, note: str | None) -> None:
     """Say that its receiver has *claimed*."""
     with engine.begin() as connection:
-        connection.execute(text(SENT), {"id": claimed.id, "note": note})
+        connection.execute(text(MARK_SENT), {"id": claimed.id, "note": note})
 
 
 def alert_was_not_sent(engine: Engine, claimed: Claimed, error: str) -> timedelta:
     """Say that *claimed* was not taken, and return how long until it is tried again."""
     pause = min(timedelta(minutes=2 ** min(claimed.attempts - 1, 10)), LONGEST_PAUSE)
     with engine.begin() as connection:
-        connection.execute(text(AGAIN), {"id": claimed.id, "error": error, "pause": pause})
+        connection.execute(text(RETRY_LATER), {"id": claimed.id, "error": error, "pause": pause})
     return pause
 
 
 def give_up_unknown(engine: Engine) -> list[tuple[str, str]]:
     """Close the alerts whose sender died while it sent them; return cause and channel of each."""
     with engine.begin() as connection:
-        return [(row.cause, row.channel) for row in connection.execute(text(GIVE_UP), {"at_most": SENDING_AT_MOST})]
+        return [
+            (row.cause, row.channel) for row in connection.execute(text(MARK_UNKNOWN), {"at_most": SENDING_AT_MOST})
+        ]
 
 
 def delete_old_alerts(engine: Engine) -> None:
     """Forget alerts of which nothing has been heard for long."""
     with engine.begin() as connection:
-        connection.execute(text(DELETE_OLD), {"kept": KEPT})
+        connection.execute(text(DELETE_OLD), {"kept": RETENTION})
 
 
 def failed_runs(connection: Connection, since: datetime) -> list[FailedRun]:

@@ -1,4 +1,4 @@
-"""What may be asked of Dagster by which kind of request: mutations by POST of JSON alone, and by no reader at all.
+"""Rules for GraphQL documents sent to Dagster: mutations by POST of JSON alone, and by no reader at all.
 
 Dagster runs mutations by GET, and by a POST of any content type with the query in the URL: any page can send both. So
 documents are looked at here, before they get there, with the parser that Dagster reads them with. The websocket is for

@@ -11,7 +11,7 @@ from pydantic import HttpUrl
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from whalefall_capacity.console.http.hosts import REFUSED, is_allowed
+from whalefall_capacity.console.http.hosts import HOST_REFUSED, is_allowed
 from whalefall_capacity.ui.refusal import RefusedError
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -26,7 +26,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 # A policy beside the one that Dagster sends with its page: a browser obeys both.
-FRAMES = "frame-ancestors 'self'"
+FRAME_POLICY = "frame-ancestors 'self'"
 
 
 class Guard:
@@ -51,7 +51,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         """Raise RefusedError for a Host that is not ours, and for what another page sends."""
         if not is_allowed(scope["headers"], self._hosts):
-            raise RefusedError(400, REFUSED)
+            raise RefusedError(400, HOST_REFUSED)
         headers = Headers(scope=scope)
         for origin in headers.getlist("origin"):
             if origin != self._ui_origin and origin not in _own_origins(scope, headers["host"]):
@@ -92,7 +92,7 @@ def _with_headers(send: Send) -> Send:
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-            headers.append("Content-Security-Policy", FRAMES)
+            headers.append("Content-Security-Policy", FRAME_POLICY)
         await send(message)
 
     return send_with_headers

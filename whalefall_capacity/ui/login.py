@@ -28,7 +28,7 @@ from whalefall_capacity.console.http.security import SecurityHeaders
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages import login as console_login
 from whalefall_capacity.console.pages import static_files
-from whalefall_capacity.console.pages.rendering import render, scene_of, to_login
+from whalefall_capacity.console.pages.rendering import page_context, render, to_login
 from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role
@@ -51,8 +51,8 @@ LOOK_UPS = 4
 @router.get("/")
 def account(request: Request) -> Response:
     """Show who is logged in, with a button to log out."""
-    scene = scene_of(request)
-    return to_login(request) if scene.principal is None else render(scene, "account.html")
+    context = page_context(request)
+    return to_login(request) if context.principal is None else render(context, "account.html")
 
 
 @contextmanager
@@ -113,7 +113,7 @@ class LoginRequired:
         """Return who asks. Raises RefusedError when the store cannot say."""
         credential = credential_of(HTTPConnection(scope))
         # What may change something is not done for one who was logged out a moment ago.
-        known = self._console.known.get(credential) if scope.get("method") in SAFE_METHODS else None
+        known = self._console.principals.get(credential) if scope.get("method") in SAFE_METHODS else None
         if known is not None:
             return known
         try:
@@ -123,7 +123,7 @@ class LoginRequired:
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise RefusedError(503, "The store, which knows users and tokens, cannot be reached just now.") from error
         if found is not None:
-            self._console.known.put(credential, found)
+            self._console.principals.put(credential, found)
         return found
 
     async def _is_known(self, scope: Scope) -> bool:

@@ -9,20 +9,20 @@ import pytest
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.commands.run_lines import RunLines, run_lines_shown
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary
 from whalefall_capacity.store.task_runs.write import (
-    Ending,
     Item,
     ItemType,
-    Move,
+    ItemUpdate,
     NewTaskRun,
-    Status,
+    RunEnd,
     close_task_run,
     declare_items,
     insert_task_run,
     lock_task_run,
-    move_items,
     start_task_run,
+    update_items,
 )
 from whalefall_capacity_tests.processes import wait_for
 
@@ -50,14 +50,14 @@ def start(store: Engine, run_id: str) -> None:
         start_task_run(connection, run_id, STARTED)
         items = [Item(ItemType.COLLECTION, key, f"instance-{key}", int(key)) for key in ("1", "2")]
         declare_items(connection, run_id, items)
-        move_items(connection, run_id, [Move(ItemType.COLLECTION, "1", Status.COMPLETED, STARTED, ENDED)])
+        update_items(connection, run_id, [ItemUpdate(ItemType.COLLECTION, "1", Status.COMPLETED, STARTED, ENDED)])
 
 
 def end(store: Engine, run_id: str, status: Status, error: str | None = None, started: bool = True) -> None:
     with store.begin() as connection:
         run = lock_task_run(connection, run_id)
         assert run is not None
-        close_task_run(connection, run, Ending(status, ENDED, error), STARTED if started else None)
+        close_task_run(connection, run, RunEnd(status, ENDED, error), STARTED if started else None)
 
 
 def test_a_run_is_one_line_when_it_starts_and_one_when_it_ends(store: Engine) -> None:

@@ -7,20 +7,20 @@ from datetime import datetime, timezone
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Extension, Metric, TaskSummary
 from whalefall_capacity.store.task_runs.write import (
-    Ending,
     Item,
     ItemType,
-    Move,
+    ItemUpdate,
     NewTaskRun,
-    Status,
+    RunEnd,
     close_task_run,
     declare_items,
     insert_task_run,
     lock_task_run,
-    move_items,
     start_task_run,
+    update_items,
 )
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.registry import entry, refusing, register
@@ -46,8 +46,8 @@ def running(store: Engine) -> str:
             RUN_ID,
             [Item(ItemType.COLLECTION, "1", "shop", 1), Item(ItemType.COLLECTION, "2", "crm [red]", 2)],
         )
-        done = Move(ItemType.COLLECTION, "1", Status.COMPLETED, NOW, NOW, metrics={"databases": 7})
-        move_items(connection, RUN_ID, [done])
+        done = ItemUpdate(ItemType.COLLECTION, "1", Status.COMPLETED, NOW, NOW, metrics={"databases": 7})
+        update_items(connection, RUN_ID, [done])
     return RUN_ID
 
 
@@ -55,7 +55,7 @@ def end(store: Engine, status: Status, error: str | None = None) -> None:
     with store.begin() as connection:
         task_run = lock_task_run(connection, RUN_ID)
         assert task_run is not None
-        close_task_run(connection, task_run, Ending(status, NOW, error), NOW)
+        close_task_run(connection, task_run, RunEnd(status, NOW, error), NOW)
 
 
 def test_a_list_shows_how_far_each_run_is(whalefall: CommandLine, running: str) -> None:

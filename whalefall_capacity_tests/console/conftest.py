@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
-from whalefall_capacity.console.http.principals import Credential, Remembered
+from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.periods import PeriodType, days_to_windows
@@ -129,7 +129,7 @@ def dagster() -> FakeDagster:
 def app(store: Engine, settings: Settings, dagster: FakeDagster) -> FastAPI:
     """The application on the test's store, which is asked each time who somebody is."""
     app = create_app(store, settings, dagster)
-    app.state.console = replace(app.state.console, known=Remembered(0.0))
+    app.state.console = replace(app.state.console, principals=PrincipalCache(0.0))
     return app
 
 

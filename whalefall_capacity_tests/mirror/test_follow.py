@@ -17,15 +17,15 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.mirror import follow as module
 from whalefall_capacity.mirror.follow import COMPLETED_ALL_THE_SAME, failure_text, mirror, new_task_run
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.write import (
     Item,
     ItemType,
-    Move,
-    Status,
+    ItemUpdate,
     declare_items,
     insert_task_run,
     lock_task_run,
-    move_items,
+    update_items,
 )
 from whalefall_capacity_tests.resources.runs import (
     DAY,
@@ -59,8 +59,8 @@ def put_items(store: Engine, run_id: str, completed: int = 1, pending: int = 1) 
         keys = [str(key) for key in range(1, completed + pending + 1)]
         lock_task_run(connection, run_id)
         declare_items(connection, run_id, [Item(ItemType.COLLECTION, key, f"instance-{key}", int(key)) for key in keys])
-        moves = [Move(ItemType.COLLECTION, key, Status.COMPLETED) for key in keys[:completed]]
-        move_items(connection, run_id, moves)
+        moves = [ItemUpdate(ItemType.COLLECTION, key, Status.COMPLETED) for key in keys[:completed]]
+        update_items(connection, run_id, moves)
 
 
 def test_a_queued_run_gets_a_pending_task_run(store: Engine, dagster_instance: dg.DagsterInstance) -> None:

@@ -288,7 +288,7 @@ def test_a_run_that_the_run_centre_cancelled_and_whose_worker_is_gone_is_closed_
 
 
 @pytest.mark.usefixtures("coordinator")
-@pytest.mark.parametrize("place", ["mirror", "_cancel", "_bury"])
+@pytest.mark.parametrize("place", ["mirror", "_cancel", "_end_dead_run"])
 def test_what_goes_wrong_with_one_run_keeps_no_other_from_its_turn(
     store: Engine,
     dagster_instance: dg.DagsterInstance,

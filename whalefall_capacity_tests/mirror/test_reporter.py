@@ -18,13 +18,14 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.mirror import reporter as module
 from whalefall_capacity.mirror.follow import mirror
-from whalefall_capacity.mirror.reporter import Noted, Reporter
+from whalefall_capacity.mirror.reporter import Reporter, Unwritten
 from whalefall_capacity.store.postgres.advisory_locks import without_worker
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Metric
-from whalefall_capacity.store.task_runs.write import Item, ItemType, Move, Status
+from whalefall_capacity.store.task_runs.write import Item, ItemType, ItemUpdate
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, wait_for
 from whalefall_capacity_tests.resources.runs import (
     cancel_by_run_centre,
@@ -73,8 +74,8 @@ def move(
     started_at: datetime | None = None,
     completed_at: datetime | None = None,
     error: str | None = None,
-) -> Move:
-    return Move(COLLECTION, key, status, started_at, completed_at, error=error)
+) -> ItemUpdate:
+    return ItemUpdate(COLLECTION, key, status, started_at, completed_at, error=error)
 
 
 def is_worked_for(store: Engine, run_id: str) -> bool:
@@ -100,8 +101,8 @@ def is_worked_for(store: Engine, run_id: str) -> bool:
     ],
 )
 @pytest.mark.parametrize("written_between", [False, True])
-def test_of_the_moves_of_one_item_one_is_left(moves: list[Move], left: Move, written_between: bool) -> None:
-    noted, later = Noted(), Noted()
+def test_of_the_moves_of_one_item_one_is_left(moves: list[ItemUpdate], left: ItemUpdate, written_between: bool) -> None:
+    noted, later = Unwritten(), Unwritten()
     noted.move(moves[0])
     for one in moves[1:]:
         # After a write that failed what was to be written comes before what has been noted since.
@@ -111,7 +112,7 @@ def test_of_the_moves_of_one_item_one_is_left(moves: list[Move], left: Move, wri
 
 
 def test_items_and_changes_stay_in_the_order_in_which_they_were_noted() -> None:
-    noted, later = Noted(items("1")), Noted(items("2", "1"))
+    noted, later = Unwritten(items("1")), Unwritten(items("2", "1"))
     first, second = (lambda summary: summary), (lambda summary: summary)
     noted.summary_changes.append(first)
     later.summary_changes.append(second)
@@ -121,19 +122,19 @@ def test_items_and_changes_stay_in_the_order_in_which_they_were_noted() -> None:
 
 
 def test_items_of_different_types_do_not_touch_each_other() -> None:
-    noted = Noted()
-    noted.move(Move(ItemType.DATABASE_AGGREGATION, "1", C))
-    noted.move(Move(ItemType.INSTANCE_AGGREGATION, "1", F))
+    noted = Unwritten()
+    noted.move(ItemUpdate(ItemType.DATABASE_AGGREGATION, "1", C))
+    noted.move(ItemUpdate(ItemType.INSTANCE_AGGREGATION, "1", F))
     assert [one.status for one in noted.moves.values()] == [C, F]
 
 
 def test_there_is_something_to_write_only_when_something_was_noted() -> None:
-    assert not Noted()
-    assert Noted(items("1"))
-    noted = Noted()
+    assert not Unwritten()
+    assert Unwritten(items("1"))
+    noted = Unwritten()
     noted.move(move("1", C))
     assert noted
-    assert Noted(summary_changes=[lambda summary: summary])
+    assert Unwritten(summary_changes=[lambda summary: summary])
 
 
 # With the store at hand
@@ -240,7 +241,9 @@ def test_text_that_the_store_cannot_hold_does_not_cost_what_else_was_noted(
     reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3", "4"))
     with reporter.reporting():
         reporter.move([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error=poison)])
-        reporter.move([Move(COLLECTION, "3", C, T[0], T[1], {"missing": {poison: "refused"}}, {"version": poison})])
+        reporter.move(
+            [ItemUpdate(COLLECTION, "3", C, T[0], T[1], {"missing": {poison: "refused"}}, {"version": poison})]
+        )
         reporter.move([move("4", C, T[0], T[1])])
     assert item_statuses(store, run_id) == {"1": "completed", "2": "failed", "3": "completed", "4": "completed"}
     written = poison.replace("\x00", "?").replace("\udce9", "?")

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.hosts import LOOPBACK
-from whalefall_capacity.console.http.principals import Remembered
+from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
 from whalefall_capacity.ui.documents import DocumentRules
@@ -75,7 +75,7 @@ def ui(store: Engine, settings: Settings) -> Ui:
     """The UI with a login, whose store has an admin; it asks the store each time who somebody is."""
     set_user(store, "root", Role.ADMIN, SecretStr(PASSWORD))
     dagster = Recorder()
-    console = replace(console_of(store, settings), known=Remembered(0.0))
+    console = replace(console_of(store, settings), principals=PrincipalCache(0.0))
     app = with_login(DocumentRules(dagster), console)
     return Ui(Guard(app, LOOPBACK, None), dagster, store)
 
@@ -225,7 +225,7 @@ def test_websockets_ask_for_a_login_too(ui: Ui) -> None:
 
 def test_a_websocket_ends_soon_after_its_token_is_revoked(ui: Ui, settings: Settings) -> None:
     now = [100.0]
-    console = replace(console_of(ui.store, settings), known=Remembered(0.0))
+    console = replace(console_of(ui.store, settings), principals=PrincipalCache(0.0))
     app = Guard(LoginRequired(ui.dagster, console, lambda: now[0]), LOOPBACK, None)
     token = create_token(ui.store, "follower", Role.VIEW).get_secret_value()
     headers = {"Authorization": f"Bearer {token}"}

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from whalefall_capacity.console.actions.launch import Launch, launch_task
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.current_period import CurrentPeriod
+from whalefall_capacity.current_period import AggregationScope, CurrentPeriod
 from whalefall_capacity.store.task_runs.launch import open_run_covering
 from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
 
 @dataclass(frozen=True)
 class CurrentRun:
-    """A run that covers what was asked for; *joined* when it was open already."""
+    """The run that does what was asked for."""
 
     run_id: str
-    joined: bool
-    scope: str
+    joined: Annotated[bool, Field(description="True when a run that was open already does it.")]
+    scope: AggregationScope
 
 
-def aggregate_current(console: Console, scope: str, period_type: str | None, created_by: str) -> CurrentRun:
+def aggregate_current(
+    console: Console, scope: AggregationScope, period_type: str | None, created_by: str
+) -> CurrentRun:
     """Return the open run that covers *scope* today, launched now if there is none.
 
     Raises DagsterError when the webserver starts none; then nothing is recorded.

@@ -16,7 +16,7 @@ from whalefall_capacity.tasks import PARTITION_MAINTENANCE
 
 @dataclass(frozen=True)
 class MaintenanceRun:
-    """A maintenance that was launched."""
+    """The run of a maintenance."""
 
     run_id: str
     dry_run: bool

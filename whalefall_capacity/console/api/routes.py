@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, TypeAdapter
 from starlette.responses import Response
 
-from whalefall_capacity.console.actions.current import aggregate_current
-from whalefall_capacity.console.actions.maintenance import create_children, start_maintenance
+from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
+from whalefall_capacity.console.actions.maintenance import MaintenanceRun, create_children, start_maintenance
 from whalefall_capacity.console.api.models import (
     Cancelled,
     CapacityRows,
     CapacitySummary,
     Created,
-    DatabaseWindow,
-    InstanceWindow,
-    Launched,
-    MaintenanceStarted,
-    PartitionData,
     PartitionStatus,
-    PlannedDropData,
     Rows,
-    Session,
-    Status,
-    TaskRunData,
     TaskRunWithItems,
 )
 from whalefall_capacity.console.http.envelope import (
@@ -42,32 +33,32 @@ from whalefall_capacity.console.http.principals import Principal, credential_of
 from whalefall_capacity.console.http.queries import CapacityFilter, CapacityPage, Day, Name, Whole, offset_of
 from whalefall_capacity.console.http.security import CSRF_HEADER, GuardedRoute
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.current_period import SCOPES
+from whalefall_capacity.current_period import ALL, SCOPES, AggregationScope
 from whalefall_capacity.periods import PeriodType, add_months
 from whalefall_capacity.store.aggregations import console_series
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Page, Selection
+from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.maintenance.health import read_status
+from whalefall_capacity.store.maintenance.health import PartitionState, TablePartition, read_status
+from whalefall_capacity.store.maintenance.plan import PlannedDrop
 from whalefall_capacity.store.maintenance.retire import make_plan
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs import read as task_runs_read
-from whalefall_capacity.store.task_runs.read import OPEN_STATUSES
+from whalefall_capacity.store.task_runs.read import TaskRun
 
 PREFIX = "/api/v1"
-READING: dict[int | str, dict[str, Any]] = {
+READING_ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorEnvelope, "description": "A parameter is bad; `data.errors` names it."},
     401: {"model": ErrorEnvelope, "description": "Nobody is logged in."},
     503: {"model": ErrorEnvelope, "description": "The store or Dagster cannot be reached."},
 }
-CHANGING: dict[int | str, dict[str, Any]] = READING | {
+CHANGING_ERRORS: dict[int | str, dict[str, Any]] = READING_ERRORS | {
     403: {"model": ErrorEnvelope, "description": "The role is not enough, or the CSRF token is missing."},
     408: {"model": ErrorEnvelope, "description": "The body did not arrive in time."},
     413: {"model": ErrorEnvelope, "description": "The body is too large."},
 }
-OF_ONE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorEnvelope, "description": "There is no such thing."}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorEnvelope, "description": "There is no such thing."}}
 CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ErrorEnvelope, "description": "It is too late for that."}}
-
-# Any case, with blanks around it: what a pattern can say of it.
-_PATTERN = r"^\s*([Ii][Nn][Ss][Tt][Aa][Nn][Cc][Ee]|[Dd][Aa][Tt][Aa][Bb][Aa][Ss][Ee]|[Aa][Ll][Ll])?\s*$"
 
 CSRF_PARAMETER = {
     "name": CSRF_HEADER,
@@ -85,22 +76,21 @@ def _blank(value: Any) -> Any:
 
 
 def _scope(value: Any) -> Any:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return "all"
-    if not isinstance(value, str) or value.strip().lower() not in SCOPES:
+    """Return a scope in any case as it is written here; missing or blank is all."""
+    if _blank(value) is None:
+        return ALL
+    if not isinstance(value, str) or (scope := value.strip().lower()) not in SCOPES:
         raise ValueError("must be instance, database or all")
-    return value.strip().lower()
+    return scope
 
 
 class AggregateCurrentBody(BaseModel):
-    """What to aggregate."""
+    """The scope of an aggregation."""
 
     model_config = ConfigDict(extra="forbid")
 
-    scope: Annotated[str | None, BeforeValidator(_scope)] = Field(
-        default="all",
-        description="instance, database or all, in any case; missing or blank is all.",
-        json_schema_extra={"anyOf": [{"type": "string", "pattern": _PATTERN}, {"type": "null"}]},
+    scope: Annotated[AggregationScope | None, BeforeValidator(_scope)] = Field(
+        default=ALL, description="instance, database or all, in any case; missing or blank is all."
     )
     period_type: Annotated[PeriodType | None, BeforeValidator(_blank)] = Field(
         default=None, description="Accepted, and recorded; what runs is daily."
@@ -108,7 +98,7 @@ class AggregateCurrentBody(BaseModel):
 
 
 class TaskRunFilter(BaseModel):
-    """Which runs, and which page of them."""
+    """A filter of task runs, and a page of them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -119,7 +109,7 @@ class TaskRunFilter(BaseModel):
 
 
 class ItemPage(BaseModel):
-    """Which page of the items."""
+    """A page of the items."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -128,18 +118,18 @@ class ItemPage(BaseModel):
 
 
 class PartitionFilter(BaseModel):
-    """Which table partitions, and which page of them."""
+    """A filter of table partitions, and a page of them."""
 
     model_config = ConfigDict(extra="forbid")
 
     table: Name | None = Field(default=None, description="Such as database_size_stats.")
-    state: Literal["past", "current", "future", "detaching", "odd"] | None = None
+    state: PartitionState | None = None
     page: Annotated[Whole, Field(ge=1)] = Field(default=1, description=f"page x limit is at most {MOST_ROWS:,}.")
     limit: Annotated[Whole, Field(ge=1, le=200)] = 20
 
 
 class CreateBody(BaseModel):
-    """Which table partitions to create."""
+    """The table partitions to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -149,7 +139,7 @@ class CreateBody(BaseModel):
 
 
 class CleanupBody(BaseModel):
-    """How to maintain."""
+    """Options of a maintenance."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -160,70 +150,94 @@ class CleanupBody(BaseModel):
     confirm: StrictBool = Field(default=False, description="Yes to the question of the plan.")
 
 
+# These are coroutines, so that FastAPI does not send each of them to a thread of its own.
+async def _console(request: Request) -> Console:
+    console: Console = request.app.state.console
+    return console
+
+
+async def _caller(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+CurrentConsole = Annotated[Console, Depends(_console)]
+Caller = Annotated[Principal, Depends(_caller)]
+
+
+async def _console_of_caller(request: Request, console: CurrentConsole) -> Console:
+    """Return the console whose runs start in the name of whoever asks."""
+    return replace(console, dagster=console.dagster.for_caller(credential_of(request)))
+
+
+CallerConsole = Annotated[Console, Depends(_console_of_caller)]
 RunId = Annotated[Name, Path(description="The Dagster run id.")]
+PLANNED_DROPS = TypeAdapter(list[PlannedDrop])
 
 
-@router.get("/session", response_model=Envelope[Session], responses=READING)
-def session(request: Request) -> Response:
+@router.get("/session", response_model=Envelope[Principal], responses=READING_ERRORS)
+def session(caller: Caller) -> Response:
     """Return who asks, and the CSRF token of the session."""
-    return success(_principal(request))
+    return success(caller)
 
 
-@router.get("/capacity/databases", response_model=Envelope[CapacityRows[DatabaseWindow]], responses=READING)
-def databases(request: Request, query: Annotated[CapacityPage, Query()]) -> Response:
+@router.get("/capacity/databases", response_model=Envelope[CapacityRows[DatabaseGrowth]], responses=READING_ERRORS)
+def databases(console: CurrentConsole, query: Annotated[CapacityPage, Query()]) -> Response:
     """Return windows of databases. Databases of one name on two instances stay two."""
-    selection = query.selection(_console(request).today())
-    page = console_series.database_page(_console(request).reading, selection, query.limit, query.offset)
+    selection = query.selection(console.today())
+    page = console_series.database_page(console.reading, selection, query.limit, query.offset)
     return success(_rows(page, query, selection))
 
 
-@router.get("/capacity/databases/summary", response_model=Envelope[CapacitySummary], responses=READING)
-def databases_summary(request: Request, query: Annotated[CapacityFilter, Query()]) -> Response:
+@router.get("/capacity/databases/summary", response_model=Envelope[CapacitySummary], responses=READING_ERRORS)
+def databases_summary(console: CurrentConsole, query: Annotated[CapacityFilter, Query()]) -> Response:
     """Return count, total, average and largest of the databases in the newest window with data."""
-    return _summary(request, Level.DATABASE, query)
+    return _summary(console, Level.DATABASE, query)
 
 
-@router.get("/capacity/instances", response_model=Envelope[CapacityRows[InstanceWindow]], responses=READING)
-def instances(request: Request, query: Annotated[CapacityPage, Query()]) -> Response:
+@router.get("/capacity/instances", response_model=Envelope[CapacityRows[InstanceGrowth]], responses=READING_ERRORS)
+def instances(console: CurrentConsole, query: Annotated[CapacityPage, Query()]) -> Response:
     """Return windows of instances."""
-    selection = query.selection(_console(request).today())
-    page = console_series.instance_page(_console(request).reading, selection, query.limit, query.offset)
+    selection = query.selection(console.today())
+    page = console_series.instance_page(console.reading, selection, query.limit, query.offset)
     return success(_rows(page, query, selection))
 
 
-@router.get("/capacity/instances/summary", response_model=Envelope[CapacitySummary], responses=READING)
-def instances_summary(request: Request, query: Annotated[CapacityFilter, Query()]) -> Response:
+@router.get("/capacity/instances/summary", response_model=Envelope[CapacitySummary], responses=READING_ERRORS)
+def instances_summary(console: CurrentConsole, query: Annotated[CapacityFilter, Query()]) -> Response:
     """Return count, total, average and largest of the instances in the newest window with data."""
-    return _summary(request, Level.INSTANCE, query)
+    return _summary(console, Level.INSTANCE, query)
 
 
 @router.post(
     "/capacity/aggregations/current",
     status_code=202,
-    response_model=Envelope[Launched],
-    responses=CHANGING,
+    response_model=Envelope[CurrentRun],
+    responses=CHANGING_ERRORS,
     openapi_extra={"parameters": [CSRF_PARAMETER]},
 )
-def aggregate_current_period(request: Request, body: Annotated[AggregateCurrentBody | None, Body()] = None) -> Response:
+def aggregate_current_period(
+    console: CallerConsole, caller: Caller, body: Annotated[AggregateCurrentBody | None, Body()] = None
+) -> Response:
     """Aggregate today from the sizes that are stored; answers at once, the run goes on."""
     body = body or AggregateCurrentBody()
     period_type = None if body.period_type is None else body.period_type.value
-    run = aggregate_current(_acting(request), body.scope or "all", period_type, _principal(request).name)
+    run = aggregate_current(console, body.scope or ALL, period_type, caller.name)
     return success(run, "joined the run that is under way" if run.joined else "started", 202)
 
 
-@router.get("/task-runs", response_model=Envelope[Rows[TaskRunData]], responses=READING)
-def task_runs(request: Request, query: Annotated[TaskRunFilter, Query()]) -> Response:
+@router.get("/task-runs", response_model=Envelope[Rows[TaskRun]], responses=READING_ERRORS)
+def task_runs(console: CurrentConsole, query: Annotated[TaskRunFilter, Query()]) -> Response:
     """Return task runs, newest first."""
     offset = offset_of(query.page, query.limit)
-    page = task_runs_read.list_task_runs(_console(request).reading, query.limit, offset, query.status, query.task_key)
+    page = task_runs_read.list_task_runs(console.reading, query.limit, offset, query.status, query.task_key)
     return success({"items": page.runs} | _paging(query.page, query.limit, page.total))
 
 
-@router.get("/task-runs/{run_id}", response_model=Envelope[TaskRunWithItems], responses=READING | OF_ONE)
-def task_run(request: Request, run_id: RunId, query: Annotated[ItemPage, Query()]) -> Response:
+@router.get("/task-runs/{run_id}", response_model=Envelope[TaskRunWithItems], responses=READING_ERRORS | NOT_FOUND)
+def task_run(console: CurrentConsole, run_id: RunId, query: Annotated[ItemPage, Query()]) -> Response:
     """Return one task run with its items."""
-    engine = _console(request).reading
+    engine = console.reading
     offset = offset_of(query.page, query.limit)
     run = task_runs_read.get_task_run(engine, run_id)
     if run is None:
@@ -242,39 +256,37 @@ def task_run(request: Request, run_id: RunId, query: Annotated[ItemPage, Query()
 @router.post(
     "/task-runs/{run_id}/actions/cancel",
     response_model=Envelope[Cancelled],
-    responses=CHANGING | OF_ONE | CONFLICT,
+    responses=CHANGING_ERRORS | NOT_FOUND | CONFLICT,
     openapi_extra={"parameters": [CSRF_PARAMETER]},
 )
-def cancel_task_run(request: Request, run_id: RunId) -> Response:
+def cancel_task_run(console: CurrentConsole, run_id: RunId) -> Response:
     """Cancel a run that is pending or running; its Dagster run ends between two instances at the latest."""
-    engine = _console(request).engine
+    engine = console.engine
     if not task_runs_read.request_cancel(engine, run_id):
         run = task_runs_read.get_task_run(engine, run_id)
         if run is None:
             raise not_found("there is no such task run")
-        if run.status not in OPEN_STATUSES:
+        if run.status.is_terminal:
             raise ApiError(409, MessageCode.CONFLICT, f"the run has ended already: {run.status}")
     return success({"run_id": run_id, "status": "cancelled"}, "the run is being stopped")
 
 
-@router.get("/partitions", response_model=Envelope[Rows[PartitionData]], responses=READING)
-def partitions(request: Request, query: Annotated[PartitionFilter, Query()]) -> Response:
+@router.get("/partitions", response_model=Envelope[Rows[TablePartition]], responses=READING_ERRORS)
+def partitions(console: CurrentConsole, query: Annotated[PartitionFilter, Query()]) -> Response:
     """Return table partitions, by table and lower bound."""
-    console = _console(request)
     offset = offset_of(query.page, query.limit)
     children = [
         child
         for child in read_status(console.engine, console.settings, console.today()).children
-        if query.table in (None, child.table) and query.state in (None, child.state.value)
+        if query.table in (None, child.table) and query.state in (None, child.state)
     ]
     items = {"items": children[offset : offset + query.limit]}
     return success(items | _paging(query.page, query.limit, len(children)))
 
 
-@router.get("/partitions/status", response_model=Envelope[PartitionStatus], responses=READING)
-def partitions_status(request: Request) -> Response:
+@router.get("/partitions/status", response_model=Envelope[PartitionStatus], responses=READING_ERRORS)
+def partitions_status(console: CurrentConsole) -> Response:
     """Return whether every table has its partitions, and what a maintenance would drop."""
-    console = _console(request)
     status = read_status(console.engine, console.settings, console.today())
     plan = make_plan(console.engine, console.settings, console.today())
     return success(
@@ -286,7 +298,7 @@ def partitions_status(request: Request) -> Response:
                 "plan_id": plan.id,
                 "question": plan.question,
                 "archives": plan.archive_dir is not None,
-                "drops": [{name: getattr(drop, name) for name in PlannedDropData.model_fields} for drop in plan.drops],
+                "drops": PLANNED_DROPS.dump_python(list(plan.drops)),
                 "waiting": len(plan.waiting),
             },
         }
@@ -296,12 +308,11 @@ def partitions_status(request: Request) -> Response:
 @router.post(
     "/partitions",
     response_model=Envelope[Created],
-    responses=CHANGING,
+    responses=CHANGING_ERRORS,
     openapi_extra={"parameters": [CSRF_PARAMETER]},
 )
-def create_partitions(request: Request, body: Annotated[CreateBody | None, Body()] = None) -> Response:
+def create_partitions(console: CurrentConsole, body: Annotated[CreateBody | None, Body()] = None) -> Response:
     """Create the table partitions that hold a day, or all that are due."""
-    console = _console(request)
     day = body.day if body is not None else None
     latest = add_months(console.today(), 24)
     if day is not None and not console.settings.start_date <= day <= latest:
@@ -312,20 +323,20 @@ def create_partitions(request: Request, body: Annotated[CreateBody | None, Body(
 @router.post(
     "/partitions/actions/cleanup",
     status_code=202,
-    response_model=Envelope[MaintenanceStarted],
-    responses=CHANGING | CONFLICT,
+    response_model=Envelope[MaintenanceRun],
+    responses=CHANGING_ERRORS | CONFLICT,
     openapi_extra={"parameters": [CSRF_PARAMETER]},
 )
-def cleanup_partitions(request: Request, body: Annotated[CleanupBody | None, Body()] = None) -> Response:
+def cleanup_partitions(
+    console: CallerConsole, caller: Caller, body: Annotated[CleanupBody | None, Body()] = None
+) -> Response:
     """Start a maintenance: create ahead, seal, archive, drop. As it stands it only says what it would do."""
     body = body or CleanupBody()
-    name = _principal(request).name
-    run = start_maintenance(_acting(request), body.dry_run, body.plan_id, body.confirm, name)
+    run = start_maintenance(console, body.dry_run, body.plan_id, body.confirm, caller.name)
     return success(run, "started", 202)
 
 
-def _summary(request: Request, level: Level, query: CapacityFilter) -> Response:
-    console = _console(request)
+def _summary(console: Console, level: Level, query: CapacityFilter) -> Response:
     found = console_series.summary(console.reading, level, query.selection(console.today()))
     return success({"period_type": query.period_type} | vars(found))
 
@@ -344,19 +355,3 @@ def _paging(page: int, limit: int, total: int) -> dict[str, Any]:
         "pages": -(-total // limit),
         "has_next": page * limit < total,
     }
-
-
-def _console(request: Request) -> Console:
-    console: Console = request.app.state.console
-    return console
-
-
-def _acting(request: Request) -> Console:
-    """Return the console whose runs start in the name of whoever asks."""
-    console = _console(request)
-    return replace(console, dagster=console.dagster.for_caller(credential_of(request)))
-
-
-def _principal(request: Request) -> Principal:
-    principal: Principal = request.state.principal
-    return principal

@@ -18,7 +18,7 @@ Data = TypeVar("Data")
 
 
 class MessageCode(StrEnum):
-    """What went wrong, for programs."""
+    """Kind of an error, for programs."""
 
     VALIDATION_ERROR = "VALIDATION_ERROR"
     AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED"
@@ -45,14 +45,14 @@ class Envelope(BaseModel, Generic[Data]):
 
 
 class FieldError(BaseModel):
-    """What is wrong with one parameter or one field of the body."""
+    """A fault of one parameter or one field of the body."""
 
     field: str
     message: str
 
 
 class ErrorData(BaseModel):
-    """What an error is about."""
+    """Details of an error."""
 
     errors: list[FieldError]
 

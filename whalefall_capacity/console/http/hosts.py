@@ -18,7 +18,7 @@ from whalefall_capacity.settings import Settings
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HOST_HEADER = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
-REFUSED = (
+HOST_REFUSED = (
     "This host name is not answered. Add it to WHALEFALL_ALLOWED_HOSTS if it is yours, and restart; "
     "docs/security.md says what that is for.\n"
 )
@@ -63,7 +63,7 @@ class AllowedHosts:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await PlainTextResponse(REFUSED, 400)(scope, receive, send)
+            await PlainTextResponse(HOST_REFUSED, 400)(scope, receive, send)
 
 
 def _hosts_of(*urls: HttpUrl | None) -> set[str]:

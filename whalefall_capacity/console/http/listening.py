@@ -14,7 +14,7 @@ from whalefall_capacity.signals import handled_by
 
 # Fewer than the files that a process may open.
 MOST_CONNECTIONS = 500
-NOT_BELIEVED = (
+UNTRUSTED_PROXY = (
     "X-Forwarded-For or -Proto came from %s, which is no trusted proxy: it was ignored. If that is your proxy, set "
     "WHALEFALL_TRUSTED_PROXIES=%s; until then everybody behind it counts as one address, and cookies lack Secure"
 )
@@ -33,7 +33,7 @@ class ForwardedNotice:
         if not self._told and any(name.startswith(b"x-forwarded-") for name, _ in scope.get("headers", ())):
             self._told = True
             address = scope["client"][0] if scope.get("client") else "a socket"
-            logger.warning(NOT_BELIEVED, address, address)
+            logger.warning(UNTRUSTED_PROXY, address, address)
         await self._app(scope, receive, send)
 
 

@@ -1,4 +1,4 @@
-"""How often somebody may guess a password.
+"""Limits on guessing passwords.
 
 An address that guessed wrong too often is refused for some minutes. A name cannot be refused: whoever knows it could
 lock its owner out. Its logins take some seconds longer instead, from wherever they come.

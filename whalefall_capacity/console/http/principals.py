@@ -1,4 +1,4 @@
-"""Who asks: the one place that tells it, by the cookie of a session or by a bearer token.
+"""Callers: the one place that finds who asks, by the cookie of a session or by a bearer token.
 
 A session is a row of the store, so that it ends for every console that serves the store: when somebody logs out, with
 its hours, and when the user's password or role changes. The cookie is 32 random bytes, of which the store has the
@@ -11,7 +11,9 @@ import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
 
@@ -27,15 +29,15 @@ Credential = tuple[bool, str]
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks; *csrf_token* is None for a script."""
+    """The caller."""
 
     name: str
     role: Role
-    csrf_token: str | None
+    csrf_token: Annotated[str | None, Field(description="For X-CSRFToken; null for a bearer token, which needs none.")]
 
 
-class Remembered:
-    """Who was found a moment ago: a page of many requests asks the store once. What is revoked ends within a second."""
+class PrincipalCache:
+    """Callers found a moment ago: a page of many requests asks the store once. What is revoked ends within a second."""
 
     def __init__(self, seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds

@@ -30,7 +30,7 @@ class PromptProtocol(H11Protocol):
 
     @property
     def dawdles_until(self) -> float | None:
-        """When this connection is cut off; None for one whose head has arrived."""
+        """The moment at which this connection is cut off; None for one whose head has arrived."""
         return self._cut_off.when() if self._cut_off is not None and self._awaited is h11.IDLE else None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

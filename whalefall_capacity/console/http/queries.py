@@ -1,4 +1,4 @@
-"""What a request may ask for: parameters typed and bounded, and the windows that they mean."""
+"""Parameters of requests, typed and bounded, and the windows that they mean."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_PERIODS = {
 
 
 class DbType(StrEnum):
-    """What an instance is."""
+    """Engine of an instance."""
 
     POSTGRESQL = "postgresql"
     MYSQL = "mysql"
@@ -69,7 +69,7 @@ Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidat
 
 
 class CapacityFilter(BaseModel):
-    """Which windows of which databases or instances."""
+    """A filter of windows, databases and instances."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -115,7 +115,7 @@ class CapacityFilter(BaseModel):
 
 
 class CapacityPage(CapacityFilter):
-    """A filter, and which page of the rows."""
+    """A filter, and a page of the rows."""
 
     page: Annotated[Whole, Field(ge=1)] = Field(
         default=1, description=f"page x limit is at most {MOST_ROWS:,}: narrow the filter to see more."

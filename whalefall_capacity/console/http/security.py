@@ -1,4 +1,4 @@
-"""Who asks, and what is refused before a handler sees it: authentication, role, CSRF, then the body.
+"""Checks before a handler sees a request: authentication, role, CSRF, then the body.
 
 A browser carries the cookie of a session, and for every unsafe method a token in X-CSRFToken (a form without script: in
 the field csrf_token). A script carries a bearer token and needs nothing more. Reading takes the role view, everything
@@ -66,12 +66,12 @@ def principal_of(request: Request) -> Principal | None:
     console: Console = request.app.state.console
     credential = credential_of(request)
     # What changes something is not done for one who was revoked a moment ago.
-    known = console.known.get(credential) if request.method in SAFE_METHODS else None
+    known = console.principals.get(credential) if request.method in SAFE_METHODS else None
     if known is not None:
         return known
     found = find_principal(console.reading, credential, console.settings.session_hours)
     if found is not None:
-        console.known.put(credential, found)
+        console.principals.put(credential, found)
     return found
 
 
@@ -99,7 +99,7 @@ def check(request: Request) -> Principal:
 def known_reader(request: Request) -> Principal | None:
     """Return who asks, when that needs no look into the store: somebody just seen, who reads."""
     console: Console = request.app.state.console
-    return console.known.get(credential_of(request)) if request.method in SAFE_METHODS else None
+    return console.principals.get(credential_of(request)) if request.method in SAFE_METHODS else None
 
 
 def require_csrf(request: Request, principal: Principal) -> None:

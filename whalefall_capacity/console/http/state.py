@@ -1,4 +1,4 @@
-"""What every request needs, made once."""
+"""The state that requests share, made once: store, settings, Dagster, callers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from whalefall_capacity.settings import Settings
 
 if TYPE_CHECKING:
     from whalefall_capacity.console.http.login_limits import LoginLimiter
-    from whalefall_capacity.console.http.principals import Credential, Remembered
+    from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 
 
 class Launcher(Protocol):
@@ -31,14 +31,14 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Console:
-    """The store, the settings, Dagster, and what is known of callers; *reading* is for queries of their own."""
+    """The store, the settings, Dagster, and the callers known so far; *reading* is for queries of their own."""
 
     engine: Engine
     reading: Engine
     settings: Settings
     dagster: Launcher
     limiter: LoginLimiter
-    known: Remembered
+    principals: PrincipalCache
 
     def today(self) -> date:
         """Return the day it is in the configured zone."""

@@ -27,7 +27,7 @@ from whalefall_capacity.console.http.queries import (
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
 from whalefall_capacity.console.pages.formats import window_label
-from whalefall_capacity.console.pages.rendering import json_in_page, render, scene_of, to_login, view_of
+from whalefall_capacity.console.pages.rendering import json_in_page, page_context, render, to_login, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.store.aggregations import console_series
@@ -35,7 +35,7 @@ from whalefall_capacity.store.aggregations.console_series import InstanceChoice,
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
 from whalefall_capacity.store.aggregations.statements import Level
 
-TOPS = (5, 10, 20)
+TOP_CHOICES = (5, 10, 20)
 MOST_PERIODS = 400
 # Spreadsheets take a cell that begins like this for a formula.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
@@ -63,7 +63,7 @@ class View(BaseModel):
     periods: Annotated[Whole, Field(ge=1, le=MOST_PERIODS)] | None = None
     start_date: Day | None = None
     end_date: Day | None = None
-    top: Annotated[int, _one_of({str(top): top for top in TOPS})] = TOPS[0]
+    top: Annotated[int, _one_of({str(top): top for top in TOP_CHOICES})] = TOP_CHOICES[0]
     chart: Literal["line", "bar"] = "line"
 
     @property
@@ -126,16 +126,16 @@ def databases_csv(request: Request, metric: str) -> Response:
 
 
 def _capacity_page(request: Request, page: str) -> Response:
-    scene = scene_of(request)
-    if scene.principal is None:
+    context = page_context(request)
+    if context.principal is None:
         return to_login(request)
-    console, level = scene.console, LEVELS[page]
+    console, level = context.console, LEVELS[page]
     view = view_of(request, View)
     choices = console_series.instance_choices(console.reading)
     view = _without_contradiction(view, choices, level)
     found, selection, windows = _charts(console, view, level)
     return render(
-        scene,
+        context,
         "capacity.html",
         page=page,
         view=view,
@@ -151,18 +151,18 @@ def _capacity_page(request: Request, page: str) -> Response:
         else [],
         db_types=list(DbType),
         period_types=list(PeriodType),
-        tops=TOPS,
+        tops=TOP_CHOICES,
         style_ids=chart_library_style_ids(),
     )
 
 
 def _csv(request: Request, page: str, metric_key: str) -> Response:
-    scene = scene_of(request)
-    if scene.principal is None:
+    context = page_context(request)
+    if context.principal is None:
         return to_login(request)
     if metric_key not in METRIC_KEYS:
         raise not_found("there is no such table")
-    console, level = scene.console, LEVELS[page]
+    console, level = context.console, LEVELS[page]
     view = _without_contradiction(view_of(request, View), console_series.instance_choices(console.reading), level)
     found, _, _ = _charts(console, view, level)
     (chart,) = [chart for chart in found if chart.metric.key == metric_key]

@@ -25,7 +25,7 @@ from whalefall_capacity.console.http.security import (
     too_large,
 )
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.console.pages.rendering import Scene, prefix_of, render, scene_of
+from whalefall_capacity.console.pages.rendering import PageContext, page_context, prefix_of, render
 from whalefall_capacity.store.access import User, check_password, end_session, has_admin, open_session
 
 LOGIN_COOKIE = "whalefall_login"
@@ -38,10 +38,10 @@ router = APIRouter()
 @router.get("/login")
 def login_page(request: Request) -> Response:
     """Show the form, or lead on whoever is logged in."""
-    scene = scene_of(request)
-    if scene.principal is not None:
-        return RedirectResponse(_next(scene, request.query_params.get("next", "")), 303)
-    return _login_form(scene, request.query_params.get("next", ""))
+    context = page_context(request)
+    if context.principal is not None:
+        return RedirectResponse(_next(context, request.query_params.get("next", "")), 303)
+    return _login_form(context, request.query_params.get("next", ""))
 
 
 @router.post("/login")
@@ -49,13 +49,13 @@ async def login(request: Request) -> Response:
     """Open a session for a name and a password."""
     if not await read_body(request):
         raise too_large()
-    scene = await run_in_threadpool(scene_of, request)
-    admitted = await run_in_threadpool(_admit, scene)
+    context = await run_in_threadpool(page_context, request)
+    admitted = await run_in_threadpool(_admit, context)
     if isinstance(admitted, Response):
         return admitted
     # Outside of the threads: while these wait, others are served.
     await sleep(admitted.delay_seconds)
-    return await run_in_threadpool(_login, scene, admitted)
+    return await run_in_threadpool(_login, context, admitted)
 
 
 @router.post("/logout")
@@ -66,33 +66,33 @@ async def logout(request: Request) -> Response:
     return await run_in_threadpool(_logout, request)
 
 
-def _admit(scene: Scene) -> Attempt | Response:
+def _admit(context: PageContext) -> Attempt | Response:
     """Return the attempt that the form is, or the answer when there is to be none."""
-    console, request, fields = scene.console, scene.request, form_of(scene.request)
+    console, request, fields = context.console, context.request, form_of(context.request)
     next_url = fields.get("next", "")
     if not has_admin(console.reading):
         raise ApiError(403, MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
     token = request.cookies.get(cookie_name(request, LOGIN_COOKIE), "")
     if not token or not is_same(fields.get(CSRF_FIELD, ""), token):
-        return _login_form(scene, next_url, scene.translate("login.expired"), 403)
+        return _login_form(context, next_url, context.translate("login.expired"), 403)
     address = request.client.host if request.client else ""
     attempt = console.limiter.admit(address, fields.get("name", "")[:LONGEST_NAME])
     if attempt is None:
         wait = max(1, console.limiter.wait_seconds(address))
-        answer = _login_form(scene, next_url, scene.translate("login.limited", seconds=wait), 429)
+        answer = _login_form(context, next_url, context.translate("login.limited", seconds=wait), 429)
         answer.headers["Retry-After"] = str(wait)
         return answer
     return attempt
 
 
-def _login(scene: Scene, attempt: Attempt) -> Response:
-    console, request, fields = scene.console, scene.request, form_of(scene.request)
+def _login(context: PageContext, attempt: Attempt) -> Response:
+    console, request, fields = context.console, context.request, form_of(context.request)
     user = _checked(console, attempt.name, SecretStr(fields.get("password", "")))
     if user is None:
-        return _login_form(scene, fields.get("next", ""), scene.translate("login.wrong"), 401)
+        return _login_form(context, fields.get("next", ""), context.translate("login.wrong"), 401)
     console.limiter.forgive(attempt)
     hours = console.settings.session_hours
-    done = RedirectResponse(_next(scene, fields.get("next", "")), 303)
+    done = RedirectResponse(_next(context, fields.get("next", "")), 303)
     cookie = open_session(console.engine, user, hours).get_secret_value()
     set_cookie(done, request, SESSION_COOKIE, cookie, hours * 3600)
     delete_cookie(done, request, LOGIN_COOKIE)
@@ -113,28 +113,28 @@ def _logout(request: Request) -> Response:
         is_token, cookie = credential
         if not is_token:
             end_session(console.engine, cookie)
-            console.known.forget(credential)
+            console.principals.forget(credential)
     delete_cookie(answer, request, SESSION_COOKIE)
     return answer
 
 
-def _login_form(scene: Scene, next_url: str, problem: str = "", status: int = 200) -> Response:
+def _login_form(context: PageContext, next_url: str, problem: str = "", status: int = 200) -> Response:
     # In the cookie and in the form: a page elsewhere can send the one, but not know what to write into the other.
     token = secrets.token_urlsafe(24)
     answer = render(
-        scene,
+        context,
         "login.html",
         problem=problem,
         csrf_token=token,
-        next_url=_next(scene, next_url),
-        has_admin=has_admin(scene.console.reading),
+        next_url=_next(context, next_url),
+        has_admin=has_admin(context.console.reading),
     )
     answer.status_code = status
-    set_cookie(answer, scene.request, LOGIN_COOKIE, token, LOGIN_SECONDS)
+    set_cookie(answer, context.request, LOGIN_COOKIE, token, LOGIN_SECONDS)
     return answer
 
 
-def _next(scene: Scene, url: str) -> str:
+def _next(context: PageContext, url: str) -> str:
     """Return *url* when it leads to a page of ours, else the first page."""
     is_ours = url.startswith("/") and not url.startswith(("//", "/\\")) and "\\" not in url and url.isprintable()
-    return url if is_ours and not url.startswith(f"{scene.prefix}/login") else scene.home
+    return url if is_ours and not url.startswith(f"{context.prefix}/login") else context.home

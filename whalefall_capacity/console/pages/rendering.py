@@ -1,4 +1,4 @@
-"""What every page is made with: who looks, in which language and theme, and the templates."""
+"""Rendering of pages: the context of a request (caller, language, theme) and the templates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred
 from whalefall_capacity.printable import printable_lines
 from whalefall_capacity.store.access import Role
-from whalefall_capacity.store.task_runs.read import OPEN_STATUSES, TaskRun
+from whalefall_capacity.store.task_runs.read import TaskRun
 
 THEMES = ("auto", "light", "dark")
 LANGUAGE_COOKIE, THEME_COOKIE = "whalefall_language", "whalefall_theme"
@@ -34,8 +34,8 @@ WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What every page needs to be rendered: who looks, in which language and theme."""
+class PageContext:
+    """A request as its page is rendered: the caller, the language and the theme."""
 
     request: Request
     principal: Principal | None
@@ -54,7 +54,7 @@ class Scene:
 
     @property
     def home(self) -> str:
-        """Where somebody who has just logged in is led."""
+        """The page to which somebody who has just logged in is led."""
         return "/" if self.prefix else "/instances"
 
     def translate(self, key: str, **values: object) -> str:
@@ -72,14 +72,14 @@ def prefix_of(request: Request) -> str:
     return prefix
 
 
-def scene_of(request: Request) -> Scene:
-    """Return the scene of a request."""
-    return Scene(request, principal_of(request), _language(request), _theme(request))
+def page_context(request: Request) -> PageContext:
+    """Return the context of a request; reads the store to find who sends it."""
+    return PageContext(request, principal_of(request), _language(request), _theme(request))
 
 
-def scene_of_nobody(request: Request) -> Scene:
-    """Return the scene of a request without asking who sends it."""
-    return Scene(request, None, _language(request), _theme(request))
+def anonymous_context(request: Request) -> PageContext:
+    """Return the context of a request without asking who sends it."""
+    return PageContext(request, None, _language(request), _theme(request))
 
 
 def view_of(request: Request, model: type[Any]) -> Any:
@@ -97,23 +97,23 @@ def to_login(request: Request) -> Response:
     return RedirectResponse(f"{prefix_of(request)}/login?{urlencode({'next': here})}", 303)
 
 
-def render(scene: Scene, template: str, **values: Any) -> Response:
+def render(context: PageContext, template: str, **values: Any) -> Response:
     """Return the page that *template* makes of *values*."""
-    words = catalogue(scene.language)
+    words = catalogue(context.language)
     content = (
         _environment()
         .get_template(template)
         .render(
-            scene=scene,
-            request=scene.request,
-            principal=scene.principal,
-            is_admin=scene.principal is not None and scene.principal.role is Role.ADMIN,
-            t=scene.translate,
-            static=lambda name: scene.prefix + static_url(name),
+            context=context,
+            request=context.request,
+            principal=context.principal,
+            is_admin=context.principal is not None and context.principal.role is Role.ADMIN,
+            t=context.translate,
+            static=lambda name: context.prefix + static_url(name),
             words=words,
             languages=LANGUAGES,
             themes=THEMES,
-            zone=scene.console.settings.zone,
+            zone=context.console.settings.zone,
             script_words=json_in_page({key: word for key, word in words.items() if key.startswith(WORDS_OF_SCRIPTS)}),
             **values,
         )
@@ -121,9 +121,9 @@ def render(scene: Scene, template: str, **values: Any) -> Response:
     answer = HTMLResponse(content)
     # A choice in the URL is remembered for the pages that do not say.
     for parameter, cookie, allowed in (("lang", LANGUAGE_COOKIE, LANGUAGES), ("theme", THEME_COOKIE, THEMES)):
-        wanted = scene.request.query_params.get(parameter, "")
+        wanted = context.request.query_params.get(parameter, "")
         if wanted in allowed:
-            set_cookie(answer, scene.request, cookie, wanted, ONE_YEAR_SECONDS)
+            set_cookie(answer, context.request, cookie, wanted, ONE_YEAR_SECONDS)
     return answer
 
 
@@ -158,7 +158,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"as_it_is": escape, "size": binary_size, "moment": moment, "duration": duration}
-    environment.tests["open"] = lambda run: run.status in OPEN_STATUSES
+    environment.tests["open"] = lambda run: not run.status.is_terminal
     environment.globals |= {
         "metrics_of": _metrics_of,
         "figure": _figure,

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-FOREVER = "public, max-age=31536000, immutable"
+CACHE_FOREVER = "public, max-age=31536000, immutable"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 CHART_LIBRARY = "plotly.min.js"
 HASHED_ID = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
@@ -72,7 +72,7 @@ def application() -> ASGIApp:
         file = static_files().get(scope["path"].rpartition("/")[2])
         if file is None:
             raise HTTPException(404, "Not Found")
-        headers = {"Cache-Control": FOREVER, "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": CACHE_FOREVER, "Vary": "Accept-Encoding"}
         content = file.content
         if "gzip" in request.headers.get("accept-encoding", ""):
             content = file.compressed

@@ -19,7 +19,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs
-from whalefall_capacity.store.aggregations.statements import SAW, TABLES, Level, statements
+from whalefall_capacity.store.aggregations.statements import SOURCE_TOTALS, TABLES, Level, statements
 from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
@@ -80,7 +80,7 @@ class WindowResult:
         instances: int,
         closing_size_bytes: Decimal,
     ) -> None:
-        """Take what the statement SAW says of the window."""
+        """Take what the statement SOURCE_TOTALS says of the window."""
         self.state = WindowState.DONE
         self.source_rows = int(source_rows)
         self.source_sum_bytes = int(source_sum_bytes)
@@ -251,7 +251,7 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
     results = {window.start: WindowResult(window) for window in windows}
     with raw_cursor(connection) as cursor:
         cursor.execute(run.source, values)
-        cursor.execute(SAW)
+        cursor.execute(SOURCE_TOTALS)
         saw = cursor.fetchall()
         for start, *figures in saw:
             results[start].see(*figures)

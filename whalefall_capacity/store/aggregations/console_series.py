@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
+from pydantic import Field
 from sqlalchemy import Connection, Engine, TextClause, text
 
 from whalefall_capacity.periods import PeriodType
@@ -57,9 +58,9 @@ class Page(Generic[Growth]):
 
 @dataclass(frozen=True)
 class Summary:
-    """The newest window that has data. Sizes in bytes; None where there is nothing to tell of."""
+    """The newest window with data in the range."""
 
-    period_start: date | None
+    period_start: Annotated[date | None, Field(description="null when the range has no data.")]
     instances: int
     databases: int
     total_size_bytes: int
@@ -69,7 +70,7 @@ class Summary:
     largest_database: str | None
 
 
-NOTHING = Summary(None, 0, 0, 0, None, None, None, None)
+EMPTY_SUMMARY = Summary(None, 0, 0, 0, None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -221,14 +222,14 @@ def summary(engine: Engine, level: Level, selection: Selection) -> Summary:
     with engine.connect() as connection:
         filtered = _filter(connection, selection, level)
         if filtered is None:
-            return NOTHING
+            return EMPTY_SUMMARY
         scope, values = filtered
         newest = _newest(connection, level, scope, values)
         if newest is None:
-            return NOTHING
+            return EMPTY_SUMMARY
         statement = _statement(SUMMARIES[level], scope)
         row = connection.execute(statement, values | {"newest": newest}).mappings().one_or_none()
-        return NOTHING if row is None else Summary(period_start=newest, **row)
+        return EMPTY_SUMMARY if row is None else Summary(period_start=newest, **row)
 
 
 def top_databases(engine: Engine, selection: Selection, count: int) -> list[DatabaseGrowth]:

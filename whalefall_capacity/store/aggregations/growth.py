@@ -5,66 +5,75 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, WithJsonSchema
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import REACH, PeriodType, Window, look_back, window_before
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 
+# Descriptions and schemas are those of the API, which answers with these rows. Sizes are bytes; None means not known.
+Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+Trend = Literal["growing", "shrinking", "stable"]
+PeriodEnd = Annotated[date, Field(description="The last day, also of the window in progress.")]
+DaysWithData = Annotated[int, Field(description="Days with data.")]
+ClosingSize = Annotated[int, Field(description="Of the last day with data.")]
+BaselineStart = Annotated[date | None, Field(description="The window that the change is measured from.")]
+
 
 @dataclass(frozen=True)
 class DatabaseGrowth:
-    """One window of one database. Sizes are bytes; None means not known."""
+    """One window of one database."""
 
     instance_id: int
     instance: str
     database_name: str
     period_start: date
-    period_end: date
-    data_count: int
+    period_end: PeriodEnd
+    data_count: DaysWithData
     avg_size_bytes: int
     max_size_bytes: int
     min_size_bytes: int
-    closing_size_bytes: int
+    closing_size_bytes: ClosingSize
     avg_data_size_bytes: int | None
     avg_log_size_bytes: int | None
-    baseline_start: date | None
+    baseline_start: BaselineStart
     size_change_bytes: int | None
-    size_change_percent: Decimal | None
+    size_change_percent: Number | None
     data_size_change_bytes: int | None
-    data_size_change_percent: Decimal | None
+    data_size_change_percent: Number | None
     log_size_change_bytes: int | None
-    log_size_change_percent: Decimal | None
-    trend_direction: str | None
+    log_size_change_percent: Number | None
+    trend_direction: Trend | None
 
 
 @dataclass(frozen=True)
 class InstanceGrowth:
-    """One window of one instance. Sizes are bytes; None means not known."""
+    """One window of one instance."""
 
     instance_id: int
     instance: str
     period_start: date
-    period_end: date
-    data_count: int
-    partial_days: int
-    total_size_bytes: int
+    period_end: PeriodEnd
+    data_count: DaysWithData
+    partial_days: Annotated[int, Field(description="Days on which some databases could not be measured.")]
+    total_size_bytes: Annotated[int, Field(description="Mean of the daily totals.")]
     max_size_bytes: int
     min_size_bytes: int
-    closing_size_bytes: int
+    closing_size_bytes: ClosingSize
     avg_database_size_bytes: int
     database_count: int
-    avg_database_count: Decimal
+    avg_database_count: Number
     avg_log_size_bytes: int | None
-    baseline_start: date | None
+    baseline_start: BaselineStart
     total_size_change_bytes: int | None
-    total_size_change_percent: Decimal | None
+    total_size_change_percent: Number | None
     database_count_change: int | None
-    database_count_change_percent: Decimal | None
+    database_count_change_percent: Number | None
     log_size_change_bytes: int | None
-    log_size_change_percent: Decimal | None
-    trend_direction: str | None
+    log_size_change_percent: Number | None
+    trend_direction: Trend | None
 
 
 # The columns are in the order of the fields above: rows are made from them by position, which takes half the time.

@@ -28,7 +28,7 @@ ORDER BY period_start
 DAYS = (
     "SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last ORDER BY 1"
 )
-SEEN = {
+STATS_TOTALS = {
     Level.DATABASE: "SELECT count(*), coalesce(sum(size_bytes), 0), max(updated_at) FROM database_size_stats "
     "WHERE collected_date BETWEEN :first AND :last",
     Level.INSTANCE: "SELECT count(*), coalesce(sum(total_size_bytes), 0), max(updated_at) FROM instance_size_stats "
@@ -157,7 +157,7 @@ def _recompute(
     if recorded is not None and recorded.is_sealed:
         return None
     span = {"first": window.start, "last": window.end}
-    seen = tuple(connection.execute(text(SEEN[level]), span).one())
+    seen = tuple(connection.execute(text(STATS_TOTALS[level]), span).one())
     behind = None
     if recorded is None:
         behind = f"{seen[0]} rows of stats, and no calculation yet"

@@ -189,7 +189,7 @@ WITH written AS (
 SELECT period_start, count(*) FROM written GROUP BY period_start
 """
 # Grouped twice, which needs no sort; counting distinct instances would.
-SAW = """
+SOURCE_TOTALS = """
 SELECT period_start, sum(source_rows), sum(source_sum_bytes), max(source_max_updated_at), sum(result_rows), count(*),
        sum(closing_size_bytes)
 FROM (SELECT period_start, sum(source_rows) AS source_rows, sum(source_sum_bytes) AS source_sum_bytes,

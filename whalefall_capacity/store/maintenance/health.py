@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
+from typing import Annotated
 
+from pydantic import Field
 from sqlalchemy import Engine
 
 from whalefall_capacity.periods import add_months, month_start
@@ -23,7 +25,7 @@ from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES,
 from whalefall_capacity.store.table_partitions.ledger import Retirement, open_retirements, restored_until
 
 
-class ChildState(StrEnum):
+class PartitionState(StrEnum):
     """The place of a table partition in time; odd is one that this program did not make."""
 
     PAST = "past"
@@ -34,27 +36,27 @@ class ChildState(StrEnum):
 
 
 @dataclass(frozen=True)
-class ChildStatus:
-    """One child; *rows* is an estimate unless *rows_exact*, None where there is none."""
+class TablePartition:
+    """One table partition."""
 
     table: str
     child: str
     lower: date | None
-    upper: date | None
-    state: ChildState
+    upper: Annotated[date | None, Field(description="The first day that it does not hold.")]
+    state: PartitionState
     rows: int | None
-    rows_exact: bool
+    rows_exact: Annotated[bool, Field(description="False: PostgreSQL's estimate.")]
     bytes: int
     note: str
 
 
 @dataclass(frozen=True)
 class TableHealth:
-    """One partitioned table. *healthy*: it has its current and its next child. *problems*: all that needs a person."""
+    """One partitioned table."""
 
     table: str
-    healthy: bool
-    problems: tuple[str, ...]
+    healthy: Annotated[bool, Field(description="It has its current and its next partition.")]
+    problems: tuple[str, ...]  # All that needs a person.
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Status:
     day: date
     healthy: bool
     tables: tuple[TableHealth, ...]
-    children: tuple[ChildStatus, ...]
+    children: tuple[TablePartition, ...]
 
 
 def read_status(engine: Engine, settings: Settings, day: date, exact: bool = False) -> Status:
@@ -142,12 +144,12 @@ def _status(
     day: date,
     kept_until: Mapping[tuple[str, date], date],
     counts: Mapping[int, int],
-) -> ChildStatus:
+) -> TablePartition:
     note = child.oddity or ""
     if child.oddity is None and child.span[1] <= cut_off(child.table, settings, day):
         until = _kept(child, kept_until, day)
         note = f"restored, kept until {until}" if until else "beyond retention"
-    return ChildStatus(
+    return TablePartition(
         table=child.table.name,
         child=child.name,
         lower=child.bounds.lower,
@@ -160,15 +162,15 @@ def _status(
     )
 
 
-def _state(child: ChildTable, day: date) -> ChildState:
+def _state(child: ChildTable, day: date) -> PartitionState:
     if child.detach_pending:
-        return ChildState.DETACHING
+        return PartitionState.DETACHING
     if child.oddity is not None:
-        return ChildState.ODD
+        return PartitionState.ODD
     lower, upper = child.span
     if upper <= day:
-        return ChildState.PAST
-    return ChildState.FUTURE if day < lower else ChildState.CURRENT
+        return PartitionState.PAST
+    return PartitionState.FUTURE if day < lower else PartitionState.CURRENT
 
 
 def _kept(child: ChildTable, kept_until: Mapping[tuple[str, date], date], day: date) -> date | None:

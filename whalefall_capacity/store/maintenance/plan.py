@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from whalefall_capacity.periods import add_months
 from whalefall_capacity.settings import Settings
@@ -16,8 +19,8 @@ from whalefall_capacity.store.table_partitions.create import PartitionedTable
 
 MAX_DROPS = 50
 # A month takes six children with it, a January ten: up to here nobody is asked.
-FEW_DROPS = 12
-FAR_MORE = 3
+USUAL_DROPS = 12
+UNUSUAL_FACTOR = 3
 
 
 class Outcome(StrEnum):
@@ -48,14 +51,14 @@ class ChildOutcome:
 
 @dataclass(frozen=True)
 class PlannedDrop:
-    """A child that is to go. *rows* is PostgreSQL's estimate, None when it has none."""
+    """A table partition that is to go."""
 
     table: str
     child: str
-    oid: int
+    oid: Annotated[int, Field(exclude=True)]  # No concern of the API.
     lower: date
     upper: date
-    rows: int | None
+    rows: int | None  # PostgreSQL's estimate.
     bytes: int
     reason: str
 
@@ -85,7 +88,7 @@ class Plan:
     def question(self) -> str | None:
         """The question to be confirmed first; None when there is none."""
         past = len(self.drops) + len(self.waiting)
-        if past <= max(FEW_DROPS, FAR_MORE * self.last_time):
+        if past <= max(USUAL_DROPS, UNUSUAL_FACTOR * self.last_time):
             return None
         return f"{past} children are past, {self.last_time} went last time; was retention shortened on purpose?"
 

@@ -76,12 +76,12 @@ ORDER BY parent.relname
 """
 
 
-def _nobody(_: ChildOutcome) -> None:
-    """Tell nobody."""
+def _ignore_outcome(_: ChildOutcome) -> None:
+    """Take no notice of an outcome."""
 
 
-def _never() -> None:
-    """Go on."""
+def _keep_going() -> None:
+    """Let the maintenance go on."""
 
 
 @dataclass
@@ -96,8 +96,8 @@ class Maintenance:
     settings: Settings
     day: date
     patience: Patience = field(default_factory=Patience)
-    on_outcome: Callable[[ChildOutcome], None] = _nobody
-    before_child: Callable[[], None] = _never
+    on_outcome: Callable[[ChildOutcome], None] = _ignore_outcome
+    before_child: Callable[[], None] = _keep_going
     outcomes: list[ChildOutcome] = field(default_factory=list)
 
     def tell(self, outcome: ChildOutcome) -> None:

@@ -68,7 +68,7 @@ class SealError(StoreError):
 
 
 @dataclass(frozen=True)
-class Seen:
+class StatsTotals:
     """The stats of a day or a window in sum; sizes in bytes."""
 
     rows: int = 0
@@ -80,7 +80,7 @@ class Seen:
 class Recorded:
     """The stats that the calculation of a window saw, and whether it is final."""
 
-    seen: Seen
+    seen: StatsTotals
     sealed: bool
 
 
@@ -102,10 +102,10 @@ def windows_of(lower: date, upper: date) -> list[Window]:
     return [window for period_type in PeriodType for window in windows_between(lower, upper - ONE_DAY, period_type)]
 
 
-def together(days: Mapping[date, Seen], window: Window) -> Seen:
+def together(days: Mapping[date, StatsTotals], window: Window) -> StatsTotals:
     """Return what there is of *window*."""
     inside = [seen for day, seen in days.items() if window.start <= day <= window.end]
-    return Seen(
+    return StatsTotals(
         sum(seen.rows for seen in inside),
         sum((seen.sum_bytes for seen in inside), Decimal(0)),
         max((seen.newest for seen in inside if seen.newest is not None), default=None),
@@ -115,7 +115,7 @@ def together(days: Mapping[date, Seen], window: Window) -> Seen:
 def judge(
     lower: date,
     upper: date,
-    days: Mapping[date, Seen],
+    days: Mapping[date, StatsTotals],
     recorded: Mapping[Window, Recorded],
     lost: Sequence[LostDays],
 ) -> Verdict:
@@ -186,7 +186,8 @@ def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, p
     recorded = _recorded(connection, level, days)
     seen = _days(connection, level, place, lower, upper - ONE_DAY)
     return all(
-        day in recorded and recorded[day].sealed and recorded[day].seen == seen.get(day.start, Seen()) for day in days
+        day in recorded and recorded[day].sealed and recorded[day].seen == seen.get(day.start, StatsTotals())
+        for day in days
     )
 
 
@@ -215,18 +216,20 @@ def _look(connection: Connection, table: str, lower: date, upper: date) -> Verdi
     return judge(lower, upper, days, _recorded(connection, level, windows), lost_days(connection, table))
 
 
-def _days(connection: Connection, level: Level, stats: sql.Composable, first: date, last: date) -> dict[date, Seen]:
+def _days(
+    connection: Connection, level: Level, stats: sql.Composable, first: date, last: date
+) -> dict[date, StatsTotals]:
     statement = DAYS.format(size=sql.Identifier(SIZES[level]), stats=stats)
     with raw_cursor(connection) as cursor:
         cursor.execute(statement, {"first": first, "last": last})
-        return {day: Seen(rows, Decimal(total), newest) for day, rows, total, newest in cursor.fetchall()}
+        return {day: StatsTotals(rows, Decimal(total), newest) for day, rows, total, newest in cursor.fetchall()}
 
 
 def _recorded(connection: Connection, level: Level, windows: Sequence[Window]) -> dict[Window, Recorded]:
     by_key = {(window.period_type.value, window.start): window for window in windows}
     return {
         by_key[row.period_type, row.period_start]: Recorded(
-            Seen(row.source_rows, row.source_sum_bytes, row.source_max_updated_at), row.sealed
+            StatsTotals(row.source_rows, row.source_sum_bytes, row.source_max_updated_at), row.sealed
         )
         for row in connection.execute(text(RECORDED), _keys(level, windows))
     }

@@ -7,6 +7,8 @@ version of the C library could silently break. Partitioned tables carry no forei
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -28,6 +30,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+
+from whalefall_capacity.store.postgres.statuses import ITEM_STATUSES, Status
 
 metadata = MetaData(
     naming_convention={
@@ -54,6 +58,12 @@ def _row_times() -> tuple[Column[object], Column[object]]:
     )
 
 
+def _one_of(column: str, values: Iterable[str]) -> str:
+    """Return the check that *column* holds one of *values*."""
+    quoted = ", ".join(f"'{value}'" for value in values)
+    return f"{column} IN ({quoted})"
+
+
 def _measures(kind: str) -> tuple[Column[object], ...]:
     """Nullable count, sum, max, min and closing value of *kind* ('data' or 'log') over a window."""
     return (
@@ -66,9 +76,9 @@ def _measures(kind: str) -> tuple[Column[object], ...]:
 
 
 _PERIOD_TYPES = "period_type IN ('daily', 'weekly', 'monthly', 'quarterly')"
-_RUN_STATUSES = "status IN ('pending', 'running', 'completed', 'completed_with_errors', 'failed', 'cancelled')"
+_RUN_STATUSES = _one_of("status", Status)
 _ROLES = "role IN ('view', 'admin')"
-_ITEM_STATUSES = "status IN ('pending', 'running', 'completed', 'failed', 'cancelled')"
+_ITEM_STATUSES = _one_of("status", ITEM_STATUSES)
 
 credentials = Table(
     "credentials",

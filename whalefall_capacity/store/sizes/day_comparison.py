@@ -33,7 +33,7 @@ ORDER BY before.listed - latest.listed DESC, i.name
 """
 # The few databases without a size are found first, by one join, and only their past is looked up. One that is still
 # listed is reported as long as it had a size in reach; one that went away on the first day without it.
-LOST = """
+LOST_DATABASES = """
 WITH absent AS MATERIALIZED (
     SELECT known.instance_id, known.database_name, known.is_active
     FROM instance_size_stats AS total
@@ -162,7 +162,7 @@ def shrunk_instances(engine: Engine, day: date) -> list[ShrunkInstance]:
 def lost_databases(engine: Engine, day: date) -> list[LostDatabase]:
     """Return the databases of instances measured on *day* that had a size before and have none on *day*."""
     with engine.connect() as connection:
-        return [LostDatabase(**row) for row in connection.execute(text(LOST), _days_before(day)).mappings()]
+        return [LostDatabase(**row) for row in connection.execute(text(LOST_DATABASES), _days_before(day)).mappings()]
 
 
 @again_if_connection_lost

@@ -11,18 +11,18 @@ from datetime import date
 
 from sqlalchemy import Connection, text
 
-BEGIN = """
+INSERT_RETIREMENT = """
 INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, retired_on, rows, bytes,
                               archive)
 VALUES (:table, :child, :oid, :lower, :upper, :day, :rows, :bytes, :archive)
 RETURNING id
 """
-FORGET = "DELETE FROM retired_children WHERE id = :id"
-DROPPED = """
+DELETE_RETIREMENT = "DELETE FROM retired_children WHERE id = :id"
+MARK_DROPPED = """
 UPDATE retired_children SET dropped_at = now(), rows = :rows, updated_at = now() WHERE id = :id
 """
 # Of a child that is gone there is neither name nor place any more.
-OPEN = """
+OPEN_RETIREMENTS = """
 SELECT r.id, r.table_name AS "table", r.child_name AS child, r.lower_bound AS lower, r.upper_bound AS upper, r.rows,
        r.bytes, r.archive, n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM retired_children AS r
@@ -33,11 +33,11 @@ WHERE r.dropped_at IS NULL AND r.restored_at IS NULL
 ORDER BY r.id
 """
 # An empty child took nothing with it.
-LOST = """
+LOST_DAYS = """
 SELECT lower_bound AS lower, upper_bound AS upper, retired_on FROM retired_children
 WHERE table_name = :table AND dropped_at IS NOT NULL AND restored_at IS NULL AND rows > 0
 """
-LAST_TIME = """
+COUNT_LAST_DROPS = """
 SELECT count(*) FROM retired_children
 WHERE dropped_at IS NOT NULL
   AND retired_on = (SELECT max(retired_on) FROM retired_children WHERE dropped_at IS NOT NULL)
@@ -47,13 +47,13 @@ SELECT table_name AS "table", lower_bound AS lower, max(kept_until) AS kept_unti
 WHERE kept_until IS NOT NULL
 GROUP BY table_name, lower_bound
 """
-RESTORED = """
+MARK_RESTORED = """
 UPDATE retired_children SET restored_at = now(), kept_until = :kept_until, updated_at = now()
 WHERE table_name = :table AND lower_bound = :lower AND upper_bound = :upper AND dropped_at IS NOT NULL
   AND restored_at IS NULL
 """
 # An archive of another store, or of one that was itself restored from a backup.
-RESTORED_UNKNOWN = """
+INSERT_RESTORED = """
 INSERT INTO retired_children (table_name, child_name, lower_bound, upper_bound, retired_on, rows, archive, dropped_at,
                               restored_at, kept_until)
 VALUES (:table, :child, :lower, :upper, :day, :rows, :archive, now(), now(), :kept_until)
@@ -114,32 +114,32 @@ def begin_retirement(
         "bytes": size_bytes,
         "archive": archive,
     }
-    return int(connection.execute(text(BEGIN), values).scalar_one())
+    return int(connection.execute(text(INSERT_RETIREMENT), values).scalar_one())
 
 
 def forget_retirement(connection: Connection, retirement_id: int) -> None:
     """Strike out an entry: its child stays."""
-    connection.execute(text(FORGET), {"id": retirement_id})
+    connection.execute(text(DELETE_RETIREMENT), {"id": retirement_id})
 
 
 def mark_dropped(connection: Connection, retirement_id: int, rows: int) -> None:
     """Write down that a child and its *rows* are gone."""
-    connection.execute(text(DROPPED), {"id": retirement_id, "rows": rows})
+    connection.execute(text(MARK_DROPPED), {"id": retirement_id, "rows": rows})
 
 
 def open_retirements(connection: Connection) -> list[Retirement]:
     """Return the children that are on their way out, in the order in which they were begun."""
-    return [Retirement(**row) for row in connection.execute(text(OPEN)).mappings()]
+    return [Retirement(**row) for row in connection.execute(text(OPEN_RETIREMENTS)).mappings()]
 
 
 def lost_days(connection: Connection, table: str) -> list[LostDays]:
     """Return the days of *table* whose rows are gone and were not restored."""
-    return [LostDays(**row) for row in connection.execute(text(LOST), {"table": table}).mappings()]
+    return [LostDays(**row) for row in connection.execute(text(LOST_DAYS), {"table": table}).mappings()]
 
 
 def dropped_last_time(connection: Connection) -> int:
     """Return how many children went on the last day on which any did; 0 when none ever did."""
-    return int(connection.execute(text(LAST_TIME)).scalar_one())
+    return int(connection.execute(text(COUNT_LAST_DROPS)).scalar_one())
 
 
 def restored_until(connection: Connection) -> dict[tuple[str, date], date]:
@@ -170,5 +170,5 @@ def mark_restored(
         "day": day,
         "kept_until": kept_until,
     }
-    if connection.execute(text(RESTORED), values).rowcount == 0:
-        connection.execute(text(RESTORED_UNKNOWN), values)
+    if connection.execute(text(MARK_RESTORED), values).rowcount == 0:
+        connection.execute(text(INSERT_RESTORED), values)

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.store.postgres.advisory_locks import lock_launch
 
-LIMIT_WAIT = "SET LOCAL lock_timeout = '20s'"
-COVERING = """
+SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '20s'"
+OPEN_RUN_COVERING = """
 SELECT run_id FROM task_runs
 WHERE task_key = :task_key AND status IN ('pending', 'running')
   AND summary_json #>> '{common,inputs,scope}' IN ('all', :scope)
@@ -24,7 +24,7 @@ ORDER BY created_at LIMIT 1
 def launching(engine: Engine, task_key: str) -> Iterator[Connection]:
     """Hold a transaction in which nobody else decides whether to launch a run of *task_key*."""
     with engine.begin() as connection:
-        connection.execute(text(LIMIT_WAIT))
+        connection.execute(text(SET_LOCK_TIMEOUT))
         lock_launch(connection, task_key)
         yield connection
 
@@ -32,5 +32,5 @@ def launching(engine: Engine, task_key: str) -> Iterator[Connection]:
 def open_run_covering(connection: Connection, task_key: str, scope: str, day: date) -> str | None:
     """Return the id of an open run of *task_key* over *day* whose scope contains *scope*."""
     values = {"task_key": task_key, "scope": scope, "day": day.isoformat()}
-    run_id: str | None = connection.execute(text(COVERING), values).scalar()
+    run_id: str | None = connection.execute(text(OPEN_RUN_COVERING), values).scalar()
     return run_id

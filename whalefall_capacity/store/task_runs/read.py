@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sqlalchemy import Engine, text
+from pydantic import Field
+from sqlalchemy import Engine, RowMapping, text
 
-OPEN_STATUSES = ("pending", "running")
-TERMINAL_STATUSES = ("completed", "completed_with_errors", "failed", "cancelled")
-STATUSES = (*OPEN_STATUSES, *TERMINAL_STATUSES)
+from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
+
 # Rows that can be paged through, and how far they are counted.
 MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One run; *progress_failed* counts failed and cancelled items."""
+    """One run."""
 
-    run_id: str
+    run_id: Annotated[str, Field(description="The Dagster run id.")]
     task_key: str
     task_name: str
     task_category: str
-    trigger_source: str
-    status: str
+    trigger_source: Literal["scheduled", "manual", "api"]
+    status: Status
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
     created_by: str | None
     progress_total: int
     progress_completed: int
-    progress_failed: int
+    progress_failed: Annotated[int, Field(description="Failed and cancelled items.")]
     summary_json: Mapping[str, Any] | None
     result_url: str | None
     error_message: str | None
@@ -40,7 +40,7 @@ class TaskRun:
     @property
     def has_ended(self) -> bool:
         """Is everything of it final? One that is to be cancelled has that status before its work has stopped."""
-        return self.status not in OPEN_STATUSES and self.completed_at is not None
+        return self.status.is_terminal and self.completed_at is not None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TaskRunItem:
     item_key: str
     item_name: str
     instance_id: int | None
-    status: str
+    status: ItemStatus
     started_at: datetime | None
     completed_at: datetime | None
     metrics_json: Mapping[str, Any] | None
@@ -66,7 +66,7 @@ class TaskRunItem:
 
     @property
     def missing_not_named(self) -> int:
-        """How many databases beside *missing* were not measured."""
+        """The number of databases beside *missing* that were not measured."""
         return int((self.details_json or {}).get("missing_not_named", 0))
 
 
@@ -118,7 +118,7 @@ def list_task_runs(
     values = {"status": status, "task_key": task_key, "limit": limit, "offset": offset, "most": MOST_ROWS}
     with engine.connect() as connection:
         rows = connection.execute(text(RUN_COLUMNS + OF_FILTER + IN_ORDER), values).mappings()
-        runs = [TaskRun(**row) for row in rows]
+        runs = [_task_run(row) for row in rows]
         total = connection.execute(text(COUNT.format(filter=OF_FILTER)), values).scalar_one()
     return TaskRunPage(runs, total)
 
@@ -127,21 +127,24 @@ def list_recent_task_runs(engine: Engine, run_ids: Collection[str]) -> list[Task
     """Return the runs that are open, those of *run_ids*, and those of the last minutes, oldest first."""
     with engine.connect() as connection:
         rows = connection.execute(text(RUN_COLUMNS + RECENT), {"run_ids": list(run_ids)}).mappings()
-        return [TaskRun(**row) for row in rows]
+        return [_task_run(row) for row in rows]
 
 
 def get_task_run(engine: Engine, run_id: str) -> TaskRun | None:
     """Return one run."""
     with engine.connect() as connection:
         row = connection.execute(text(RUN_COLUMNS + "WHERE run_id = :run_id"), {"run_id": run_id}).mappings().first()
-    return None if row is None else TaskRun(**row)
+    return None if row is None else _task_run(row)
 
 
 def list_items(engine: Engine, run_id: str, limit: int, offset: int = 0) -> list[TaskRunItem]:
     """Return items of a run, those that need attention first."""
     values = {"run_id": run_id, "limit": limit, "offset": offset}
     with engine.connect() as connection:
-        return [TaskRunItem(**row) for row in connection.execute(text(ITEMS), values).mappings()]
+        return [
+            TaskRunItem(**{**row, "status": Status(row["status"])})
+            for row in connection.execute(text(ITEMS), values).mappings()
+        ]
 
 
 def count_items(engine: Engine, run_id: str) -> dict[str, int]:
@@ -154,3 +157,7 @@ def request_cancel(engine: Engine, run_id: str) -> bool:
     """Ask for the end of a run; False when it has ended already, or is not known."""
     with engine.begin() as connection:
         return connection.execute(text(CANCEL), {"run_id": run_id}).rowcount == 1
+
+
+def _task_run(row: RowMapping) -> TaskRun:
+    return TaskRun(**{**row, "status": Status(row["status"])})

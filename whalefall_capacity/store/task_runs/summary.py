@@ -40,7 +40,7 @@ class Day(_Part):
 
 
 class Scope(_Part):
-    """What a run is about: one day, or several (null), and which part of the fleet."""
+    """The subject of a run: one day, or several (null), and a part of the fleet."""
 
     time: Day | None = None
     target: dict[str, JsonValue] = Field(default_factory=dict)
@@ -54,7 +54,7 @@ class Flags(_Part):
 
 
 class Common(_Part):
-    """What every task run says in the same way."""
+    """The part that is alike for every task run."""
 
     inputs: dict[str, JsonValue] = Field(default_factory=dict)
     scope: Scope = Field(default_factory=Scope)
@@ -64,7 +64,7 @@ class Common(_Part):
 
 
 class Extension(_Part):
-    """What only this kind of task says; `type` is the task_key."""
+    """The part that only this kind of task has; `type` is the task_key."""
 
     type: str
     version: Literal[1] = 1

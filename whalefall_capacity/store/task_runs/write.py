@@ -16,26 +16,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Metric, TaskSummary
 
 
-class Status(StrEnum):
-    """Of a task run; an item has all of them but COMPLETED_WITH_ERRORS."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    COMPLETED_WITH_ERRORS = "completed_with_errors"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_terminal(self) -> bool:
-        return self not in (Status.PENDING, Status.RUNNING)
-
-
 class ItemType(StrEnum):
-    """What an item is about; its key is the instance id, or the name of the table partition."""
+    """Kind of an item; its key is the instance id, or the name of the table partition."""
 
     COLLECTION = "collection"
     DATABASE_AGGREGATION = "database_aggregation"
@@ -58,7 +44,7 @@ class NewTaskRun:
 
 
 @dataclass(frozen=True)
-class TaskRun:
+class LockedTaskRun:
     """A task run whose row this transaction has locked."""
 
     run_id: str
@@ -69,7 +55,7 @@ class TaskRun:
     read_at: datetime
     summary: TaskSummary
 
-    def with_summary(self, summary: TaskSummary) -> TaskRun:
+    def with_summary(self, summary: TaskSummary) -> LockedTaskRun:
         return replace(self, summary=summary)
 
 
@@ -84,8 +70,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Move:
-    """What became of an item."""
+class ItemUpdate:
+    """A change of an item: its new status, and what is known by then."""
 
     item_type: ItemType
     key: str
@@ -98,8 +84,8 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How the Dagster run of a task run ended: COMPLETED, FAILED or CANCELLED."""
+class RunEnd:
+    """End of the Dagster run of a task run: COMPLETED, FAILED or CANCELLED."""
 
     status: Status
     ended_at: datetime
@@ -108,7 +94,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Counts:
-    """Items of a task run by what became of them."""
+    """Numbers of items of a task run, by their status."""
 
     total: int
     completed: int
@@ -116,65 +102,65 @@ class Counts:
     cancelled: int
 
 
-INSERT = """
+INSERT_RUN = """
 INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_by, result_url,
                        summary_json)
 VALUES (:run_id, :task_key, :task_name, :task_category, :trigger_source, 'pending', :created_by, :result_url,
         CAST(:summary AS jsonb))
 ON CONFLICT (run_id) DO NOTHING
 """
-LOCK = """
+LOCK_RUN = """
 SELECT run_id, task_key, status, created_at, closed_at, now() AS read_at, summary_json FROM task_runs
 WHERE run_id = :run_id FOR NO KEY UPDATE
 """
-START = """
+START_RUN = """
 UPDATE task_runs SET status = 'running', started_at = :started_at, updated_at = now()
 WHERE run_id = :run_id AND status = 'pending'
 """
-SUMMARY = """
+WRITE_SUMMARY = """
 UPDATE task_runs SET summary_json = CAST(:summary AS jsonb), updated_at = now() WHERE run_id = :run_id
 """
-DECLARE = """
+INSERT_ITEMS = """
 INSERT INTO task_run_items (run_id, item_type, item_key, item_name, instance_id, status)
 SELECT :run_id, declared.*, 'pending'
 FROM unnest(CAST(:types AS text[]), CAST(:keys AS text[]), CAST(:names AS text[]), CAST(:instance_ids AS integer[]))
      AS declared
 ON CONFLICT (run_id, item_type, item_key) DO NOTHING
 """
-MOVE = """
+UPDATE_ITEMS = """
 UPDATE task_run_items AS item
-SET status = moved.status, started_at = coalesce(item.started_at, moved.started_at),
-    completed_at = moved.completed_at, metrics_json = moved.metrics, details_json = moved.details,
-    error_message = moved.error, updated_at = now()
+SET status = changed.status, started_at = coalesce(item.started_at, changed.started_at),
+    completed_at = changed.completed_at, metrics_json = changed.metrics, details_json = changed.details,
+    error_message = changed.error, updated_at = now()
 FROM unnest(CAST(:types AS text[]), CAST(:keys AS text[]), CAST(:statuses AS text[]),
             CAST(:started_ats AS timestamptz[]), CAST(:completed_ats AS timestamptz[]), CAST(:metrics AS jsonb[]),
             CAST(:details AS jsonb[]), CAST(:errors AS text[]))
-     AS moved (item_type, item_key, status, started_at, completed_at, metrics, details, error)
-WHERE item.run_id = :run_id AND item.item_type = moved.item_type AND item.item_key = moved.item_key
-  AND (item.status = 'pending' OR item.status = 'running' AND moved.status <> 'running')
+     AS changed (item_type, item_key, status, started_at, completed_at, metrics, details, error)
+WHERE item.run_id = :run_id AND item.item_type = changed.item_type AND item.item_key = changed.item_key
+  AND (item.status = 'pending' OR item.status = 'running' AND changed.status <> 'running')
 """
 CLOSE_ITEMS = """
 UPDATE task_run_items SET status = :status, completed_at = :ended_at, error_message = :error, updated_at = now()
 WHERE run_id = :run_id AND status IN ('pending', 'running')
 """
-COUNT = """
+COUNT_ITEMS = """
 SELECT count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed,
        count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled
 FROM task_run_items WHERE run_id = :run_id
 """
-COUNTERS = """
+UPDATE_COUNTERS = """
 UPDATE task_runs
 SET progress_total = :total, progress_completed = :completed, progress_failed = :failed, updated_at = now()
 WHERE run_id = :run_id AND (progress_total, progress_completed, progress_failed) <> (:total, :completed, :failed)
 """
-CLOSE = """
+CLOSE_RUN = """
 UPDATE task_runs
 SET status = :status, started_at = coalesce(started_at, :started_at), completed_at = coalesce(completed_at, :ended_at),
     error_message = coalesce(error_message, :error), summary_json = CAST(:summary AS jsonb), closed_at = now(),
     updated_at = now()
 WHERE run_id = :run_id
 """
-STATUS = "SELECT status FROM task_runs WHERE run_id = :run_id"
+RUN_STATUS = "SELECT status FROM task_runs WHERE run_id = :run_id"
 MISCOUNTED = """
 SELECT run_id FROM task_runs
 LEFT JOIN (SELECT run_id, count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed,
@@ -183,7 +169,7 @@ LEFT JOIN (SELECT run_id, count(*) AS total, count(*) FILTER (WHERE status = 'co
 WHERE (progress_total, progress_completed, progress_failed)
       <> (coalesce(items.total, 0), coalesce(items.completed, 0), coalesce(items.failed, 0))
 """
-STATES = "SELECT run_id, status, closed_at IS NOT NULL AS is_closed FROM task_runs"
+RUN_STATES = "SELECT run_id, status, closed_at IS NOT NULL AS is_closed FROM task_runs"
 NOT_CLOSED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL ORDER BY run_id"
 CANCEL_ASKED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL AND status = 'cancelled' ORDER BY run_id"
 # A task run that is not closed stays, however old: something is wrong with it that has to be seen.
@@ -193,38 +179,40 @@ DELETE FROM task_runs WHERE run_id IN (
     ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED)
 """
 LONGEST_TEXT = 10_000
-UNREPORTED = "the run ended without saying what became of this"
+UNREPORTED = "the run ended before this item reported a result"
 
 
 def insert_task_run(connection: Connection, new: NewTaskRun) -> None:
     """Make the task run, pending, unless it is there."""
     values = {name: getattr(new, name) for name in NewTaskRun.__dataclass_fields__ if name != "summary"}
-    connection.execute(text(INSERT), values | {"summary": new.summary.model_dump_json()})
+    connection.execute(text(INSERT_RUN), values | {"summary": new.summary.model_dump_json()})
 
 
-def lock_task_run(connection: Connection, run_id: str) -> TaskRun | None:
+def lock_task_run(connection: Connection, run_id: str) -> LockedTaskRun | None:
     """Return the task run, locked to the end of the transaction; None when there is none."""
-    row = connection.execute(text(LOCK), {"run_id": run_id}).one_or_none()
+    row = connection.execute(text(LOCK_RUN), {"run_id": run_id}).one_or_none()
     if row is None:
         return None
     summary = TaskSummary.model_validate(row.summary_json)
-    return TaskRun(row.run_id, row.task_key, Status(row.status), row.created_at, row.closed_at, row.read_at, summary)
+    return LockedTaskRun(
+        row.run_id, row.task_key, Status(row.status), row.created_at, row.closed_at, row.read_at, summary
+    )
 
 
 def task_run_status(connection: Connection, run_id: str) -> Status | None:
     """Return the status of a task run; None when there is none."""
-    status = connection.execute(text(STATUS), {"run_id": run_id}).scalar()
+    status = connection.execute(text(RUN_STATUS), {"run_id": run_id}).scalar()
     return None if status is None else Status(status)
 
 
 def start_task_run(connection: Connection, run_id: str, started_at: datetime) -> None:
     """Say that the work began; a task run that is not pending stays as it is."""
-    connection.execute(text(START), {"run_id": run_id, "started_at": started_at})
+    connection.execute(text(START_RUN), {"run_id": run_id, "started_at": started_at})
 
 
 def write_summary(connection: Connection, run_id: str, summary: TaskSummary) -> None:
     """Replace the summary of a task run that is locked."""
-    connection.execute(text(SUMMARY), {"run_id": run_id, "summary": summary.model_dump_json()})
+    connection.execute(text(WRITE_SUMMARY), {"run_id": run_id, "summary": summary.model_dump_json()})
 
 
 def declare_items(connection: Connection, run_id: str, items: Sequence[Item]) -> None:
@@ -236,52 +224,52 @@ def declare_items(connection: Connection, run_id: str, items: Sequence[Item]) ->
         "names": [_storable(item.name) for item in items],
         "instance_ids": [item.instance_id for item in items],
     }
-    connection.execute(text(DECLARE), values)
-    count_items(connection, run_id)
+    connection.execute(text(INSERT_ITEMS), values)
+    update_counters(connection, run_id)
 
 
-def move_items(connection: Connection, run_id: str, moves: Sequence[Move]) -> None:
-    """Move items of a task run that is locked, one move an item; what would leave a terminal status does nothing."""
+def update_items(connection: Connection, run_id: str, updates: Sequence[ItemUpdate]) -> None:
+    """Update items of a task run that is locked, once an item; what would leave a terminal status does nothing."""
     values = {
         "run_id": run_id,
-        "types": [move.item_type.value for move in moves],
-        "keys": [move.key for move in moves],
-        "statuses": [move.status.value for move in moves],
-        "started_ats": [move.started_at for move in moves],
-        "completed_ats": [move.completed_at for move in moves],
-        "metrics": [_json(move.metrics) for move in moves],
-        "details": [_json(move.details) for move in moves],
-        "errors": [_storable(move.error) for move in moves],
+        "types": [update.item_type.value for update in updates],
+        "keys": [update.key for update in updates],
+        "statuses": [update.status.value for update in updates],
+        "started_ats": [update.started_at for update in updates],
+        "completed_ats": [update.completed_at for update in updates],
+        "metrics": [_json(update.metrics) for update in updates],
+        "details": [_json(update.details) for update in updates],
+        "errors": [_storable(update.error) for update in updates],
     }
-    connection.execute(text(MOVE), values)
-    count_items(connection, run_id)
+    connection.execute(text(UPDATE_ITEMS), values)
+    update_counters(connection, run_id)
 
 
-def count_items(connection: Connection, run_id: str) -> Counts:
+def update_counters(connection: Connection, run_id: str) -> Counts:
     """Bring the counters of a task run that is locked in line with its items, and return them."""
-    row = connection.execute(text(COUNT), {"run_id": run_id}).one()
+    row = connection.execute(text(COUNT_ITEMS), {"run_id": run_id}).one()
     counts = Counts(row.total, row.completed, row.failed, row.cancelled)
     values = {"total": row.total, "completed": row.completed, "failed": row.failed + row.cancelled}
-    connection.execute(text(COUNTERS), values | {"run_id": run_id})
+    connection.execute(text(UPDATE_COUNTERS), values | {"run_id": run_id})
     return counts
 
 
-def close_task_run(connection: Connection, run: TaskRun, ending: Ending, started_at: datetime | None) -> None:
+def close_task_run(connection: Connection, run: LockedTaskRun, end: RunEnd, started_at: datetime | None) -> None:
     """Make everything of *run* final, which is locked and not closed: its run is over.
 
     A terminal status that the run centre wrote stays, and decides what its open items become.
     """
-    outcome = run.status if run.status.is_terminal else ending.status
-    error_of_run = _storable(ending.error)
+    outcome = run.status if run.status.is_terminal else end.status
+    error_of_run = _storable(end.error)
     error = UNREPORTED if outcome is Status.COMPLETED else error_of_run
-    values = {"run_id": run.run_id, "ended_at": ending.ended_at}
+    values = {"run_id": run.run_id, "ended_at": end.ended_at}
     item_status = Status.CANCELLED if outcome is Status.CANCELLED else Status.FAILED
     connection.execute(text(CLOSE_ITEMS), values | {"status": item_status.value, "error": error})
-    counts = count_items(connection, run.run_id)
-    status = run.status if run.status.is_terminal else final_status(ending.status, counts)
+    counts = update_counters(connection, run.run_id)
+    status = run.status if run.status.is_terminal else final_status(end.status, counts)
     values |= {"status": status.value, "started_at": started_at, "error": error_of_run or _error(status, counts)}
-    summary = close_summary(run.summary, counts, ending.status).model_dump_json()
-    connection.execute(text(CLOSE), values | {"summary": summary})
+    summary = close_summary(run.summary, counts, end.status).model_dump_json()
+    connection.execute(text(CLOSE_RUN), values | {"summary": summary})
 
 
 def final_status(ending: Status, counts: Counts) -> Status:
@@ -306,7 +294,7 @@ def close_summary(summary: TaskSummary, counts: Counts, ending: Status) -> TaskS
 
 def task_run_states(connection: Connection) -> dict[str, tuple[Status, bool]]:
     """Return, of every task run, the status and whether it is closed."""
-    return {row.run_id: (Status(row.status), row.is_closed) for row in connection.execute(text(STATES))}
+    return {row.run_id: (Status(row.status), row.is_closed) for row in connection.execute(text(RUN_STATES))}
 
 
 def not_closed(connection: Connection) -> list[str]:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
-from whalefall_capacity.console.http.principals import Remembered
+from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
 from whalefall_capacity.store.aggregations import console_series
@@ -148,7 +148,7 @@ def test_who_was_seen_a_moment_ago_is_remembered_for_reading_alone(
     callers: Callers, app: FastAPI, store: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    console = replace(app.state.console, known=Remembered(1.0, lambda: now[0]))
+    console = replace(app.state.console, principals=PrincipalCache(1.0, lambda: now[0]))
     monkeypatch.setattr(app.state, "console", console)
     callers.script(Role.ADMIN)
     token = create_token(store, "script", Role.ADMIN).get_secret_value()

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import create_app
-from whalefall_capacity.console.http.principals import Remembered
+from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.access import Role, remove_user, set_user
 from whalefall_capacity_tests.console.conftest import PASSWORD, Callers, FakeDagster, csrf_of, log_in
@@ -33,7 +33,7 @@ def copy_of(client: TestClient, app: FastAPI) -> TestClient:
 def other_console(store: Engine, settings: Settings) -> FastAPI:
     """A second console on the same store."""
     app = create_app(store, settings, FakeDagster())
-    app.state.console = replace(app.state.console, known=Remembered(0.0))
+    app.state.console = replace(app.state.console, principals=PrincipalCache(0.0))
     return app
 
 
@@ -97,7 +97,7 @@ def test_a_copied_cookie_is_worthless_after_the_logout(
 def test_a_logout_is_not_forgotten_for_the_second_that_who_reads_is_remembered(
     callers: Callers, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.state, "console", replace(app.state.console, known=Remembered(1.0, lambda: 100.0)))
+    monkeypatch.setattr(app.state, "console", replace(app.state.console, principals=PrincipalCache(1.0, lambda: 100.0)))
     client = callers.browser(Role.ADMIN)
     thief = copy_of(client, app)
     assert thief.get("/api/v1/session").status_code == 200

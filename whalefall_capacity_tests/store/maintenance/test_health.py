@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.maintenance.health import ChildState, Status, read_status
+from whalefall_capacity.store.maintenance.health import PartitionState, Status, read_status
 from whalefall_capacity.store.table_partitions.catalog import look_alikes
 from whalefall_capacity.store.table_partitions.create import Bounds, create_ahead, parse_bounds
 from whalefall_capacity_tests.store.maintenance.upkeep import (
@@ -82,16 +82,16 @@ def test_every_child_has_its_state_rows_and_size(store: Engine) -> None:
     found = {child.child: child for child in status_of(store).children}
     january = found["database_size_stats_2025_01"]
     assert (january.state, january.rows, january.rows_exact, january.note) == (
-        ChildState.PAST,
+        PartitionState.PAST,
         20,
         False,
         "beyond retention",
     )
     assert january.bytes > 8192
-    assert found["database_size_stats_2026_04"].state is ChildState.PAST
-    assert found["database_size_stats_2026_05"].state is ChildState.CURRENT
-    assert found["database_size_stats_2026_06"].state is ChildState.FUTURE
-    assert found["database_size_aggregations_monthly_2026"].state is ChildState.CURRENT
+    assert found["database_size_stats_2026_04"].state is PartitionState.PAST
+    assert found["database_size_stats_2026_05"].state is PartitionState.CURRENT
+    assert found["database_size_stats_2026_06"].state is PartitionState.FUTURE
+    assert found["database_size_aggregations_monthly_2026"].state is PartitionState.CURRENT
     put_month(store, JANUARY, size=7)
     exact = {child.child: child for child in status_of(store, exact=True).children}
     assert (exact["instance_size_stats_2025_01"].rows, exact["instance_size_stats_2025_01"].rows_exact) == (10, True)

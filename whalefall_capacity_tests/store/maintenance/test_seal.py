@@ -8,12 +8,14 @@ from decimal import Decimal
 import pytest
 
 from whalefall_capacity.periods import PeriodType, Window
-from whalefall_capacity.store.maintenance.seal import Recorded, Seen, judge, together, windows_of
+from whalefall_capacity.store.maintenance.seal import Recorded, StatsTotals, judge, together, windows_of
 from whalefall_capacity.store.table_partitions.ledger import LostDays
 
 JANUARY, FEBRUARY, MARCH = date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)
 NOON = datetime(2025, 6, 1, 12, tzinfo=timezone.utc)
-DAYS = {JANUARY + timedelta(days=n): Seen(2, Decimal(100 + n), NOON + timedelta(seconds=n)) for n in range(0, 90, 3)}
+DAYS = {
+    JANUARY + timedelta(days=n): StatsTotals(2, Decimal(100 + n), NOON + timedelta(seconds=n)) for n in range(0, 90, 3)
+}
 
 
 def recorded(sealed: bool = False) -> dict[Window, Recorded]:
@@ -30,10 +32,10 @@ def test_the_windows_of_a_month_are_those_with_one_of_its_days() -> None:
 
 def test_a_window_is_its_days_together() -> None:
     (quarter,) = [w for w in windows_of(FEBRUARY, MARCH) if w.period_type is PeriodType.QUARTERLY]
-    assert together(DAYS, quarter) == Seen(
+    assert together(DAYS, quarter) == StatsTotals(
         60, Decimal(sum(100 + n for n in range(0, 90, 3))), NOON + timedelta(seconds=87)
     )
-    assert together({}, quarter) == Seen(0, Decimal(0), None)
+    assert together({}, quarter) == StatsTotals(0, Decimal(0), None)
 
 
 def test_what_is_up_to_date_may_be_sealed() -> None:
@@ -44,15 +46,15 @@ def test_what_is_up_to_date_may_be_sealed() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        Seen(3, Decimal(133), NOON + timedelta(seconds=33)),
-        Seen(2, Decimal(134), NOON + timedelta(seconds=33)),
-        Seen(2, Decimal(133), NOON + timedelta(seconds=34)),
+        StatsTotals(3, Decimal(133), NOON + timedelta(seconds=33)),
+        StatsTotals(2, Decimal(134), NOON + timedelta(seconds=33)),
+        StatsTotals(2, Decimal(133), NOON + timedelta(seconds=34)),
     ],
     ids=["one row more", "another sum", "a newer update"],
 )
-def test_whatever_changed_of_a_day_puts_its_windows_behind(changed: Seen) -> None:
+def test_whatever_changed_of_a_day_puts_its_windows_behind(changed: StatsTotals) -> None:
     day = JANUARY + timedelta(days=33)
-    assert DAYS[day] == Seen(2, Decimal(133), NOON + timedelta(seconds=33))
+    assert DAYS[day] == StatsTotals(2, Decimal(133), NOON + timedelta(seconds=33))
     verdict = judge(FEBRUARY, MARCH, DAYS | {day: changed}, recorded(), [])
     kinds = {window.period_type for window in verdict.behind}
     assert PeriodType.DAILY in kinds

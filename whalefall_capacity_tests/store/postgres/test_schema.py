@@ -24,6 +24,7 @@ from whalefall_capacity.store.postgres.schema import (
     migrate,
     require_current,
 )
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.postgres.tables import metadata
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, PARTITIONED_TABLES, ensure_children
 from whalefall_capacity_tests.processes import wait_for
@@ -42,6 +43,10 @@ from whalefall_capacity.store.postgres.schema import migrate
 print(*migrate(create_store_engine(SecretStr(sys.argv[1]))))
 """
 OWN_TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+QUOTED_WORDS = """
+SELECT array(SELECT found[1] FROM regexp_matches(pg_get_constraintdef(oid), '''([a-z_]+)''', 'g') AS found)
+FROM pg_constraint WHERE conname = :name
+"""
 NONSENSE = {
     "credentials_one_secret_check": "INSERT INTO credentials (name, username) VALUES ('a', 'u')",
     "credentials_name_key": "INSERT INTO credentials (name, username, password) VALUES ('a', '', 'x'), ('a', '', 'x')",
@@ -95,6 +100,20 @@ def test_a_store_of_the_latest_revision_is_left_as_it_is(store: Engine) -> None:
 
 def test_a_migrated_store_has_no_rows(store: Engine) -> None:
     assert [table for table in metadata.tables if rows(store, f"SELECT 1 FROM {table} LIMIT 1")] == []
+
+
+@pytest.mark.parametrize(
+    ("check", "statuses"),
+    [
+        ("task_runs_status_check", list(Status)),
+        ("task_run_items_status_check", [status for status in Status if status is not Status.COMPLETED_WITH_ERRORS]),
+    ],
+)
+def test_a_migrated_store_takes_the_statuses_that_the_program_knows(
+    store: Engine, check: str, statuses: list[Status]
+) -> None:
+    with store.connect() as connection:
+        assert connection.execute(text(QUOTED_WORDS), {"name": check}).scalar_one() == statuses
 
 
 def test_a_store_may_be_brought_to_an_older_revision_and_on(empty: Engine) -> None:

@@ -19,19 +19,19 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from whalefall_capacity.mirror.reporter import Noted, _write_noted
+from whalefall_capacity.mirror.reporter import Unwritten, write_reported
 from whalefall_capacity.store.postgres.advisory_locks import hold_liveness, without_worker
 from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Extension, Metric, TaskSummary
 from whalefall_capacity.store.task_runs.write import (
     UNREPORTED,
     Counts,
-    Ending,
     Item,
     ItemType,
-    Move,
+    ItemUpdate,
     NewTaskRun,
-    Status,
+    RunEnd,
     cancel_asked,
     close_task_run,
     declare_items,
@@ -40,11 +40,11 @@ from whalefall_capacity.store.task_runs.write import (
     insert_task_run,
     lock_task_run,
     miscounted,
-    move_items,
     not_closed,
     start_task_run,
     task_run_states,
     task_run_status,
+    update_items,
     write_summary,
 )
 from whalefall_capacity_tests.processes import wait_for
@@ -90,24 +90,24 @@ def put_items(store: Engine, *statuses: Status, run_id: str = RUN) -> None:
         lock_task_run(connection, run_id)
         declare_items(connection, run_id, items(len(statuses)))
         moves = [
-            Move(COLLECTION, str(key), status, STARTED, MOVED if status.is_terminal else None)
+            ItemUpdate(COLLECTION, str(key), status, STARTED, MOVED if status.is_terminal else None)
             for key, status in enumerate(statuses, start=1)
             if status is not Status.PENDING
         ]
-        move_items(connection, run_id, moves)
+        update_items(connection, run_id, moves)
 
 
 def items(count: int) -> list[Item]:
     return [Item(COLLECTION, str(key), f"instance-{key}", key) for key in range(1, count + 1)]
 
 
-def move(store: Engine, *moves: Move, run_id: str = RUN) -> None:
+def move(store: Engine, *moves: ItemUpdate, run_id: str = RUN) -> None:
     with store.begin() as connection:
         lock_task_run(connection, run_id)
-        move_items(connection, run_id, moves)
+        update_items(connection, run_id, moves)
 
 
-def close(store: Engine, ending: Ending, started_at: datetime | None = STARTED, run_id: str = RUN) -> None:
+def close(store: Engine, ending: RunEnd, started_at: datetime | None = STARTED, run_id: str = RUN) -> None:
     with store.begin() as connection:
         run = lock_task_run(connection, run_id)
         assert run is not None
@@ -185,7 +185,7 @@ def test_the_same_instance_has_an_item_of_each_type(store: Engine) -> None:
     with store.begin() as connection:
         declare_items(connection, RUN, [Item(item_type, "1", "instance-1", 1) for item_type in ItemType])
     assert counters(store) == (4, 0, 0)
-    move(store, Move(ItemType.INSTANCE_AGGREGATION, "1", Status.COMPLETED))
+    move(store, ItemUpdate(ItemType.INSTANCE_AGGREGATION, "1", Status.COMPLETED))
     assert rows(store, "SELECT item_type FROM task_run_items WHERE status = 'completed'") == [("instance_aggregation",)]
 
 
@@ -198,7 +198,7 @@ def test_an_open_item_moves(store: Engine, before: Status, to: Status) -> None:
     put_items(store, before)
     completed_at = MOVED if to.is_terminal else None
     error = "why" if to is Status.FAILED else None
-    move(store, Move(*ITEM, to, STARTED, completed_at, {"databases": 2}, {"version": "16"}, error))
+    move(store, ItemUpdate(*ITEM, to, STARTED, completed_at, {"databases": 2}, {"version": "16"}, error))
     assert item_statuses(store) == [to.value]
     expected = {Status.COMPLETED: (1, 1, 0), Status.FAILED: (1, 0, 1), Status.CANCELLED: (1, 0, 1)}
     assert counters(store) == expected.get(to, (1, 0, 0))
@@ -214,7 +214,7 @@ def test_a_terminal_item_is_moved_by_nobody(store: Engine, before: Status, to: S
     put_run(store)
     put_items(store, before)
     untouched = everything(store)
-    move(store, Move(*ITEM, to, ENDED, ENDED, {"databases": 9}, {"version": "17"}, "later"))
+    move(store, ItemUpdate(*ITEM, to, ENDED, ENDED, {"databases": 9}, {"version": "17"}, "later"))
     assert everything(store) == untouched
 
 
@@ -222,9 +222,9 @@ def test_starting_a_running_item_again_keeps_its_start(store: Engine) -> None:
     put_run(store)
     put_items(store, Status.RUNNING)
     untouched = everything(store)
-    move(store, Move(*ITEM, Status.RUNNING, ENDED))
+    move(store, ItemUpdate(*ITEM, Status.RUNNING, ENDED))
     assert everything(store) == untouched
-    move(store, Move(*ITEM, Status.COMPLETED, ENDED, ENDED))
+    move(store, ItemUpdate(*ITEM, Status.COMPLETED, ENDED, ENDED))
     assert rows(store, "SELECT started_at, completed_at FROM task_run_items") == [(STARTED, ENDED)]
 
 
@@ -232,7 +232,11 @@ def test_a_move_of_an_item_that_was_not_declared_does_nothing(store: Engine) -> 
     put_run(store)
     put_items(store, Status.PENDING)
     untouched = everything(store)
-    move(store, Move(COLLECTION, "2", Status.COMPLETED), Move(ItemType.TABLE_PARTITION, "1", Status.COMPLETED))
+    move(
+        store,
+        ItemUpdate(COLLECTION, "2", Status.COMPLETED),
+        ItemUpdate(ItemType.TABLE_PARTITION, "1", Status.COMPLETED),
+    )
     assert everything(store) == untouched
 
 
@@ -241,8 +245,8 @@ def test_items_of_another_run_stay_as_they_are(store: Engine) -> None:
     for run_id in (RUN, other):
         put_run(store, run_id=run_id)
         put_items(store, Status.RUNNING, run_id=run_id)
-    move(store, Move(*ITEM, Status.COMPLETED))
-    close(store, Ending(Status.COMPLETED, ENDED))
+    move(store, ItemUpdate(*ITEM, Status.COMPLETED))
+    close(store, RunEnd(Status.COMPLETED, ENDED))
     assert item_statuses(store, other) == ["running"]
     assert counters(store, other) == (1, 0, 0)
 
@@ -375,7 +379,7 @@ def test_closing_a_task_run(
     put_items(store, *items_before)
     with store.begin() as connection:
         connection.execute(text("UPDATE task_runs SET status = :status"), {"status": before.value})
-    close(store, Ending(ending, ENDED, error))
+    close(store, RunEnd(ending, ENDED, error))
     assert run_row(store, "status, started_at, completed_at, error_message, closed_at IS NOT NULL") == (
         status,
         STARTED,
@@ -391,8 +395,8 @@ def test_closing_a_task_run(
 def test_open_items_take_time_and_error_of_the_run_and_finished_ones_keep_theirs(store: Engine) -> None:
     put_run(store)
     put_items(store, Status.PENDING, Status.RUNNING, Status.COMPLETED)
-    move(store, Move(COLLECTION, "2", Status.RUNNING, MOVED))
-    close(store, Ending(Status.FAILED, ENDED, "the disk is full"))
+    move(store, ItemUpdate(COLLECTION, "2", Status.RUNNING, MOVED))
+    close(store, RunEnd(Status.FAILED, ENDED, "the disk is full"))
     columns = "status, started_at, completed_at, error_message"
     assert rows(store, f"SELECT {columns} FROM task_run_items ORDER BY id") == [
         ("failed", None, ENDED, "the disk is full"),
@@ -404,19 +408,19 @@ def test_open_items_take_time_and_error_of_the_run_and_finished_ones_keep_theirs
 def test_items_of_which_a_completed_run_said_nothing_say_so(store: Engine) -> None:
     put_run(store)
     put_items(store, Status.COMPLETED, Status.PENDING)
-    close(store, Ending(Status.COMPLETED, ENDED))
+    close(store, RunEnd(Status.COMPLETED, ENDED))
     assert rows(store, "SELECT error_message FROM task_run_items ORDER BY id") == [(None,), (UNREPORTED,)]
 
 
 def test_a_cancel_by_the_run_centre_keeps_the_time_that_it_wrote(store: Engine) -> None:
     put_run(store, Status.CANCELLED, completed_at=CANCELLED_AT)
-    close(store, Ending(Status.CANCELLED, ENDED))
+    close(store, RunEnd(Status.CANCELLED, ENDED))
     assert run_row(store, "status, completed_at") == ("cancelled", CANCELLED_AT)
 
 
 def test_a_run_that_never_started_has_no_start(store: Engine) -> None:
     put_run(store, Status.PENDING)
-    close(store, Ending(Status.CANCELLED, ENDED), started_at=None)
+    close(store, RunEnd(Status.CANCELLED, ENDED), started_at=None)
     assert run_row(store, "status, started_at, completed_at") == ("cancelled", None, ENDED)
 
 
@@ -424,13 +428,13 @@ def test_a_start_that_is_known_stays(store: Engine) -> None:
     put_run(store, Status.PENDING)
     with store.begin() as connection:
         start_task_run(connection, RUN, STARTED)
-    close(store, Ending(Status.COMPLETED, ENDED), started_at=MOVED)
+    close(store, RunEnd(Status.COMPLETED, ENDED), started_at=MOVED)
     assert run_row(store, "started_at") == (STARTED,)
 
 
 def test_a_run_with_nothing_to_do_is_completed_and_skipped(store: Engine) -> None:
     put_run(store)
-    close(store, Ending(Status.COMPLETED, ENDED))
+    close(store, RunEnd(Status.COMPLETED, ENDED))
     assert run_row(store, "status, summary_json -> 'common' -> 'flags'") == (
         "completed",
         {"skipped": True, "skip_reason": "there was nothing to do"},
@@ -442,14 +446,14 @@ def test_the_reason_that_the_work_gave_for_having_nothing_to_do_stays(store: Eng
     with store.begin() as connection:
         summary = TaskSummary(ext=Extension(type="sync_databases")).as_skipped("nobody is active")
         write_summary(connection, RUN, summary)
-    close(store, Ending(Status.COMPLETED, ENDED))
+    close(store, RunEnd(Status.COMPLETED, ENDED))
     assert run_row(store, "summary_json -> 'common' -> 'flags' ->> 'skip_reason'") == ("nobody is active",)
 
 
 @pytest.mark.parametrize("ending", [Status.FAILED, Status.CANCELLED])
 def test_a_run_that_failed_or_was_cancelled_before_it_had_items_was_not_skipped(store: Engine, ending: Status) -> None:
     put_run(store)
-    close(store, Ending(ending, ENDED, "boom"))
+    close(store, RunEnd(ending, ENDED, "boom"))
     assert run_row(store, "summary_json -> 'common' -> 'flags' -> 'skipped'") == (False,)
 
 
@@ -459,7 +463,7 @@ def test_the_summary_ends_with_the_counts_of_the_items_and_keeps_what_the_work_s
     with store.begin() as connection:
         summary = TaskSummary(ext=Extension(type="sync_databases"))
         write_summary(connection, RUN, summary.with_metrics(Metric(key="databases", label="Databases", value=7)))
-    close(store, Ending(Status.COMPLETED, ENDED))
+    close(store, RunEnd(Status.COMPLETED, ENDED))
     assert run_row(store, "summary_json -> 'common' -> 'metrics'") == (
         [
             {"key": "databases", "label": "Databases", "value": 7},
@@ -475,10 +479,10 @@ def test_the_summary_ends_with_the_counts_of_the_items_and_keeps_what_the_work_s
 def test_a_second_closing_overturns_nothing(store: Engine, ending: Status) -> None:
     put_run(store)
     put_items(store, Status.COMPLETED, Status.FAILED, Status.RUNNING)
-    close(store, Ending(Status.CANCELLED, ENDED, "stopped"))
+    close(store, RunEnd(Status.CANCELLED, ENDED, "stopped"))
     columns = "status, started_at, completed_at, error_message, summary_json"
     before = run_row(store, columns), counters(store), rows(store, "SELECT xmin::text FROM task_run_items ORDER BY id")
-    close(store, Ending(ending, ENDED + timedelta(hours=1), "another reason"), started_at=ENDED)
+    close(store, RunEnd(ending, ENDED + timedelta(hours=1), "another reason"), started_at=ENDED)
     after = run_row(store, columns), counters(store), rows(store, "SELECT xmin::text FROM task_run_items ORDER BY id")
     assert after == before
 
@@ -487,33 +491,33 @@ def test_a_second_closing_overturns_nothing(store: Engine, ending: Status) -> No
 def test_after_the_end_an_orphaned_worker_changes_nothing(store: Engine, ending: Status) -> None:
     put_run(store)
     put_items(store, Status.RUNNING)
-    close(store, Ending(ending, ENDED, "boom"))
+    close(store, RunEnd(ending, ENDED, "boom"))
     untouched = everything(store)
-    noted = Noted()
+    noted = Unwritten()
     noted.items += items(5)
-    noted.move(Move(*ITEM, Status.COMPLETED, ENDED, ENDED))
+    noted.move(ItemUpdate(*ITEM, Status.COMPLETED, ENDED, ENDED))
     noted.summary_changes.append(lambda summary: summary.with_highlight("still here"))
     with store.begin() as connection:
-        _write_noted(connection, RUN, noted)
+        write_reported(connection, RUN, noted)
     assert everything(store) == untouched
 
 
 def test_between_the_cancel_of_the_run_centre_and_the_end_the_work_still_reports(store: Engine) -> None:
     put_run(store, Status.CANCELLED)
     put_items(store, Status.RUNNING)
-    noted = Noted()
-    noted.move(Move(*ITEM, Status.COMPLETED, STARTED, MOVED))
+    noted = Unwritten()
+    noted.move(ItemUpdate(*ITEM, Status.COMPLETED, STARTED, MOVED))
     with store.begin() as connection:
-        _write_noted(connection, RUN, noted)
+        write_reported(connection, RUN, noted)
     assert item_statuses(store) == ["completed"]
     assert counters(store) == (1, 1, 0)
 
 
 def test_nothing_is_written_of_a_run_without_a_task_run(store: Engine) -> None:
-    noted = Noted()
+    noted = Unwritten()
     noted.items += items(1)
     with store.begin() as connection:
-        _write_noted(connection, RUN, noted)
+        write_reported(connection, RUN, noted)
     assert everything(store) == []
 
 
@@ -525,7 +529,7 @@ def test_states_and_lists_of_open_and_cancelled_runs(store: Engine) -> None:
     for run_id, status in zip(ids, [P, R, X, X, C], strict=True):
         put_run(store, status, run_id)
     for run_id in ids[3:]:
-        close(store, Ending(Status.COMPLETED, ENDED), run_id=run_id)
+        close(store, RunEnd(Status.COMPLETED, ENDED), run_id=run_id)
     with store.connect() as connection:
         assert task_run_states(connection) == {
             ids[0]: (P, False),
@@ -625,7 +629,7 @@ def test_old_closed_task_runs_go_in_batches_with_their_items_and_open_ones_stay(
         put_run(store, run_id=run_id)
         put_items(store, C, C, run_id=run_id)
         if run_id != ids[1]:
-            close(store, Ending(Status.COMPLETED, ENDED), run_id=run_id)
+            close(store, RunEnd(Status.COMPLETED, ENDED), run_id=run_id)
     before = datetime(2026, 1, 1, tzinfo=timezone.utc)
     with store.begin() as connection:
         for age, run_id in enumerate(reversed(ids)):
@@ -722,7 +726,9 @@ def test_two_writers_that_race_for_one_item_leave_what_the_first_wrote(store: En
     put_items(store, *[Status.RUNNING] * ROUNDS)
 
     def writer(status: Status) -> Callable[[int], None]:
-        return lambda number: move(store, Move(COLLECTION, str(number + 1), status, STARTED, ENDED, error=status.value))
+        return lambda number: move(
+            store, ItemUpdate(COLLECTION, str(number + 1), status, STARTED, ENDED, error=status.value)
+        )
 
     with watching(store):
         race(writer(Status.COMPLETED), writer(Status.FAILED))
@@ -744,7 +750,7 @@ def test_a_cancel_that_races_with_the_end_leaves_one_of_them_whole(store: Engine
         for run_id in ids:
             insert_task_run(connection, new_run(run_id))
             declare_items(connection, run_id, items(3))
-            move_items(connection, run_id, [Move(COLLECTION, "1", C), Move(COLLECTION, "2", R, STARTED)])
+            update_items(connection, run_id, [ItemUpdate(COLLECTION, "1", C), ItemUpdate(COLLECTION, "2", R, STARTED)])
             start_task_run(connection, run_id, STARTED)
     refused = []
 
@@ -757,13 +763,13 @@ def test_a_cancel_that_races_with_the_end_leaves_one_of_them_whole(store: Engine
             refused.append(ids[number])
 
     def finish(number: int) -> None:
-        close(store, Ending(Status.COMPLETED, ENDED), run_id=ids[number])
+        close(store, RunEnd(Status.COMPLETED, ENDED), run_id=ids[number])
 
     def work(number: int) -> None:
-        noted = Noted()
-        noted.move(Move(COLLECTION, "2", C, STARTED, MOVED))
+        noted = Unwritten()
+        noted.move(ItemUpdate(COLLECTION, "2", C, STARTED, MOVED))
         with store.begin() as connection:
-            _write_noted(connection, ids[number], noted)
+            write_reported(connection, ids[number], noted)
 
     with watching(store):
         race(cancel, finish, work)
