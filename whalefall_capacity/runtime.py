@@ -17,7 +17,7 @@ from whalefall_capacity.private_files import close_to_others, make_private_folde
 from whalefall_capacity.settings import Settings, settings_of_file
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
-from whalefall_capacity.store.postgres.schema import migrate, require_current
+from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity.store.table_partitions.create import create_ahead
 
 DAGSTER_FILE = "dagster.yaml"
@@ -81,21 +81,6 @@ def migrate_store(engine: Engine, settings: Settings) -> tuple[str | None, str |
     if before is None:
         create_ahead(engine, settings, today(settings.zone))
     return before, after
-
-
-@contextmanager
-def open_store_as_it_is(settings: Settings) -> Iterator[Engine]:
-    """Hold everything `open_runtime` does and yield an engine for the store, which is left as it is.
-
-    Raises StoreError when it is not at the revision that this program needs.
-    """
-    with open_runtime(settings):
-        engine = create_store_engine(store_url(settings))
-        try:
-            require_current(engine)
-            yield engine
-        finally:
-            engine.dispose()
 
 
 def store_url(settings: Settings) -> SecretStr:

@@ -12,7 +12,7 @@ import typer
 from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_table
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import today
-from whalefall_capacity.runtime import open_store_as_it_is
+from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.maintenance.health import read_status
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome, Plan, PlannedDrop
@@ -54,7 +54,7 @@ def plan_command(as_json: JsonOption = False) -> None:
     Example: whalefall-capacity partitions plan
     """
     settings = load_settings()
-    with open_store_as_it_is(settings) as engine:
+    with open_store(settings) as engine:
         plan = make_plan(engine, settings, today(settings.zone))
     if as_json:
         print_json(_shown(plan))
@@ -78,7 +78,7 @@ def apply(
     Example: whalefall-capacity partitions apply --plan 3f2a9c01d4e7
     """
     settings = load_settings()
-    with open_store_as_it_is(settings) as engine:
+    with open_store(settings) as engine:
         plan = make_plan(engine, settings, today(settings.zone))
         if plan_id is not None and plan.id != plan_id:
             raise PlanError(f"the plan {plan_id} no longer holds, it is {plan.id} now; nothing was changed")
@@ -112,7 +112,7 @@ def status(
     Example: whalefall-capacity partitions status --exact
     """
     settings = load_settings()
-    with open_store_as_it_is(settings) as engine:
+    with open_store(settings) as engine:
         found = read_status(engine, settings, today(settings.zone), exact)
     if as_json:
         print_json(found)
@@ -133,7 +133,7 @@ def restore_command(
     Example: whalefall-capacity partitions restore archive/database_size_stats_2025_01-1c9a2f3e.parquet
     """
     settings = load_settings()
-    with open_store_as_it_is(settings) as engine, maintenance_lock(engine):
+    with open_store(settings) as engine, maintenance_lock(engine):
         done = restore(engine, file, today(settings.zone), keep_days)
     if as_json:
         print_json(done)
