@@ -128,6 +128,8 @@ def make_dagster_ready(settings: Settings) -> None:
     """
     os.environ.update(settings_of_file())
     os.environ["WHALEFALL_HOME"] = str(settings.home)
+    if settings.archive_dir is not None:
+        os.environ["WHALEFALL_ARCHIVE_DIR"] = str(settings.archive_dir)
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")

@@ -201,9 +201,8 @@ def _cron(value: str) -> str:
     return value
 
 
-Folder = Annotated[Path, AfterValidator(_folder)]
 # Absolute: child processes work in another folder.
-Home = Annotated[Path, AfterValidator(_folder), AfterValidator(Path.resolve)]
+Folder = Annotated[Path, AfterValidator(_folder), AfterValidator(Path.resolve)]
 Day = Annotated[date, BeforeValidator(_day)]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
@@ -238,7 +237,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    home: Home = Field(
+    home: Folder = Field(
         default_factory=default_home,
         description="Folder for the state of the embedded PostgreSQL server and of Dagster.",
     )

@@ -25,9 +25,11 @@ def test_settings_of_the_file_reach_them_and_the_environment_wins(tmp_path: Path
 
 
 @pytest.mark.usefixtures("store")
-def test_a_home_that_is_relative_is_the_same_folder_for_them(tmp_path: Path) -> None:
+def test_folders_that_are_relative_are_the_same_for_them(tmp_path: Path) -> None:
     os.environ[f"{PREFIX}HOME"] = "elsewhere"
+    os.environ[f"{PREFIX}ARCHIVE_DIR"] = "archive"
     load_settings.cache_clear()
     with open_runtime(load_settings()):
         assert os.environ[f"{PREFIX}HOME"] == str(tmp_path / "elsewhere")
+        assert os.environ[f"{PREFIX}ARCHIVE_DIR"] == str(tmp_path / "archive")
         assert os.environ["DAGSTER_HOME"] == str(tmp_path / "elsewhere" / "dagster")
