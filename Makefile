@@ -60,6 +60,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python scripts/settings_page.py > docs/settings.md
+	$(BIN)/python scripts/cli_page.py > docs/cli.md
 	$(BIN)/python scripts/er_diagram.py > docs/schema.md
 	$(BIN)/python scripts/task_run_schema.py > docs/task-run-summary.schema.json
 

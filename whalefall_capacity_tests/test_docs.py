@@ -24,6 +24,7 @@ CHINESE = page("README.zh-CN.md")
 # Of PostgreSQL, MySQL, Dagster and nginx.
 OTHERS = {
     "information_schema",
+    "max_join_size",
     "mysql_native_password",
     "performance_schema",
     "pg_database",
@@ -36,6 +37,8 @@ OTHERS = {
     "run_retries",
     "server_info",
     "sha256_password",
+    "sql_select_limit",
+    "transaction_timeout",
     "whalefall_capacity_tests",
 }
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")

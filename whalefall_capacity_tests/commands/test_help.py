@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from whalefall_capacity.cli import app
+from whalefall_capacity.settings import PROJECT_ROOT
 
 Path = tuple[str, ...]
 
@@ -93,6 +94,12 @@ def test_the_example_of_a_command_is_of_that_command(path: Path) -> None:
 def test_every_option_and_argument_is_explained(path: Path) -> None:
     for parameter in LEAVES[path].params:
         assert parameter.name == "help" or parameter.help, f"{' '.join(path)}: {parameter.name}"
+
+
+def test_the_page_of_the_command_line_is_what_the_commands_say() -> None:
+    script = PROJECT_ROOT / "scripts" / "cli_page.py"
+    printed = subprocess.run([sys.executable, script], capture_output=True, check=True, cwd=PROJECT_ROOT).stdout
+    assert (PROJECT_ROOT / "docs" / "cli.md").read_bytes() == printed
 
 
 def test_help_needs_no_store_and_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
