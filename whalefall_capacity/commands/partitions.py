@@ -140,7 +140,7 @@ def restore_command(
         return
     out.print(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
     if done.windows_sealed:
-        out.print(f"{done.windows_sealed} windows stay sealed: they lack days of other children")
+        out.print(f"{done.windows_sealed} windows stay sealed: they lack days of other table partitions")
 
 
 def _shown(plan: Plan) -> ShownPlan:
@@ -149,7 +149,7 @@ def _shown(plan: Plan) -> ShownPlan:
 
 
 def _print_plan(plan: Plan) -> None:
-    columns = ("child", "from", "to", "rows", "size", "what", "reason")
+    columns = ("table partition", "from", "to", "rows", "size", "what", "reason")
     rows = [
         (d.child, str(d.lower), str(d.upper), _count(d.rows), binary_size(d.bytes), what, d.reason)
         for what, drops in (("drop", plan.drops), ("wait", plan.waiting))
@@ -168,7 +168,7 @@ def _print_outcomes(outcomes: Sequence[ChildOutcome]) -> None:
         for o in outcomes
         if o.outcome is not Outcome.EXISTS
     ]
-    print_table("maintenance", ("child", "outcome", "rows", "size", "reason"), rows, right=("rows", "size"))
+    print_table("maintenance", ("table partition", "outcome", "rows", "size", "reason"), rows, right=("rows", "size"))
 
 
 def _print_status(found: Status) -> None:
@@ -184,7 +184,7 @@ def _print_status(found: Status) -> None:
         )
         for c in found.children
     ]
-    columns = ("child", "from", "to", "state", "rows", "size", "note")
+    columns = ("table partition", "from", "to", "state", "rows", "size", "note")
     print_table(f"table partitions on {found.day}", columns, rows, right=("rows", "size"))
     print_table(
         "health",

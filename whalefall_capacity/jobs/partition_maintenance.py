@@ -46,17 +46,18 @@ class MaintenanceConfig(dg.Config):
         default=None, description="Do exactly this plan, as printed before; refused when it no longer holds."
     )
     confirm: bool = Field(
-        default=False, description="Yes to the question that is asked when far more children would go than last time."
+        default=False,
+        description="Yes to the question that is asked when far more table partitions would go than last time.",
     )
     max_drops: int = Field(
-        default=MAX_DROPS, ge=0, le=1000, description="How many children may be dropped, oldest first."
+        default=MAX_DROPS, ge=0, le=1000, description="How many table partitions may be dropped, oldest first."
     )
     archive_dir: str | None = Field(
         default=None,
         description="Folder for the archives of what is dropped; the setting WHALEFALL_ARCHIVE_DIR if not given.",
     )
     create_ahead_months: int | None = Field(
-        default=None, description="How many months ahead children are created; the setting if not given."
+        default=None, description="How many months ahead table partitions are created; the setting if not given."
     )
     retention_stats_months: int | None = Field(
         default=None, description="Calendar months for which daily sizes are kept; the setting if not given."
@@ -113,7 +114,7 @@ def plan(
     if config.plan_id is not None and config.plan_id != made.id:
         raise PlanError(f"the plan {config.plan_id} no longer holds, it is {made.id} now; nothing was changed")
     context.log.info(
-        f"plan {made.id}{', dry run' if config.dry_run else ''}: {len(made.drops)} children to drop, "
+        f"plan {made.id}{', dry run' if config.dry_run else ''}: {len(made.drops)} table partitions to drop, "
         f"{len(made.kept)} kept, {len(made.waiting)} wait for the next run"
     )
     if made.question is not None:
@@ -122,7 +123,7 @@ def plan(
         )
     context.add_output_metadata({"plan_id": made.id, "dry_run": config.dry_run, "would_go": plan_table(made)})
     if config.dry_run:
-        task_runs.skipped(f"a dry run changes nothing; {len(made.drops)} children would go")
+        task_runs.skipped(f"a dry run changes nothing; {len(made.drops)} table partitions would go")
     else:
         task_runs.declare([Item(ItemType.TABLE_PARTITION, drop.child, drop.child) for drop in made.drops])
     return Progress(day, config.overrides(), config.dry_run, config.confirm, made)
@@ -152,7 +153,7 @@ def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
                 before_child=task_runs.raise_if_cancelled,
             )
             after = work(maintenance, progress)
-            context.add_output_metadata({"children": outcome_table(maintenance.outcomes)})
+            context.add_output_metadata({"table_partitions": outcome_table(maintenance.outcomes)})
             return replace(after, outcomes=(*progress.outcomes, *maintenance.outcomes))
 
         return step
@@ -176,7 +177,7 @@ def leftovers(maintenance: Maintenance, progress: Progress) -> Progress:
     return progress
 
 
-@_step("create", "Create every table's children ahead; each table in a transaction of its own.")
+@_step("create", "Create the table partitions of every table ahead; each table in a transaction of its own.")
 def create_children(maintenance: Maintenance, progress: Progress) -> Progress:
     create(maintenance)
     return progress
@@ -194,7 +195,7 @@ def archive(maintenance: Maintenance, progress: Progress) -> Progress:
     return replace(progress, drops=tuple(drops), archives=archives)
 
 
-@_step("detach_and_drop", "Detach one child after the other, look at it for the last time, drop it.")
+@_step("detach_and_drop", "Detach one table partition after the other, look at it for the last time, drop it.")
 def detach(maintenance: Maintenance, progress: Progress) -> Progress:
     detach_and_drop(maintenance, progress.drops, progress.archives or {})
     return progress
@@ -218,7 +219,7 @@ def forget_runs(
     return progress
 
 
-@dg.op(description="Say what became of every child, check the tables, and fail when a child failed.")
+@dg.op(description="Tell the outcome of every table partition, check the tables, and fail when one failed.")
 def report(
     context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
 ) -> list[ChildOutcome]:
@@ -233,15 +234,15 @@ def report(
     context.add_output_metadata(
         {
             "plan_id": progress.plan.id,
-            "children": outcome_table(outcomes),
+            "table_partitions": outcome_table(outcomes),
             **{f"{k}_count": v for k, v in counts.items()},
         }
     )
     failed = [outcome for outcome in outcomes if outcome.outcome is Outcome.FAILED]
     if failed:
         raise dg.Failure(
-            f"{len(failed)} children failed; the first: {failed[0].child}: {failed[0].reason}",
-            metadata={"children": outcome_table(outcomes)},
+            f"{len(failed)} table partitions failed; the first: {failed[0].child}: {failed[0].reason}",
+            metadata={"table_partitions": outcome_table(outcomes)},
             allow_retries=False,
         )
     return outcomes
@@ -272,10 +273,10 @@ def outcome_table(outcomes: Sequence[ChildOutcome]) -> dg.TableMetadataValue:
         for o in outcomes
         if o.outcome is not Outcome.EXISTS
     ]
-    return metadata_table(("table", "child", "outcome", "reason", "rows", "bytes"), rows)
+    return metadata_table(("table", "table partition", "outcome", "reason", "rows", "bytes"), rows)
 
 
 def plan_table(made: Plan) -> dg.TableMetadataValue:
     """Return the drops of a plan as a table."""
     rows = [(d.table, d.child, str(d.lower), str(d.upper), d.rows, d.bytes, d.reason) for d in made.drops]
-    return metadata_table(("table", "child", "from", "to", "rows", "bytes", "reason"), rows)
+    return metadata_table(("table", "table partition", "from", "to", "rows", "bytes", "reason"), rows)

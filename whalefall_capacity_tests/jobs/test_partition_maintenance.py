@@ -58,7 +58,7 @@ def test_by_hand_it_only_says_what_it_would_do(store: Engine, dagster_instance: 
     result = run(dagster_instance)
     assert result.success
     assert children(store) == before
-    assert [drop["child"] for drop in table(result, "plan", "would_go")] == before
+    assert [drop["table partition"] for drop in table(result, "plan", "would_go")] == before
 
 
 def test_every_option_is_explained_and_harmless_as_it_stands() -> None:
@@ -74,11 +74,13 @@ def test_a_whole_maintenance_says_of_every_child_what_became_of_it(
     month = f"{long_ago():%Y_%m}"
     result = run(dagster_instance, dry_run=False, archive_dir=str(tmp_path), retention_daily_months=60)
     assert result.success
-    found = {row["child"]: (row["outcome"], row["rows"]) for row in table(result, "report", "children")}
+    found = {
+        row["table partition"]: (row["outcome"], row["rows"]) for row in table(result, "report", "table_partitions")
+    }
     assert found[f"database_size_stats_{month}"] == ("dropped", 1)
     assert found[f"instance_size_stats_{month}"] == ("dropped", 1)
     assert found[f"database_size_stats_{today():%Y_%m}"] == ("created", None)
-    archived = [row["outcome"] for row in table(result, "archive", "children")]
+    archived = [row["outcome"] for row in table(result, "archive", "table_partitions")]
     assert archived == ["archived", "archived"]
     assert len(list(tmp_path.glob("*.parquet"))) == 2
 
@@ -118,7 +120,7 @@ def test_a_dry_run_is_a_skipped_task_run_without_items(store: Engine, dagster_in
     assert items(store, result.run_id) == {}
     with store.connect() as connection:
         flags = connection.execute(text("SELECT summary_json #> '{common,flags}' FROM task_runs")).scalar_one()
-    assert flags == {"skipped": True, "skip_reason": "a dry run changes nothing; 2 children would go"}
+    assert flags == {"skipped": True, "skip_reason": "a dry run changes nothing; 2 table partitions would go"}
 
 
 def test_a_maintenance_that_the_run_centre_cancels_stops_before_the_next_child(

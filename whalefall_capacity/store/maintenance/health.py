@@ -110,7 +110,7 @@ def table_health(
     own = [child for child in children if child.table == table]
     next_month = add_months(month_start(day), 1)
     missing = [
-        f"no child holds {wanted}, {what}"
+        f"no table partition holds {wanted}, {what}"
         for wanted, what in ((day, "today"), (next_month, "the next month"))
         if not any(child.bounds.hold(wanted) and not child.detach_pending for child in own)
     ]
@@ -126,7 +126,7 @@ def table_health(
         and not child.detach_pending
     ]
     if past:
-        problems.append(f"{len(past)} children are beyond retention, the oldest is {past[0].name}")
+        problems.append(f"{len(past)} table partitions are beyond retention, the oldest is {past[0].name}")
     problems += [f"{child.name} {child.oddity}" for child in own if child.oddity is not None]
     problems += [f"the detach of {child.name} was not completed" for child in own if child.detach_pending]
     problems += [
@@ -134,7 +134,9 @@ def table_health(
         for left in leftovers
         if left.table == table.name and left.is_pending is None
     ]
-    problems += [f"{s.schema}.{s.name} is named like a child and is none" for s in strangers if s.table == table.name]
+    problems += [
+        f"{s.schema}.{s.name} is named like a table partition and is none" for s in strangers if s.table == table.name
+    ]
     return TableHealth(table.name, not missing, tuple(problems))
 
 

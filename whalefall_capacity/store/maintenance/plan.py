@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Twelve digits that change when other children would go, or the same ones in another way."""
+        """Twelve digits that change when other table partitions would go, or the same ones in another way."""
         lines = [f"archive: {self.archive_dir or 'none'}"]
         lines += sorted(f"{drop.table} {drop.oid} {drop.child} {drop.lower} {drop.upper}" for drop in self.drops)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
@@ -90,7 +90,7 @@ class Plan:
         past = len(self.drops) + len(self.waiting)
         if past <= max(USUAL_DROPS, UNUSUAL_FACTOR * self.last_time):
             return None
-        return f"{past} children are past, {self.last_time} went last time; was retention shortened on purpose?"
+        return f"{past} table partitions are past, {self.last_time} went last time; was retention shortened on purpose?"
 
 
 def cut_off(table: PartitionedTable, settings: Settings, day: date) -> date:

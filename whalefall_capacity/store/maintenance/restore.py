@@ -24,7 +24,7 @@ KEEP_DAYS = 7
 
 @dataclass(frozen=True)
 class Restored:
-    """A child that is back. *windows_open* can be calculated again, *windows_sealed* lack days of other children."""
+    """A child that is back. *windows_open* can be calculated again, *windows_sealed* lack days of others."""
 
     table: str
     child: str
@@ -93,4 +93,6 @@ def _refuse_what_is_there(connection: Connection, child: Child) -> None:
             last = child.upper - timedelta(days=1)
             raise StoreError(f"{existing.name} already holds days from {child.lower} to {last}: nothing was restored")
     if connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{child.name}"'}).scalar() is not None:
-        raise StoreError(f"a table named {child.name} exists but is no child of {child.table.name}: rename it first")
+        raise StoreError(
+            f"a table named {child.name} exists but is no table partition of {child.table.name}: rename it first"
+        )

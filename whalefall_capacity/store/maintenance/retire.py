@@ -223,7 +223,7 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
         blocked = {row.table for row in connection.execute(text(PENDING), {"parents": list(TABLES)})}
     for drop in drops:
         if drop.table in blocked:
-            reason = "another child of its table is still to be detached; the next maintenance goes on"
+            reason = "another table partition of its table is still to be detached; the next maintenance goes on"
             maintenance.tell(_outcome(drop, Outcome.CONTENDED, reason))
             continue
         with _one_child(maintenance, drop.table, drop.child, drop):

@@ -122,7 +122,7 @@ def read_children(connection: Connection) -> list[ChildTable]:
 
 
 def look_alikes(connection: Connection) -> list[LookAlike]:
-    """Return what is named like a child and is none; by table and name."""
+    """Return what is named like a table partition and is none; by table and name."""
     return [
         LookAlike(row.table_name, row.schema, row.name, row.size_bytes or 0)
         for row in connection.execute(text(LOOK_ALIKES), {"parents": list(TABLES)})

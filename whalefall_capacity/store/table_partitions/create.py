@@ -213,8 +213,8 @@ def _move_aside(connection: Connection, child: Child) -> None:
     retiring = connection.execute(text(RETIRING), {"name": f'"{child.name}"'}).one_or_none()
     if retiring is None:
         raise StoreError(
-            f"a table named {child.name} exists but is no child of {child.table.name}: rename it, so that the "
-            "table partition of that name can be made"
+            f"a table named {child.name} exists but is no table partition of {child.table.name}: rename it, so that "
+            "the table partition of that name can be made"
         )
     names = {"parent": sql.Identifier(child.table.name), "child": sql.Identifier(child.name)}
     with raw_cursor(connection) as cursor:

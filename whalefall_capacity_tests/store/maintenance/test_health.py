@@ -56,13 +56,16 @@ def test_a_store_that_was_maintained_is_healthy_and_has_no_problem(store: Engine
 def test_a_store_without_children_is_not_healthy(store: Engine) -> None:
     status = status_of(store)
     assert not status.healthy
-    assert problems(status) == ("no child holds 2026-05-20, today", "no child holds 2026-06-01, the next month")
+    assert problems(status) == (
+        "no table partition holds 2026-05-20, today",
+        "no table partition holds 2026-06-01, the next month",
+    )
 
 
 def test_a_missing_next_child_is_a_problem(store: Engine) -> None:
     create_ahead(store, settings_for(), TODAY)
     status = status_of(store, date(2026, 8, 10))
-    assert problems(status) == ("no child holds 2026-09-01, the next month",)
+    assert problems(status) == ("no table partition holds 2026-09-01, the next month",)
     assert problems(status, "database_size_aggregations_monthly") == ()
 
 
@@ -71,7 +74,7 @@ def test_a_child_beyond_retention_is_a_problem_from_the_day_after_it_should_have
     put_month(store, JANUARY)
     assert problems(status_of(store, date(2026, 3, 1))) == ()
     assert problems(status_of(store, date(2026, 3, 2))) == (
-        "1 children are beyond retention, the oldest is database_size_stats_2025_01",
+        "1 table partitions are beyond retention, the oldest is database_size_stats_2025_01",
     )
 
 
@@ -113,9 +116,9 @@ def test_a_look_alike_is_reported_and_never_dropped(store: Engine) -> None:
         "database_size_stats_2023_01_backup",
     ]
     assert problems(status_of(store)) == (
-        "other.database_size_stats_2021_01 is named like a child and is none",
-        "public.database_size_stats_2022_01 is named like a child and is none",
-        "public.database_size_stats_2023_01_backup is named like a child and is none",
+        "other.database_size_stats_2021_01 is named like a table partition and is none",
+        "public.database_size_stats_2022_01 is named like a table partition and is none",
+        "public.database_size_stats_2023_01_backup is named like a table partition and is none",
     )
 
 

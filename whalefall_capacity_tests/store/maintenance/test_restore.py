@@ -153,7 +153,7 @@ def test_a_table_in_the_way_is_left_alone(store: Engine, tmp_path: Path) -> None
     upkeep(store, archive_dir=tmp_path)
     with store.begin() as connection:
         connection.execute(text("CREATE TABLE database_size_stats_2025_01 (n integer)"))
-    with pytest.raises(StoreError, match="exists but is no child of database_size_stats: rename it first"):
+    with pytest.raises(StoreError, match="exists but is no table partition of database_size_stats: rename it first"):
         restore(store, archive_of(tmp_path, "database_size_stats_2025_01"), TODAY)
 
 

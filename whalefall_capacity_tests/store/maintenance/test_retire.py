@@ -293,7 +293,7 @@ def test_far_more_than_last_time_goes_only_when_that_is_confirmed(store: Engine)
     outcomes = upkeep(store)
     assert set(ends(outcomes).values()) == {"kept"}
     assert reason_of(outcomes, "database_size_stats_2023_01") == (
-        "not confirmed: 24 children are past, 0 went last time; was retention shortened on purpose?"
+        "not confirmed: 24 table partitions are past, 0 went last time; was retention shortened on purpose?"
     )
     assert len([o for o in outcomes if o.outcome is Outcome.CREATED]) == 6 * 5 + 4
     assert len(stats(store)) == 24

@@ -75,7 +75,9 @@ def test_with_an_open_reader_the_detach_is_contended_and_the_next_maintenance_co
             "database_size_stats_2025_02": "contended",
             "instance_size_stats_2025_02": "dropped",
         }
-    assert reason_of(outcomes, "database_size_stats_2025_02").startswith("another child of its table is still")
+    assert reason_of(outcomes, "database_size_stats_2025_02").startswith(
+        "another table partition of its table is still"
+    )
     # Hidden, not lost; and the windows were sealed before.
     assert rows(store, PENDING) == [("database_size_stats_2025_01",)]
     assert rows(store, "SELECT count(*) FROM database_size_stats_2025_01") == [(20,)]

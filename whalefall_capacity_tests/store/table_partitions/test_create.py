@@ -300,8 +300,8 @@ def test_something_else_under_the_name_of_a_child_is_a_clear_error_and_is_left_a
     with pytest.raises(StoreError) as raised:
         _ensure(store, STATS_TABLES, date(2026, 5, 20))
     assert str(raised.value) == (
-        "a table named database_size_stats_2026_05 exists but is no child of database_size_stats: rename it, so that "
-        "the table partition of that name can be made"
+        "a table named database_size_stats_2026_05 exists but is no table partition of database_size_stats: "
+        "rename it, so that the table partition of that name can be made"
     )
     assert rows(store, BOUNDS) == []
     assert rows(store, "SELECT to_regclass('database_size_stats_2026_05') IS NOT NULL") == [(True,)]
@@ -321,7 +321,9 @@ def test_a_detached_child_is_none(store: Engine) -> None:
     _ensure(store, [INSTANCE_SIZE_STATS], date(2026, 5, 20))
     with store.begin() as connection:
         connection.execute(text("ALTER TABLE instance_size_stats DETACH PARTITION instance_size_stats_2026_05"))
-    with pytest.raises(StoreError, match="instance_size_stats_2026_05 exists but is no child of instance_size_stats"):
+    with pytest.raises(
+        StoreError, match="instance_size_stats_2026_05 exists but is no table partition of instance_size"
+    ):
         _ensure(store, [INSTANCE_SIZE_STATS], date(2026, 5, 20))
 
 
