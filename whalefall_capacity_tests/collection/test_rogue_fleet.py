@@ -28,7 +28,7 @@ from whalefall_capacity_tests.collection.support import target
 from whalefall_capacity_tests.servers import LIMITS, NO_FILTERS, PostgresqlServer
 from whalefall_capacity_tests.store.records import add_instance
 
-OID, BYTES, BOOL, TEXT, OIDS = 26, 17, 16, 25, 1028
+OID, BYTES, BOOL = 26, 17, 16
 COPY_OUT = message(b"H", b"\0" + struct.pack("!hhh", 2, 0, 0))
 COPY_DONE = message(b"c", b"")
 TRUTHFUL = 12345
@@ -46,8 +46,10 @@ def listing(*names_and_sizes: tuple[bytes, str]) -> Speak:
             names = [name for name, _ in names_and_sizes]
             listed = [(str(oid), rf"\x{name.hex()}", "1663", "f", "t") for oid, name in enumerate(names, 1)]
             line.say(result((OID, BYTES, OID, BOOL, BOOL), listed))
-        elif "pg_tablespace_databases" in statement:
-            line.say(result((OID, TEXT, OIDS), []))
+        elif "datconnlimit <> -2" in statement:
+            line.say(result((OID,), [(str(oid),) for oid in range(1, len(names_and_sizes) + 1)]))
+        elif "namesend(spcname)" in statement:
+            line.say(result((OID, BYTES), []))
         else:
             line.say(result((20,), [("0",)]))
 

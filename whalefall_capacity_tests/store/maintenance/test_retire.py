@@ -215,7 +215,7 @@ def test_stats_that_are_committed_between_calculation_and_seal_are_noticed(
                 connection.execute(text(LATE))
         return results
 
-    monkeypatch.setattr("whalefall_capacity.store.sealing.aggregate", and_then_a_commit)
+    monkeypatch.setattr("whalefall_capacity.store.maintenance.seal.aggregate", and_then_a_commit)
     outcomes = upkeep(store)
     assert ends(outcomes) == {"database_size_stats_2025_01": "kept", "instance_size_stats_2025_01": "dropped"}
     assert reason_of(outcomes, "database_size_stats_2025_01").startswith(

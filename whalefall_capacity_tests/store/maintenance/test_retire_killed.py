@@ -86,6 +86,12 @@ def stores(server: EmbeddedPostgres, prefix: str, numbers: range) -> Iterator[No
                 connection.execute(text(f"DROP DATABASE {prefix}{number} WITH (FORCE)"))
 
 
+def drop_prepared(server: EmbeddedPostgres, prefix: str) -> None:
+    """Leave no database of ours: other tests measure the same server."""
+    with _administrator(server) as connection:
+        connection.execute(text(f"DROP DATABASE {prefix}prepared WITH (FORCE)"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["store_server", "postgresql"], ids=["PostgreSQL 18", "PostgreSQL 16"])
 def test_killed_before_any_step_the_next_maintenance_completes_it(
@@ -95,6 +101,7 @@ def test_killed_before_any_step_the_next_maintenance_completes_it(
     running = running if isinstance(running, EmbeddedPostgres) else running.embedded
     prefix = "killed_"
     running.create_databases(f"{prefix}prepared")
+    request.addfinalizer(lambda: drop_prepared(running, prefix))
     prepared = create_store_engine(running.url(f"{prefix}prepared"))
     migrate(prepared)
     prepare(prepared)
