@@ -37,6 +37,7 @@ from whalefall_capacity_tests.processes import (
 
 QUICK_START = page("docs/quick-start.md")
 OPERATIONS = page("docs/operations.md")
+CLI = page("docs/cli.md")
 BIN = Path(sys.executable).parent
 CHECKOUT = "/opt/whalefall-capacity"
 STATE = "/var/lib/whalefall"
@@ -141,7 +142,8 @@ def commands_of_the_pages() -> list[str]:
     found = {
         shlex.join(arguments)
         for path in PAGES
-        if path != QUICK_START.path
+        # The page of the command line names each command without its arguments.
+        if path not in (QUICK_START.path, CLI.path)
         for arguments in Page(path).commands()
         if arguments and not {" ".join(arguments[:1]), " ".join(arguments[:2])} & DONE_ELSEWHERE
     }
