@@ -14,7 +14,7 @@ from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
 from whalefall_capacity.periods import today
 from whalefall_capacity.private_files import close_to_others, make_private_folder
-from whalefall_capacity.settings import Settings, settings_of_file
+from whalefall_capacity.settings import PREFIX, Settings, settings_of_file
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
@@ -75,7 +75,7 @@ def open_store(settings: Settings, needs_dagster: bool = True) -> Iterator[Engin
 def migrate_store(engine: Engine, settings: Settings) -> tuple[str | None, str | None]:
     """Bring the store to this version and return the revisions before and after.
 
-    A store that is new gets its children ahead; later the maintenance does that, and a write makes what it needs.
+    A store that is new gets its table partitions ahead; later the maintenance does that, or a write that needs one.
     """
     before, after = migrate(engine)
     if before is None:
@@ -127,9 +127,10 @@ def make_dagster_ready(settings: Settings) -> None:
     The URL of an embedded server is not among them: they find it by WHALEFALL_HOME, and hold it themselves.
     """
     os.environ.update(settings_of_file())
-    os.environ["WHALEFALL_HOME"] = str(settings.home)
-    if settings.archive_dir is not None:
-        os.environ["WHALEFALL_ARCHIVE_DIR"] = str(settings.archive_dir)
+    for name, value in settings:
+        # Absolute by now, whatever the folder that a child process works in.
+        if isinstance(value, Path):
+            os.environ[f"{PREFIX}{name.upper()}"] = str(value)
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
