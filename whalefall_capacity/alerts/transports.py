@@ -1,11 +1,12 @@
-"""The ways out, each within a bounded time: apprise, and the webhook and the mail server of the settings before it.
+"""Delivery of alerts within a bounded time: by apprise, and by the webhook and the mail server of the older settings.
 
-Those two keep code of their own, because apprise could not serve their receivers as they are used to: its JSON has no
-lists, no nulls and no key of the alert, and its mail goes to each recipient alone, without that key, and names neither
-who was refused nor why.
+Those two keep transports of their own, because apprise would not send their receivers the same. Its mail goes to each
+recipient in a message of its own, so one that runs out of time would be sent again to those who have it; it reads some
+addresses as others (`o'brien@example.com` as `brien@example.com`), drops those at an IP address, and names neither who
+was refused nor why. Its JSON has no lists, no nulls and no key of the alert.
 
-What goes wrong is an AlertError that tells the kind of trouble and never the address, which is a secret of a webhook,
-nor what a library makes of it, which quotes the address.
+An AlertError tells the kind of trouble, and never the address, which is a secret of a webhook, nor the words of a
+library, which quotes the address.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ssl
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate
 from functools import partial
@@ -41,6 +42,18 @@ TIMEOUT_SECONDS = 10.0
 DEADLINE_SECONDS = 20.0
 RECEIVERS: Mapping[str, str] = {WEBHOOK: "the webhook", EMAIL: "the mail server"}
 SMTP_PORTS: Mapping[str, int] = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+# The first that fits; in no word of the server, which may repeat what it was given.
+MAIL_TROUBLES: Sequence[tuple[type[Exception], str]] = (
+    (smtplib.SMTPAuthenticationError, "the mail server refused the user or the password ({code})"),
+    (smtplib.SMTPRecipientsRefused, "the mail server refused every recipient"),
+    (smtplib.SMTPResponseException, "the mail server answered {code}"),
+    (smtplib.SMTPNotSupportedError, "the mail server does not offer STARTTLS or a login"),
+    (ssl.SSLError, "TLS with the mail server failed: its certificate is not trusted, or its port speaks no TLS"),
+    (TimeoutError, "the mail server hung up, or did not answer within {limit:g} s"),
+    # The library makes the one of the other once the server has greeted.
+    (smtplib.SMTPServerDisconnected, "the mail server hung up, or did not answer within {limit:g} s"),
+    (Exception, "the mail server cannot be reached ({error})"),
+)
 
 Channel = Callable[[Alert], Sent]
 
@@ -116,11 +129,10 @@ def send_webhook(url: SecretStr, alert: Alert) -> Sent:
     """
     import requests
 
-    content = alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text}
     try:
         with requests.post(
             url.get_secret_value(),
-            json=content,
+            json=alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text},
             headers={"Idempotency-Key": alert.key},
             timeout=TIMEOUT_SECONDS,
             # Following one could hand the message to somebody else, as a GET without it.
@@ -130,19 +142,14 @@ def send_webhook(url: SecretStr, alert: Alert) -> Sent:
         ) as answer:
             status = answer.status_code
     except requests.Timeout:
-        trouble = f"the webhook did not answer within {TIMEOUT_SECONDS:g} s"
+        raise AlertError(f"the webhook did not answer within {TIMEOUT_SECONDS:g} s") from None
     except requests.exceptions.SSLError:
-        trouble = "the certificate of the webhook is not trusted"
+        raise AlertError("the certificate of the webhook is not trusted") from None
     except requests.ConnectionError:
-        trouble = "the webhook cannot be reached, or hung up"
-    except (requests.RequestException, ValueError) as error:
-        trouble = f"the webhook cannot be used ({type(error).__name__})"
-    else:
-        if 200 <= status < 300:
-            return Sent()
-        trouble = f"the webhook answered {status}"
-    # Not raised from the handlers: their errors carry the address.
-    raise AlertError(trouble)
+        raise AlertError("the webhook cannot be reached, or hung up") from None
+    if not 200 <= status < 300:
+        raise AlertError(f"the webhook answered {status}")
+    return Sent()
 
 
 def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> Sent:
@@ -157,25 +164,11 @@ def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: 
     message.set_content(alert.text)
     try:
         refused = _mail(url, sender, recipients, message)
-    except smtplib.SMTPAuthenticationError as error:
-        # What the server says here may repeat what it was given.
-        trouble = f"the mail server refused the user or the password ({error.smtp_code})"
-    except smtplib.SMTPRecipientsRefused:
-        trouble = "the mail server refused every recipient"
-    except smtplib.SMTPResponseException as error:
-        trouble = f"the mail server answered {error.smtp_code}"
-    except smtplib.SMTPNotSupportedError:
-        trouble = "the mail server does not offer STARTTLS or a login"
-    except ssl.SSLError:
-        trouble = "TLS with the mail server failed: its certificate is not trusted, or its port speaks no TLS"
-    except (TimeoutError, smtplib.SMTPServerDisconnected):
-        # The library makes the one of the other once the server has greeted.
-        trouble = f"the mail server hung up, or did not answer within {TIMEOUT_SECONDS:g} s"
     except (OSError, smtplib.SMTPException) as error:
-        trouble = f"the mail server cannot be reached ({type(error).__name__})"
-    else:
-        return Sent(f"the mail server refused {', '.join(sorted(refused))}" if refused else None)
-    raise AlertError(trouble)
+        trouble = next(text for kind, text in MAIL_TROUBLES if isinstance(error, kind))
+        code = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else None
+        raise AlertError(trouble.format(code=code, limit=TIMEOUT_SECONDS, error=type(error).__name__)) from None
+    return Sent(f"the mail server refused {', '.join(sorted(refused))}" if refused else None)
 
 
 def _mail(
@@ -203,23 +196,22 @@ def _mail(
 
 def _within_deadline(send: Channel, receiver: str, alert: Alert) -> Sent:
     """Send *alert*. Raises AlertError when that takes too long; it is left to end by itself."""
-    done: list[Sent] = []
-    failed: list[AlertError] = []
+    outcomes: list[Sent | str] = []
 
     def work() -> None:
         try:
-            done.append(send(alert))
+            outcomes.append(send(alert))
         except AlertError as error:
-            failed.append(error)
+            outcomes.append(str(error))
         except Exception as error:
             # Its text may carry what it choked on.
-            failed.append(AlertError(f"{receiver} cannot be used ({type(error).__name__})"))
+            outcomes.append(f"{receiver} cannot be used ({type(error).__name__})")
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     worker.join(DEADLINE_SECONDS)
-    if failed:
-        raise failed[0]
-    if not done:
-        raise AlertError(f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s")
-    return done[0]
+    outcome = outcomes[0] if outcomes else f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s"
+    if isinstance(outcome, str):
+        # A new error: the one of the thread carries those that it came from, and they carry the address.
+        raise AlertError(outcome)
+    return outcome

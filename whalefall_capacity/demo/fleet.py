@@ -12,7 +12,8 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.demo.content import ACCOUNT, fill_mariadb, fill_mysql, fill_postgresql
+from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.demo.content import ACCOUNT, fill_mysql_family, fill_postgresql
 from whalefall_capacity.demo.mariadb import MariadbServer
 from whalefall_capacity.demo.mysql import MysqlServer
 from whalefall_capacity.errors import WhalefallError
@@ -47,24 +48,21 @@ def demo_fleet(folder: Path) -> Iterator[Path]:
     with ExitStack() as servers:
         postgresql = servers.enter_context(EmbeddedPostgres(folder / "postgresql", POSTGRESQL_VERSION).running())
         fill_postgresql(postgresql, password)
-        instances = [_entry("postgresql", str(postgresql.socket_dir), credential)]
-        if MariadbServer.program() is not None:
-            mariadb = servers.enter_context(MariadbServer(folder / "mariadb").running(*BINARY_LOGS))
-            fill_mariadb(mariadb, password)
-            instances.append(_entry("mariadb", str(mariadb.socket), credential))
-        if MysqlServer.program() is not None:
-            mysql = servers.enter_context(MysqlServer(folder / "mysql").running(*BINARY_LOGS))
-            fill_mysql(mysql, password)
-            instances.append(_entry("mysql", str(mysql.socket), credential))
+        instances = [_entry(ServerEngine.POSTGRESQL, str(postgresql.socket_dir), credential)]
+        for product in (MariadbServer, MysqlServer):
+            if product.program() is not None:
+                server = servers.enter_context(product(folder / product.engine).running(*BINARY_LOGS))
+                fill_mysql_family(server, password)
+                instances.append(_entry(product.engine, str(server.socket), credential))
         fleet_file = folder / "fleet.yaml"
         write_private(fleet_file, yaml.safe_dump({"instances": instances}, sort_keys=False))
         yield fleet_file
 
 
-def _entry(engine: str, host: str, credential: dict[str, str]) -> dict[str, Any]:
+def _entry(engine: ServerEngine, host: str, credential: dict[str, str]) -> dict[str, Any]:
     return {
         "name": f"{PREFIX}{engine}",
-        "engine": engine,
+        "engine": engine.value,
         "host": host,
         "credential": credential,
         "description": DESCRIPTION,

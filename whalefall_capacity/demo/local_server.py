@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import psutil
 import pymysql
 
+from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import open_private
 from whalefall_capacity.signals import put_off
@@ -30,7 +31,13 @@ class LocalServer(ABC):
     """One server with its data in *folder*; `root` has no password, and only this user reaches the socket."""
 
     product: ClassVar[str]
+    engine: ClassVar[ServerEngine]
     how_to_install: ClassVar[str]
+    # With which a small server starts quickly.
+    own_options: ClassVar[Sequence[str]] = ()
+    # What shows binary logs, and the variable that limits how many rows WITH RECURSIVE makes.
+    log_privilege: ClassVar[str]
+    recursion_limit: ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -46,15 +53,12 @@ class LocalServer(ABC):
     def _install_command(self, program: str, common: list[str]) -> list[str]:
         """Return the command that makes the data directory which the options *common* name."""
 
-    @abstractmethod
-    def _own_options(self) -> list[str]:
-        """Return the options of this product with which a small server starts quickly."""
-
     @contextmanager
     def running(self, *options: str) -> Iterator[Self]:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.socket = self._socket_path()
+        if not is_short_enough(self.socket):
+            self.socket = short_folder(self.folder, SOCKET) / SOCKET
         process: psutil.Process | None = None
         try:
             with put_off():
@@ -101,7 +105,7 @@ class LocalServer(ABC):
                     f"--pid-file={self.folder / 'server.pid'}",
                     "--skip-networking",
                     "--innodb-buffer-pool-size=64M",
-                    *self._own_options(),
+                    *self.own_options,
                     *options,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -147,10 +151,6 @@ class LocalServer(ABC):
                 time.sleep(0.1)
             else:
                 return
-
-    def _socket_path(self) -> Path:
-        inside = self.folder / SOCKET
-        return inside if is_short_enough(inside) else short_folder(self.folder, SOCKET) / SOCKET
 
 
 def stop(process: psutil.Process) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from typing import ClassVar
 
+from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.demo.local_server import SEARCH_PATH, LocalServer
 
 
 class MariadbServer(LocalServer):
     """A MariaDB server with its data in a folder."""
 
-    product: ClassVar[str] = "MariaDB"
-    how_to_install: ClassVar[str] = "apt-get install mariadb-server-core mariadb-client-core"
+    product = "MariaDB"
+    engine = ServerEngine.MARIADB
+    how_to_install = "apt-get install mariadb-server-core mariadb-client-core"
+    log_privilege = "BINLOG MONITOR"
+    recursion_limit = "max_recursive_iterations"
 
     @staticmethod
     def program() -> str | None:
@@ -21,6 +24,3 @@ class MariadbServer(LocalServer):
     def _install_command(self, program: str, common: list[str]) -> list[str]:  # noqa: ARG002 - it has one of its own
         install = shutil.which("mariadb-install-db", path=SEARCH_PATH) or "mariadb-install-db"
         return [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
-
-    def _own_options(self) -> list[str]:
-        return []

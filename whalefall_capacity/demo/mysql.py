@@ -6,16 +6,27 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import ClassVar
 
+from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.demo.local_server import SEARCH_PATH, LocalServer
 
 
 class MysqlServer(LocalServer):
     """A MySQL server with its data in a folder."""
 
-    product: ClassVar[str] = "MySQL"
-    how_to_install: ClassVar[str] = "put a mysqld that is MySQL on the PATH, or run scripts/mysql-server in a checkout"
+    product = "MySQL"
+    engine = ServerEngine.MYSQL
+    how_to_install = "put a mysqld that is MySQL on the PATH, or run scripts/mysql-server in a checkout"
+    own_options = (
+        "--mysqlx=OFF",
+        # The folder of the package is not ours to read.
+        "--secure-file-priv=NULL",
+        # Half of its memory, and binary logs that nobody asked for.
+        "--performance-schema=OFF",
+        "--disable-log-bin",
+    )
+    log_privilege = "REPLICATION CLIENT"
+    recursion_limit = "cte_max_recursion_depth"
 
     @staticmethod
     def program() -> str | None:
@@ -27,16 +38,6 @@ class MysqlServer(LocalServer):
 
     def _install_command(self, program: str, common: list[str]) -> list[str]:
         return [program, *common, "--initialize-insecure"]
-
-    def _own_options(self) -> list[str]:
-        return [
-            "--mysqlx=OFF",
-            # The folder of the package is not ours to read.
-            "--secure-file-priv=NULL",
-            # Half of its memory, and binary logs that nobody asked for.
-            "--performance-schema=OFF",
-            "--disable-log-bin",
-        ]
 
 
 def _cache_folder() -> Path:
