@@ -49,10 +49,8 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> psycopg2.
     with Relay(target, limits.connect_timeout_seconds, cutoff) as relay:
         try:
             connection = _connect(_parameters(target, limits) | relay.parameters)
-        except psycopg2.OperationalError as error:
-            raise psycopg2.OperationalError(relay.in_words(str(error))) from None
-        except CollectionError as error:
-            raise CollectionError(relay.in_words(str(error))) from None
+        except (psycopg2.OperationalError, CollectionError) as error:
+            raise type(error)(relay.in_words(str(error))) from None
     connection.autocommit = True
     cutoff.watch(connection.fileno())
     if 0 < connection.server_version < OLDEST_VERSION:

@@ -30,7 +30,7 @@ class ServerEngine(StrEnum):
 
     @property
     def default_port(self) -> int:
-        return 5432 if self is ServerEngine.POSTGRESQL else 3306
+        return {ServerEngine.POSTGRESQL: 5432, ServerEngine.MYSQL: 3306, ServerEngine.MARIADB: 3306}[self]
 
 
 def address(host: str, port: int) -> str:
@@ -277,6 +277,22 @@ class Cutoff:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def open_socket(where: str | tuple[str, int], timeout_seconds: float) -> socket.socket:
+    """Connect to a host and port, or to a Unix socket by its path or its name. Raises OSError."""
+    if isinstance(where, tuple):
+        opened = socket.create_connection(where, timeout_seconds)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.settimeout(timeout_seconds)
+    try:
+        opened.connect(where)
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 class Session(Protocol):

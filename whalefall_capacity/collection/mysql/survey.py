@@ -258,12 +258,8 @@ class Survey:
 
 def _total(sizes: Sequence[Size]) -> Size:
     """Return the sum of *sizes*, or the reason why one of them is not known."""
-    total = 0
-    for size in sizes:
-        if isinstance(size, str):
-            return size
-        total += size
-    return total
+    reasons = [size for size in sizes if isinstance(size, str)]
+    return reasons[0] if reasons else sum(size for size in sizes if isinstance(size, int))
 
 
 def _batches(tables: Mapping[str, list[Table]]) -> Iterator[list[str]]:
