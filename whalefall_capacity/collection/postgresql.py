@@ -259,20 +259,14 @@ class PostgresqlSession:
         """Measure as many databases as give their size quickly; return the others."""
         waiting, others = list(names), []
         while waiting:
-            sizes: dict[int, int | None] = {}
-
-            def note(oid: int, size: int | None, sizes: dict[int, int | None] = sizes) -> None:
-                sizes[oid] = size
-                if size is not None:
-                    findings.measured(names[oid], size)
-
+            rows = _CopiedRows(names, findings)
             try:
-                self._copy(waiting, note)
+                self._copy(_composed(MEASURE_ALL, {"oids": waiting}), rows)
             except (psycopg2.Error, LimitReachedError):
                 if self._connection.closed:
                     raise
-            others += [oid for oid, size in sizes.items() if size is None]
-            waiting = [oid for oid in waiting if oid not in sizes]
+            others += [oid for oid, size in rows.sizes.items() if size is None]
+            waiting = [oid for oid in waiting if oid not in rows.sizes]
             # The one at which the statement ended.
             others += waiting[:1]
             waiting = waiting[1:]
@@ -349,11 +343,9 @@ class PostgresqlSession:
         self._in_transaction(_composed(statement, values), min(self._time.for_statement(), at_most_seconds), run)
         return rows
 
-    def _copy(self, oids: list[int], note: Callable[[int, int | None], None]) -> None:
-        """Measure databases, and note the id and the size of each as it comes."""
-        statement = _composed(MEASURE_ALL, {"oids": oids})
+    def _copy(self, statement: sql.Composable, rows: _CopiedRows) -> None:
         seconds = min(QUICK_SECONDS, self._time.for_statement())
-        self._in_transaction(statement, seconds, lambda cursor, text: cursor.copy_expert(text, _CopiedRows(note)))
+        self._in_transaction(statement, seconds, lambda cursor, text: cursor.copy_expert(text, rows))
 
     def _in_transaction(
         self,
@@ -390,17 +382,21 @@ def _composed(statement: str, values: Mapping[str, object]) -> sql.Composed:
 
 
 class _CopiedRows:
-    """The file into which psycopg2 writes the rows of a COPY."""
+    """The file into which psycopg2 writes the rows of a COPY: ids and sizes, each noted as it comes."""
 
-    def __init__(self, note: Callable[[int, int | None], None]) -> None:
-        self._note = note
+    def __init__(self, names: Mapping[int, str], findings: Findings) -> None:
+        self._names = names
+        self._findings = findings
         self._begun = b""
+        self.sizes: dict[int, int | None] = {}
 
     def write(self, data: bytes) -> None:
         *lines, self._begun = (self._begun + data).split(b"\n")
         for line in lines:
             oid, size = line.split(b"\t")
-            self._note(int(oid), None if size == rb"\N" else int(size))
+            self.sizes[int(oid)] = size_bytes = None if size == rb"\N" else int(size)
+            if size_bytes is not None:
+                self._findings.measured(self._names[int(oid)], size_bytes)
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:

@@ -11,7 +11,7 @@ from psycopg2 import sql
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.sizes import ServerEngine
-from whalefall_capacity.demo.local_server import LocalServer
+from whalefall_capacity.demo.mysql_family import LocalServer
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 ACCOUNT = "whalefall"

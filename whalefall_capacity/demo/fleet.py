@@ -14,8 +14,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.demo.content import ACCOUNT, fill_mysql_family, fill_postgresql
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import make_private_folder, write_private
 from whalefall_capacity.store.fleet import list_instances

@@ -19,8 +19,6 @@ from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls, ope
 from whalefall_capacity.errors import CollectionError
 
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
-# Logins for which the driver needs a package that it does not bring, by the name that it calls it.
-NEEDS_PACKAGE = {"pynacl": ("client_ed25519", "PyNaCl"), "cryptography": ("caching_sha2_password", "cryptography")}
 
 if TYPE_CHECKING:
     # Only its types have a parameter.
@@ -111,14 +109,12 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
     try:
         connection.connect(opened)
     except RuntimeError as error:
-        # This is how the driver says that it lacks a package.
-        for named, (method, package) in NEEDS_PACKAGE.items():
-            if named in str(error):
-                raise CollectionError(
-                    f"the account logs in by {method}: install {package} beside this program "
-                    f"(pip install {package.lower()})"
-                ) from None
-        raise
+        # This is how the driver says that it lacks the one package that it does not bring.
+        if "pynacl" not in str(error):
+            raise
+        raise CollectionError(
+            "the account logs in by client_ed25519: install PyNaCl beside this program (pip install pynacl)"
+        ) from None
     except pymysql.OperationalError as error:
         if error.args[0] not in {CR.CR_AUTH_PLUGIN_CANNOT_LOAD, CR.CR_AUTH_PLUGIN_ERR}:
             raise

@@ -1,4 +1,4 @@
-"""A local server of the MySQL family on a Unix socket, with its data in a folder of ours."""
+"""Local servers of the MySQL family on Unix sockets, with their data in folders of ours."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class LocalServer(ABC):
     def running(self, *options: str) -> Iterator[Self]:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not is_short_enough(self.socket):
-            self.socket = short_folder(self.folder, SOCKET) / SOCKET
+        inside = self.folder / SOCKET
+        self.socket = inside if is_short_enough(inside) else short_folder(self.folder, SOCKET) / SOCKET
         process: psutil.Process | None = None
         try:
             with put_off():
@@ -151,6 +151,60 @@ class LocalServer(ABC):
                 time.sleep(0.1)
             else:
                 return
+
+
+class MariadbServer(LocalServer):
+    """MariaDB, from the machine's own package."""
+
+    product = "MariaDB"
+    engine = ServerEngine.MARIADB
+    how_to_install = "apt-get install mariadb-server-core mariadb-client-core"
+    log_privilege = "BINLOG MONITOR"
+    recursion_limit = "max_recursive_iterations"
+
+    @staticmethod
+    def program() -> str | None:
+        return shutil.which("mariadbd") or shutil.which("mariadbd", path=SEARCH_PATH)
+
+    def _install_command(self, program: str, common: list[str]) -> list[str]:  # noqa: ARG002 - it has one of its own
+        install = shutil.which("mariadb-install-db", path=SEARCH_PATH) or "mariadb-install-db"
+        return [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+
+
+class MysqlServer(LocalServer):
+    """MySQL: one that is installed, or the one that `scripts/mysql-server` has brought."""
+
+    product = "MySQL"
+    engine = ServerEngine.MYSQL
+    how_to_install = "put a mysqld that is MySQL on the PATH, or run scripts/mysql-server in a checkout"
+    own_options = (
+        "--mysqlx=OFF",
+        # The folder of the package is not ours to read.
+        "--secure-file-priv=NULL",
+        # Half of its memory, and binary logs that nobody asked for.
+        "--performance-schema=OFF",
+        "--disable-log-bin",
+    )
+    log_privilege = "REPLICATION CLIENT"
+    recursion_limit = "cte_max_recursion_depth"
+
+    @staticmethod
+    def program() -> str | None:
+        cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        brought = cache_folder / "whalefall_capacity" / "mysql" / "mysqld"
+        if brought.exists():
+            return str(brought)
+        installed = shutil.which("mysqld") or shutil.which("mysqld", path=SEARCH_PATH)
+        return installed if installed is not None and not _is_mariadb(installed) else None
+
+    def _install_command(self, program: str, common: list[str]) -> list[str]:
+        return [program, *common, "--initialize-insecure"]
+
+
+def _is_mariadb(program: str) -> bool:
+    """Is this `mysqld` MariaDB's, which carries the old name too?"""
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return "mariadb" in shown.stdout.lower()
 
 
 def stop(process: psutil.Process) -> None:
