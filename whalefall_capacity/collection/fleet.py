@@ -166,11 +166,10 @@ def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, con
     def call(target: Target, cutoff: Cutoff, _: Findings) -> Checkup:
         return check(target, limits, filters, cutoff)
 
-    def rescue(*_: object) -> None:
-        """A check-up that did not end says nothing of what it did not ask."""
-
+    # A check-up that did not end says nothing of what it did not ask: nothing is rescued.
+    checkups = _FanOut[Checkup](targets, call, lambda *_: None, concurrency, limits.deadline_seconds)
     found: dict[int, Checkup] = {}
-    for batch in _FanOut(targets, call, rescue, concurrency, limits.deadline_seconds).batches():
+    for batch in checkups.batches():
         for target, outcome, seconds in batch:
             found[target.instance_id] = (
                 outcome

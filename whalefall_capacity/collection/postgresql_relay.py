@@ -10,11 +10,9 @@ Other accounts may find it: whoever connects and is not this process is hung up 
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import socket
-import stat
 import tempfile
 import threading
 from contextlib import suppress
@@ -150,11 +148,9 @@ def _is_of_this_process(accepted: socket.socket) -> bool:
 def _ends_of_descriptor(descriptor: int) -> tuple[object, object] | None:
     """Return like `_ends_of`; nothing is duplicated, for to close a duplicate would give up the locks on a file."""
     try:
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            return None
         found = socket.socket(fileno=descriptor)
     except OSError:
-        # Closed since it was listed.
+        # No socket, or closed since it was listed.
         return None
     try:
         return _ends_of(found)
