@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from whalefall_capacity.alert_urls import service_of
-from whalefall_capacity.alerts.message import Alert, Sent
+from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.settings import Settings
 
@@ -55,7 +55,8 @@ MAIL_TROUBLES: Sequence[tuple[type[Exception], str]] = (
     (Exception, "the mail server cannot be reached ({error})"),
 )
 
-Channel = Callable[[Alert], Sent]
+# Sends an alert and returns what was not perfect about it, None when nothing was. Raises AlertError.
+Channel = Callable[[Alert], str | None]
 
 
 def channels(settings: Settings) -> dict[str, Channel]:
@@ -98,7 +99,7 @@ def _services(settings: Settings) -> dict[str, NotifyBase]:
     return found
 
 
-def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
+def send_by_service(service: NotifyBase, alert: Alert) -> str | None:
     """Send *alert* through apprise. Raises AlertError unless the service took it, for one recipient at least."""
     from apprise import Apprise, NotifyFormat, NotifyType
 
@@ -110,11 +111,11 @@ def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
         log_level=logging.INFO,
     )
     if result:
-        return Sent()
+        return None
     logged = [entry.message for entry in result.logs()]
     # As its services say it, of each recipient. Those who have the message would get it with every new attempt.
     if len(service) > 1 and any(line.startswith("Sent ") for line in logged):
-        return Sent("the service did not take it for every recipient")
+        return "the service did not take it for every recipient"
     # Of its words only the status of the answer is sure to be no secret.
     statuses = [match[1] for line in logged for match in re.finditer(r"error=(\d{3})\b", line)]
     raise AlertError(
@@ -122,7 +123,7 @@ def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
     )
 
 
-def send_webhook(url: SecretStr, alert: Alert) -> Sent:
+def send_webhook(url: SecretStr, alert: Alert) -> None:
     """Post *alert* as JSON; `text` is the whole message, as chats want it.
 
     Raises AlertError unless the answer is 2xx.
@@ -149,10 +150,9 @@ def send_webhook(url: SecretStr, alert: Alert) -> Sent:
         raise AlertError("the webhook cannot be reached, or hung up") from None
     if not 200 <= status < 300:
         raise AlertError(f"the webhook answered {status}")
-    return Sent()
 
 
-def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> Sent:
+def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> str | None:
     """Mail *alert*. Raises AlertError unless the server took it for one recipient at least."""
     message = EmailMessage()
     message["Subject"] = alert.subject
@@ -168,7 +168,7 @@ def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: 
         trouble = next(text for kind, text in MAIL_TROUBLES if isinstance(error, kind))
         code = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else None
         raise AlertError(trouble.format(code=code, limit=TIMEOUT_SECONDS, error=type(error).__name__)) from None
-    return Sent(f"the mail server refused {', '.join(sorted(refused))}" if refused else None)
+    return f"the mail server refused {', '.join(sorted(refused))}" if refused else None
 
 
 def _mail(
@@ -194,24 +194,24 @@ def _mail(
         server.close()
 
 
-def _within_deadline(send: Channel, receiver: str, alert: Alert) -> Sent:
+def _within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
     """Send *alert*. Raises AlertError when that takes too long; it is left to end by itself."""
-    outcomes: list[Sent | str] = []
+    notes: list[str | None] = []
+    troubles: list[str] = []
 
     def work() -> None:
         try:
-            outcomes.append(send(alert))
+            notes.append(send(alert))
         except AlertError as error:
-            outcomes.append(str(error))
+            troubles.append(str(error))
         except Exception as error:
             # Its text may carry what it choked on.
-            outcomes.append(f"{receiver} cannot be used ({type(error).__name__})")
+            troubles.append(f"{receiver} cannot be used ({type(error).__name__})")
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     worker.join(DEADLINE_SECONDS)
-    outcome = outcomes[0] if outcomes else f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s"
-    if isinstance(outcome, str):
-        # A new error: the one of the thread carries those that it came from, and they carry the address.
-        raise AlertError(outcome)
-    return outcome
+    if notes:
+        return notes[0]
+    # A new error: the one of the thread carries those that it came from, and they carry the address.
+    raise AlertError(troubles[0] if troubles else f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s")

@@ -112,16 +112,16 @@ def deliver(engine: Engine, ways: Mapping[str, Channel], log: logging.Logger) ->
     sent = failed = 0
     while open_ways and time.monotonic() < deadline and (claimed := claim_alert(engine, open_ways)):
         try:
-            outcome = open_ways[claimed.channel](claimed.alert)
+            note = open_ways[claimed.channel](claimed.alert)
         except AlertError as error:
             pause = alert_was_not_sent(engine, claimed, str(error))
             log.warning("alert not sent: %s; tried again in %s: %s", error, pause, claimed.alert.title)
             del open_ways[claimed.channel]
             failed += 1
         else:
-            alert_was_sent(engine, claimed, outcome.note)
-            if outcome.note:
-                log.warning("%s: %s", outcome.note, claimed.alert.title)
+            alert_was_sent(engine, claimed, note)
+            if note:
+                log.warning("%s: %s", note, claimed.alert.title)
             sent += 1
     return sent, failed
 

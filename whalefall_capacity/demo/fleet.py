@@ -42,7 +42,9 @@ def demo_fleet(folder: Path) -> Iterator[Path]:
     """Hold the demo's servers for the length of the block and yield the path of its fleet file."""
     make_private_folder(folder)
     password_file = folder / "password"
-    password = _password(password_file)
+    if not password_file.exists():
+        write_private(password_file, secrets.token_urlsafe(24))
+    password = SecretStr(password_file.read_text())
     credential = {"username": ACCOUNT, "password_file": str(password_file)}
     with ExitStack() as servers:
         postgresql = servers.enter_context(EmbeddedPostgres(folder / "postgresql", POSTGRESQL_VERSION).running())
@@ -66,9 +68,3 @@ def _entry(engine: ServerEngine, host: str, credential: dict[str, str]) -> dict[
         "credential": credential,
         "description": DESCRIPTION,
     }
-
-
-def _password(path: Path) -> SecretStr:
-    if not path.exists():
-        write_private(path, secrets.token_urlsafe(24))
-    return SecretStr(path.read_text())

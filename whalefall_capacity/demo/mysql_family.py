@@ -42,6 +42,7 @@ class LocalServer(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.data_dir = self.folder / "data"
+        self._log = self.folder / "server.log"
         self.socket = self.folder / SOCKET
 
     @staticmethod
@@ -75,10 +76,6 @@ class LocalServer(ABC):
     def connect(self) -> pymysql.Connection[Any]:
         """Connect as root."""
         return pymysql.connect(unix_socket=str(self.socket), user="root", charset="utf8mb4", autocommit=True)
-
-    @property
-    def _log(self) -> Path:
-        return self.folder / "server.log"
 
     def _start(self, options: tuple[str, ...]) -> psutil.Process:
         program = self.program()
