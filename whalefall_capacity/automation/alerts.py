@@ -1,4 +1,4 @@
-"""What goes wrong is told to every receiver that is set, once a cause and day; off until there is one.
+"""Alerts about what goes wrong, to every receiver that is set, once a cause and day; off until there is one.
 
 Each look goes by state and not by events: task runs that were closed since the last look, the latest evaluation of
 every asset check, the freshness of every asset, the days of which nothing is stored. What was told before is in the
