@@ -34,11 +34,9 @@ class PartitionedTable:
 
     def child_of(self, day: date) -> Child:
         """Return the child that holds *day*."""
-        if self.child_span == "month":
-            lower = month_start(day)
-            return Child(self, f"{self.name}_{lower:%Y_%m}", lower, add_months(lower, 1))
-        lower = year_start(day)
-        return Child(self, f"{self.name}_{lower:%Y}", lower, add_months(lower, 12))
+        first_day_of, months, suffix = CHILD_SPANS[self.child_span]
+        lower = first_day_of(day)
+        return Child(self, f"{self.name}_{lower:{suffix}}", lower, add_months(lower, months))
 
     def retention_months(self, settings: Settings) -> int:
         months: int = getattr(settings, self.retention)
@@ -55,6 +53,8 @@ class Child:
     upper: date
 
 
+# The first day of the child of a day, its calendar months, and what its name ends in.
+CHILD_SPANS = {"month": (month_start, 1, "%Y_%m"), "year": (year_start, 12, "%Y")}
 AGGREGATION_SPANS: Mapping[PeriodType, Literal["month", "year"]] = {
     PeriodType.DAILY: "month",
     PeriodType.WEEKLY: "month",
@@ -66,14 +66,12 @@ AGGREGATION_TABLES = {
     (level, period_type): PartitionedTable(
         f"{level}_size_aggregations_{period_type.value}",
         "period_start",
-        span,
+        AGGREGATION_SPANS[period_type],
         f"retention_{period_type.value}_months",
     )
     for level in ("database", "instance")
-    for period_type, span in AGGREGATION_SPANS.items()
+    for period_type in PeriodType
 }
-
-
 DATABASE_SIZE_STATS = PartitionedTable("database_size_stats", "collected_date", "month", "retention_stats_months")
 INSTANCE_SIZE_STATS = PartitionedTable("instance_size_stats", "collected_date", "month", "retention_stats_months")
 STATS_TABLES = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
@@ -115,7 +113,11 @@ class Bounds:
         """Is *day* within? A default partition is no place that a day should be in."""
         if self.is_default:
             return False
-        return (self.lower is None or self.lower <= day) and (self.upper is None or day < self.upper)
+        return self.overlap(day, day)
+
+    def overlap(self, first: date, last: date) -> bool:
+        """Is a day of first..last, inclusive, within the bounds? Always, where there are none."""
+        return (self.lower is None or self.lower <= last) and (self.upper is None or first < self.upper)
 
 
 def parse_bounds(expression: str) -> Bounds:
@@ -148,6 +150,11 @@ def ensure_children(connection: Connection, tables: Iterable[PartitionedTable], 
     for child in absent.values():
         _create(connection, child)
     return sorted(absent)
+
+
+def name_is_taken(connection: Connection, child: Child) -> bool:
+    """Tell whether there is a table, attached or not, of the name of *child*."""
+    return connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{child.name}"'}).scalar() is not None
 
 
 def create_child_table(connection: Connection, child: Child) -> None:
@@ -202,14 +209,14 @@ def _absent(connection: Connection, wanted: Iterable[tuple[PartitionedTable, dat
 
 
 def _create(connection: Connection, child: Child) -> None:
-    if connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{child.name}"'}).scalar() is not None:
+    if name_is_taken(connection, child):
         _move_aside(connection, child)
     create_child_table(connection, child)
     attach_child(connection, child)
 
 
 def _move_aside(connection: Connection, child: Child) -> None:
-    """Give the name of *child* free when the table that has it is one that is being retired."""
+    """Free the name of *child* by renaming the table that has it. Raises StoreError unless that is being retired."""
     retiring = connection.execute(text(RETIRING), {"name": f'"{child.name}"'}).one_or_none()
     if retiring is None:
         raise StoreError(

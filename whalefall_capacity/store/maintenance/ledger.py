@@ -6,10 +6,13 @@ maintenance knows its leftovers from tables that merely have such a name; and it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 
 from sqlalchemy import Connection, text
+
+from whalefall_capacity.store.maintenance.archive import Manifest
+from whalefall_capacity.store.maintenance.plan import PlannedDrop
 
 INSERT_RETIREMENT = """
 INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, retired_on, rows, bytes,
@@ -23,8 +26,9 @@ UPDATE retired_children SET dropped_at = now(), rows = :rows, updated_at = now()
 """
 # Of a child that is gone there is neither name nor place any more.
 OPEN_RETIREMENTS = """
-SELECT r.id, r.table_name AS "table", r.child_name AS child, r.lower_bound AS lower, r.upper_bound AS upper, r.rows,
-       r.bytes, r.archive, n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
+SELECT r.id, r.table_name AS "table", r.child_name AS child, r.child_oid AS oid, r.lower_bound AS lower,
+       r.upper_bound AS upper, r.rows, r.bytes, r.archive,
+       n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM retired_children AS r
 LEFT JOIN pg_class AS c ON c.oid = CAST(r.child_oid AS oid)
 LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -70,6 +74,7 @@ class Retirement:
     id: int
     table: str
     child: str
+    oid: int
     lower: date
     upper: date
     rows: int | None
@@ -88,32 +93,14 @@ class LostDays:
     upper: date
     retired_on: date
 
+    def overlap(self, first: date, last: date) -> bool:
+        """Is a day of first..last, inclusive, among them?"""
+        return self.lower <= last and first < self.upper
 
-def begin_retirement(
-    connection: Connection,
-    *,
-    table: str,
-    child: str,
-    oid: int,
-    lower: date,
-    upper: date,
-    day: date,
-    rows: int | None,
-    size_bytes: int,
-    archive: str | None,
-) -> int:
+
+def begin_retirement(connection: Connection, drop: PlannedDrop, day: date, archive: str | None) -> int:
     """Write down that the detach of a child is about to begin, and return the id of the entry."""
-    values = {
-        "table": table,
-        "child": child,
-        "oid": oid,
-        "lower": lower,
-        "upper": upper,
-        "day": day,
-        "rows": rows,
-        "bytes": size_bytes,
-        "archive": archive,
-    }
+    values = {**asdict(drop), "day": day, "archive": archive}
     return int(connection.execute(text(INSERT_RETIREMENT), values).scalar_one())
 
 
@@ -147,28 +134,9 @@ def restored_until(connection: Connection) -> dict[tuple[str, date], date]:
     return {(row.table, row.lower): row.kept_until for row in connection.execute(text(KEPT_UNTIL))}
 
 
-def mark_restored(
-    connection: Connection,
-    *,
-    table: str,
-    child: str,
-    lower: date,
-    upper: date,
-    rows: int,
-    archive: str,
-    day: date,
-    kept_until: date,
-) -> None:
-    """Write down that a child is back, and until when it stays."""
-    values = {
-        "table": table,
-        "child": child,
-        "lower": lower,
-        "upper": upper,
-        "rows": rows,
-        "archive": archive,
-        "day": day,
-        "kept_until": kept_until,
-    }
+def mark_restored(connection: Connection, manifest: Manifest, day: date, kept_until: date) -> None:
+    """Write down that the child of an archive is back, and until when it stays."""
+    archive = str(manifest.path.resolve())
+    values = {**manifest.model_dump(), "archive": archive, "day": day, "kept_until": kept_until}
     if connection.execute(text(MARK_RESTORED), values).rowcount == 0:
         connection.execute(text(INSERT_RESTORED), values)
