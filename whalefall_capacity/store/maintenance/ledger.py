@@ -1,7 +1,7 @@
-"""The ledger of retired children: what is on its way out, what is gone, what was restored.
+"""Ledger of retired children: which are being retired, which were dropped, which were restored.
 
-A child is written down, by its oid, before its detach begins. So whatever interrupts the retirement, the next
-maintenance knows its leftovers from tables that merely have such a name; and it is known which days are gone.
+A child is recorded, by its oid, before its detach begins. So whatever interrupts the retirement, the next maintenance
+can tell its leftovers from tables that merely have such a name; and the ledger says which days are gone.
 """
 
 from __future__ import annotations
@@ -94,23 +94,23 @@ class LostDays:
     retired_on: date
 
     def overlap(self, first: date, last: date) -> bool:
-        """Is a day of first..last, inclusive, among them?"""
+        """Tell whether any day of first..last, inclusive, is among them."""
         return self.lower <= last and first < self.upper
 
 
 def begin_retirement(connection: Connection, drop: PlannedDrop, day: date, archive: str | None) -> int:
-    """Write down that the detach of a child is about to begin, and return the id of the entry."""
+    """Record that the detach of a child is about to begin, and return the id of the entry."""
     values = {**asdict(drop), "day": day, "archive": archive}
     return int(connection.execute(text(INSERT_RETIREMENT), values).scalar_one())
 
 
 def forget_retirement(connection: Connection, retirement_id: int) -> None:
-    """Strike out an entry: its child stays."""
+    """Delete an entry: its child stays."""
     connection.execute(text(DELETE_RETIREMENT), {"id": retirement_id})
 
 
 def mark_dropped(connection: Connection, retirement_id: int, rows: int) -> None:
-    """Write down that a child and its *rows* are gone."""
+    """Record that a child is dropped, and its *rows* with it."""
     connection.execute(text(MARK_DROPPED), {"id": retirement_id, "rows": rows})
 
 
@@ -125,7 +125,7 @@ def lost_days(connection: Connection, table: str) -> list[LostDays]:
 
 
 def dropped_last_time(connection: Connection) -> int:
-    """Return how many children went on the last day on which any did; 0 when none ever did."""
+    """Return how many children were dropped on the last day on which any was; 0 when none ever was."""
     return int(connection.execute(text(COUNT_LAST_DROPS)).scalar_one())
 
 
@@ -135,7 +135,7 @@ def restored_until(connection: Connection) -> dict[tuple[str, date], date]:
 
 
 def mark_restored(connection: Connection, manifest: Manifest, day: date, kept_until: date) -> None:
-    """Write down that the child of an archive is back, and until when it stays."""
+    """Record that the child of an archive is back, and until when it stays."""
     archive = str(manifest.path.resolve())
     values = {**manifest.model_dump(), "archive": archive, "day": day, "kept_until": kept_until}
     if connection.execute(text(MARK_RESTORED), values).rowcount == 0:

@@ -1,4 +1,4 @@
-"""Bringing an archived child back: the same rows, under the same bounds, and its windows open again."""
+"""Restoration of an archived child: the same rows, under the same bounds, and its windows open again."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ from whalefall_capacity.store.table_partitions.create import (
 DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
 TAKE_BACK = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
-CONTENDED_REASON = "somebody else has held a lock for longer than the lock timeout; the next maintenance goes on"
+CONTENDED_REASON = "somebody else held a lock for longer than the lock timeout; the next maintenance tries again"
 WHERE_NOW = """
 SELECT n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM pg_class AS c
@@ -92,7 +92,7 @@ class Maintenance:
     outcomes: list[ChildOutcome] = field(default_factory=list)
 
     def tell(self, outcome: ChildOutcome) -> None:
-        """Make an outcome known; the one place through which all of them go."""
+        """Report an outcome; all of them pass through here."""
         self.outcomes.append(outcome)
         self.on_outcome(outcome)
 
@@ -111,7 +111,7 @@ def make_plan(engine: Engine, settings: Settings, day: date, max_drops: int = MA
 
 
 def finish_leftovers(maintenance: Maintenance) -> None:
-    """End the retirements that were broken off, and the detaches that somebody else began."""
+    """Complete the retirements that were interrupted, and the detaches that somebody else began."""
     with maintenance.engine.connect() as connection:
         leftovers = open_retirements(connection)
         pending = connection.execute(text(PENDING), {"parents": list(TABLES)}).all()
@@ -149,7 +149,7 @@ def create(maintenance: Maintenance) -> None:
 
 
 def allowed_drops(maintenance: Maintenance, plan: Plan, confirmed: bool) -> tuple[PlannedDrop, ...]:
-    """Make known what stays, and return what may go: nothing as long as the plan's question is not answered."""
+    """Report what stays, and return what may go: nothing as long as the plan's question is not answered."""
     for outcome in plan.kept:
         maintenance.tell(outcome)
     if plan.question is not None and not confirmed:
@@ -206,7 +206,7 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
         blocked = {row.table for row in connection.execute(text(PENDING), {"parents": list(TABLES)})}
     for drop in drops:
         if drop.table in blocked:
-            reason = "another table partition of its table is still to be detached; the next maintenance goes on"
+            reason = "another table partition of its table is still being detached; the next maintenance tries again"
             maintenance.tell(_outcome(drop, Outcome.CONTENDED, reason))
             continue
         with _one_child(maintenance, drop.table, drop.child, drop):
@@ -219,7 +219,7 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
 
 @contextmanager
 def _one_child(maintenance: Maintenance, table: str, child: str, drop: PlannedDrop | None = None) -> Iterator[None]:
-    """Around the work on one child: what goes wrong there is its outcome, and ends nothing else."""
+    """Run the work on one child: an error there becomes its outcome, and stops nothing else."""
     maintenance.before_child()
     try:
         yield

@@ -75,7 +75,7 @@ class StatsTotals:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The stats that the calculation of a window saw, and whether it is final."""
+    """The record of a window: the stats that its calculation saw, and whether it is sealed."""
 
     seen: StatsTotals
     sealed: bool
@@ -158,7 +158,7 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
 
 
 def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, place: sql.Composable) -> bool:
-    """Are the rows at *place*, of a child that was taken out of *table*, the ones that its sealed days were made of?"""
+    """Tell whether the rows at *place*, of a child detached from *table*, are those its sealed days were made of."""
     level = LEVELS[table]
     days = [window for window in windows_of(lower, upper) if window.period_type is PeriodType.DAILY]
     recorded = _recorded(connection, level, days)
@@ -175,7 +175,7 @@ def hold_windows(connection: Connection, level: Level, windows: Sequence[Window]
 
 
 def unseal_whole(connection: Connection, level: Level, lower: date, upper: date) -> tuple[int, int]:
-    """Open the windows with days of a restored child; return how many are open again, and how many stay sealed.
+    """Unseal the windows with days of a restored child; return how many are open again, and how many stay sealed.
 
     A window that still lacks days of another child stays as it is: calculated from what is there it would be wrong.
     """
@@ -225,7 +225,7 @@ def _keys(level: Level, windows: Sequence[Window]) -> dict[str, object]:
 
 
 def _keep_writers_out(connection: Connection, table: str, windows: Sequence[Window]) -> None:
-    """Wait for those who write days of *windows*, and let nobody begin to until the end of the transaction."""
+    """Wait for the writers of days of *windows*, and keep others out until the end of the transaction."""
     lock_child_creation(connection)
     children = [
         sql.Identifier(child.schema, child.name)

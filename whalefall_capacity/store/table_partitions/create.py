@@ -77,6 +77,7 @@ INSTANCE_SIZE_STATS = PartitionedTable("instance_size_stats", "collected_date", 
 STATS_TABLES = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
 PARTITIONED_TABLES = (*STATS_TABLES, *AGGREGATION_TABLES.values())
 
+# On the way of every write: the bounds alone, by the index of pg_inherits, with no look at sizes and no lock on a child.
 EXISTING = """
 SELECT parent.relname AS table_name, pg_get_expr(child.relpartbound, child.oid) AS bounds
 FROM pg_inherits
@@ -110,13 +111,13 @@ class Bounds:
     is_default: bool = False
 
     def hold(self, day: date) -> bool:
-        """Is *day* within? A default partition is no place that a day should be in."""
+        """Tell whether *day* lies within; never in a default partition, which no day should need."""
         if self.is_default:
             return False
         return self.overlap(day, day)
 
     def overlap(self, first: date, last: date) -> bool:
-        """Is a day of first..last, inclusive, within the bounds? Always, where there are none."""
+        """Tell whether any day of first..last, inclusive, lies within; always where there is no limit."""
         return (self.lower is None or self.lower <= last) and (self.upper is None or first < self.upper)
 
 
@@ -144,7 +145,7 @@ def ensure_children(connection: Connection, tables: Iterable[PartitionedTable], 
     wanted = [(table, day) for table in tables for day in sorted(set(days))]
     absent = _absent(connection, wanted)
     if absent:
-        # Two writers that need the same child make it once.
+        # Looked up again under the lock: of two writers that need the same child, one makes it.
         lock_child_creation(connection)
         absent = _absent(connection, wanted)
     for child in absent.values():
@@ -178,7 +179,10 @@ def attach_child(connection: Connection, child: Child) -> None:
 
 
 def create_ahead(engine: Engine, settings: Settings, today: date) -> list[str]:
-    """Create every table's children from the start of this quarter, or its cut-off if later, to N months ahead."""
+    """Create every table's children from the start of this quarter, or its cut-off if later, to N months ahead.
+
+    One transaction a table; returns the names of the new children.
+    """
     created = []
     for table in PARTITIONED_TABLES:
         with engine.begin() as connection:

@@ -6,8 +6,6 @@ from alembic import op
 
 revision = "0009"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 # Constraints without a name get the one that PostgreSQL makes up, such as instances_db_type_check. It is what the
 # metadata's naming convention gives them, too.
