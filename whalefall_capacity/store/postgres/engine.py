@@ -71,7 +71,7 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
 
 
 def again_if_connection_lost(work: Callable[P, T]) -> Callable[P, T]:
-    """Make *work*, which must be idempotent, start again when the connection to the store is lost in the middle of it."""
+    """Make *work*, which must be idempotent, start again when the connection to the store is lost meanwhile."""
 
     @functools.wraps(work)
     def persistent(*args: P.args, **kwargs: P.kwargs) -> T:

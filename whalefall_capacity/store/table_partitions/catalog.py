@@ -13,7 +13,8 @@ from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, Bounds, PartitionedTable, parse_bounds
 
 TABLES = {table.name: table for table in PARTITIONED_TABLES}
-# reltuples is -1 until a table was analyzed; what is not known is NULL. A table that was dropped just now has no size.
+# reltuples is -1 until a table was analyzed; what is not known is NULL. One that was dropped just now has no bounds and
+# no size.
 CHILDREN = """
 SELECT parent.relname AS "table", CAST(child.oid AS bigint) AS oid, namespace.nspname AS schema,
        child.relname AS name, child.relnamespace = parent.relnamespace AS same_schema,
@@ -97,6 +98,7 @@ def read_children(connection: Connection) -> list[ChildTable]:
     found = [
         ChildTable(**{**row, "table": TABLES[row["table"]], "bounds": parse_bounds(row["bounds"])})
         for row in connection.execute(text(CHILDREN), {"parents": list(TABLES)}).mappings()
+        if row["bounds"] is not None
     ]
     order = list(TABLES)
     return sorted(

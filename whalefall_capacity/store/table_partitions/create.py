@@ -77,7 +77,7 @@ INSTANCE_SIZE_STATS = PartitionedTable("instance_size_stats", "collected_date", 
 STATS_TABLES = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
 PARTITIONED_TABLES = (*STATS_TABLES, *AGGREGATION_TABLES.values())
 
-# On the way of every write: the bounds alone, by the index of pg_inherits, with no look at sizes and no lock on a child.
+# Asked before every write: by the index of pg_inherits on the parent, and without the sizes that catalog.py reads.
 EXISTING = """
 SELECT parent.relname AS table_name, pg_get_expr(child.relpartbound, child.oid) AS bounds
 FROM pg_inherits
@@ -203,7 +203,9 @@ def _absent(connection: Connection, wanted: Iterable[tuple[PartitionedTable, dat
     parents = sorted({table.name for table, _ in wanted})
     existing: dict[str, list[Bounds]] = {name: [] for name in parents}
     for row in connection.execute(text(EXISTING), {"parents": parents}):
-        existing[row.table_name].append(parse_bounds(row.bounds))
+        # NULL of a child that was dropped just now.
+        if row.bounds is not None:
+            existing[row.table_name].append(parse_bounds(row.bounds))
     children: dict[str, Child] = {}
     for table, day in wanted:
         if not any(bounds.hold(day) for bounds in existing[table.name]):
