@@ -29,7 +29,7 @@ LONGEST_PASSWORD = 1024
 
 
 class Role(StrEnum):
-    """A right: to look, or also to start and stop things."""
+    """A right: to read, or also to start and stop work."""
 
     VIEW = "view"
     ADMIN = "admin"
@@ -37,7 +37,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class User:
-    """One who logs in; a session that was opened with another key has ended."""
+    """A user who has logged in; sessions that were opened with another key have ended."""
 
     name: str
     role: Role
@@ -73,32 +73,32 @@ SET role = excluded.role, password_hash = excluded.password_hash, session_key = 
     updated_at = now()
 """
 REMOVE_USER = "DELETE FROM console_users WHERE name = :name"
-USERS = "SELECT name, role, created_at, updated_at FROM console_users ORDER BY name"
-USER = """
+LIST_USERS = "SELECT name, role, created_at, updated_at FROM console_users ORDER BY name"
+FIND_USER = """
 SELECT name, role, CAST(session_key AS text) AS session_key, password_hash FROM console_users WHERE name = :name
 """
-# None for a user who was changed or removed since the password was checked.
+# No row for a user who was changed or removed since the password was checked.
 OPEN_SESSION = """
 INSERT INTO console_sessions (cookie_hash, user_name, session_key)
 SELECT :cookie_hash, name, session_key FROM console_users WHERE name = :name AND session_key = :session_key
 """
-FORGET_SESSIONS = "DELETE FROM console_sessions WHERE created_at < now() - make_interval(hours => :hours)"
-SESSION = """
+DELETE_OLD_SESSIONS = "DELETE FROM console_sessions WHERE created_at < now() - make_interval(hours => :hours)"
+FIND_SESSION = """
 SELECT u.name, u.role, CAST(u.session_key AS text) AS session_key
 FROM console_sessions AS s
 JOIN console_users AS u ON u.name = s.user_name AND u.session_key = s.session_key
 WHERE s.cookie_hash = :cookie_hash AND s.created_at > now() - make_interval(hours => :hours)
 """
 END_SESSION = "DELETE FROM console_sessions WHERE cookie_hash = :cookie_hash"
-ADD_BEARER = """
+INSERT_BEARER = """
 INSERT INTO console_tokens (name, role, token_hash) VALUES (:name, :role, :token_hash)
 ON CONFLICT (name) DO NOTHING
 """
 REVOKE_BEARER = """
 UPDATE console_tokens SET revoked_at = now(), updated_at = now() WHERE name = :name AND revoked_at IS NULL
 """
-BEARERS = "SELECT name, role, created_at, revoked_at FROM console_tokens ORDER BY name"
-BEARER = "SELECT name, role FROM console_tokens WHERE token_hash = :token_hash AND revoked_at IS NULL"
+LIST_BEARERS = "SELECT name, role, created_at, revoked_at FROM console_tokens ORDER BY name"
+FIND_BEARER = "SELECT name, role FROM console_tokens WHERE token_hash = :token_hash AND revoked_at IS NULL"
 HAS_ADMIN = """
 SELECT EXISTS (SELECT FROM console_users WHERE role = 'admin')
     OR EXISTS (SELECT FROM console_tokens WHERE role = 'admin' AND revoked_at IS NULL)
@@ -126,16 +126,16 @@ def remove_user(engine: Engine, name: str) -> None:
 def list_users(engine: Engine) -> list[ListedUser]:
     """Return every user, by name."""
     with engine.connect() as connection:
-        rows = connection.execute(text(USERS)).mappings()
+        rows = connection.execute(text(LIST_USERS)).mappings()
         return [ListedUser(**{**row, "role": Role(row["role"])}) for row in rows]
 
 
 def check_password(engine: Engine, name: str, password: SecretStr) -> User | None:
-    """Return the user whose name and password these are; it takes as long when there is no such user."""
+    """Return the user with this name and password, or None, which takes as long whether the name is known or not."""
     from argon2.exceptions import InvalidHashError, VerificationError
 
     with engine.connect() as connection:
-        row = connection.execute(text(USER), {"name": name}).one_or_none()
+        row = connection.execute(text(FIND_USER), {"name": name}).one_or_none()
     try:
         _hasher().verify(
             row.password_hash if row else _placeholder_hash(), password.get_secret_value()[: LONGEST_PASSWORD + 1]
@@ -146,19 +146,19 @@ def check_password(engine: Engine, name: str, password: SecretStr) -> User | Non
 
 
 def open_session(engine: Engine, user: User, hours: int) -> SecretStr:
-    """Return the cookie of a new session; it is kept nowhere. Sessions older than *hours* are forgotten."""
+    """Return the cookie of a new session; it is kept nowhere. Sessions older than *hours* are deleted."""
     cookie = secrets.token_urlsafe(32)
     values = {"cookie_hash": _digest(cookie), "name": user.name, "session_key": user.session_key}
     with engine.begin() as connection:
-        connection.execute(text(FORGET_SESSIONS), {"hours": hours})
+        connection.execute(text(DELETE_OLD_SESSIONS), {"hours": hours})
         connection.execute(text(OPEN_SESSION), values)
     return SecretStr(cookie)
 
 
 def find_session(engine: Engine, cookie: str, hours: int) -> User | None:
-    """Return whose session has this cookie, unless it has ended or is older than *hours*."""
+    """Return the user of the session with this cookie; None when it has ended or is older than *hours*."""
     with engine.connect() as connection:
-        row = connection.execute(text(SESSION), {"cookie_hash": _digest(cookie), "hours": hours}).one_or_none()
+        row = connection.execute(text(FIND_SESSION), {"cookie_hash": _digest(cookie), "hours": hours}).one_or_none()
     return None if row is None else User(row.name, Role(row.role), row.session_key)
 
 
@@ -174,7 +174,7 @@ def create_token(engine: Engine, name: str, role: Role) -> SecretStr:
     token = secrets.token_urlsafe(32)
     values = {"name": name, "role": role.value, "token_hash": _digest(token)}
     with engine.begin() as connection:
-        if connection.execute(text(ADD_BEARER), values).rowcount == 0:
+        if connection.execute(text(INSERT_BEARER), values).rowcount == 0:
             raise AccessError(f"there was a token {name} already: a name is used once; choose another")
     return SecretStr(token)
 
@@ -189,19 +189,19 @@ def revoke_token(engine: Engine, name: str) -> None:
 def list_tokens(engine: Engine) -> list[Token]:
     """Return every token, revoked ones too, by name."""
     with engine.connect() as connection:
-        rows = connection.execute(text(BEARERS)).mappings()
+        rows = connection.execute(text(LIST_BEARERS)).mappings()
         return [Token(**{**row, "role": Role(row["role"])}) for row in rows]
 
 
 def find_token(engine: Engine, token: str) -> tuple[str, Role] | None:
-    """Return name and role of a token that is valid."""
+    """Return the name and role of *token*; None when it is not valid."""
     with engine.connect() as connection:
-        row = connection.execute(text(BEARER), {"token_hash": _digest(token)}).one_or_none()
+        row = connection.execute(text(FIND_BEARER), {"token_hash": _digest(token)}).one_or_none()
     return None if row is None else (row.name, Role(row.role))
 
 
 def has_admin(engine: Engine) -> bool:
-    """Can anybody act as admin, by password or by token?"""
+    """Tell whether anybody can act as admin, by password or by token."""
     with engine.connect() as connection:
         return bool(connection.execute(text(HAS_ADMIN)).scalar_one())
 

@@ -12,10 +12,9 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.credentials import decrypt, resolve_reference
 from whalefall_capacity.errors import CredentialError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
-from whalefall_capacity.store.fleet_credentials import credential_name
+from whalefall_capacity.store.fleet_credentials import credential_name, find_secret
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 
 REGISTERED = """
@@ -216,10 +215,6 @@ def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
 def _target(row: Any, secret_key: SecretStr | None) -> Target:
     if row["credential"] is None or row["host"] is None:
         raise CredentialError("has no host or no credential; describe it in fleet.yaml and apply that")
-    if row["password"] is not None:
-        password = decrypt(row["credential"], row["password"], secret_key)
-    else:
-        password = resolve_reference(row["secret_reference"])
     return Target(
         instance_id=row["id"],
         name=row["name"],
@@ -228,6 +223,6 @@ def _target(row: Any, secret_key: SecretStr | None) -> Target:
         port=row["port"],
         database=row["database_name"],
         username=row["username"],
-        password=password,
+        password=find_secret(row["credential"], row["password"], row["secret_reference"], secret_key),
         tls=Tls(**(row["tls"] or {})),
     )

@@ -81,6 +81,14 @@ def rotate_credentials(engine: Engine, keys: SecretStr | None) -> int:
     return len(values)
 
 
+def find_secret(name: str, password: str | None, reference: str | None, key: SecretStr | None) -> SecretStr:
+    """Return the secret of credential *name*: its stored *password*, decrypted, or what *reference* points to.
+
+    Raises CredentialError when it is not there.
+    """
+    return resolve_reference(str(reference)) if password is None else decrypt(name, password, key)
+
+
 @again_if_connection_lost
 def unreadable_secrets(engine: Engine, key: SecretStr | None) -> list[UnreadableSecret]:
     """Return the credentials whose secret *key* does not decrypt, or is not where the reference says."""
@@ -89,10 +97,7 @@ def unreadable_secrets(engine: Engine, key: SecretStr | None) -> list[Unreadable
     found = []
     for row in rows:
         try:
-            if row.password is not None:
-                decrypt(row.name, row.password, key)
-            else:
-                resolve_reference(row.secret_reference)
+            find_secret(row.name, row.password, row.secret_reference, key)
         except CredentialError as error:
             found.append(UnreadableSecret(row.name, str(error), row.instances))
     return found

@@ -13,19 +13,20 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg2
 from psycopg2 import sql
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
-from whalefall_capacity.private_files import make_private_folder, open_private, write_private
+from whalefall_capacity.private_files import make_private_folder, open_private
 from whalefall_capacity.store.maintenance.plan import PlannedDrop
-from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.postgres.copying import name_list, raw_cursor
 
 VERSION = 1
 # 32 MB of a child at a time.
@@ -51,15 +52,14 @@ CHECKSUM = sql.SQL(
 TEXT_FORM = "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL extra_float_digits = 1"
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """The manifest of an archive; *columns* are (name, PostgreSQL type), *path* is that of the manifest itself."""
 
     version: int
     table: str
     child: str
-    lower: str
-    upper: str
+    lower: date
+    upper: date
     rows: int
     checksum: str
     columns: tuple[tuple[str, str], ...]
@@ -67,11 +67,7 @@ class Manifest:
     file_bytes: int
     file_sha256: str
     postgresql: str
-    path: Path
-
-    @property
-    def bounds(self) -> tuple[date, date]:
-        return date.fromisoformat(self.lower), date.fromisoformat(self.upper)
+    path: Path = Field(exclude=True)
 
     @property
     def names(self) -> list[str]:
@@ -89,31 +85,32 @@ def write_archive(engine: Engine, folder: Path, drop: PlannedDrop, child: sql.Id
         columns = _columns(connection, drop.oid)
         rows, checksum = checksum_of(connection, child, [column for column, _ in columns])
         stem = f"{drop.child}-{hashlib.sha256(checksum.encode()).hexdigest()[:8]}"
-        manifest_path = folder / f"{stem}.json"
-        if not manifest_path.exists():
-            _write_parquet(connection, child, columns, folder / f"{stem}.parquet")
+        path, parquet = folder / f"{stem}.json", folder / f"{stem}.parquet"
+        is_new = not path.exists()
+        if is_new:
+            _write_parquet(connection, child, columns, parquet)
             manifest = Manifest(
                 version=VERSION,
                 table=drop.table,
                 child=drop.child,
-                lower=drop.lower.isoformat(),
-                upper=drop.upper.isoformat(),
+                lower=drop.lower,
+                upper=drop.upper,
                 rows=rows,
                 checksum=checksum,
                 columns=columns,
-                file=f"{stem}.parquet",
-                file_bytes=(folder / f"{stem}.parquet").stat().st_size,
-                file_sha256=_sha256(folder / f"{stem}.parquet"),
+                file=parquet.name,
+                file_bytes=parquet.stat().st_size,
+                file_sha256=_sha256(parquet),
                 postgresql=str(connection.execute(text("SHOW server_version")).scalar_one()),
-                path=manifest_path,
+                path=path,
             )
         else:
-            manifest = read_manifest(manifest_path)
+            manifest = read_manifest(path)
         _compare(connection, manifest, drop.table, rows, checksum)
         # Last of all: a manifest that is there belongs to an archive that is whole.
-        if not manifest_path.exists():
-            content = {key: value for key, value in asdict(manifest).items() if key != "path"}
-            _write_safely(manifest_path, json.dumps(content, indent=2))
+        if is_new:
+            with _written_whole(path) as file:
+                file.write(manifest.model_dump_json(indent=2).encode())
     return manifest
 
 
@@ -124,17 +121,16 @@ def read_manifest(path: Path) -> Manifest:
     """
     path = path.with_suffix(".json")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        columns = tuple((str(name), str(kind)) for name, kind in content.pop("columns"))
-        manifest = Manifest(columns=columns, path=path, **content)
+        manifest = Manifest.model_validate({**json.loads(path.read_text(encoding="utf-8")), "path": path})
         parquet = path.parent / manifest.file
         found = _sha256(parquet)
     except FileNotFoundError as error:
         raise StoreError(
             f"{error.filename} is not there: an archive is a .parquet file and the .json beside it"
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreError(f"{path} is no manifest of an archive: {error}") from error
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path} is no manifest of an archive: {reason}") from error
     if manifest.version != VERSION:
         raise StoreError(f"{path} is of version {manifest.version}, this program reads version {VERSION}")
     if found != manifest.file_sha256:
@@ -148,7 +144,7 @@ def load_archive(connection: Connection, manifest: Manifest, table: sql.Composab
     import pyarrow.parquet as parquet
 
     connection.execute(text(TEXT_FORM))
-    statement = LOAD.format(table=table, columns=_names(manifest.names))
+    statement = LOAD.format(table=table, columns=name_list(manifest.names))
     options = arrow_csv.WriteOptions(include_header=False)
     try:
         with raw_cursor(connection) as cursor, parquet.ParquetFile(manifest.path.parent / manifest.file) as file:
@@ -171,7 +167,7 @@ def checksum_of(connection: Connection, table: sql.Composable, columns: Sequence
     """Return the number of rows of *table* and a checksum of their text in any order; reads all of them."""
     connection.execute(text(TEXT_FORM))
     with raw_cursor(connection) as cursor:
-        cursor.execute(CHECKSUM.format(columns=_names(columns), table=table))
+        cursor.execute(CHECKSUM.format(columns=name_list(columns), table=table))
         ((rows, checksum),) = cursor.fetchall()
     return rows, checksum
 
@@ -222,13 +218,9 @@ def _write_parquet(
 
     types = _arrow_types()
     schema = pa.schema([(name, types[kind]) for name, kind in columns])
-    partial = path.with_suffix(".partial")
-    with open_private(partial) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with _written_whole(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in _stretches(connection, child, columns):
             writer.write_table(batch.cast(schema))
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)
 
 
 def _stretches(connection: Connection, child: sql.Identifier, columns: Sequence[tuple[str, str]]) -> Iterator[Any]:
@@ -266,30 +258,22 @@ def _stretches(connection: Connection, child: sql.Identifier, columns: Sequence[
                 )
 
 
-def _names(columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_safely(path: Path, content: str) -> None:
-    partial = path.with_suffix(".json.partial")
-    write_private(partial, content)
-    _sync(partial)
+@contextmanager
+def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that has its name, on the disk too, only once all of it is there."""
+    partial = path.with_name(f"{path.name}.partial")
+    with open_private(partial) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     finally:
-        os.close(descriptor)
+        os.close(folder)

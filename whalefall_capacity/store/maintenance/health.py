@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.maintenance.plan import cut_off
+from whalefall_capacity.store.maintenance.ledger import Retirement, open_retirements, restored_until
+from whalefall_capacity.store.maintenance.plan import RestoredUntil, cut_off, kept_until
 from whalefall_capacity.store.table_partitions.catalog import (
     ChildTable,
     LookAlike,
@@ -22,7 +23,6 @@ from whalefall_capacity.store.table_partitions.catalog import (
     read_children,
 )
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, PartitionedTable
-from whalefall_capacity.store.table_partitions.ledger import Retirement, open_retirements, restored_until
 
 
 class PartitionState(StrEnum):
@@ -69,61 +69,59 @@ class Status:
     children: tuple[TablePartition, ...]
 
 
+@dataclass(frozen=True)
+class _Findings:
+    """One look at the store on *day*: its table partitions, and what the ledger says of them."""
+
+    settings: Settings
+    day: date
+    children: Sequence[ChildTable]
+    restored: RestoredUntil
+    leftovers: Sequence[Retirement]
+    strangers: Sequence[LookAlike]
+    counts: Mapping[int, int]
+
+    def kept_until(self, child: ChildTable) -> date | None:
+        return kept_until(child, self.restored, self.day)
+
+    def is_past(self, child: ChildTable, day: date) -> bool:
+        return child.oddity is None and child.span[1] <= cut_off(child.table, self.settings, day)
+
+
 def read_status(engine: Engine, settings: Settings, day: date, exact: bool = False) -> Status:
     """Return how the tables are on *day*, which is today; *exact* counts the rows, which reads all of them."""
     with engine.connect() as connection:
         children = read_children(connection)
-        kept_until = restored_until(connection)
-        leftovers, strangers = open_retirements(connection), look_alikes(connection)
-        counts = count_rows(connection, children) if exact else {}
-    tables = tuple(
-        table_health(
-            table,
+        found = _Findings(
+            settings,
+            day,
             children,
-            leftovers=leftovers,
-            strangers=strangers,
-            kept_until=kept_until,
-            settings=settings,
-            day=day,
+            restored=restored_until(connection),
+            leftovers=open_retirements(connection),
+            strangers=look_alikes(connection),
+            counts=count_rows(connection, children) if exact else {},
         )
-        for table in PARTITIONED_TABLES
-    )
-    return Status(
-        day,
-        all(table.healthy for table in tables),
-        tables,
-        tuple(_status(child, settings, day, kept_until, counts) for child in children),
-    )
+    tables = tuple(_table_health(table, found) for table in PARTITIONED_TABLES)
+    partitions = tuple(_table_partition(child, found) for child in children)
+    return Status(day, all(table.healthy for table in tables), tables, partitions)
 
 
-def table_health(
-    table: PartitionedTable,
-    children: Sequence[ChildTable],
-    *,
-    leftovers: Sequence[Retirement],
-    strangers: Sequence[LookAlike],
-    kept_until: Mapping[tuple[str, date], date],
-    settings: Settings,
-    day: date,
-) -> TableHealth:
-    """Say of one table whether it has its current and next child, and what else needs a person. Pure."""
-    own = [child for child in children if child.table == table]
-    next_month = add_months(month_start(day), 1)
+def _table_health(table: PartitionedTable, found: _Findings) -> TableHealth:
+    """Say of one table whether it has its current and next child, and what else needs a person."""
+    own = [child for child in found.children if child.table == table]
+    next_month = add_months(month_start(found.day), 1)
     missing = [
         f"no table partition holds {wanted}, {what}"
-        for wanted, what in ((day, "today"), (next_month, "the next month"))
+        for wanted, what in ((found.day, "today"), (next_month, "the next month"))
         if not any(child.bounds.hold(wanted) and not child.detach_pending for child in own)
     ]
     problems = [*missing]
     # Since yesterday: what became past today goes in the next maintenance.
-    limit = cut_off(table, settings, day - timedelta(days=1))
+    yesterday = found.day - timedelta(days=1)
     past = [
         child
         for child in own
-        if child.oddity is None
-        and child.span[1] <= limit
-        and not _kept(child, kept_until, day)
-        and not child.detach_pending
+        if found.is_past(child, yesterday) and not found.kept_until(child) and not child.detach_pending
     ]
     if past:
         problems.append(f"{len(past)} table partitions are beyond retention, the oldest is {past[0].name}")
@@ -131,34 +129,30 @@ def table_health(
     problems += [f"the detach of {child.name} was not completed" for child in own if child.detach_pending]
     problems += [
         f"{left.name} is detached and not dropped yet"
-        for left in leftovers
+        for left in found.leftovers
         if left.table == table.name and left.is_pending is None
     ]
     problems += [
-        f"{s.schema}.{s.name} is named like a table partition and is none" for s in strangers if s.table == table.name
+        f"{stranger.schema}.{stranger.name} is named like a table partition and is none"
+        for stranger in found.strangers
+        if stranger.table == table.name
     ]
     return TableHealth(table.name, not missing, tuple(problems))
 
 
-def _status(
-    child: ChildTable,
-    settings: Settings,
-    day: date,
-    kept_until: Mapping[tuple[str, date], date],
-    counts: Mapping[int, int],
-) -> TablePartition:
+def _table_partition(child: ChildTable, found: _Findings) -> TablePartition:
     note = child.oddity or ""
-    if child.oddity is None and child.span[1] <= cut_off(child.table, settings, day):
-        until = _kept(child, kept_until, day)
+    if found.is_past(child, found.day):
+        until = found.kept_until(child)
         note = f"restored, kept until {until}" if until else "beyond retention"
     return TablePartition(
         table=child.table.name,
         child=child.name,
         lower=child.bounds.lower,
         upper=child.bounds.upper,
-        state=_state(child, day),
-        rows=counts.get(child.oid, child.rows_estimate),
-        rows_exact=child.oid in counts,
+        state=_state(child, found.day),
+        rows=found.counts.get(child.oid, child.rows_estimate),
+        rows_exact=child.oid in found.counts,
         bytes=child.size_bytes,
         note=note,
     )
@@ -173,8 +167,3 @@ def _state(child: ChildTable, day: date) -> PartitionState:
     if upper <= day:
         return PartitionState.PAST
     return PartitionState.FUTURE if day < lower else PartitionState.CURRENT
-
-
-def _kept(child: ChildTable, kept_until: Mapping[tuple[str, date], date], day: date) -> date | None:
-    until = kept_until.get((child.table.name, child.span[0]))
-    return until if until is not None and day < until else None

@@ -1,4 +1,4 @@
-"""Plan of a maintenance: the table partitions that are to go, and why. Pure: no store, no clock."""
+"""Plan of a maintenance: the table partitions to drop, and why. Pure: no store, no clock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from whalefall_capacity.store.table_partitions.catalog import ChildTable
 from whalefall_capacity.store.table_partitions.create import PartitionedTable
 
 MAX_DROPS = 50
-# A month takes six children with it, a January ten: up to here nobody is asked.
+# Six children go in an ordinary month and ten in a January: up to here nobody is asked.
 USUAL_DROPS = 12
 UNUSUAL_FACTOR = 3
+# Until when restored children are kept, by table and lower bound.
+RestoredUntil = Mapping[tuple[str, date], date]
 
 
 class Outcome(StrEnum):
@@ -51,7 +53,7 @@ class ChildOutcome:
 
 @dataclass(frozen=True)
 class PlannedDrop:
-    """A table partition that is to go."""
+    """A table partition to be dropped, and why."""
 
     table: str
     child: str
@@ -65,9 +67,9 @@ class PlannedDrop:
 
 @dataclass(frozen=True)
 class Plan:
-    """The work of a maintenance on *day* with past table partitions, oldest first.
+    """The table partitions beyond retention on *day*: *drops* go, *kept* stay; oldest first.
 
-    *waiting* are past too, but more than one run may drop; *last_time* is how many went last time.
+    *waiting* would go too, but are more than one run may drop; *last_time* is how many were dropped last time.
     """
 
     day: date
@@ -86,11 +88,14 @@ class Plan:
 
     @property
     def question(self) -> str | None:
-        """The question to be confirmed first; None when there is none."""
+        """The question that a person has to answer first; None when there is none."""
         past = len(self.drops) + len(self.waiting)
         if past <= max(USUAL_DROPS, UNUSUAL_FACTOR * self.last_time):
             return None
-        return f"{past} table partitions are past, {self.last_time} went last time; was retention shortened on purpose?"
+        return (
+            f"{past} table partitions would be dropped ({self.last_time} last time). "
+            "Was the retention shortened on purpose?"
+        )
 
 
 def cut_off(table: PartitionedTable, settings: Settings, day: date) -> date:
@@ -98,18 +103,24 @@ def cut_off(table: PartitionedTable, settings: Settings, day: date) -> date:
     return add_months(day, -table.retention_months(settings))
 
 
+def kept_until(child: ChildTable, restored: RestoredUntil, day: date) -> date | None:
+    """Return until when a restored child is kept; None when it may go on *day*, and of one that was not restored."""
+    until = restored.get((child.table.name, child.span[0]))
+    return until if until is not None and day < until else None
+
+
 def plan_drops(
     children: Sequence[ChildTable],
     settings: Settings,
     day: date,
-    kept_until: Mapping[tuple[str, date], date],
+    restored: RestoredUntil,
     last_time: int,
     max_drops: int = MAX_DROPS,
 ) -> Plan:
-    """Decide which of *children* are to go on *day*, which is today.
+    """Decide which of *children* to drop on *day*, which is today.
 
-    A child is past when its upper bound is not after the cut-off of its table. *kept_until* says so of restored
-    children, by table and lower bound; *last_time* is how many went last time.
+    A child is past when its upper bound is not after the cut-off of its table. A restored one is kept until its day;
+    *last_time* is how many were dropped last time.
     """
     drops, kept = [], []
     defaults = {child.table.name: child.name for child in children if child.bounds.is_default}
@@ -117,7 +128,7 @@ def plan_drops(
         limit = cut_off(child.table, settings, day)
         if child.detach_pending or child.bounds.upper is None or child.bounds.upper > limit:
             continue
-        reason = _kept_because(child, defaults, kept_until, day)
+        reason = _kept_because(child, defaults, restored, day)
         if reason is not None:
             kept.append(_outcome(child, Outcome.KEPT, reason))
             continue
@@ -135,22 +146,18 @@ def plan_drops(
                 reason=f"all of it lies before {limit}, {months} months ago",
             )
         )
-    # Stats come before aggregations, as in the catalog: what sealing calculates is written into those.
+    # The sort is stable: of the same month, stats stay before aggregations, into which their sealing writes.
     drops.sort(key=lambda drop: drop.upper)
     return Plan(day, tuple(drops[:max_drops]), tuple(kept), tuple(drops[max_drops:]), last_time, settings.archive_dir)
 
 
-def _kept_because(
-    child: ChildTable, defaults: Mapping[str, str], kept_until: Mapping[tuple[str, date], date], day: date
-) -> str | None:
+def _kept_because(child: ChildTable, defaults: Mapping[str, str], restored: RestoredUntil, day: date) -> str | None:
     if child.oddity is not None:
         return f"{child.oddity}: drop it by hand"
     if child.table.name in defaults:
         return f"{child.table.name} has a default partition, {defaults[child.table.name]}: nothing can be detached"
-    until = kept_until.get((child.table.name, child.span[0]))
-    if until is not None and day < until:
-        return f"was restored, and is kept until {until}"
-    return None
+    until = kept_until(child, restored, day)
+    return None if until is None else f"was restored, and is kept until {until}"
 
 
 def _outcome(child: ChildTable, outcome: Outcome, reason: str) -> ChildOutcome:

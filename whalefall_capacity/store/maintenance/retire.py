@@ -13,15 +13,25 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.errors import StoreError, WhalefallError
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.maintenance.archive import checksum_of, read_manifest, write_archive
+from whalefall_capacity.store.maintenance.ledger import (
+    Retirement,
+    begin_retirement,
+    dropped_last_time,
+    forget_retirement,
+    mark_dropped,
+    open_retirements,
+    restored_until,
+)
 from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop, plan_drops
 from whalefall_capacity.store.maintenance.seal import LEVELS, SealError, is_as_sealed, seal
 from whalefall_capacity.store.postgres.advisory_locks import lock_child_creation
@@ -33,7 +43,7 @@ from whalefall_capacity.store.postgres.locks import (
     limit_waits,
     with_patience,
 )
-from whalefall_capacity.store.table_partitions.catalog import TABLES, read_children
+from whalefall_capacity.store.table_partitions.catalog import COUNT, TABLES, read_children
 from whalefall_capacity.store.table_partitions.create import (
     FINALIZE,
     PARTITIONED_TABLES,
@@ -43,21 +53,11 @@ from whalefall_capacity.store.table_partitions.create import (
     ensure_children,
     months_ahead,
 )
-from whalefall_capacity.store.table_partitions.ledger import (
-    Retirement,
-    begin_retirement,
-    dropped_last_time,
-    forget_retirement,
-    mark_dropped,
-    open_retirements,
-    restored_until,
-)
 
 DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
-COUNT = sql.SQL("SELECT count(*) FROM {child}")
 TAKE_BACK = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
-CONTENDED_REASON = "somebody else has held a lock for longer than the lock timeout; the next maintenance goes on"
+CONTENDED_REASON = "somebody else held a lock for longer than the lock timeout; the next maintenance tries again"
 WHERE_NOW = """
 SELECT n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM pg_class AS c
@@ -66,22 +66,13 @@ LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
 WHERE c.oid = CAST(:oid AS oid)
 """
 PENDING = """
-SELECT parent.relname AS table, child.relname AS child, namespace.nspname AS schema, CAST(child.oid AS bigint) AS oid
+SELECT parent.relname AS table, child.relname AS child, CAST(child.oid AS bigint) AS oid
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid
 JOIN pg_class AS parent ON parent.oid = inhparent
-JOIN pg_namespace AS namespace ON namespace.oid = child.relnamespace
 WHERE inhdetachpending AND inhparent = ANY (CAST(:parents AS regclass[]))
 ORDER BY parent.relname
 """
-
-
-def _ignore_outcome(_: ChildOutcome) -> None:
-    """Take no notice of an outcome."""
-
-
-def _keep_going() -> None:
-    """Let the maintenance go on."""
 
 
 @dataclass
@@ -95,13 +86,13 @@ class Maintenance:
     engine: Engine
     settings: Settings
     day: date
+    on_outcome: Callable[[ChildOutcome], None]
+    before_child: Callable[[], None]
     patience: Patience = field(default_factory=Patience)
-    on_outcome: Callable[[ChildOutcome], None] = _ignore_outcome
-    before_child: Callable[[], None] = _keep_going
     outcomes: list[ChildOutcome] = field(default_factory=list)
 
     def tell(self, outcome: ChildOutcome) -> None:
-        """Make an outcome known; the one place through which all of them go."""
+        """Report an outcome; all of them pass through here."""
         self.outcomes.append(outcome)
         self.on_outcome(outcome)
 
@@ -119,38 +110,28 @@ def make_plan(engine: Engine, settings: Settings, day: date, max_drops: int = MA
         )
 
 
-def maintain(maintenance: Maintenance, plan: Plan, confirmed: bool = False) -> list[ChildOutcome]:
-    """Do all of it; the caller holds the lock of the maintenance. Returns every outcome in the order of events."""
-    finish_leftovers(maintenance)
-    create(maintenance)
-    drops = seal_children(maintenance, allowed_drops(maintenance, plan, confirmed))
-    drops, archives = archive_children(maintenance, drops)
-    detach_and_drop(maintenance, drops, archives)
-    return maintenance.outcomes
-
-
 def finish_leftovers(maintenance: Maintenance) -> None:
-    """End the retirements that were broken off, and the detaches that somebody else began."""
+    """Complete the retirements that were interrupted, and the detaches that somebody else began."""
     with maintenance.engine.connect() as connection:
         leftovers = open_retirements(connection)
         pending = connection.execute(text(PENDING), {"parents": list(TABLES)}).all()
     for leftover in leftovers:
         with _one_child(maintenance, leftover.table, leftover.child):
             if leftover.name is None or leftover.is_pending is False:
-                _strike_out(maintenance, leftover)
+                _close_ledger_entry(maintenance, leftover)
                 continue
             if leftover.is_pending:
-                _finalize(maintenance, leftover.table, str(leftover.schema), leftover.name)
+                _detach(maintenance, leftover.table, leftover.oid)
                 maintenance.tell(
                     ChildOutcome(leftover.table, leftover.child, Outcome.FINALIZED, "its detach was broken off")
                 )
             _drop_or_put_back(maintenance, leftover)
-    ours = {(leftover.schema, leftover.name) for leftover in leftovers}
+    ours = {leftover.oid for leftover in leftovers}
     for row in pending:
-        if (row.schema, row.child) in ours:
+        if row.oid in ours:
             continue
         with _one_child(maintenance, row.table, row.child):
-            _finalize(maintenance, row.table, row.schema, row.child)
+            _detach(maintenance, row.table, row.oid)
             reason = "its detach was begun by hand; the table is left to whoever began it"
             maintenance.tell(ChildOutcome(row.table, row.child, Outcome.FINALIZED, reason))
 
@@ -168,7 +149,7 @@ def create(maintenance: Maintenance) -> None:
 
 
 def allowed_drops(maintenance: Maintenance, plan: Plan, confirmed: bool) -> tuple[PlannedDrop, ...]:
-    """Make known what stays, and return what may go: nothing as long as the plan's question is not answered."""
+    """Report what stays, and return what may go: nothing as long as the plan's question is not answered."""
     for outcome in plan.kept:
         maintenance.tell(outcome)
     if plan.question is not None and not confirmed:
@@ -208,7 +189,9 @@ def archive_children(
     archives: dict[int, str] = {}
     for drop in drops:
         with _one_child(maintenance, drop.table, drop.child, drop):
-            manifest = write_archive(maintenance.engine, folder, drop, _place(maintenance.engine, drop.oid))
+            with maintenance.engine.connect() as connection:
+                place = _place_of(_find(connection, drop.oid))
+            manifest = write_archive(maintenance.engine, folder, drop, place)
             archives[drop.oid] = str(manifest.path.resolve())
             reason = f"{manifest.file}, read back and compared"
             maintenance.tell(
@@ -223,11 +206,11 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
         blocked = {row.table for row in connection.execute(text(PENDING), {"parents": list(TABLES)})}
     for drop in drops:
         if drop.table in blocked:
-            reason = "another table partition of its table is still to be detached; the next maintenance goes on"
+            reason = "another table partition of its table is still being detached; the next maintenance tries again"
             maintenance.tell(_outcome(drop, Outcome.CONTENDED, reason))
             continue
         with _one_child(maintenance, drop.table, drop.child, drop):
-            retirement = _detach(maintenance, drop, archives.get(drop.oid))
+            retirement = _retire(maintenance, drop, archives.get(drop.oid))
             maintenance.tell(_outcome(drop, Outcome.DETACHED))
             _drop_or_put_back(maintenance, retirement)
         if maintenance.outcomes[-1].outcome is Outcome.CONTENDED:
@@ -236,7 +219,7 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
 
 @contextmanager
 def _one_child(maintenance: Maintenance, table: str, child: str, drop: PlannedDrop | None = None) -> Iterator[None]:
-    """Around the work on one child: what goes wrong there is its outcome, and ends nothing else."""
+    """Run the work on one child: an error there becomes its outcome, and stops nothing else."""
     maintenance.before_child()
     try:
         yield
@@ -257,27 +240,17 @@ def _create(maintenance: Maintenance, table: PartitionedTable, months: Sequence[
         return ensure_children(connection, [table], months)
 
 
-def _detach(maintenance: Maintenance, drop: PlannedDrop, archive: str | None) -> Retirement:
+def _retire(maintenance: Maintenance, drop: PlannedDrop, archive: str | None) -> Retirement:
     """Take *drop* out of its table and return its entry in the ledger."""
     engine = maintenance.engine
+    # Committed before the detach begins: whatever breaks that off, the ledger knows whose it was.
     with engine.begin() as connection:
-        entry = begin_retirement(
-            connection,
-            table=drop.table,
-            child=drop.child,
-            oid=drop.oid,
-            lower=drop.lower,
-            upper=drop.upper,
-            day=maintenance.day,
-            rows=drop.rows,
-            size_bytes=drop.bytes,
-            archive=archive,
-        )
+        entry = begin_retirement(connection, drop, maintenance.day, archive)
     try:
-        with_patience(maintenance.patience, partial(_detach_once, maintenance, drop))
+        _detach(maintenance, drop.table, drop.oid)
     except (SQLAlchemyError, psycopg2.Error):
         with engine.begin() as connection:
-            if connection.execute(text(WHERE_NOW), {"oid": drop.oid}).one().is_pending is False:
+            if _find(connection, drop.oid).is_pending is False:
                 forget_retirement(connection, entry)
         raise
     with engine.connect() as connection:
@@ -285,34 +258,24 @@ def _detach(maintenance: Maintenance, drop: PlannedDrop, archive: str | None) ->
     return retirement
 
 
-def _detach_once(maintenance: Maintenance, drop: PlannedDrop) -> None:
-    with impatient_autocommit(maintenance.engine, maintenance.patience) as connection:
-        found = connection.execute(text(WHERE_NOW), {"oid": drop.oid}).one()
-        if found.is_pending is None:
-            return
-        # An attempt that was cut off while it waited has begun what only FINALIZE can end.
-        statement = FINALIZE if found.is_pending else DETACH
-        with raw_cursor(connection) as cursor:
-            cursor.execute(
-                statement.format(parent=sql.Identifier(drop.table), child=sql.Identifier(found.schema, found.name))
-            )
-
-
-def _finalize(maintenance: Maintenance, table: str, schema: str, child: str) -> None:
-    statement = FINALIZE.format(parent=sql.Identifier(table), child=sql.Identifier(schema, child))
+def _detach(maintenance: Maintenance, table: str, oid: int) -> None:
+    """Detach the child of *table* with this oid, or end a detach of it that was begun."""
 
     def attempt() -> None:
-        with (
-            impatient_autocommit(maintenance.engine, maintenance.patience) as connection,
-            raw_cursor(connection) as cursor,
-        ):
-            cursor.execute(statement)
+        with impatient_autocommit(maintenance.engine, maintenance.patience) as connection:
+            found = _find(connection, oid)
+            if found.is_pending is None:
+                return
+            # An attempt that was cut off while it waited has begun what only FINALIZE can end.
+            statement = FINALIZE if found.is_pending else DETACH
+            with raw_cursor(connection) as cursor:
+                cursor.execute(statement.format(parent=sql.Identifier(table), child=_place_of(found)))
 
     with_patience(maintenance.patience, attempt)
 
 
-def _strike_out(maintenance: Maintenance, leftover: Retirement) -> None:
-    """Close the entry of a child that is still attached, or that somebody else has dropped."""
+def _close_ledger_entry(maintenance: Maintenance, leftover: Retirement) -> None:
+    """Close the entry of a child that somebody else has dropped, or remove that of one that is still attached."""
     with maintenance.engine.begin() as connection:
         if leftover.name is None:
             # How many rows it had is not known; that it had any is the safe side.
@@ -335,7 +298,7 @@ def _drop_or_put_back(maintenance: Maintenance, retirement: Retirement) -> None:
 
 def _last_look(connection: Connection, retirement: Retirement) -> tuple[int, str | None]:
     """Return the rows of a detached child, and why it must not go; None when it is what was sealed and archived."""
-    place = _place_now(connection, retirement)
+    place = _detached_place(connection, retirement)
     with raw_cursor(connection) as cursor:
         cursor.execute(COUNT.format(child=place))
         ((rows,),) = cursor.fetchall()
@@ -354,7 +317,7 @@ def _last_look(connection: Connection, retirement: Retirement) -> tuple[int, str
 
 
 def _drop(maintenance: Maintenance, retirement: Retirement, rows: int) -> None:
-    with _alone_with(maintenance, retirement) as (connection, place):
+    with _exclusive_access(maintenance, retirement) as (connection, place):
         with raw_cursor(connection) as cursor:
             cursor.execute(DROP.format(child=place))
         mark_dropped(connection, retirement.id, rows)
@@ -363,7 +326,7 @@ def _drop(maintenance: Maintenance, retirement: Retirement, rows: int) -> None:
 def _put_back(maintenance: Maintenance, retirement: Retirement) -> None:
     """Make the rows of a detached child part of its table again."""
     child = Child(TABLES[retirement.table], retirement.child, retirement.lower, retirement.upper)
-    with _alone_with(maintenance, retirement) as (connection, place):
+    with _exclusive_access(maintenance, retirement) as (connection, place):
         if place.strings[-1] == child.name:
             attach_child(connection, child)
         else:
@@ -375,26 +338,30 @@ def _put_back(maintenance: Maintenance, retirement: Retirement) -> None:
 
 
 @contextmanager
-def _alone_with(maintenance: Maintenance, retirement: Retirement) -> Iterator[tuple[Connection, sql.Identifier]]:
+def _exclusive_access(maintenance: Maintenance, retirement: Retirement) -> Iterator[tuple[Connection, sql.Identifier]]:
     """Yield a transaction in which no write can move the detached child aside, and where the child is."""
     with maintenance.engine.begin() as connection:
         limit_waits(connection, maintenance.patience)
         lock_child_creation(connection)
-        yield connection, _place_now(connection, retirement)
+        yield connection, _detached_place(connection, retirement)
 
 
-def _place_now(connection: Connection, retirement: Retirement) -> sql.Identifier:
-    for found in open_retirements(connection):
-        if found.id == retirement.id and found.name is not None and found.is_pending is None:
-            return sql.Identifier(str(found.schema), found.name)
-    raise StoreError(f"{retirement.child} was to be detached and alone by now; somebody else has touched it")
+def _detached_place(connection: Connection, retirement: Retirement) -> sql.Identifier:
+    found = _find(connection, retirement.oid)
+    if found.is_pending is not None:
+        raise StoreError(f"{retirement.child} is attached to its table again: somebody else has touched it")
+    return _place_of(found)
 
 
-def _place(engine: Engine, oid: int) -> sql.Identifier:
-    with engine.connect() as connection:
-        found = connection.execute(text(WHERE_NOW), {"oid": oid}).one_or_none()
+def _find(connection: Connection, oid: int) -> Row[Any]:
+    """Return where the child with this oid is now, by whatever name, and whether its detach is pending."""
+    found = connection.execute(text(WHERE_NOW), {"oid": oid}).one_or_none()
     if found is None:
         raise StoreError("it was dropped by somebody else")
+    return found
+
+
+def _place_of(found: Row[Any]) -> sql.Identifier:
     return sql.Identifier(found.schema, found.name)
 
 

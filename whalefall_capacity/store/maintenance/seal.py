@@ -1,4 +1,4 @@
-"""Sealing the windows of a stats child before it goes: what they were calculated from is what is there.
+"""Seals of the windows of a stats child before it goes: what they were calculated from is what is there.
 
 A window is sealed in a transaction that keeps writers from every child that has a day of it, and looks at the stats
 afresh: whatever was committed since the calculation is seen there, and then nothing is sealed. A window that has lost
@@ -7,10 +7,11 @@ days with an earlier child was sealed with that one and is final; what a window 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
@@ -19,11 +20,11 @@ from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.store.aggregations.calculate import aggregate, chunks
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
+from whalefall_capacity.store.maintenance.ledger import LostDays, lost_days
 from whalefall_capacity.store.postgres.advisory_locks import lock_all_calculations, lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import Patience, limit_waits
 from whalefall_capacity.store.table_partitions.catalog import read_children
-from whalefall_capacity.store.table_partitions.ledger import LostDays, lost_days
 
 ONE_DAY = timedelta(days=1)
 LEVELS = {TABLES[level].stats: level for level in Level}
@@ -40,18 +41,14 @@ JOIN unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (p
      USING (period_type, period_start)
 WHERE level = :level
 """
-SEAL = """
-UPDATE aggregation_windows AS recorded SET sealed_at = now(), updated_at = now()
+# Rows that are as they should be are not written again.
+SET_SEAL = """
+UPDATE aggregation_windows AS recorded SET sealed_at = CASE WHEN :sealed THEN now() END, updated_at = now()
 FROM unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (period_type, period_start)
 WHERE recorded.level = :level AND recorded.period_type = wanted.period_type
-  AND recorded.period_start = wanted.period_start AND recorded.sealed_at IS NULL
+  AND recorded.period_start = wanted.period_start AND (recorded.sealed_at IS NOT NULL) <> :sealed
 """
-UNSEAL = """
-UPDATE aggregation_windows AS recorded SET sealed_at = NULL, updated_at = now()
-FROM unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (period_type, period_start)
-WHERE recorded.level = :level AND recorded.period_type = wanted.period_type
-  AND recorded.period_start = wanted.period_start AND recorded.sealed_at IS NOT NULL
-"""
+# In the order in which everybody locks these rows: advisory_locks.py tells it.
 HOLD = """
 SELECT FROM aggregation_windows
 JOIN unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (period_type, period_start)
@@ -78,23 +75,10 @@ class StatsTotals:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The stats that the calculation of a window saw, and whether it is final."""
+    """The record of a window: the stats that its calculation saw, and whether it is sealed."""
 
     seen: StatsTotals
     sealed: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The obstacles between the windows of a table partition and their seal.
-
-    *behind* have to be calculated again, *final* have lost days before and are left as they are; *refusal* is why the
-    child has to stay, None when it may go.
-    """
-
-    behind: tuple[Window, ...]
-    final: tuple[Window, ...]
-    refusal: str | None
 
 
 def windows_of(lower: date, upper: date) -> list[Window]:
@@ -102,8 +86,8 @@ def windows_of(lower: date, upper: date) -> list[Window]:
     return [window for period_type in PeriodType for window in windows_between(lower, upper - ONE_DAY, period_type)]
 
 
-def together(days: Mapping[date, StatsTotals], window: Window) -> StatsTotals:
-    """Return what there is of *window*."""
+def totals_of(days: Mapping[date, StatsTotals], window: Window) -> StatsTotals:
+    """Return the stats of *window* in sum."""
     inside = [seen for day, seen in days.items() if window.start <= day <= window.end]
     return StatsTotals(
         sum(seen.rows for seen in inside),
@@ -112,37 +96,37 @@ def together(days: Mapping[date, StatsTotals], window: Window) -> StatsTotals:
     )
 
 
-def judge(
+def windows_behind(
     lower: date,
     upper: date,
     days: Mapping[date, StatsTotals],
     recorded: Mapping[Window, Recorded],
     lost: Sequence[LostDays],
-) -> Verdict:
-    """Compare the windows of a child with what their calculations saw."""
-    behind, final = [], []
+) -> list[Window]:
+    """Return the windows of a child that have to be calculated again, by what their calculations saw.
+
+    A window that has lost days with an earlier child is left as it is. Raises SealError when the child has to stay.
+    """
+    behind = []
     late = sum(seen.rows for day, seen in days.items() if lower <= day < upper)
     for gone in lost:
-        if gone.lower < upper and lower < gone.upper and late:
-            reason = (
+        if late and gone.overlap(lower, upper - ONE_DAY):
+            raise SealError(
                 f"{late} rows came after these days were retired on {gone.retired_on}; their windows are final, and no "
                 "aggregation has these rows: restore the archive and bring them again, or drop the table by hand"
             )
-            return Verdict((), (), reason)
     for window in windows_of(lower, upper):
         known = recorded.get(window)
-        if any(gone.lower <= window.end and window.start < gone.upper for gone in lost):
+        if any(gone.overlap(window.start, window.end) for gone in lost):
             if known is None or not known.sealed:
-                reason = f"the {window.period_type.value} window {window.start} has lost days and is not sealed"
-                return Verdict((), (), reason)
-            final.append(window)
-        elif known is None or known.seen != together(days, window):
+                raise SealError(f"the {window.period_type.value} window {window.start} has lost days and is not sealed")
+        elif known is None or known.seen != totals_of(days, window):
             behind.append(window)
-    return Verdict(tuple(behind), tuple(final), None)
+    return behind
 
 
-def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patience) -> int:
-    """Seal every window that contains a day of the child of *table* with these bounds; return how many there are.
+def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patience) -> None:
+    """Seal every window that contains a day of the child of *table* with these bounds.
 
     Calculates first what is not up to date. Raises SealError when the child has to stay, and the database's own
     error when somebody holds a lock for longer than *patience* allows.
@@ -150,37 +134,31 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
     level = LEVELS[table]
     windows = windows_of(lower, upper)
     with engine.begin() as connection:
-        verdict = _look(connection, table, lower, upper)
+        behind = _windows_behind(connection, level, lower, upper)
         # Sealed by a retirement that was broken off before anything went, and rows came since.
-        _hold(connection, level, verdict.behind)
-        _set_seal(connection, UNSEAL, level, verdict.behind)
-    if verdict.refusal is not None:
-        raise SealError(verdict.refusal)
-    for period_type in PeriodType:
-        behind = sorted(window for window in verdict.behind if window.period_type is period_type)
-        if behind:
-            aggregate(engine, level, behind)
+        hold_windows(connection, level, behind)
+        _set_seal(connection, level, behind, sealed=False)
+    # They come period type by period type, oldest first.
+    for _, of_one_type in groupby(behind, lambda window: window.period_type):
+        aggregate(engine, level, list(of_one_type))
     with engine.begin() as connection:
         limit_waits(connection, patience)
         # No calculation is under way when all are ours, and the next one sees what is sealed.
         lock_all_calculations(connection, level.value, chunks(connection))
-        _hold(connection, level, windows)
+        hold_windows(connection, level, windows)
         _keep_writers_out(connection, table, windows)
-        verdict = _look(connection, table, lower, upper)
-        if verdict.refusal is not None:
-            raise SealError(verdict.refusal)
-        if verdict.behind:
-            first = verdict.behind[0]
+        behind = _windows_behind(connection, level, lower, upper)
+        if behind:
+            first = behind[0]
             raise SealError(
-                f"stats changed while {len(verdict.behind)} windows were being sealed, among them the "
+                f"stats changed while {len(behind)} windows were being sealed, among them the "
                 f"{first.period_type.value} one of {first.start}; the next maintenance tries again"
             )
-        _set_seal(connection, SEAL, level, windows)
-    return len(windows)
+        _set_seal(connection, level, windows, sealed=True)
 
 
 def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, place: sql.Composable) -> bool:
-    """Are the rows at *place*, of a child that was taken out of *table*, the ones that its sealed days were made of?"""
+    """Tell whether the rows at *place*, of a child detached from *table*, are those its sealed days were made of."""
     level = LEVELS[table]
     days = [window for window in windows_of(lower, upper) if window.period_type is PeriodType.DAILY]
     recorded = _recorded(connection, level, days)
@@ -191,29 +169,28 @@ def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, p
     )
 
 
-def hold_windows(connection: Connection, table: str, lower: date, upper: date) -> None:
-    """Keep calculations of the windows with days of a child waiting until the end of the transaction."""
-    _hold(connection, LEVELS[table], windows_of(lower, upper))
+def hold_windows(connection: Connection, level: Level, windows: Sequence[Window]) -> None:
+    """Keep calculations of *windows* waiting until the end of the transaction."""
+    connection.execute(text(HOLD), _keys(level, windows))
 
 
-def unseal_whole(connection: Connection, table: str, lower: date, upper: date) -> tuple[int, int]:
-    """Open the windows with days of a restored child; return how many are open again, and how many stay sealed.
+def unseal_whole(connection: Connection, level: Level, lower: date, upper: date) -> tuple[int, int]:
+    """Unseal the windows with days of a restored child; return how many are open again, and how many stay sealed.
 
     A window that still lacks days of another child stays as it is: calculated from what is there it would be wrong.
     """
-    level = LEVELS[table]
-    lost = lost_days(connection, table)
+    lost = lost_days(connection, TABLES[level].stats)
     windows = windows_of(lower, upper)
-    whole = [w for w in windows if not any(gone.lower <= w.end and w.start < gone.upper for gone in lost)]
-    return _set_seal(connection, UNSEAL, level, whole), len(windows) - len(whole)
+    whole = [window for window in windows if not any(gone.overlap(window.start, window.end) for gone in lost)]
+    return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
 
 
-def _look(connection: Connection, table: str, lower: date, upper: date) -> Verdict:
-    level = LEVELS[table]
+def _windows_behind(connection: Connection, level: Level, lower: date, upper: date) -> list[Window]:
+    stats = TABLES[level].stats
     windows = windows_of(lower, upper)
     first, last = min(window.start for window in windows), max(window.end for window in windows)
-    days = _days(connection, level, sql.Identifier(table), first, last)
-    return judge(lower, upper, days, _recorded(connection, level, windows), lost_days(connection, table))
+    days = _days(connection, level, sql.Identifier(stats), first, last)
+    return windows_behind(lower, upper, days, _recorded(connection, level, windows), lost_days(connection, stats))
 
 
 def _days(
@@ -235,8 +212,8 @@ def _recorded(connection: Connection, level: Level, windows: Sequence[Window]) -
     }
 
 
-def _set_seal(connection: Connection, statement: str, level: Level, windows: Iterable[Window]) -> int:
-    return connection.execute(text(statement), _keys(level, list(windows))).rowcount
+def _set_seal(connection: Connection, level: Level, windows: Sequence[Window], *, sealed: bool) -> int:
+    return connection.execute(text(SET_SEAL), {**_keys(level, windows), "sealed": sealed}).rowcount
 
 
 def _keys(level: Level, windows: Sequence[Window]) -> dict[str, object]:
@@ -247,23 +224,14 @@ def _keys(level: Level, windows: Sequence[Window]) -> dict[str, object]:
     }
 
 
-def _hold(connection: Connection, level: Level, windows: Sequence[Window]) -> None:
-    """Lock what is recorded of *windows*, in the order in which everybody does, until the end of the transaction."""
-    connection.execute(text(HOLD), _keys(level, windows))
-
-
 def _keep_writers_out(connection: Connection, table: str, windows: Sequence[Window]) -> None:
-    """Wait for those who write days of *windows*, and let nobody begin to until the end of the transaction."""
+    """Wait for the writers of days of *windows*, and keep others out until the end of the transaction."""
     lock_child_creation(connection)
     children = [
         sql.Identifier(child.schema, child.name)
         for child in read_children(connection)
-        if child.table.name == table and any(_overlap(child.bounds.lower, child.bounds.upper, w) for w in windows)
+        if child.table.name == table and any(child.bounds.overlap(window.start, window.end) for window in windows)
     ]
     if children:
         with raw_cursor(connection) as cursor:
             cursor.execute(LOCK_CHILDREN.format(children=sql.SQL(", ").join(children)))
-
-
-def _overlap(lower: date | None, upper: date | None, window: Window) -> bool:
-    return (lower is None or lower <= window.end) and (upper is None or window.start < upper)

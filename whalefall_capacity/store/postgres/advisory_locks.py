@@ -88,24 +88,24 @@ def lock_all_calculations(connection: Connection, level: str, chunks: Iterable[r
 
 
 def try_lock_visits(connection: Connection, instance_ids: Iterable[int]) -> set[int]:
-    """Take the visits of *instance_ids* that nobody has, until the end of the session, and return which."""
+    """Lock, until the end of the session, those visits of *instance_ids* that nobody has locked; return their ids."""
     ids = list(instance_ids)
     names = [_visit(instance_id) for instance_id in ids]
     return set(connection.execute(text(TRY_IN_SESSION), {"ids": ids, "names": names}).scalars())
 
 
 def unlock_visits(connection: Connection, instance_ids: Iterable[int]) -> None:
-    """Let others visit *instance_ids*."""
+    """Release the visits of *instance_ids*."""
     connection.execute(text(RELEASE), {"names": [_visit(instance_id) for instance_id in instance_ids]})
 
 
 def hold_liveness(connection: Connection, run_id: str) -> None:
-    """Show, for as long as this session lasts, that somebody works for the run; several sessions may."""
+    """Hold the liveness lock of the run until the end of the session; several sessions may hold it at once."""
     connection.execute(text(IN_SESSION_SHARED), {"name": _liveness(run_id)})
 
 
 def without_worker(connection: Connection, run_ids: Iterable[str]) -> set[str]:
-    """Return those of *run_ids* for which no session shows that somebody works."""
+    """Return those of *run_ids* whose liveness lock no session holds."""
     ids = list(run_ids)
     names = [_liveness(run_id) for run_id in ids]
     return set(connection.execute(text(NOT_HELD), {"ids": ids, "names": names}).scalars())

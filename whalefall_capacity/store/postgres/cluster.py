@@ -49,7 +49,7 @@ class Postmaster:
 
 
 class Cluster:
-    """The cluster in *data_dir*, of PostgreSQL *version*; whoever calls `start` or `stop` is alone with it."""
+    """The cluster in *data_dir*, of PostgreSQL *version*; the caller of `start` or `stop` keeps others away from it."""
 
     def __init__(self, data_dir: Path, version: int) -> None:
         self.data_dir = data_dir
@@ -68,7 +68,7 @@ class Cluster:
 
     def start(self) -> None:
         """Make the cluster where there is none, and start the server where it is not running."""
-        if self._settled():
+        if self._runs_once_settled():
             return
         account = server_account(self.data_dir)
         if not (self.data_dir / "PG_VERSION").exists():
@@ -97,8 +97,8 @@ class Cluster:
                 return
         raise StoreError(f"the embedded PostgreSQL server in {self.data_dir} does not stop; see {self.data_dir}/log")
 
-    def _settled(self) -> bool:
-        """Wait while the server starts or stops, which it does alone when who began it was killed; is it running?"""
+    def _runs_once_settled(self) -> bool:
+        """Wait while the server starts or stops, as it goes on doing when its starter was killed; tell if it runs."""
         deadline = time.monotonic() + START_SECONDS
         while (postmaster := self.postmaster()) is not None and not postmaster.is_ready:
             if time.monotonic() > deadline:

@@ -36,13 +36,14 @@ def copy_rows(
     # of the line's end: with both, a lone carriage return in a name stays where it is.
     csv.writer(buffer, lineterminator="\r\n").writerows(rows)
     buffer.seek(0)
-    options = sql.SQL(", FORCE_NOT_NULL ({})").format(_names(texts)) if texts else sql.SQL("")
+    options = sql.SQL(", FORCE_NOT_NULL ({})").format(name_list(texts)) if texts else sql.SQL("")
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv{})").format(
-        sql.Identifier(table), _names(columns), options
+        sql.Identifier(table), name_list(columns), options
     )
     with raw_cursor(connection) as cursor:
         cursor.copy_expert(statement, buffer)
 
 
-def _names(columns: Sequence[str]) -> sql.Composed:
+def name_list(columns: Sequence[str]) -> sql.Composed:
+    """Return the names of *columns*, quoted, with commas between them."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))

@@ -45,7 +45,7 @@ class EmbeddedPostgres:
             make_private_folder(self.data_dir.parent)
             holders = self._open("holders")
         try:
-            with put_off(), self._explained(), self._alone():
+            with put_off(), self._explained(), self._exclusive_lock():
                 fcntl.flock(holders, fcntl.LOCK_SH)
                 self._cluster.start()
             yield self
@@ -62,7 +62,7 @@ class EmbeddedPostgres:
         connection = psycopg2.connect(host=str(self.socket_dir), user=SUPERUSER, dbname="postgres")
         connection.autocommit = True
         # Two commands that start at once would both find a database missing.
-        with self._alone(), closing(connection), connection.cursor() as cursor:
+        with self._exclusive_lock(), closing(connection), connection.cursor() as cursor:
             for name in names:
                 cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
                 if cursor.fetchone() is None:
@@ -87,7 +87,7 @@ class EmbeddedPostgres:
     def _leave(self, holders: int) -> None:
         """Stop the server unless another process holds it, or another block of this one."""
         try:
-            with self._alone():
+            with self._exclusive_lock():
                 fcntl.flock(holders, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._cluster.stop()
         except BlockingIOError:
@@ -96,8 +96,8 @@ class EmbeddedPostgres:
             os.close(holders)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let nobody else start or stop the server, or begin or end to hold it."""
+    def _exclusive_lock(self) -> Iterator[None]:
+        """Keep everybody else from starting, stopping, holding or leaving the server."""
         descriptor = self._open("lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -119,7 +119,7 @@ class EmbeddedPostgres:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say of an error of the file system whose folder it is about, and what to do."""
+        """Turn an error of the file system into one that names the data directory and says what to do."""
         try:
             yield
         except OSError as error:

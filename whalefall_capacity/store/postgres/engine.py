@@ -1,4 +1,4 @@
-"""Connections to the store, and how work lives through the loss of one."""
+"""Connections to the store, and work that survives the loss of one."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def create_store_engine(url: SecretStr, patience_seconds: float = 0.0, **options
 def create_reading_engine(url: SecretStr, connections: int) -> Engine:
     """Return an engine for many short queries at once; one that takes longer than half a minute is given up.
 
-    No transactions and no ping before each query: a round trip would cost as much as the query. What compiling such
-    queries costs, running them never brings back.
+    No transactions and no ping before each query: a round trip would cost as much as the query. JIT compilation costs
+    more than it saves on queries this short.
     """
     engine = create_store_engine(
         url, pool_size=connections, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT"
@@ -71,7 +71,7 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
 
 
 def again_if_connection_lost(work: Callable[P, T]) -> Callable[P, T]:
-    """Let *work*, which may run any number of times, begin again when the store goes away in the middle of it."""
+    """Make *work*, which must be idempotent, start again when the connection to the store is lost meanwhile."""
 
     @functools.wraps(work)
     def persistent(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Waiting for locks: never for long, and again after a pause."""
+"""Waits for locks: never long ones, and repeated after a pause."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Patience:
 
 
 def is_contention(error: BaseException) -> bool:
-    """Did somebody else hold a lock for too long?"""
+    """Tell whether *error* says that somebody else held a lock for too long."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, psycopg2.Error) and cause.pgcode in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED)
 
@@ -62,7 +62,7 @@ def impatient_autocommit(engine: Engine, patience: Patience) -> Iterator[Connect
             _set_lock_timeout(connection, patience.lock_timeout_seconds, local=False)
             yield connection
         finally:
-            # Closed, not given back to the pool: nobody else is to be impatient, or to hold its locks.
+            # Closed, not returned to the pool: nobody else is to inherit its timeout or its locks.
             connection.invalidate()
 
 

@@ -1,4 +1,4 @@
-"""Bringing the store's schema to the version that this program needs."""
+"""Migration of the store's schema to the revision that this program needs."""
 
 from __future__ import annotations
 

@@ -13,13 +13,15 @@ from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, Bounds, PartitionedTable, parse_bounds
 
 TABLES = {table.name: table for table in PARTITIONED_TABLES}
-# reltuples is -1 until a table was analyzed; what is not known is NULL.
+# reltuples is -1 until a table was analyzed; what is not known is NULL. One that was dropped just now has no bounds and
+# no size.
 CHILDREN = """
-SELECT parent.relname AS table_name, CAST(child.oid AS bigint) AS oid, namespace.nspname AS schema,
+SELECT parent.relname AS "table", CAST(child.oid AS bigint) AS oid, namespace.nspname AS schema,
        child.relname AS name, child.relnamespace = parent.relnamespace AS same_schema,
        pg_get_expr(child.relpartbound, child.oid) AS bounds,
        inhdetachpending AS detach_pending, child.relkind = 'r' AS is_plain,
-       CAST(nullif(child.reltuples, -1) AS bigint) AS rows_estimate, pg_total_relation_size(child.oid) AS size_bytes
+       CAST(nullif(child.reltuples, -1) AS bigint) AS rows_estimate,
+       coalesce(pg_total_relation_size(child.oid), 0) AS size_bytes
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid
 JOIN pg_class AS parent ON parent.oid = inhparent
@@ -28,8 +30,8 @@ WHERE inhparent = ANY (CAST(:parents AS regclass[]))
 """
 # Named like a child of ours and attached to none of our tables. What the ledger knows is a leftover, no look-alike.
 LOOK_ALIKES = """
-SELECT named.table_name, namespace.nspname AS schema, found.relname AS name,
-       pg_total_relation_size(found.oid) AS size_bytes
+SELECT named.table_name AS "table", namespace.nspname AS schema, found.relname AS name,
+       coalesce(pg_total_relation_size(found.oid), 0) AS size_bytes
 FROM pg_class AS found
 JOIN pg_namespace AS namespace ON namespace.oid = found.relnamespace
 JOIN unnest(CAST(:parents AS text[])) AS named (table_name)
@@ -94,20 +96,9 @@ class LookAlike:
 def read_children(connection: Connection) -> list[ChildTable]:
     """Return every child of every partitioned table: by table, oldest first, a default partition last."""
     found = [
-        ChildTable(
-            table=TABLES[row.table_name],
-            oid=row.oid,
-            schema=row.schema,
-            name=row.name,
-            same_schema=row.same_schema,
-            bounds=parse_bounds(row.bounds),
-            detach_pending=row.detach_pending,
-            is_plain=row.is_plain,
-            rows_estimate=row.rows_estimate,
-            # NULL when it was dropped just now.
-            size_bytes=row.size_bytes or 0,
-        )
-        for row in connection.execute(text(CHILDREN), {"parents": list(TABLES)})
+        ChildTable(**{**row, "table": TABLES[row["table"]], "bounds": parse_bounds(row["bounds"])})
+        for row in connection.execute(text(CHILDREN), {"parents": list(TABLES)}).mappings()
+        if row["bounds"] is not None
     ]
     order = list(TABLES)
     return sorted(
@@ -123,10 +114,7 @@ def read_children(connection: Connection) -> list[ChildTable]:
 
 def look_alikes(connection: Connection) -> list[LookAlike]:
     """Return what is named like a table partition and is none; by table and name."""
-    return [
-        LookAlike(row.table_name, row.schema, row.name, row.size_bytes or 0)
-        for row in connection.execute(text(LOOK_ALIKES), {"parents": list(TABLES)})
-    ]
+    return [LookAlike(**row) for row in connection.execute(text(LOOK_ALIKES), {"parents": list(TABLES)}).mappings()]
 
 
 def count_rows(connection: Connection, children: Sequence[ChildTable]) -> dict[int, int]:

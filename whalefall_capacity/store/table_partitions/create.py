@@ -34,11 +34,9 @@ class PartitionedTable:
 
     def child_of(self, day: date) -> Child:
         """Return the child that holds *day*."""
-        if self.child_span == "month":
-            lower = month_start(day)
-            return Child(self, f"{self.name}_{lower:%Y_%m}", lower, add_months(lower, 1))
-        lower = year_start(day)
-        return Child(self, f"{self.name}_{lower:%Y}", lower, add_months(lower, 12))
+        first_day_of, months, suffix = CHILD_SPANS[self.child_span]
+        lower = first_day_of(day)
+        return Child(self, f"{self.name}_{lower:{suffix}}", lower, add_months(lower, months))
 
     def retention_months(self, settings: Settings) -> int:
         months: int = getattr(settings, self.retention)
@@ -55,6 +53,8 @@ class Child:
     upper: date
 
 
+# The first day of the child of a day, its calendar months, and what its name ends in.
+CHILD_SPANS = {"month": (month_start, 1, "%Y_%m"), "year": (year_start, 12, "%Y")}
 AGGREGATION_SPANS: Mapping[PeriodType, Literal["month", "year"]] = {
     PeriodType.DAILY: "month",
     PeriodType.WEEKLY: "month",
@@ -66,19 +66,18 @@ AGGREGATION_TABLES = {
     (level, period_type): PartitionedTable(
         f"{level}_size_aggregations_{period_type.value}",
         "period_start",
-        span,
+        AGGREGATION_SPANS[period_type],
         f"retention_{period_type.value}_months",
     )
     for level in ("database", "instance")
-    for period_type, span in AGGREGATION_SPANS.items()
+    for period_type in PeriodType
 }
-
-
 DATABASE_SIZE_STATS = PartitionedTable("database_size_stats", "collected_date", "month", "retention_stats_months")
 INSTANCE_SIZE_STATS = PartitionedTable("instance_size_stats", "collected_date", "month", "retention_stats_months")
 STATS_TABLES = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
 PARTITIONED_TABLES = (*STATS_TABLES, *AGGREGATION_TABLES.values())
 
+# Asked before every write: by the index of pg_inherits on the parent, and without the sizes that catalog.py reads.
 EXISTING = """
 SELECT parent.relname AS table_name, pg_get_expr(child.relpartbound, child.oid) AS bounds
 FROM pg_inherits
@@ -112,10 +111,14 @@ class Bounds:
     is_default: bool = False
 
     def hold(self, day: date) -> bool:
-        """Is *day* within? A default partition is no place that a day should be in."""
+        """Tell whether *day* lies within; never in a default partition, which no day should need."""
         if self.is_default:
             return False
-        return (self.lower is None or self.lower <= day) and (self.upper is None or day < self.upper)
+        return self.overlap(day, day)
+
+    def overlap(self, first: date, last: date) -> bool:
+        """Tell whether any day of first..last, inclusive, lies within; always where there is no limit."""
+        return (self.lower is None or self.lower <= last) and (self.upper is None or first < self.upper)
 
 
 def parse_bounds(expression: str) -> Bounds:
@@ -142,12 +145,17 @@ def ensure_children(connection: Connection, tables: Iterable[PartitionedTable], 
     wanted = [(table, day) for table in tables for day in sorted(set(days))]
     absent = _absent(connection, wanted)
     if absent:
-        # Two writers that need the same child make it once.
+        # Looked up again under the lock: of two writers that need the same child, one makes it.
         lock_child_creation(connection)
         absent = _absent(connection, wanted)
     for child in absent.values():
         _create(connection, child)
     return sorted(absent)
+
+
+def name_is_taken(connection: Connection, child: Child) -> bool:
+    """Tell whether there is a table, attached or not, of the name of *child*."""
+    return connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{child.name}"'}).scalar() is not None
 
 
 def create_child_table(connection: Connection, child: Child) -> None:
@@ -171,7 +179,10 @@ def attach_child(connection: Connection, child: Child) -> None:
 
 
 def create_ahead(engine: Engine, settings: Settings, today: date) -> list[str]:
-    """Create every table's children from the start of this quarter, or its cut-off if later, to N months ahead."""
+    """Create every table's children from the start of this quarter, or its cut-off if later, to N months ahead.
+
+    One transaction a table; returns the names of the new children.
+    """
     created = []
     for table in PARTITIONED_TABLES:
         with engine.begin() as connection:
@@ -192,7 +203,9 @@ def _absent(connection: Connection, wanted: Iterable[tuple[PartitionedTable, dat
     parents = sorted({table.name for table, _ in wanted})
     existing: dict[str, list[Bounds]] = {name: [] for name in parents}
     for row in connection.execute(text(EXISTING), {"parents": parents}):
-        existing[row.table_name].append(parse_bounds(row.bounds))
+        # NULL of a child that was dropped just now.
+        if row.bounds is not None:
+            existing[row.table_name].append(parse_bounds(row.bounds))
     children: dict[str, Child] = {}
     for table, day in wanted:
         if not any(bounds.hold(day) for bounds in existing[table.name]):
@@ -202,14 +215,14 @@ def _absent(connection: Connection, wanted: Iterable[tuple[PartitionedTable, dat
 
 
 def _create(connection: Connection, child: Child) -> None:
-    if connection.execute(text("SELECT to_regclass(:name)"), {"name": f'"{child.name}"'}).scalar() is not None:
+    if name_is_taken(connection, child):
         _move_aside(connection, child)
     create_child_table(connection, child)
     attach_child(connection, child)
 
 
 def _move_aside(connection: Connection, child: Child) -> None:
-    """Give the name of *child* free when the table that has it is one that is being retired."""
+    """Free the name of *child* by renaming the table that has it. Raises StoreError unless that is being retired."""
     retiring = connection.execute(text(RETIRING), {"name": f'"{child.name}"'}).one_or_none()
     if retiring is None:
         raise StoreError(

@@ -19,9 +19,8 @@ from typing import Any
 import psycopg2.extensions
 from sqlalchemy import create_engine
 
-from whalefall_capacity.settings import build_settings
-from whalefall_capacity.store.maintenance.retire import Maintenance, maintain, make_plan
-from whalefall_capacity.store.postgres.locks import maintenance_lock
+from whalefall_capacity.store.postgres.locks import Patience, maintenance_lock
+from whalefall_capacity_tests.store.maintenance.upkeep import upkeep
 
 left = 0
 
@@ -69,9 +68,8 @@ def count_renames() -> None:
 def work(url: str, archive_dir: str, day: date) -> None:
     """Do what the daily maintenance does."""
     engine = create_engine(url, connect_args={"connection_factory": CountingConnection})
-    settings = build_settings(start_date=date(2000, 1, 1), retention_daily_months=60, archive_dir=archive_dir)
     with maintenance_lock(engine):
-        maintain(Maintenance(engine, settings, day), make_plan(engine, settings, day))
+        upkeep(engine, day, Patience(), archive_dir=archive_dir)
     engine.dispose()
 
 

@@ -29,7 +29,7 @@ from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import Outcome, cut_off, plan_drops
-from whalefall_capacity.store.maintenance.retire import Maintenance, maintain, make_plan
+from whalefall_capacity.store.maintenance.retire import Maintenance, make_plan
 from whalefall_capacity.store.maintenance.seal import windows_of
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
@@ -43,7 +43,7 @@ from whalefall_capacity.store.table_partitions.create import (
     months_ahead,
 )
 from whalefall_capacity_tests.conftest import TEMPLATE, _administrator
-from whalefall_capacity_tests.store.maintenance.upkeep import PATIENCE
+from whalefall_capacity_tests.store.maintenance.upkeep import PATIENCE, maintain
 from whalefall_capacity_tests.store.records import rows
 
 YEARS = 3
@@ -149,9 +149,8 @@ class Simulation:
         self.runs += 1
         before = {child.oid: child for child in self._read()}
         with maintenance_lock(self.store):
-            outcomes = maintain(
-                Maintenance(self.store, settings, day, PATIENCE), make_plan(self.store, settings, day), confirmed=True
-            )
+            maintenance = Maintenance(self.store, settings, day, lambda _: None, lambda: None, PATIENCE)
+            outcomes = maintain(maintenance, make_plan(self.store, settings, day), confirmed=True)
         assert [o for o in outcomes if o.outcome is Outcome.FAILED] == []
         self.children = self._read()
         self.changed = False

@@ -18,6 +18,7 @@ from whalefall_capacity.store.aggregations.calculate import WindowResult, Window
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance import retire
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome
+from whalefall_capacity.store.table_partitions.catalog import COUNT
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, STATS_TABLES, ensure_children
 from whalefall_capacity_tests.store.maintenance.upkeep import (
     JANUARY,
@@ -186,7 +187,7 @@ def test_children_are_created_before_anything_is_dropped_and_stay_when_a_drop_fa
     store: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_month(store, JANUARY)
-    monkeypatch.setattr(retire, "DROP", retire.COUNT)
+    monkeypatch.setattr(retire, "DROP", COUNT)
 
     def break_off(*_: object) -> None:
         raise OSError("no space left on device")
@@ -293,7 +294,7 @@ def test_far_more_than_last_time_goes_only_when_that_is_confirmed(store: Engine)
     outcomes = upkeep(store)
     assert set(ends(outcomes).values()) == {"kept"}
     assert reason_of(outcomes, "database_size_stats_2023_01") == (
-        "not confirmed: 24 table partitions are past, 0 went last time; was retention shortened on purpose?"
+        "not confirmed: 24 table partitions would be dropped (0 last time). Was the retention shortened on purpose?"
     )
     assert len([o for o in outcomes if o.outcome is Outcome.CREATED]) == 6 * 5 + 4
     assert len(stats(store)) == 24

@@ -137,6 +137,7 @@ def _kill(server: EmbeddedPostgres, prefix: str, folder: Path, numbers: range) -
     url = f"postgresql+psycopg2://postgres@/?host={server.socket_dir}&dbname={prefix}"
     done = subprocess.run(
         [sys.executable, killed_maintenance.__file__, url, str(folder), *map(str, numbers)],
+        env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,

@@ -8,8 +8,15 @@ from decimal import Decimal
 import pytest
 
 from whalefall_capacity.periods import PeriodType, Window
-from whalefall_capacity.store.maintenance.seal import Recorded, StatsTotals, judge, together, windows_of
-from whalefall_capacity.store.table_partitions.ledger import LostDays
+from whalefall_capacity.store.maintenance.ledger import LostDays
+from whalefall_capacity.store.maintenance.seal import (
+    Recorded,
+    SealError,
+    StatsTotals,
+    totals_of,
+    windows_behind,
+    windows_of,
+)
 
 JANUARY, FEBRUARY, MARCH = date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)
 NOON = datetime(2025, 6, 1, 12, tzinfo=timezone.utc)
@@ -20,7 +27,7 @@ DAYS = {
 
 def recorded(sealed: bool = False) -> dict[Window, Recorded]:
     """Return windows of February that are up to date."""
-    return {window: Recorded(together(DAYS, window), sealed) for window in windows_of(FEBRUARY, MARCH)}
+    return {window: Recorded(totals_of(DAYS, window), sealed) for window in windows_of(FEBRUARY, MARCH)}
 
 
 def test_the_windows_of_a_month_are_those_with_one_of_its_days() -> None:
@@ -32,15 +39,14 @@ def test_the_windows_of_a_month_are_those_with_one_of_its_days() -> None:
 
 def test_a_window_is_its_days_together() -> None:
     (quarter,) = [w for w in windows_of(FEBRUARY, MARCH) if w.period_type is PeriodType.QUARTERLY]
-    assert together(DAYS, quarter) == StatsTotals(
+    assert totals_of(DAYS, quarter) == StatsTotals(
         60, Decimal(sum(100 + n for n in range(0, 90, 3))), NOON + timedelta(seconds=87)
     )
-    assert together({}, quarter) == StatsTotals(0, Decimal(0), None)
+    assert totals_of({}, quarter) == StatsTotals(0, Decimal(0), None)
 
 
 def test_what_is_up_to_date_may_be_sealed() -> None:
-    verdict = judge(FEBRUARY, MARCH, DAYS, recorded(), [])
-    assert (verdict.behind, verdict.refusal) == ((), None)
+    assert windows_behind(FEBRUARY, MARCH, DAYS, recorded(), []) == []
 
 
 @pytest.mark.parametrize(
@@ -55,40 +61,39 @@ def test_what_is_up_to_date_may_be_sealed() -> None:
 def test_whatever_changed_of_a_day_puts_its_windows_behind(changed: StatsTotals) -> None:
     day = JANUARY + timedelta(days=33)
     assert DAYS[day] == StatsTotals(2, Decimal(133), NOON + timedelta(seconds=33))
-    verdict = judge(FEBRUARY, MARCH, DAYS | {day: changed}, recorded(), [])
-    kinds = {window.period_type for window in verdict.behind}
+    behind = windows_behind(FEBRUARY, MARCH, DAYS | {day: changed}, recorded(), [])
+    kinds = {window.period_type for window in behind}
     assert PeriodType.DAILY in kinds
-    assert all(window.start <= day <= window.end for window in verdict.behind)
+    assert all(window.start <= day <= window.end for window in behind)
 
 
 def test_a_window_that_was_never_calculated_is_behind() -> None:
-    assert len(judge(FEBRUARY, MARCH, DAYS, {}, []).behind) == 35
+    assert len(windows_behind(FEBRUARY, MARCH, DAYS, {}, [])) == 35
 
 
 def test_a_sealed_window_whose_days_are_all_there_is_judged_like_any_other() -> None:
-    assert judge(FEBRUARY, MARCH, DAYS, recorded(sealed=True), []).behind == ()
-    assert len(judge(FEBRUARY, MARCH, {}, recorded(sealed=True), []).behind) > 10
+    assert windows_behind(FEBRUARY, MARCH, DAYS, recorded(sealed=True), []) == []
+    assert len(windows_behind(FEBRUARY, MARCH, {}, recorded(sealed=True), [])) > 10
 
 
 def test_a_sealed_window_that_has_lost_days_is_final() -> None:
     gone = [LostDays(JANUARY, FEBRUARY, date(2026, 3, 1))]
     days = {day: seen for day, seen in DAYS.items() if day >= FEBRUARY}
-    verdict = judge(FEBRUARY, MARCH, days, recorded(sealed=True), gone)
-    assert (verdict.behind, verdict.refusal) == ((), None)
-    assert [window.period_type for window in verdict.final] == [PeriodType.WEEKLY, PeriodType.QUARTERLY]
+    assert windows_behind(FEBRUARY, MARCH, days, recorded(sealed=True), gone) == []
+    # The same windows without the loss: the week and the quarter that began in January.
+    behind = windows_behind(FEBRUARY, MARCH, days, recorded(sealed=True), [])
+    assert [window.period_type for window in behind] == [PeriodType.WEEKLY, PeriodType.QUARTERLY]
 
 
 def test_a_window_that_has_lost_days_and_is_not_sealed_keeps_the_month() -> None:
     gone = [LostDays(JANUARY, FEBRUARY, date(2026, 3, 1))]
-    assert judge(FEBRUARY, MARCH, DAYS, recorded(), gone).refusal == (
-        "the weekly window 2025-01-27 has lost days and is not sealed"
-    )
+    with pytest.raises(SealError, match="the weekly window 2025-01-27 has lost days and is not sealed"):
+        windows_behind(FEBRUARY, MARCH, DAYS, recorded(), gone)
 
 
 def test_rows_for_days_that_are_gone_keep_the_month() -> None:
     gone = [LostDays(FEBRUARY, MARCH, date(2026, 4, 1))]
-    refusal = judge(FEBRUARY, MARCH, DAYS, recorded(sealed=True), gone).refusal
-    assert refusal is not None
-    assert refusal.startswith("18 rows came after these days were retired on 2026-04-01")
+    with pytest.raises(SealError, match=r"^18 rows came after these days were retired on 2026-04-01"):
+        windows_behind(FEBRUARY, MARCH, DAYS, recorded(sealed=True), gone)
     days = {day: seen for day, seen in DAYS.items() if day.month != 2}
-    assert judge(FEBRUARY, MARCH, days, recorded(sealed=True), gone).refusal is None
+    assert windows_behind(FEBRUARY, MARCH, days, recorded(sealed=True), gone) == []

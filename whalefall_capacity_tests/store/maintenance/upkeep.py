@@ -12,8 +12,17 @@ from whalefall_capacity.periods import PeriodType, days_to_windows
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome
-from whalefall_capacity.store.maintenance.retire import Maintenance, maintain, make_plan
+from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome, Plan
+from whalefall_capacity.store.maintenance.retire import (
+    Maintenance,
+    allowed_drops,
+    archive_children,
+    create,
+    detach_and_drop,
+    finish_leftovers,
+    make_plan,
+    seal_children,
+)
 from whalefall_capacity.store.postgres.locks import Patience
 from whalefall_capacity_tests.store.past import put_sizes
 from whalefall_capacity_tests.store.records import rows
@@ -45,8 +54,18 @@ def upkeep(
 ) -> list[ChildOutcome]:
     """Plan and do a whole maintenance; return its outcomes in the order of events."""
     settings = settings_for(**overrides)
-    maintenance = Maintenance(store, settings, day, patience, on_outcome, before_child)
+    maintenance = Maintenance(store, settings, day, on_outcome, before_child, patience)
     return maintain(maintenance, make_plan(store, settings, day, max_drops), confirmed)
+
+
+def maintain(maintenance: Maintenance, plan: Plan, confirmed: bool) -> list[ChildOutcome]:
+    """Do the steps of the job in its order; return the outcomes in the order of events."""
+    finish_leftovers(maintenance)
+    create(maintenance)
+    drops = seal_children(maintenance, allowed_drops(maintenance, plan, confirmed))
+    drops, archives = archive_children(maintenance, drops)
+    detach_and_drop(maintenance, drops, archives)
+    return maintenance.outcomes
 
 
 def ends(outcomes: Iterable[ChildOutcome]) -> dict[str, str]:

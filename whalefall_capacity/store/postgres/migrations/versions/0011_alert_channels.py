@@ -6,8 +6,6 @@ from alembic import op
 
 revision = "0011"
 down_revision = "0010"
-branch_labels = None
-depends_on = None
 
 UPGRADE = "ALTER TABLE alerts DROP CONSTRAINT alerts_channel_check"
 

@@ -1,15 +1,18 @@
-"""The ledger of retired children: what is on its way out, what is gone, what was restored.
+"""Ledger of retired children: which are being retired, which were dropped, which were restored.
 
-A child is written down, by its oid, before its detach begins. So whatever interrupts the retirement, the next
-maintenance knows its leftovers from tables that merely have such a name; and it is known which days are gone.
+A child is recorded, by its oid, before its detach begins. So whatever interrupts the retirement, the next maintenance
+can tell its leftovers from tables that merely have such a name; and the ledger says which days are gone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 
 from sqlalchemy import Connection, text
+
+from whalefall_capacity.store.maintenance.archive import Manifest
+from whalefall_capacity.store.maintenance.plan import PlannedDrop
 
 INSERT_RETIREMENT = """
 INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, retired_on, rows, bytes,
@@ -23,8 +26,9 @@ UPDATE retired_children SET dropped_at = now(), rows = :rows, updated_at = now()
 """
 # Of a child that is gone there is neither name nor place any more.
 OPEN_RETIREMENTS = """
-SELECT r.id, r.table_name AS "table", r.child_name AS child, r.lower_bound AS lower, r.upper_bound AS upper, r.rows,
-       r.bytes, r.archive, n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
+SELECT r.id, r.table_name AS "table", r.child_name AS child, r.child_oid AS oid, r.lower_bound AS lower,
+       r.upper_bound AS upper, r.rows, r.bytes, r.archive,
+       n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM retired_children AS r
 LEFT JOIN pg_class AS c ON c.oid = CAST(r.child_oid AS oid)
 LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -70,6 +74,7 @@ class Retirement:
     id: int
     table: str
     child: str
+    oid: int
     lower: date
     upper: date
     rows: int | None
@@ -88,42 +93,24 @@ class LostDays:
     upper: date
     retired_on: date
 
+    def overlap(self, first: date, last: date) -> bool:
+        """Tell whether any day of first..last, inclusive, is among them."""
+        return self.lower <= last and first < self.upper
 
-def begin_retirement(
-    connection: Connection,
-    *,
-    table: str,
-    child: str,
-    oid: int,
-    lower: date,
-    upper: date,
-    day: date,
-    rows: int | None,
-    size_bytes: int,
-    archive: str | None,
-) -> int:
-    """Write down that the detach of a child is about to begin, and return the id of the entry."""
-    values = {
-        "table": table,
-        "child": child,
-        "oid": oid,
-        "lower": lower,
-        "upper": upper,
-        "day": day,
-        "rows": rows,
-        "bytes": size_bytes,
-        "archive": archive,
-    }
+
+def begin_retirement(connection: Connection, drop: PlannedDrop, day: date, archive: str | None) -> int:
+    """Record that the detach of a child is about to begin, and return the id of the entry."""
+    values = {**asdict(drop), "day": day, "archive": archive}
     return int(connection.execute(text(INSERT_RETIREMENT), values).scalar_one())
 
 
 def forget_retirement(connection: Connection, retirement_id: int) -> None:
-    """Strike out an entry: its child stays."""
+    """Delete an entry: its child stays."""
     connection.execute(text(DELETE_RETIREMENT), {"id": retirement_id})
 
 
 def mark_dropped(connection: Connection, retirement_id: int, rows: int) -> None:
-    """Write down that a child and its *rows* are gone."""
+    """Record that a child is dropped, and its *rows* with it."""
     connection.execute(text(MARK_DROPPED), {"id": retirement_id, "rows": rows})
 
 
@@ -138,7 +125,7 @@ def lost_days(connection: Connection, table: str) -> list[LostDays]:
 
 
 def dropped_last_time(connection: Connection) -> int:
-    """Return how many children went on the last day on which any did; 0 when none ever did."""
+    """Return how many children were dropped on the last day on which any was; 0 when none ever was."""
     return int(connection.execute(text(COUNT_LAST_DROPS)).scalar_one())
 
 
@@ -147,28 +134,9 @@ def restored_until(connection: Connection) -> dict[tuple[str, date], date]:
     return {(row.table, row.lower): row.kept_until for row in connection.execute(text(KEPT_UNTIL))}
 
 
-def mark_restored(
-    connection: Connection,
-    *,
-    table: str,
-    child: str,
-    lower: date,
-    upper: date,
-    rows: int,
-    archive: str,
-    day: date,
-    kept_until: date,
-) -> None:
-    """Write down that a child is back, and until when it stays."""
-    values = {
-        "table": table,
-        "child": child,
-        "lower": lower,
-        "upper": upper,
-        "rows": rows,
-        "archive": archive,
-        "day": day,
-        "kept_until": kept_until,
-    }
+def mark_restored(connection: Connection, manifest: Manifest, day: date, kept_until: date) -> None:
+    """Record that the child of an archive is back, and until when it stays."""
+    archive = str(manifest.path.resolve())
+    values = {**manifest.model_dump(), "archive": archive, "day": day, "kept_until": kept_until}
     if connection.execute(text(MARK_RESTORED), values).rowcount == 0:
         connection.execute(text(INSERT_RESTORED), values)
