@@ -68,8 +68,7 @@ def _measure(day: date) -> None:
     from whalefall_capacity.commands.local_runs import run_collection
 
     run = run_collection(day)
-    if run.error is not None:
-        raise CollectionError(f"run {run.run_id} failed: {run.error}")
+    run.raise_error(CollectionError)
     if run.not_measured:
         raise CollectionError("\n".join(run.not_measured.values()))
 

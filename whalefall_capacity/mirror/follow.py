@@ -75,9 +75,9 @@ def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:
     plan = read_plan(run)
     return NewTaskRun(
         run_id=run.run_id,
-        task_key=plan.task_key,
+        task_key=plan.task.key,
         task_name=plan.task_name,
-        task_category=plan.task_category,
+        task_category=plan.task.category,
         trigger_source=plan.trigger_source,
         summary=plan.summary(settings.timezone),
         created_by=plan.created_by,

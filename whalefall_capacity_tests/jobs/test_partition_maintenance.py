@@ -143,7 +143,7 @@ def test_a_maintenance_that_the_run_centre_cancels_stops_before_the_next_child(
 
 def _stopped(maintenance: retire.Maintenance) -> bool:
     try:
-        maintenance.before_child()
+        maintenance.watcher.began("any")
     except dg.DagsterExecutionInterruptedError:
         return True
     return False
