@@ -90,15 +90,13 @@ def serve(port: int, console_port: int, verbose: bool) -> None:
     The routine lines of their logs are shown when *verbose*.
 
     Raises WhalefallError when one of them cannot stay up.
-
-    A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
-    with put_off() as asked, held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket:
-        _supervise(port, console_port, code_socket, verbose, asked)
-
-
-def _supervise(port: int, console_port: int, code_socket: Path, verbose: bool, asked: Sequence[int]) -> None:
-    with program_output(verbose) as output:
+    with (
+        # A signal between the start of a process and our knowledge of it would leave that process behind.
+        put_off() as asked,
+        held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket,
+        program_output(verbose) as output,
+    ):
         programs = _programs(code_socket, port, console_port, output)
         try:
             programs[0].start()

@@ -22,7 +22,7 @@ from whalefall_capacity.resources.item_watchers import (
     complete_table_partition,
     maintenance_metrics,
 )
-from whalefall_capacity.resources.maintenance import MaintenanceStore
+from whalefall_capacity.resources.store import MaintenanceStore
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.maintenance.health import read_status
