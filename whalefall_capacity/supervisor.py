@@ -1,4 +1,4 @@
-"""Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
+"""Supervision of child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
 Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
 Ctrl-C ends all of them, and on Linux so does the end of this process, whatever its cause: left alone, they would hold

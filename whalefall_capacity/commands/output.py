@@ -1,4 +1,4 @@
-"""How commands speak: tables for people, JSON for programs, sizes in binary units."""
+"""Input and output of commands: tables for people, JSON for programs, sizes in binary units, passwords."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _still_without_worker(
 
 
 def _end_dead_run(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
-    """Tell Dagster that a run is over because its worker is gone, and close its task run."""
+    """Report to Dagster that a run is over because its worker is gone, and close its task run."""
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, WORKER_GONE)

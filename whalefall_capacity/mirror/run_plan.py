@@ -53,7 +53,7 @@ class RunPlan:
 
     @property
     def created_by(self) -> str | None:
-        """Who asked for the run; Dagster does not know who executes one again."""
+        """The name of the one who asked for the run; Dagster does not know who executes one again."""
         return None if self._is_executed_again else self.tags.get(CREATED_BY_TAG)
 
     @property
@@ -67,7 +67,7 @@ class RunPlan:
 
     @property
     def _is_executed_again(self) -> bool:
-        """Whether somebody executed an earlier run again. The UI copies its tags; Dagster's own retry has a number."""
+        """True when somebody executed an earlier run again: the UI copies its tags; only Dagster's retries are numbered."""
         return PARENT_RUN_ID_TAG in self.tags and RETRY_NUMBER_TAG not in self.tags
 
     @property

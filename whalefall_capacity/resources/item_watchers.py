@@ -61,7 +61,7 @@ class CollectionItems(_Items[Target, Visit | FailedVisit]):
 
 
 def report_days(task_runs: TaskRunsResource, instances: Iterable[InstanceDays]) -> None:
-    """Say that stored days of *instances* were reported; those that were visited in this run stay as they are."""
+    """Note that stored days of *instances* were reported; items of visits of this run stay as they are."""
     for instance in instances:
         if instance.days:
             task_runs.completed(ItemType.COLLECTION, str(instance.id), {"days_reported": instance.days})
