@@ -67,7 +67,7 @@ class RunPlan:
 
     @property
     def _is_executed_again(self) -> bool:
-        """True when somebody executed an earlier run again: the UI copies its tags; retries of Dagster have a number."""
+        """True when somebody executed an earlier run again: the UI copies its tags; a retry of Dagster has a number."""
         return PARENT_RUN_ID_TAG in self.tags and RETRY_NUMBER_TAG not in self.tags
 
     @property
