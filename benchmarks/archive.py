@@ -47,7 +47,7 @@ def run(scale: float) -> None:
         before = _checksum(engine)
         out, back = _bare(engine, Path(folder) / "bare.csv")
         settings = build_settings(start_date=date(2000, 1, 1), archive_dir=folder, retention_daily_months=60)
-        maintenance = Maintenance(engine, settings, TODAY, lambda _: None, lambda: None)
+        maintenance = Maintenance(engine, settings, TODAY)
         drops = [drop for drop in make_plan(engine, settings, TODAY).drops if drop.child == CHILD]
         sealed = _seconds(lambda: seal_children(maintenance, drops))
         archives: dict[int, str] = {}

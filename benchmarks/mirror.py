@@ -40,7 +40,7 @@ class Silence(Reporter):
     def declare(self, items: Sequence[Item]) -> None:
         pass
 
-    def move(self, moves: Sequence[ItemUpdate]) -> None:
+    def update(self, updates: Sequence[ItemUpdate]) -> None:
         pass
 
     def change_summary(self, change: SummaryChange) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from whalefall_capacity.settings import setting_rows
+from pydantic.fields import FieldInfo
+
+from whalefall_capacity.settings import PREFIX, Settings, allowed_range
 
 INTRODUCTION = """# Settings
 
@@ -19,11 +21,19 @@ the value (unless it is a secret) and what is allowed. This page is made by `mak
 
 def settings_page() -> str:
     """Return the page as Markdown."""
-    rows = (
-        f"| `{row.variable}` | {row.default} | {row.allowed} | {row.description.replace('|', chr(92) + '|')} |\n"
-        for row in setting_rows()
-    )
-    return INTRODUCTION + "".join(rows)
+    return INTRODUCTION + "".join(_row(name, field) for name, field in Settings.model_fields.items())
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    description = (field.description or "").replace("|", r"\|")
+    return f"| `{PREFIX}{name.upper()}` | {_default(name, field)} | {allowed_range(field)} | {description} |\n"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name == "home":
+        return "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
+    default = field.get_default()
+    return "unset" if default in (None, ()) else f"`{default}`"
 
 
 if __name__ == "__main__":

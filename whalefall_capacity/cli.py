@@ -65,11 +65,9 @@ def main() -> None:
     try:
         with ended_by_signals():
             app()
-    except WhalefallError as error:
-        err.print(printable_lines(f"error: {error}"), markup=False, soft_wrap=True)
-        sys.exit(1)
-    except SQLAlchemyError as error:
-        err.print(printable_lines(f"error: the store cannot be used: {error}"), markup=False, soft_wrap=True)
+    except (WhalefallError, SQLAlchemyError) as error:
+        place = "" if isinstance(error, WhalefallError) else "the store cannot be used: "
+        err.print(printable_lines(f"error: {place}{error}"), markup=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Aggregating the current period, as all sides know it: the API, the job in the Dagster UI, the mirror of its run."""
+"""The current period as the API, the job in the Dagster UI and the mirror of its runs aggregate it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ OP = "aggregate_current"
 AggregationScope = Literal["instance", "database", "all"]
 SCOPES: tuple[AggregationScope, ...] = get_args(AggregationScope)
 ALL: AggregationScope = "all"
-# Whatever period was asked for.
+# Whichever period is requested.
 EFFECTIVE_PERIOD_TYPE = "daily"
+
+
+def levels_of(scope: str) -> Sequence[Level]:
+    """Return the levels that a scope names. Raises ValueError for an unknown one."""
+    return list(Level) if scope == ALL else [Level(scope)]
 
 
 @dataclass(frozen=True)
 class CurrentPeriod:
-    """The windows to aggregate: the daily ones of *day*, which is today, of *scope*."""
+    """The daily windows of *day*, which is today, on the levels of *scope*."""
 
     scope: str
     day: date
@@ -29,7 +34,7 @@ class CurrentPeriod:
 
     @property
     def levels(self) -> Sequence[Level]:
-        return list(Level) if self.scope == ALL else [Level(self.scope)]
+        return levels_of(self.scope)
 
     def run_config(self) -> Mapping[str, object]:
         """Return the configuration of the run."""
@@ -39,7 +44,7 @@ class CurrentPeriod:
         return {"ops": {OP: {"config": config}}}
 
     def summary(self, timezone: str) -> TaskSummary:
-        """Return the summary as it is before the work."""
+        """Return the summary of a run before its work."""
         return TaskSummary(
             common=Common(
                 inputs={
@@ -54,7 +59,7 @@ class CurrentPeriod:
 
 
 def read_run_config(run_config: Mapping[str, Any], today: date) -> CurrentPeriod:
-    """Return what a run with this configuration aggregates; a day that is none will fail the run, not its mirror."""
+    """Return what a run with this configuration aggregates; an invalid day fails the run, not its mirror."""
     config = run_config.get("ops", {}).get(OP, {}).get("config", {})
     try:
         day = date.fromisoformat(config.get("day") or today.isoformat())

@@ -1,7 +1,6 @@
 """Names of Dagster that have no public home: imported here and from here, so that an upgrade has one place to look at.
 
-`ui/dagster_app.py` imports those of the webserver itself, which nobody else needs, and `resources/dagster_storage.py`
-those of a storage, which Dagster loads by itself.
+Only `ui/dagster_app.py` imports others: those of the webserver itself, which no other module needs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ what was written, in the same run; none of them blocks. Later `daily_maintenance
 creates table partitions ahead and retires past ones.
 `capacity_aggregate_current` is the button "aggregate current period" for the launchpad.
 `task_runs_follow_runs` keeps the table that the run centre reads in line with every run.
-`alerts_go_out` tells what went wrong, when a receiver is set.
+`alerts_go_out` sends alerts of what failed, when a receiver is set.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from whalefall_capacity.jobs import AGGREGATION_JOBS, sync_databases
 from whalefall_capacity.jobs.aggregate_current import capacity_aggregate_current
 from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.resources.fleet import FleetResource
-from whalefall_capacity.resources.maintenance import MaintenanceStore
-from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.store import MaintenanceStore, StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 
 defs = dg.Definitions(

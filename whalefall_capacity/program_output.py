@@ -38,7 +38,7 @@ def program_output(verbose: bool) -> Iterator[int | None]:
 
 
 def is_routine(line: bytes) -> bool:
-    """Tell whether *line* is one of Dagster's log that says that all goes well."""
+    """Return whether *line* is a DEBUG or INFO line of Dagster's log."""
     return ROUTINE.match(line) is not None
 
 

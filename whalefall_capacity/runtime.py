@@ -1,4 +1,4 @@
-"""What the program stands on, as the settings say: the store, Dagster's storage and home, the limits of a visit."""
+"""The ground of every command, by the settings: the store, Dagster's storage and home, the limits of a visit."""
 
 from __future__ import annotations
 
@@ -63,13 +63,18 @@ def _held_url(configured: SecretStr | None, settings: Settings, database: str) -
 @contextmanager
 def open_store(settings: Settings, needs_dagster: bool = True) -> Iterator[Engine]:
     """Hold everything `open_runtime` does and yield an engine for a store that is migrated."""
-    with open_runtime(settings, needs_dagster):
-        engine = create_store_engine(store_url(settings))
-        try:
-            migrate_store(engine, settings)
-            yield engine
-        finally:
-            engine.dispose()
+    with open_runtime(settings, needs_dagster), disposed(create_store_engine(store_url(settings))) as engine:
+        migrate_store(engine, settings)
+        yield engine
+
+
+@contextmanager
+def disposed(engine: Engine) -> Iterator[Engine]:
+    """Yield *engine*, and close its connections at the end of the block."""
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate_store(engine: Engine, settings: Settings) -> tuple[str | None, str | None]:

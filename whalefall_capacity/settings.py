@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -49,12 +49,18 @@ def _folder(value: Path) -> Path:
     return folder
 
 
-def _zone_name(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("must be a zone of the IANA database, such as Asia/Shanghai or UTC") from error
-    return value
+def _parsed(parse: Callable[[str], object], allowed: str) -> Callable[[Any], Any]:
+    """Return a validator that keeps the result of *parse*; what it refuses must be what is *allowed*."""
+
+    def validate(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse(value)
+        except (ValueError, OSError, ZoneInfoNotFoundError, re.error) as error:
+            raise ValueError(f"must be {allowed.format(error=error)}") from error
+
+    return validate
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
@@ -163,33 +169,9 @@ def _host_name(value: str) -> str:
     return value.lower()
 
 
-def _network(value: str) -> str:
-    try:
-        return str(ip_network(value))
-    except ValueError as error:
-        raise ValueError(f"must be addresses or networks such as 127.0.0.1 or 10.0.0.0/24 ({error})") from error
-
-
-def _day(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return date.fromisoformat(value)
-    except ValueError as error:
-        raise ValueError("must be a day such as 2025-01-31") from error
-
-
 def _names(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
-    return value
-
-
-def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"must be a regular expression ({error})") from error
     return value
 
 
@@ -203,8 +185,13 @@ def _cron(value: str) -> str:
 
 # Absolute: child processes work in another folder.
 Folder = Annotated[Path, AfterValidator(_folder), AfterValidator(Path.resolve)]
-Day = Annotated[date, BeforeValidator(_day)]
-ZoneName = Annotated[str, AfterValidator(_zone_name)]
+Day = Annotated[date, BeforeValidator(_parsed(date.fromisoformat, "a day such as 2025-01-31"))]
+ZoneName = Annotated[
+    str,
+    AfterValidator(
+        _parsed(lambda name: ZoneInfo(name).key, "a zone of the IANA database, such as Asia/Shanghai or UTC")
+    ),
+]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 WebhookUrl = Annotated[SecretStr, AfterValidator(_webhook_url)]
@@ -217,9 +204,14 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MailAddresses = Annotated[tuple[MailAddress, ...], NoDecode, BeforeValidator(_names)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_names)]
-Network = Annotated[str, AfterValidator(_network)]
+Network = Annotated[
+    str,
+    AfterValidator(
+        _parsed(lambda text: str(ip_network(text)), "addresses or networks such as 127.0.0.1 or 10.0.0.0/24 ({error})")
+    ),
+]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_names)]
-Regex = Annotated[str, AfterValidator(_regex)]
+Regex = Annotated[str, AfterValidator(_parsed(lambda text: re.compile(text).pattern, "a regular expression ({error})"))]
 Cron = Annotated[str, AfterValidator(_cron)]
 Months = Annotated[int, Field(ge=1, le=1200)]
 
@@ -305,11 +297,11 @@ class Settings(BaseSettings):
     )
     retention_stats_months: int = Field(
         default=13,
-        # A child of a month goes only when the whole month is past, and a quarter has three of them.
+        # A table partition of a month expires only when the whole month is past, and a quarter has three of them.
         ge=4,
         le=1200,
-        description="Calendar months for which daily sizes are kept; so many at least that a quarter is over before "
-        "its first days go.",
+        description="Calendar months for which daily sizes are kept; at least 4, so that every quarter is complete "
+        "before its first days expire.",
     )
     retention_daily_months: Months = Field(
         default=13, description="Calendar months for which daily aggregations are kept."
@@ -452,7 +444,7 @@ def describe_errors(error: ValidationError) -> str:
         place = "".join(f" of place {index + 1}" for index in problem["loc"] if isinstance(index, int))
         value = f"(secret{place})" if secret else repr(str(problem["input"]))
         message = problem["msg"].removeprefix("Value error, ")
-        allowed = f"; allowed: {_allowed(field)}" if field is not None and _allowed(field) else ""
+        allowed = f"; allowed: {allowed_range(field)}" if field is not None and allowed_range(field) else ""
         lines.append(f"{PREFIX}{name.upper()}: {value}: {message}{allowed}")
     return "\n".join(lines)
 
@@ -489,32 +481,8 @@ def settings_of_file() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class SettingRow:
-    """One line of docs/settings.md."""
-
-    variable: str
-    default: str
-    allowed: str
-    description: str
-
-
-def setting_rows() -> list[SettingRow]:
-    """Return every setting, in order."""
-    return [
-        SettingRow(f"{PREFIX}{name.upper()}", _shown_default(name, field), _allowed(field), field.description or "")
-        for name, field in Settings.model_fields.items()
-    ]
-
-
-def _shown_default(name: str, field: FieldInfo) -> str:
-    if name == "home":
-        return "`.whalefall` in the checkout, or in the current folder where a wheel is installed"
-    default = field.get_default()
-    return "unset" if default in (None, ()) else f"`{default}`"
-
-
-def _allowed(field: FieldInfo) -> str:
+def allowed_range(field: FieldInfo) -> str:
+    """Return the bounds of a setting, such as "from 1 to 24"; empty when it has none."""
     bounds = {}
     for rule in field.metadata:
         for name, word in (("ge", "from"), ("gt", "above"), ("le", "to")):

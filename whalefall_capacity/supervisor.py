@@ -1,4 +1,4 @@
-"""Everything as child processes in the foreground: Dagster's code server, UI and daemon, and the console.
+"""Supervision of child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
 Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
 Ctrl-C ends all of them, and on Linux so does the end of this process, whatever its cause: left alone, they would hold
@@ -90,15 +90,13 @@ def serve(port: int, console_port: int, verbose: bool) -> None:
     The routine lines of their logs are shown when *verbose*.
 
     Raises WhalefallError when one of them cannot stay up.
-
-    A signal is put off: between the start of a process and our knowledge of it, it would leave that behind.
     """
-    with put_off() as asked, held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket:
-        _supervise(port, console_port, code_socket, verbose, asked)
-
-
-def _supervise(port: int, console_port: int, code_socket: Path, verbose: bool, asked: Sequence[int]) -> None:
-    with program_output(verbose) as output:
+    with (
+        # A signal between the start of a process and our knowledge of it would leave that process behind.
+        put_off() as asked,
+        held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket,
+        program_output(verbose) as output,
+    ):
         programs = _programs(code_socket, port, console_port, output)
         try:
             programs[0].start()

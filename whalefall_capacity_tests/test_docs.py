@@ -14,7 +14,7 @@ import yaml
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.definitions import defs
-from whalefall_capacity.settings import PROJECT_ROOT, setting_rows
+from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings
 from whalefall_capacity_tests.commands.test_help import COMMANDS, LEAVES
 from whalefall_capacity_tests.pages import PAGES, Page, commands_in, page
 from whalefall_capacity_tests.servers import WITHOUT_MYSQL
@@ -101,7 +101,7 @@ def test_commands_are_found_behind_pipes_and_inside_of_others() -> None:
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    settings = {row.variable for row in setting_rows()} | {WITHOUT_MYSQL}
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {WITHOUT_MYSQL}
     named = {(path.name, name) for path in PAGES for name in re.findall(r"\bWHALEFALL_[A-Z_]*[A-Z]\b", Page(path).text)}
     assert {(where, name) for where, name in named if name not in settings} == set()
 

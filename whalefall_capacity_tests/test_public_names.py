@@ -15,7 +15,7 @@ from sqlalchemy import create_engine
 
 from whalefall_capacity.console.app import create_app
 from whalefall_capacity.definitions import defs
-from whalefall_capacity.settings import build_settings, setting_rows
+from whalefall_capacity.settings import PREFIX, Settings, build_settings
 from whalefall_capacity.store.postgres.tables import metadata
 from whalefall_capacity_tests.commands.test_help import LEAVES
 from whalefall_capacity_tests.console.conftest import FakeDagster
@@ -72,7 +72,7 @@ def store_names() -> Iterator[str]:
 
 
 def settings_names() -> Iterator[str]:
-    yield from (f"setting {row.variable}" for row in setting_rows())
+    yield from (f"setting {PREFIX}{name.upper()}" for name in Settings.model_fields)
 
 
 @pytest.mark.parametrize("source", [dagster_names, command_names, api_names, store_names, settings_names])

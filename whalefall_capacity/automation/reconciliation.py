@@ -1,4 +1,4 @@
-"""What keeps task runs in line with their runs while nobody looks."""
+"""Sensors that keep task runs in line with their runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When things run by themselves."""
+"""Schedules of the collection and of the maintenance."""
 
 from __future__ import annotations
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import date, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from whalefall_capacity.commands.output import JsonOption, err, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, err, print_rows
+from whalefall_capacity.current_period import ALL, AggregationScope, levels_of
 from whalefall_capacity.errors import AggregationError
 from whalefall_capacity.periods import PeriodType, today, window_of, windows_between
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from whalefall_capacity.commands.local_runs import AggregatedWindow
+from whalefall_capacity.watching import Watcher
 
 
-class Scope(StrEnum):
-    """Which levels to aggregate."""
+class ShownProgress(Watcher[Any, Any]):
+    """Progress of a calculation, as a bar in the terminal."""
 
-    INSTANCE = "instance"
-    DATABASE = "database"
-    ALL = "all"
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress = progress
+        self._bar = progress.add_task(description, total=None)
+
+    def progressed(self, done: int, total: int) -> None:
+        self._progress.update(self._bar, completed=done, total=total)
 
 
 def aggregate(
     period_type: Annotated[PeriodType, typer.Argument(help="Length of the windows.")],
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="A day of the first window.")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="A day of the last window.")],
-    scope: Annotated[Scope, typer.Option(help="Which levels.")] = Scope.ALL,
+    scope: Annotated[AggregationScope, typer.Option(help="Which levels.")] = ALL,
     as_json: JsonOption = False,
 ) -> None:
     """Calculate every window that has a day from --from to --to: one Dagster run in this terminal.
@@ -46,22 +46,26 @@ def aggregate(
     with open_store(settings):
         # Imported here: Dagster takes seconds to load, and a wrong date needs none of it.
         from whalefall_capacity.commands.local_runs import run_aggregation
-        from whalefall_capacity.store.aggregations.statements import Level
 
-        levels = list(Level) if scope is Scope.ALL else [Level(scope.value)]
         windows = windows_between(first.date(), last.date(), period_type)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=err, transient=True) as progress:
-            bar = progress.add_task(f"{period_type.value} windows", total=None)
-            outcome = run_aggregation(
-                windows, levels, lambda done, total: progress.update(bar, completed=done, total=total)
-            )
-    if as_json:
-        print_json(outcome.windows)
-    else:
-        _print_windows(outcome.windows)
-    if outcome.error is not None:
-        raise AggregationError(f"run {outcome.run_id} failed: {outcome.error}")
+            watcher = ShownProgress(progress, f"{period_type.value} windows")
+            outcome = run_aggregation(windows, levels_of(scope), watcher)
+    print_rows(
+        outcome.windows,
+        as_json,
+        "windows",
+        {
+            "level": lambda window: window.level,
+            "period start": lambda window: window.period_start,
+            "state": lambda window: window.state,
+            "rows written": lambda window: f"{window.rows_written:,}",
+            "rows removed": lambda window: f"{window.rows_removed:,}",
+        },
+        right=("rows written", "rows removed"),
+    )
+    outcome.raise_error(AggregationError)
 
 
 def _check_days(settings: Settings, period_type: PeriodType, first: date, last: date) -> None:
@@ -70,9 +74,3 @@ def _check_days(settings: Settings, period_type: PeriodType, first: date, last: 
         raise typer.BadParameter(f"--from {first} lies after --to {last}")
     if first < earliest or last > window_of(latest, period_type).end:
         raise typer.BadParameter(f"days must lie from {earliest} (WHALEFALL_START_DATE) to {latest} (today)")
-
-
-def _print_windows(windows: Sequence[AggregatedWindow]) -> None:
-    columns = ("level", "period start", "state", "rows written", "rows removed")
-    rows = [(w.level, str(w.period_start), w.state, f"{w.rows_written:,}", f"{w.rows_removed:,}") for w in windows]
-    print_table("windows", columns, rows, right=columns[3:])

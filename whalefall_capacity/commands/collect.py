@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
@@ -51,35 +50,23 @@ def collect(
         items = list_items(engine, outcome.run_id, ALL_ITEMS)
         totals = [total for total in instance_totals(engine, day) if not instance or total.instance in instance]
     if as_json:
-        print_json(_with_missing(totals, items))
+        print_json([_with_missing(total, items) for total in totals])
     else:
         print_totals(str(day), totals)
         print_missing(items)
     reasons = [reason for name, reason in outcome.not_measured.items() if not instance or name in instance]
-    if outcome.error is not None:
-        raise CollectionError(f"run {outcome.run_id} failed: {outcome.error}")
+    outcome.raise_error(CollectionError)
     if reasons:
         raise CollectionError("\n".join([f"run {outcome.run_id}: not measured:", *reasons]))
 
 
-@dataclass(frozen=True)
-class CollectedTotal(InstanceTotal):
-    """What is stored of one instance, and why some of its databases were not measured."""
-
-    missing: Mapping[str, str]
-    missing_not_named: int
-
-
-def _with_missing(totals: list[InstanceTotal], items: list[TaskRunItem]) -> list[CollectedTotal]:
-    of_name = {item.item_name: item for item in items if item.item_type == ItemType.COLLECTION.value}
-    return [
-        CollectedTotal(
-            **asdict(total),
-            missing=of_name[total.instance].missing if total.instance in of_name else {},
-            missing_not_named=of_name[total.instance].missing_not_named if total.instance in of_name else 0,
-        )
-        for total in totals
-    ]
+def _with_missing(total: InstanceTotal, items: list[TaskRunItem]) -> dict[str, Any]:
+    """Return what is stored of one instance, and why some of its databases were not measured."""
+    visits = [i for i in items if i.item_type == ItemType.COLLECTION.value and i.item_name == total.instance]
+    return asdict(total) | {
+        "missing": visits[0].missing if visits else {},
+        "missing_not_named": visits[0].missing_not_named if visits else 0,
+    }
 
 
 def print_totals(day: str, totals: list[InstanceTotal]) -> None:
@@ -89,9 +76,9 @@ def print_totals(day: str, totals: list[InstanceTotal]) -> None:
         (
             total.instance,
             total.db_type,
-            total.version or "-",
-            str(total.database_count),
-            str(total.missing_count),
+            total.version,
+            total.database_count,
+            total.missing_count,
             binary_size(total.total_size_bytes),
             binary_size(total.log_size_bytes),
         )

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from cryptography.fernet import Fernet
-from pydantic import SecretStr
 
-from whalefall_capacity.commands.output import out
+from whalefall_capacity.commands.output import out, read_password
 from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -53,12 +52,8 @@ def set_command(
 
     Example: whalefall-capacity credential set monitoring --username whalefall < password.txt
     """
-    stdin = typer.get_text_stream("stdin")
-    password = typer.prompt("Password", hide_input=True) if stdin.isatty() else stdin.readline().rstrip("\r\n")
-    if not password:
-        # What was to print it has failed, more likely than not.
-        raise CredentialError(f"no password came on standard input; credential {name} was left as it is")
+    password = read_password(f"credential {name} was left as it is", CredentialError)
     settings = load_settings()
     with open_store(settings) as engine:
-        set_credential(engine, name, username, SecretStr(password), settings.secret_key, description)
+        set_credential(engine, name, username, password, settings.secret_key, description)
     out.print(f"stored credential {name}", markup=False)

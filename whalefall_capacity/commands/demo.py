@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import binary_size, err, out, print_table
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
-from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
+from whalefall_capacity.commands.up import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.demo.past import DAYS, write_past
@@ -67,8 +67,7 @@ def _measure(day: date) -> None:
     from whalefall_capacity.commands.local_runs import run_collection
 
     run = run_collection(day)
-    if run.error is not None:
-        raise CollectionError(f"run {run.run_id} failed: {run.error}")
+    run.raise_error(CollectionError)
     if run.not_measured:
         raise CollectionError("\n".join(run.not_measured.values()))
 

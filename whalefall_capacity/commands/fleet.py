@@ -10,7 +10,7 @@ import typer
 from whalefall_capacity.collection.fleet import check_fleet
 from whalefall_capacity.collection.sizes import Target, address
 from whalefall_capacity.collection.visit import Checkup
-from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_rows, print_table
 from whalefall_capacity.fleet_file import read_fleet_file
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
 from whalefall_capacity.settings import load_settings
@@ -32,11 +32,16 @@ def apply(
     fleet = read_fleet_file(file)
     with open_store(load_settings()) as engine:
         changes = apply_fleet(engine, fleet, dry_run)
-    if as_json:
-        print_json(changes)
-        return
-    rows = [(change.name, change.action, ", ".join(change.fields)) for change in changes]
-    print_table("would change" if dry_run else "fleet", ("instance", "action", "fields"), rows)
+    print_rows(
+        changes,
+        as_json,
+        "would change" if dry_run else "fleet",
+        {
+            "instance": lambda change: change.name,
+            "action": lambda change: change.action,
+            "fields": lambda change: ", ".join(change.fields),
+        },
+    )
 
 
 @app.command("list")
@@ -47,25 +52,25 @@ def list_command(as_json: JsonOption = False) -> None:
     """
     with open_store(load_settings()) as engine:
         instances = list_instances(engine)
-    if as_json:
-        print_json(instances)
-        return
-    rows = [
-        (
-            str(i.id),
-            i.name,
-            i.db_type,
-            address(i.host, i.port) if i.host and i.port else "-",
-            i.version or "-",
-            "active" if i.is_active else "disabled",
-            str(i.databases),
-            i.last_connected_at.isoformat(timespec="seconds") if i.last_connected_at else "never",
-            binary_size(i.capacity_limit_bytes),
-        )
-        for i in instances
-    ]
-    columns = ("id", "instance", "engine", "address", "version", "state", "databases", "last connected", "disk")
-    print_table("fleet", columns, rows, right=("id", "databases", "disk"))
+    print_rows(
+        instances,
+        as_json,
+        "fleet",
+        {
+            "id": lambda i: i.id,
+            "instance": lambda i: i.name,
+            "engine": lambda i: i.db_type,
+            "address": lambda i: address(i.host, i.port) if i.host and i.port else None,
+            "version": lambda i: i.version,
+            "state": lambda i: "active" if i.is_active else "disabled",
+            "databases": lambda i: i.databases,
+            "last connected": lambda i: (
+                i.last_connected_at.isoformat(timespec="seconds") if i.last_connected_at else "never"
+            ),
+            "disk": lambda i: binary_size(i.capacity_limit_bytes),
+        },
+        right=("id", "databases", "disk"),
+    )
 
 
 @app.command()
@@ -97,7 +102,7 @@ def check(as_json: JsonOption = False) -> None:
 def _print_checkups(checkups: list[Checkup]) -> None:
     rows = []
     for checkup in checkups:
-        who = (checkup.name, checkup.version or "-")
+        who = (checkup.name, checkup.version)
         if checkup.error:
             rows.append((*who, "connect", "failed", checkup.error))
         for capability in checkup.capabilities:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -16,19 +16,18 @@ import dagster as dg
 
 from whalefall_capacity.asset_keys import STATS_STEP, aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
-from whalefall_capacity.errors import StoreError
+from whalefall_capacity.errors import StoreError, WhalefallError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
-from whalefall_capacity.jobs.partition_maintenance import final_outcomes
 from whalefall_capacity.mirror.follow import failure_text, mirror
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
-from whalefall_capacity.resources.announcements import OUTCOMES, PROGRESS
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.signals import first_of_them
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import ChildOutcome
 from whalefall_capacity.tasks import PARTITION_MAINTENANCE, SYNC_DATABASES
+from whalefall_capacity.watching import Watcher, shown_by
 
 # The command prints what happened itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -36,18 +35,29 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class LocalRun:
-    """How a run went: *error* when it failed, *not_measured* gives the reason per instance."""
+    """A run that is over; *error* when it failed."""
 
     run_id: str
     error: str | None
+
+    def raise_error(self, error_type: type[WhalefallError]) -> None:
+        """Raise an error of the type that the command has, when the run failed."""
+        if self.error is not None:
+            raise error_type(f"run {self.run_id} failed: {self.error}")
+
+
+@dataclass(frozen=True)
+class LocalCollection(LocalRun):
+    """A collection; *not_measured* gives the reason per instance."""
+
     not_measured: Mapping[str, str]
 
 
-def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_empty: bool = False) -> LocalRun:
+def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_empty: bool = False) -> LocalCollection:
     """Materialize the stats partition of *day*, which must be today, and wait for it."""
     config = {"instance_ids": list(instance_ids) if instance_ids else None, "accept_empty": accept_empty}
     result, error = _execute(SYNC_DATABASES.key, {STATS_STEP: {"config": config}}, partition_key=day.isoformat())
-    return LocalRun(
+    return LocalCollection(
         run_id=result.run_id,
         error=error,
         not_measured={
@@ -61,7 +71,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
 
 @dataclass(frozen=True)
 class AggregatedWindow:
-    """What became of one window of one level: done, skipped, sealed or failed."""
+    """One window of one level; its state is done, skipped, sealed or failed."""
 
     level: str
     period_start: date
@@ -71,22 +81,18 @@ class AggregatedWindow:
 
 
 @dataclass(frozen=True)
-class LocalAggregation:
-    """How an aggregation went; *error* when it failed."""
+class LocalAggregation(LocalRun):
+    """An aggregation, with the outcome of each window."""
 
-    run_id: str
-    error: str | None
     windows: Sequence[AggregatedWindow]
 
 
-def run_aggregation(
-    windows: Sequence[Window], levels: Iterable[Level], on_progress: Callable[[int, int], None]
-) -> LocalAggregation:
+def run_aggregation(windows: Sequence[Window], levels: Iterable[Level], watcher: Watcher[Any, Any]) -> LocalAggregation:
     """Materialize the aggregation assets of adjacent *windows* in one run and wait for it."""
     period_type = windows[0].period_type
     keys = {aggregation_key(level, period_type): level for level in levels}
     days = range_tags(windows[0].start, windows[-1].start)
-    with PROGRESS.heard_by(on_progress):
+    with shown_by(watcher):
         result, error = _execute(AGGREGATION_JOBS[period_type].name, tags=days, asset_selection=list(keys))
     found = {
         (materialization.asset_key, str(materialization.partition)): materialization.metadata
@@ -104,28 +110,11 @@ def run_aggregation(
     )
 
 
-@dataclass(frozen=True)
-class LocalMaintenance:
-    """How a maintenance of the table partitions went; *error* when it failed."""
-
-    run_id: str
-    error: str | None
-    outcomes: Sequence[ChildOutcome]
-
-
-def run_maintenance(
-    config: Mapping[str, object], on_outcome: Callable[[ChildOutcome], None] = lambda _: None
-) -> LocalMaintenance:
+def run_maintenance(config: Mapping[str, object], watcher: Watcher[str, ChildOutcome]) -> LocalRun:
     """Run the job `partition_maintenance` with the *config* of its launchpad and wait for it."""
-    outcomes: list[ChildOutcome] = []
-
-    def hear(outcome: ChildOutcome) -> None:
-        outcomes.append(outcome)
-        on_outcome(outcome)
-
-    with OUTCOMES.heard_by(hear):
+    with shown_by(watcher):
         result, error = _execute(PARTITION_MAINTENANCE.key, {"plan": {"config": dict(config)}})
-    return LocalMaintenance(result.run_id, error, final_outcomes(outcomes))
+    return LocalRun(result.run_id, error)
 
 
 def _execute(

@@ -1,24 +1,26 @@
-"""How commands speak: tables for people, JSON for programs, sizes in binary units."""
+"""Input and output of commands: tables for people, JSON for programs, sizes in binary units, passwords."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from whalefall_capacity.byte_sizes import in_binary_units
+from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.printable import printable_json, printable_lines
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+Row = TypeVar("Row")
 
 # Into a pipe or a file a table is as wide as what it holds: a name that is broken into pieces cannot be found by grep.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
@@ -35,21 +37,56 @@ def binary_size(size_bytes: int | None) -> str:
     return f"{size_bytes} B" if unit == "B" else f"{value:.2f} {unit}"
 
 
-def print_json(rows: Sequence[DataclassInstance] | DataclassInstance) -> None:
-    """Print dataclasses as JSON: one object, or a list of them."""
-    content = [asdict(row) for row in rows] if isinstance(rows, Sequence) else asdict(rows)
+def print_json(content: object) -> None:
+    """Print dataclasses, or lists and dictionaries of them, as JSON."""
     typer.echo(printable_json(json.dumps(content, default=_plain, ensure_ascii=False, indent=2)))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; *right* names the columns that are aligned to the right."""
+def print_rows(
+    rows: Sequence[Row],
+    as_json: bool,
+    title: str,
+    columns: Mapping[str, Callable[[Row], object]],
+    right: Sequence[str] = (),
+) -> None:
+    """Print dataclasses as JSON or as a table, whose *columns* say what of a row they show."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(title, list(columns), [[show(row) for show in columns.values()] for row in rows], right)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[str] = ()
+) -> None:
+    """Print a table, with a dash for None; *right* names the columns that are aligned to the right."""
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         # As text: a name such as [red] is a name, not markup.
-        table.add_row(*(_literal(cell) for cell in row))
+        table.add_row(*(_literal("-" if cell is None else str(cell)) for cell in row))
     out.print(table)
+
+
+def local_time(moment: datetime | None, zone: ZoneInfo, timespec: str = "minutes") -> str | None:
+    """Return a moment as people in *zone* write it."""
+    return None if moment is None else moment.astimezone(zone).replace(tzinfo=None).isoformat(" ", timespec)
+
+
+def read_password(otherwise: str, error_type: type[WhalefallError], confirm: bool = False) -> SecretStr:
+    """Ask for a password, or read it from standard input when that is no terminal.
+
+    Raises an error of the given type, which says *otherwise*, when none comes: the command that was to print it failed.
+    """
+    stdin = typer.get_text_stream("stdin")
+    if stdin.isatty():
+        password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm))
+    else:
+        password = stdin.readline().rstrip("\r\n")
+    if not password:
+        raise error_type(f"no password came on standard input; {otherwise}")
+    return SecretStr(password)
 
 
 def _literal(cell: str) -> Any:
@@ -59,8 +96,8 @@ def _literal(cell: str) -> Any:
 
 
 def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, Enum):
-        return value.value
-    return str(value)
+    return value.value if isinstance(value, Enum) else str(value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.status import Status as RichStatus
 
 from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_table
 from whalefall_capacity.errors import PlanError
@@ -15,10 +15,11 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.maintenance.health import read_status
-from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome, Plan, PlannedDrop
+from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome, Plan
 from whalefall_capacity.store.maintenance.restore import KEEP_DAYS, restore
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.postgres.locks import maintenance_lock
+from whalefall_capacity.watching import Watcher
 
 if TYPE_CHECKING:
     from whalefall_capacity.store.maintenance.health import Status
@@ -26,25 +27,16 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The table partitions of the store: created ahead, retired on time.", no_args_is_help=True)
 
 
-@dataclass(frozen=True)
-class ShownPlan:
-    """A plan as JSON."""
+class ShownOutcomes(Watcher[str, ChildOutcome]):
+    """Outcomes of table partitions, of which the terminal shows the latest."""
 
-    plan_id: str
-    archive_dir: str | None
-    question: str | None
-    drops: tuple[PlannedDrop, ...]
-    kept: tuple[ChildOutcome, ...]
-    waiting: tuple[PlannedDrop, ...]
+    def __init__(self, line: RichStatus) -> None:
+        self.outcomes: list[ChildOutcome] = []
+        self._line = line
 
-
-@dataclass(frozen=True)
-class Applied:
-    """A maintenance as JSON."""
-
-    plan_id: str
-    run_id: str
-    outcomes: Sequence[ChildOutcome]
+    def ended(self, outcome: ChildOutcome) -> None:
+        self.outcomes.append(outcome)
+        self._line.update(f"{outcome.child}: {outcome.outcome.value}")
 
 
 @app.command("plan")
@@ -57,7 +49,8 @@ def plan_command(as_json: JsonOption = False) -> None:
     with open_store(settings) as engine:
         plan = make_plan(engine, settings, today(settings.zone))
     if as_json:
-        print_json(_shown(plan))
+        names = ("archive_dir", "question", "drops", "kept", "waiting")
+        print_json({"plan_id": plan.id} | {name: getattr(plan, name) for name in names})
     else:
         _print_plan(plan)
 
@@ -72,8 +65,8 @@ def apply(
 ) -> None:
     """Do a whole maintenance: create ahead, then seal, archive, detach and drop what `plan` prints.
 
-    One Dagster run in this terminal. Exits with 1 when a child failed, and when the plan does not hold or is not
-    confirmed; then nothing was changed. What was kept or is contended is told by the table.
+    One Dagster run in this terminal. Exits with 1 when a table partition failed, and when the plan does not hold or is
+    not confirmed; then nothing was changed. The table shows what was kept or is contended.
 
     Example: whalefall-capacity partitions apply --plan 3f2a9c01d4e7
     """
@@ -88,16 +81,18 @@ def apply(
             raise PlanError("not confirmed; nothing was changed")
         # Imported here: Dagster takes seconds to load, and a plan that does not hold needs none of it.
         from whalefall_capacity.commands.local_runs import run_maintenance
+        from whalefall_capacity.jobs.partition_maintenance import final_outcomes
 
         config = {"dry_run": False, "confirm": True, "plan_id": plan.id}
-        with err.status("maintenance") as status:
-            done = run_maintenance(config, lambda o: status.update(f"{o.child}: {o.outcome.value}"))
+        with err.status("maintenance") as line:
+            shown = ShownOutcomes(line)
+            done = run_maintenance(config, shown)
+    outcomes = final_outcomes(shown.outcomes)
     if as_json:
-        print_json(Applied(plan.id, done.run_id, done.outcomes))
+        print_json({"plan_id": plan.id, "run_id": done.run_id, "outcomes": outcomes})
     else:
-        _print_outcomes(done.outcomes)
-    if done.error is not None:
-        raise PlanError(f"run {done.run_id} failed: {done.error}")
+        _print_outcomes(outcomes)
+    done.raise_error(PlanError)
 
 
 @app.command()
@@ -141,11 +136,6 @@ def restore_command(
     out.print(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
     if done.windows_sealed:
         out.print(f"{done.windows_sealed} windows stay sealed: they lack days of other table partitions")
-
-
-def _shown(plan: Plan) -> ShownPlan:
-    archive_dir = str(plan.archive_dir) if plan.archive_dir else None
-    return ShownPlan(plan.id, archive_dir, plan.question, plan.drops, plan.kept, plan.waiting)
 
 
 def _print_plan(plan: Plan) -> None:

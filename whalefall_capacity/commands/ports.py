@@ -1,4 +1,4 @@
-"""Are the ports free on which a command will listen? Asked before anything is started that would have to be undone."""
+"""Ports on which a command will listen: checked before it starts anything that would have to be undone."""
 
 from __future__ import annotations
 

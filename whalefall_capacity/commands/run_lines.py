@@ -8,13 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.commands.output import err, out
+from whalefall_capacity.commands.output import err, local_time, out
 from whalefall_capacity.store.task_runs.read import TaskRun, list_recent_task_runs
 
 POLL_SECONDS = 1.0
@@ -38,14 +37,14 @@ class RunLines:
         for run in list_recent_task_runs(self._engine, self._started - self._ended):
             if run.started_at is not None and run.run_id not in self._started:
                 self._started.add(run.run_id)
-                lines.append(f"{self._time(run.started_at)} {run.task_name}: started{_origin(run)}")
+                lines.append(
+                    f"{local_time(run.started_at, self._zone, 'seconds')} {run.task_name}: started{_origin(run)}"
+                )
             if run.has_ended and run.run_id not in self._ended:
                 self._ended.add(run.run_id)
-                lines.append(f"{self._time(run.completed_at)} {run.task_name}: {_outcome(run)}{_origin(run)}")
+                ended = local_time(run.completed_at, self._zone, "seconds")
+                lines.append(f"{ended} {run.task_name}: {_outcome(run)}{_origin(run)}")
         return lines
-
-    def _time(self, moment: datetime | None) -> str:
-        return "" if moment is None else f"{moment.astimezone(self._zone):%Y-%m-%d %H:%M:%S}"
 
 
 @contextmanager

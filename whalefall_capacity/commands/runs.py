@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import JsonOption, err, out, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, err, local_time, out, print_json, print_rows, print_table
 from whalefall_capacity.errors import TaskRunError
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.printable import printable
@@ -47,24 +47,22 @@ def list_command(
         raise typer.BadParameter(f"must be one of {', '.join(Status)}", param_hint="--status")
     with open_store(load_settings()) as engine:
         runs = list_task_runs(engine, limit, status=status).runs
-    if as_json:
-        print_json(runs)
-        return
-    columns = ("run", "task", "trigger", "status", "started", "done", "failed", "of")
-    rows = [
-        (
-            run.run_id,
-            run.task_name,
-            run.trigger_source,
-            run.status,
-            _time(run.started_at),
-            str(run.progress_completed),
-            str(run.progress_failed),
-            str(run.progress_total),
-        )
-        for run in runs
-    ]
-    print_table("task runs", columns, rows, right=columns[5:])
+    print_rows(
+        runs,
+        as_json,
+        "task runs",
+        {
+            "run": lambda run: run.run_id,
+            "task": lambda run: run.task_name,
+            "trigger": lambda run: run.trigger_source,
+            "status": lambda run: run.status,
+            "started": lambda run: _time(run.started_at),
+            "done": lambda run: run.progress_completed,
+            "failed": lambda run: run.progress_failed,
+            "of": lambda run: run.progress_total,
+        },
+        right=("done", "failed", "of"),
+    )
 
 
 @app.command()
@@ -163,18 +161,12 @@ def print_run(run: TaskRun) -> None:
 
 def print_items(items: list[TaskRunItem]) -> None:
     """Print items, a line each."""
-    rows = [
-        (
-            item.item_type,
-            item.item_name,
-            item.status,
-            _seconds(item),
-            ", ".join(f"{name} {value}" for name, value in (item.metrics_json or {}).items()),
-            item.error_message or "",
-        )
-        for item in items
-    ]
-    print_table("items", ("type", "name", "status", "seconds", "metrics", "error"), rows, right=("seconds",))
+    columns = ("type", "name", "status", "seconds", "metrics", "error")
+    rows = []
+    for i in items:
+        metrics = ", ".join(f"{name} {value}" for name, value in (i.metrics_json or {}).items())
+        rows.append((i.item_type, i.item_name, i.status, _seconds(i), metrics, i.error_message or ""))
+    print_table("items", columns, rows, right=("seconds",))
 
 
 def print_missing(items: Sequence[TaskRunItem]) -> None:
@@ -218,11 +210,11 @@ def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> T
         time.sleep(POLL_SECONDS)
 
 
-def _time(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{moment.astimezone(load_settings().zone):%Y-%m-%d %H:%M:%S}"
+def _time(moment: datetime | None) -> str | None:
+    return local_time(moment, load_settings().zone, "seconds")
 
 
-def _seconds(item: TaskRunItem) -> str:
+def _seconds(item: TaskRunItem) -> str | None:
     if item.started_at is None or item.completed_at is None:
-        return "-"
+        return None
     return f"{(item.completed_at - item.started_at).total_seconds():.1f}"

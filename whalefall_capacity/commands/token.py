@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from whalefall_capacity.commands.output import JsonOption, out, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, local_time, out, print_rows
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.access import Role, create_token, list_tokens, revoke_token
@@ -37,19 +37,17 @@ def list_command(as_json: JsonOption = False) -> None:
     settings = load_settings()
     with open_store(settings) as engine:
         tokens = list_tokens(engine)
-    if as_json:
-        print_json(tokens)
-        return
-    rows = [
-        (
-            token.name,
-            token.role.value,
-            f"{token.created_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
-            "-" if token.revoked_at is None else f"{token.revoked_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
-        )
-        for token in tokens
-    ]
-    print_table("tokens", ("name", "role", "created", "revoked"), rows)
+    print_rows(
+        tokens,
+        as_json,
+        "tokens",
+        {
+            "name": lambda token: token.name,
+            "role": lambda token: token.role.value,
+            "created": lambda token: local_time(token.created_at, settings.zone),
+            "revoked": lambda token: local_time(token.revoked_at, settings.zone),
+        },
+    )
 
 
 @app.command("revoke")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 
-from whalefall_capacity.commands.output import JsonOption, out, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, local_time, out, print_rows, read_password
 from whalefall_capacity.errors import AccessError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -27,16 +26,9 @@ def set_command(
 
     Example: whalefall-capacity user set admin --role admin < password.txt
     """
-    stdin = typer.get_text_stream("stdin")
-    password = (
-        typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-        if stdin.isatty()
-        else stdin.readline().rstrip("\r\n")
-    )
-    if not password:
-        raise AccessError(f"no password came on standard input; user {name} was left as it is")
+    password = read_password(f"user {name} was left as it is", AccessError, confirm=True)
     with open_store(load_settings()) as engine:
-        set_user(engine, name, role, SecretStr(password))
+        set_user(engine, name, role, password)
     out.print(f"stored user {name} ({role.value})", markup=False)
 
 
@@ -49,19 +41,17 @@ def list_command(as_json: JsonOption = False) -> None:
     settings = load_settings()
     with open_store(settings) as engine:
         users = list_users(engine)
-    if as_json:
-        print_json(users)
-        return
-    rows = [
-        (
-            user.name,
-            user.role.value,
-            f"{user.created_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
-            f"{user.updated_at.astimezone(settings.zone):%Y-%m-%d %H:%M}",
-        )
-        for user in users
-    ]
-    print_table("users", ("name", "role", "created", "changed"), rows)
+    print_rows(
+        users,
+        as_json,
+        "users",
+        {
+            "name": lambda user: user.name,
+            "role": lambda user: user.role.value,
+            "created": lambda user: local_time(user.created_at, settings.zone),
+            "changed": lambda user: local_time(user.updated_at, settings.zone),
+        },
+    )
 
 
 @app.command("remove")

@@ -1,4 +1,4 @@
-"""What an operator starts by name."""
+"""Jobs: work that an operator starts by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
 from whalefall_capacity.tasks import SYNC_DATABASES
 
-# The maintenance evaluates these once a day; a run of the assets need not.
+# The maintenance evaluates these once a day; runs of the assets leave them out.
 _CHECKS_OF_TABLES = dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS)
 
 sync_databases = dg.define_asset_job(

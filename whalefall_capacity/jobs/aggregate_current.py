@@ -4,14 +4,13 @@ Annotations are not postponed here: Dagster reads the type of the configuration 
 """
 
 from datetime import date
-from typing import Literal
 
 import dagster as dg
 from pydantic import Field
 
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import describe, top_growers, window_metadata
-from whalefall_capacity.current_period import OP, CurrentPeriod
+from whalefall_capacity.current_period import ALL, OP, AggregationScope, CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_before, window_of
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
@@ -24,18 +23,19 @@ from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
 
 class AggregateCurrentConfig(dg.Config):
-    """What to aggregate."""
+    """Selection of the aggregations to calculate."""
 
-    scope: Literal["all", "instance", "database"] = Field(
-        default="all",
+    scope: AggregationScope = Field(
+        default=ALL,
         description="Which aggregations: those of instances, those of databases, or all.",
     )
     day: str | None = Field(
         default=None,
-        description="The day that was today when the run was asked for, such as 2026-01-31; unset: today.",
+        description="The day on which the run was requested, such as 2026-01-31; unset: today.",
     )
     period_type: str | None = Field(
-        default=None, description="What was asked for; what is calculated is the day, whatever this says."
+        default=None,
+        description="The period type that was requested; daily aggregations are calculated, whatever it is.",
     )
 
 

@@ -5,7 +5,7 @@ Annotations are not postponed here: Dagster reads the types of config and resour
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -17,9 +17,12 @@ from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.jobs.run_retention import forget_old_runs
 from whalefall_capacity.periods import today, utc_now
-from whalefall_capacity.resources.announcements import OUTCOMES
-from whalefall_capacity.resources.item_watchers import end_child, maintenance_metrics, note_child
-from whalefall_capacity.resources.maintenance import MaintenanceStore
+from whalefall_capacity.resources.item_watchers import (
+    TablePartitionItems,
+    complete_table_partition,
+    maintenance_metrics,
+)
+from whalefall_capacity.resources.store import MaintenanceStore
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.maintenance.health import read_status
@@ -38,10 +41,16 @@ from whalefall_capacity.store.task_runs.summary import Metric
 from whalefall_capacity.store.task_runs.write import Item, ItemType
 
 
-class MaintenanceConfig(dg.Config):
-    """What to do; as it stands, a launch by hand only says what would be done."""
+def _instead_of(setting: str) -> Any:
+    """Return a field for this run alone of what a setting says otherwise."""
+    description = f"{Settings.model_fields[setting].description} Not given: WHALEFALL_{setting.upper()}."
+    return Field(default=None, description=description)
 
-    dry_run: bool = Field(default=True, description="Say what would be done, and change nothing.")
+
+class MaintenanceConfig(dg.Config):
+    """Options of a maintenance; the defaults only print what would be done."""
+
+    dry_run: bool = Field(default=True, description="Print what would be done, and change nothing.")
     plan_id: str | None = Field(
         default=None, description="Do exactly this plan, as printed before; refused when it no longer holds."
     )
@@ -52,52 +61,35 @@ class MaintenanceConfig(dg.Config):
     max_drops: int = Field(
         default=MAX_DROPS, ge=0, le=1000, description="How many table partitions may be dropped, oldest first."
     )
-    archive_dir: str | None = Field(
-        default=None,
-        description="Folder for the archives of what is dropped; the setting WHALEFALL_ARCHIVE_DIR if not given.",
-    )
-    create_ahead_months: int | None = Field(
-        default=None, description="How many months ahead table partitions are created; the setting if not given."
-    )
-    retention_stats_months: int | None = Field(
-        default=None, description="Calendar months for which daily sizes are kept; the setting if not given."
-    )
-    retention_daily_months: int | None = Field(
-        default=None, description="Calendar months for which daily aggregations are kept; the setting if not given."
-    )
-    retention_weekly_months: int | None = Field(
-        default=None, description="Calendar months for which weekly aggregations are kept; the setting if not given."
-    )
-    retention_monthly_months: int | None = Field(
-        default=None, description="Calendar months for which monthly aggregations are kept; the setting if not given."
-    )
-    retention_quarterly_months: int | None = Field(
-        default=None, description="Calendar months for which quarterly aggregations are kept; the setting if not given."
-    )
+    archive_dir: str | None = _instead_of("archive_dir")
+    create_ahead_months: int | None = _instead_of("create_ahead_months")
+    retention_stats_months: int | None = _instead_of("retention_stats_months")
+    retention_daily_months: int | None = _instead_of("retention_daily_months")
+    retention_weekly_months: int | None = _instead_of("retention_weekly_months")
+    retention_monthly_months: int | None = _instead_of("retention_monthly_months")
+    retention_quarterly_months: int | None = _instead_of("retention_quarterly_months")
 
     def overrides(self) -> dict[str, Any]:
-        """Return what is given here instead of a setting."""
+        """Return the settings that are given here instead, by name."""
         names = [name for name in type(self).model_fields if name in Settings.model_fields]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one op hands to the next; Dagster writes it to disk, so no settings, which have passwords."""
+    """State that one op hands to the next; Dagster writes it to disk, so no settings, which have passwords."""
 
     day: date
-    overrides: Mapping[str, Any]
-    dry_run: bool
-    confirm: bool
+    config: MaintenanceConfig
     plan: Plan
     drops: tuple[PlannedDrop, ...] = ()
-    archives: Mapping[int, str] | None = None
+    archives: Mapping[int, str] = field(default_factory=dict)
     outcomes: tuple[ChildOutcome, ...] = ()
 
     @property
     def settings(self) -> Settings:
         """The settings with what was given in the launchpad instead, checked in the same way."""
-        return build_settings(**self.overrides)
+        return build_settings(**self.config.overrides())
 
 
 @dg.op(description="Decide what would go, print it with the id of the plan, and refuse a plan that no longer holds.")
@@ -126,7 +118,22 @@ def plan(
         task_runs.skipped(f"a dry run changes nothing; {len(made.drops)} table partitions would go")
     else:
         task_runs.declare([Item(ItemType.TABLE_PARTITION, drop.child, drop.child) for drop in made.drops])
-    return Progress(day, config.overrides(), config.dry_run, config.confirm, made)
+    return Progress(day, config, made)
+
+
+class LoggedPartitions(TablePartitionItems):
+    """The items of table partitions, each outcome with its line in the log of the run."""
+
+    def __init__(self, task_runs: TaskRunsResource, log: dg.DagsterLogManager) -> None:
+        super().__init__(task_runs)
+        self._log = log
+
+    def ended(self, outcome: ChildOutcome) -> None:
+        bad = outcome.outcome in (Outcome.FAILED, Outcome.CONTENDED, Outcome.KEPT)
+        if outcome.outcome is not Outcome.EXISTS:
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            (self._log.warning if bad else self._log.info)(f"{outcome.child}: {outcome.outcome.value}{reason}")
+        super().ended(outcome)
 
 
 Work = Callable[[Maintenance, Progress], Progress]
@@ -143,14 +150,13 @@ def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
             maintenance_store: MaintenanceStore,
             task_runs: TaskRunsResource,
         ) -> Progress:
-            if progress.dry_run:
+            if progress.config.dry_run:
                 return progress
             maintenance = Maintenance(
                 maintenance_store.engine,
                 progress.settings,
                 progress.day,
-                on_outcome=lambda outcome: _tell(context, task_runs, outcome),
-                before_child=task_runs.raise_if_cancelled,
+                watcher=LoggedPartitions(task_runs, context.log),
             )
             after = work(maintenance, progress)
             context.add_output_metadata({"table_partitions": outcome_table(maintenance.outcomes)})
@@ -159,16 +165,6 @@ def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
         return step
 
     return decorate
-
-
-def _tell(context: dg.OpExecutionContext, task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
-    """Tell the log, the task run and the terminal what became of a table partition."""
-    bad = outcome.outcome in (Outcome.FAILED, Outcome.CONTENDED, Outcome.KEPT)
-    say = context.log.warning if bad else context.log.info
-    if outcome.outcome is not Outcome.EXISTS:
-        say(f"{outcome.child}: {outcome.outcome.value}{f': {outcome.reason}' if outcome.reason else ''}")
-    note_child(task_runs, outcome)
-    OUTCOMES.tell(outcome)
 
 
 @_step("finish_leftovers", "End what an earlier maintenance, or somebody by hand, began and did not complete.")
@@ -185,7 +181,7 @@ def create_children(maintenance: Maintenance, progress: Progress) -> Progress:
 
 @_step("seal", "Calculate what is behind, and make the windows final that have days of what is to go.")
 def seal(maintenance: Maintenance, progress: Progress) -> Progress:
-    drops = seal_children(maintenance, allowed_drops(maintenance, progress.plan, progress.confirm))
+    drops = seal_children(maintenance, allowed_drops(maintenance, progress.plan, progress.config.confirm))
     return replace(progress, drops=tuple(drops))
 
 
@@ -197,7 +193,7 @@ def archive(maintenance: Maintenance, progress: Progress) -> Progress:
 
 @_step("detach_and_drop", "Detach one table partition after the other, look at it for the last time, drop it.")
 def detach(maintenance: Maintenance, progress: Progress) -> Progress:
-    detach_and_drop(maintenance, progress.drops, progress.archives or {})
+    detach_and_drop(maintenance, progress.drops, progress.archives)
     return progress
 
 
@@ -205,7 +201,7 @@ def detach(maintenance: Maintenance, progress: Progress) -> Progress:
 def forget_runs(
     context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
 ) -> Progress:
-    if progress.dry_run:
+    if progress.config.dry_run:
         return progress
     forgotten = forget_old_runs(
         maintenance_store.engine, context.instance, progress.settings, utc_now(), task_runs.raise_if_cancelled
@@ -219,7 +215,7 @@ def forget_runs(
     return progress
 
 
-@dg.op(description="Tell the outcome of every table partition, check the tables, and fail when one failed.")
+@dg.op(description="Report the outcome of every table partition, check the tables, and fail when one failed.")
 def report(
     context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
 ) -> list[ChildOutcome]:
@@ -228,7 +224,7 @@ def report(
         context.instance.report_runless_asset_event(evaluation)
     outcomes = final_outcomes(progress.outcomes)
     for outcome in outcomes:
-        end_child(task_runs, outcome)
+        complete_table_partition(task_runs, outcome)
     task_runs.add_metrics(*maintenance_metrics(outcomes))
     counts = Counter(outcome.outcome.value for outcome in outcomes)
     context.add_output_metadata(
@@ -259,7 +255,7 @@ def partition_maintenance() -> None:
 
 
 def final_outcomes(outcomes: Sequence[ChildOutcome]) -> list[ChildOutcome]:
-    """Return the last outcome of each child, in the order in which the children came."""
+    """Return the last outcome of each table partition, in the order in which they first came."""
     last: dict[tuple[str, str], ChildOutcome] = {}
     for outcome in outcomes:
         last[outcome.table, outcome.child] = outcome
@@ -267,7 +263,7 @@ def final_outcomes(outcomes: Sequence[ChildOutcome]) -> list[ChildOutcome]:
 
 
 def outcome_table(outcomes: Sequence[ChildOutcome]) -> dg.TableMetadataValue:
-    """Return outcomes as a table; children that were merely there are left out."""
+    """Return outcomes as a table, without the table partitions that merely exist."""
     rows = [
         (o.table, o.child, o.outcome.value, o.reason, o.rows, o.bytes)
         for o in outcomes

@@ -1,10 +1,11 @@
-"""Forgetting runs by age: task runs with their items, and Dagster's own runs with their events."""
+"""Retention of runs: task runs with their items, and Dagster's own runs with their events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import dagster as dg
 from sqlalchemy import Engine
@@ -18,7 +19,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Forgotten:
-    """How many runs were deleted."""
+    """Numbers of the runs that were deleted."""
 
     task_runs: int
     dagster_runs: int
@@ -35,30 +36,26 @@ def forget_old_runs(
 
     *between_batches* may raise to stop; what was deleted stays deleted.
     """
+
+    def delete_older(days: int, delete_batch: Callable[[datetime], int]) -> int:
+        total = 0
+        while deleted := delete_batch(now - timedelta(days=days)):
+            total += deleted
+            between_batches()
+        return total
+
     return Forgotten(
-        _all_batches(
-            lambda: _task_runs(engine, now - timedelta(days=settings.retention_task_runs_days)), between_batches
-        ),
-        _all_batches(
-            lambda: _dagster_runs(instance, now - timedelta(days=settings.retention_dagster_runs_days)), between_batches
-        ),
+        task_runs=delete_older(settings.retention_task_runs_days, partial(_delete_task_runs, engine)),
+        dagster_runs=delete_older(settings.retention_dagster_runs_days, partial(_delete_dagster_runs, instance)),
     )
 
 
-def _all_batches(delete: Callable[[], int], between_batches: Callable[[], None]) -> int:
-    total = 0
-    while deleted := delete():
-        total += deleted
-        between_batches()
-    return total
-
-
-def _task_runs(engine: Engine, before: datetime) -> int:
+def _delete_task_runs(engine: Engine, before: datetime) -> int:
     with engine.begin() as connection:
         return delete_old_task_runs(connection, before, BATCH)
 
 
-def _dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+def _delete_dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:
     finished = dg.RunsFilter(created_before=before, statuses=list(ENDINGS))
     records = instance.get_run_records(finished, limit=BATCH, ascending=True)
     for record in records:

@@ -1,4 +1,4 @@
-"""The mirror: brings a task run in line with the Dagster run that it belongs to.
+"""The mirror: one function that brings a task run in line with its Dagster run.
 
 It goes by the state of the run, not by events, which may be lost or come late: whoever calls `mirror`, however often
 and from however many processes, the task run ends as the run did. The row is locked first and the run's record read
@@ -62,7 +62,7 @@ def mirror(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def is_ours(run: dg.DagsterRun) -> bool:
-    """Tell whether a run belongs to this project; one storage may serve other code locations too."""
+    """Return whether a run belongs to this project; one storage may serve other code locations too."""
     origin = run.remote_job_origin
     if origin is not None:
         return origin.location_name in LOCATIONS
@@ -75,9 +75,9 @@ def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:
     plan = read_plan(run)
     return NewTaskRun(
         run_id=run.run_id,
-        task_key=plan.task_key,
+        task_key=plan.task.key,
         task_name=plan.task_name,
-        task_category=plan.task_category,
+        task_category=plan.task.category,
         trigger_source=plan.trigger_source,
         summary=plan.summary(settings.timezone),
         created_by=plan.created_by,

@@ -1,7 +1,7 @@
-"""Keeping the two books equal: Dagster's runs, and the task runs that the run centre reads.
+"""Reconciliation of Dagster's runs with the task runs that the run centre reads.
 
 `reconcile` is one round of the sensor: runs that changed, task runs that are not closed, cancels that the run centre
-asked for, runs whose worker is gone. `audit` compares everything from scratch, for a person who does not trust it.
+asked for, runs whose worker is gone. `audit` compares everything from scratch, on request.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from whalefall_capacity.store.task_runs.write import (
     update_counters,
 )
 
-# A started run for which nobody has shown that he works for this long is dead.
+# A started run whose liveness lock has been free for this long is dead.
 DEAD_AFTER = timedelta(seconds=30)
 # Clocks of workers differ, and a row may become visible later than its time says.
 OVERLAP = timedelta(seconds=60)
 # With no cursor yet; older runs are the audit's.
 FIRST_LOOK_BACK = timedelta(days=1)
 PAGE = 500
-WORKER_GONE = "The worker of this run is gone: nobody has shown for 30 seconds that he works for it."
+WORKER_GONE = "The run's worker is gone: no process has held its liveness lock for 30 seconds."
 WORKING = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 
 
 class Cursor(BaseModel):
-    """What one round of reconciliation hands to the next."""
+    """State that one round of reconciliation hands to the next."""
 
     seen: datetime | None = None
     without_worker_since: dict[str, datetime] = Field(default_factory=dict)
@@ -48,7 +48,7 @@ class Cursor(BaseModel):
 
 @dataclass(frozen=True)
 class Repair:
-    """What the audit had to mend."""
+    """A repair that the audit made."""
 
     run_id: str
     repair: str
@@ -84,8 +84,8 @@ def audit(
 ) -> list[Repair]:
     """Compare both books from scratch, repair what differs, and return what was repaired.
 
-    *since*: runs that Dagster created before are not made task runs of again. Takes *patience* longer when there are
-    started runs for which nobody seems to work.
+    Runs that Dagster created before *since* get no task run again. Takes *patience* longer when started runs seem to
+    have no worker.
     """
     with engine.connect() as connection:
         before = task_run_states(connection)
@@ -139,7 +139,7 @@ def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def _without_worker(engine: Engine, instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str]:
-    """Return those of *run_ids* that should have a worker and do not seem to."""
+    """Return those of *run_ids* that have started and whose liveness lock is free."""
     ids = list(run_ids)
     if not ids:
         return set()
@@ -166,7 +166,7 @@ def _still_without_worker(
 
 
 def _end_dead_run(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
-    """Tell Dagster that a run is over because its worker is gone, and close its task run."""
+    """Report to Dagster that a run is over because its worker is gone, and close its task run."""
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, WORKER_GONE)

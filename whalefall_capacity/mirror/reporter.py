@@ -1,7 +1,7 @@
-"""What reports the work of this process to the task run, beside the work and never in its way.
+"""Reports of this process to its task run, written beside the work and never in its way.
 
 A thread with a connection of its own holds the liveness lock of the run, writes what has been noted since it last
-wrote in one transaction, and hears whether the run is to stop. When the store is away it keeps what was noted and
+wrote in one transaction, and learns whether the run is to stop. When the store is away it keeps what was noted and
 tries again; the work goes on. Items are written in the order in which they were noted, one write an item.
 """
 
@@ -53,27 +53,27 @@ class Unwritten:
     """Reports that are not written yet: items to declare, the last update of each item, changes of the summary."""
 
     items: list[Item] = field(default_factory=list)
-    moves: dict[tuple[ItemType, str], ItemUpdate] = field(default_factory=dict)
+    updates: dict[tuple[ItemType, str], ItemUpdate] = field(default_factory=dict)
     summary_changes: list[SummaryChange] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.items or self.moves or self.summary_changes)
+        return bool(self.items or self.updates or self.summary_changes)
 
-    def move(self, move: ItemUpdate) -> None:
-        """Note *move*, over one that was noted before unless that one is terminal."""
-        key = (move.item_type, move.key)
-        before = self.moves.get(key)
+    def update(self, update: ItemUpdate) -> None:
+        """Note *update*, over one that was noted before unless that one is terminal."""
+        key = (update.item_type, update.key)
+        before = self.updates.get(key)
         if before is None:
-            self.moves[key] = move
+            self.updates[key] = update
         elif not before.status.is_terminal:
-            self.moves[key] = replace(move, started_at=before.started_at or move.started_at)
+            self.updates[key] = replace(update, started_at=before.started_at or update.started_at)
 
     def add(self, later: Unwritten) -> None:
         """Note what was noted after this."""
         self.items += later.items
         self.summary_changes += later.summary_changes
-        for move in later.moves.values():
-            self.move(move)
+        for update in later.updates.values():
+            self.update(update)
 
 
 class Reporter:
@@ -108,18 +108,18 @@ class Reporter:
             self._ending.set()
             self._thread.join(END_SECONDS)
             if self._thread.is_alive() or self._noted:
-                logger.warning("run %s: what became of some items could not be written to the store", self._run_id)
+                logger.warning("run %s: the outcomes of some items could not be written to the store", self._run_id)
 
     def declare(self, items: Sequence[Item]) -> None:
         """Note that the run will do *items*."""
         with self._guard:
             self._noted.items += items
 
-    def move(self, moves: Sequence[ItemUpdate]) -> None:
-        """Note what became of items."""
+    def update(self, updates: Sequence[ItemUpdate]) -> None:
+        """Note changes of items."""
         with self._guard:
-            for move in moves:
-                self._noted.move(move)
+            for update in updates:
+                self._noted.update(update)
 
     def change_summary(self, change: SummaryChange) -> None:
         """Note a change of the summary; it is applied to whatever the summary is when it is written."""
@@ -202,8 +202,8 @@ def write_reported(connection: Connection, run_id: str, noted: Unwritten) -> Non
         return
     if noted.items:
         declare_items(connection, run_id, noted.items)
-    if noted.moves:
-        update_items(connection, run_id, list(noted.moves.values()))
+    if noted.updates:
+        update_items(connection, run_id, list(noted.updates.values()))
     if noted.summary_changes:
         summary = task_run.summary
         for change in noted.summary_changes:

@@ -1,4 +1,4 @@
-"""What a Dagster run is about, read from its record: which task it is, who asked for it, which days it covers."""
+"""Plan of a Dagster run, read from its record: its task, who asked for it, the days and instances that it covers."""
 
 from __future__ import annotations
 
@@ -32,26 +32,50 @@ from whalefall_capacity.tasks import AGGREGATE_CURRENT, CALCULATE_DATABASE, OP_J
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will do; *first* and *last* are the days it covers, None for a run without partitions."""
+    """The work of a run; *first* and *last* are the days it covers, None for a run without partitions."""
 
-    task_key: str
-    task_name: str
-    task_category: str
-    trigger_source: str
-    created_by: str | None
+    task: Task
+    tags: Mapping[str, str]
     first: date | None
     last: date | None
     period_type: PeriodType | None
     levels: Sequence[Level]
-    instance_ids: Sequence[int] | None
+    instance_ids: Sequence[int] | None = None
     current: CurrentPeriod | None = None
 
     @property
+    def task_name(self) -> str:
+        """The name of the task, with the days that it is of."""
+        if self.first is None or self.last is None:
+            return self.task.name
+        until = "" if self.first == self.last else f" to {self.last}"
+        return f"{self.task.name} of {self.first}{until}"
+
+    @property
+    def created_by(self) -> str | None:
+        """The name of the one who asked for the run; Dagster does not know who executes one again."""
+        return None if self._is_executed_again else self.tags.get(CREATED_BY_TAG)
+
+    @property
+    def trigger_source(self) -> str:
+        """The kind of trigger: scheduled, api or manual."""
+        if self._is_executed_again:
+            return "manual"
+        if SCHEDULE_NAME_TAG in self.tags or SENSOR_NAME_TAG in self.tags:
+            return "scheduled"
+        return "api" if self.tags.get(TRIGGER_TAG) == "api" else "manual"
+
+    @property
+    def _is_executed_again(self) -> bool:
+        """True when somebody executed an earlier run again: the UI copies its tags; a retry of Dagster has a number."""
+        return PARENT_RUN_ID_TAG in self.tags and RETRY_NUMBER_TAG not in self.tags
+
+    @property
     def collects(self) -> bool:
-        return self.task_key == SYNC_DATABASES.key
+        return self.task == SYNC_DATABASES
 
     def summary(self, timezone: str) -> TaskSummary:
-        """Return the summary as it is before the work."""
+        """Return the summary of the run before its work."""
         if self.current is not None:
             return self.current.summary(timezone)
         inputs: dict[str, JsonValue] = {}
@@ -68,48 +92,29 @@ class RunPlan:
         if self.period_type is not None:
             target["period_type"] = self.period_type.value
         return TaskSummary(
-            common=Common(inputs=inputs, scope=Scope(time=time, target=target)), ext=Extension(type=self.task_key)
+            common=Common(inputs=inputs, scope=Scope(time=time, target=target)), ext=Extension(type=self.task.key)
         )
 
 
 def read_plan(run: dg.DagsterRun) -> RunPlan:
     """Return what *run* will do."""
     if run.job_name == AGGREGATE_CURRENT.key:
-        return _read_current(run)
+        period = current_period.read_run_config(run.run_config, today(load_settings().zone))
+        day, daily = period.day, PeriodType.DAILY
+        return RunPlan(AGGREGATE_CURRENT, run.tags, day, day, daily, period.levels, current=period)
     keys = asset_keys_of(run)
     collects = any(key in STATS_KEYS for key in keys)
     aggregations = [(Level(key.path[0].split("_")[0]), PeriodType(key.path[1])) for key in keys if len(key.path) == 2]
     period_type = aggregations[0][1] if aggregations else PeriodType.DAILY if collects else None
     first, last = _days(run.tags, period_type) if period_type else (None, None)
-    task = _task(run.job_name, collects, period_type)
     return RunPlan(
-        task_key=task.key,
-        task_name=f"{task.name} {_span(first, last)}" if first and last else task.name,
-        task_category=task.category,
-        trigger_source=_trigger(run.tags),
-        created_by=_created_by(run.tags),
+        task=_task(run.job_name, collects, period_type),
+        tags=run.tags,
         first=first,
         last=last,
         period_type=period_type,
         levels=[level for level, _ in aggregations],
         instance_ids=_instance_ids(run.run_config) if collects else None,
-    )
-
-
-def _read_current(run: dg.DagsterRun) -> RunPlan:
-    period = current_period.read_run_config(run.run_config, today(load_settings().zone))
-    return RunPlan(
-        task_key=AGGREGATE_CURRENT.key,
-        task_name=f"{AGGREGATE_CURRENT.name} {_span(period.day, period.day)}",
-        task_category=AGGREGATE_CURRENT.category,
-        trigger_source=_trigger(run.tags),
-        created_by=_created_by(run.tags),
-        first=period.day,
-        last=period.day,
-        period_type=PeriodType.DAILY,
-        levels=period.levels,
-        instance_ids=None,
-        current=period,
     )
 
 
@@ -138,28 +143,6 @@ def _days(tags: Mapping[str, str], period_type: PeriodType) -> tuple[date | None
     if first is None or last is None:
         return None, None
     return date.fromisoformat(first), window_of(date.fromisoformat(last), period_type).end
-
-
-def _span(first: date, last: date) -> str:
-    return f"of {first}" if first == last else f"of {first} to {last}"
-
-
-def _is_executed_again(tags: Mapping[str, str]) -> bool:
-    """Did somebody execute an earlier run again? The UI copies its tags; a retry of Dagster's own has a number."""
-    return PARENT_RUN_ID_TAG in tags and RETRY_NUMBER_TAG not in tags
-
-
-def _created_by(tags: Mapping[str, str]) -> str | None:
-    """Return who asked for the run; Dagster does not know who executes one again."""
-    return None if _is_executed_again(tags) else tags.get(CREATED_BY_TAG)
-
-
-def _trigger(tags: Mapping[str, str]) -> str:
-    if _is_executed_again(tags):
-        return "manual"
-    if SCHEDULE_NAME_TAG in tags or SENSOR_NAME_TAG in tags:
-        return "scheduled"
-    return "api" if tags.get(TRIGGER_TAG) == "api" else "manual"
 
 
 def _instance_ids(run_config: Mapping[str, Any]) -> list[int] | None:

@@ -17,6 +17,7 @@ from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity.store.sizes.visit_locks import VisitLocks, visit_locks
+from whalefall_capacity.watching import Watcher
 
 # Of the databases that were not measured; the others are counted.
 MOST_NAMED = 100
@@ -24,7 +25,7 @@ MOST_NAMED = 100
 
 @dataclass
 class Collection:
-    """What one round over the fleet brought."""
+    """The visits of one round over the fleet."""
 
     stored: list[Visit] = field(default_factory=list)
     failed: list[FailedVisit] = field(default_factory=list)
@@ -53,19 +54,6 @@ class Collection:
         ]
 
 
-class CollectionWatcher:
-    """What is told how a round over the fleet goes on; any call may raise to stop it."""
-
-    def began(self, target: Target) -> None:
-        """Hear that the visit of a server has begun."""
-
-    def waited(self) -> None:
-        """Hear, between visits and at least once a second, that the round goes on."""
-
-    def ended(self, outcome: Visit | FailedVisit) -> None:
-        """Hear what came of a visit, once its sizes are stored."""
-
-
 class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Visits the servers of the fleet, as the settings say."""
 
@@ -75,7 +63,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         day: date,
         instance_ids: Sequence[int] | None,
         accept_empty: bool,
-        watcher: CollectionWatcher,
+        watcher: Watcher[Target, Visit | FailedVisit],
     ) -> Collection:
         """Measure the fleet, or *instance_ids* of it, and store the sizes under *day* as they arrive."""
         settings = load_settings()
@@ -87,9 +75,12 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 collection.add(outcome)
                 watcher.ended(outcome)
 
+        def progressed() -> None:
+            watcher.progressed(collection.visited, len(roster.unresolved) + len(roster.targets))
+
         note(roster.unresolved)
         with visit_locks(engine) as locks:
-            for targets in _when_free(roster.targets, locks, settings.collection_deadline_seconds, watcher.waited):
+            for targets in _when_free(roster.targets, locks, settings.collection_deadline_seconds, progressed):
                 batches = visit_fleet(
                     targets,
                     collection_limits(settings),
@@ -98,7 +89,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                     watcher.began,
                 )
                 for batch in batches:
-                    watcher.waited()
+                    progressed()
                     visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
                     failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
                     if visits:
@@ -111,7 +102,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 def _when_free(
-    targets: Sequence[Target], locks: VisitLocks, patience_seconds: float, waited: Callable[[], None]
+    targets: Sequence[Target], locks: VisitLocks, patience_seconds: float, while_waiting: Callable[[], None]
 ) -> Iterator[list[Target]]:
     """Yield targets, locked, as soon as no other run visits them; ends when none became free for *patience_seconds*."""
     waiting = {target.instance_id: target for target in targets}
@@ -121,7 +112,7 @@ def _when_free(
             yield [waiting.pop(instance_id) for instance_id in list(waiting) if instance_id in free]
             deadline = time.monotonic() + patience_seconds
         else:
-            waited()
+            while_waiting()
             time.sleep(LISTEN_SECONDS)
 
 

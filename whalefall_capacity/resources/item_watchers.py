@@ -1,4 +1,4 @@
-"""The work of the project as items of a task run: each hears from below how it goes on and notes it above."""
+"""Items of a task run: watchers that note how the work on servers, windows and table partitions goes on."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from pydantic import JsonValue
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.mirror.items import AGGREGATION_ITEMS, aggregation_items
-from whalefall_capacity.resources.announcements import PROGRESS
-from whalefall_capacity.resources.fleet import MOST_NAMED, Collection, CollectionWatcher
+from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.resources.task_runs import TaskRunsResource
-from whalefall_capacity.store.aggregations.calculate import Watcher, WindowResult, WindowState
+from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome
 from whalefall_capacity.store.sizes.stats import InstanceDays
 from whalefall_capacity.store.task_runs.summary import Metric
 from whalefall_capacity.store.task_runs.write import Item, ItemType
+from whalefall_capacity.watching import Result, Unit, Watcher, terminal
 
 
-class CollectionItems(CollectionWatcher):
-    """One item a visit."""
+class _Items(Watcher[Unit, Result]):
+    """Items of one task run; between two units, a cancel of the run stops the work."""
 
     def __init__(self, task_runs: TaskRunsResource) -> None:
         self._task_runs = task_runs
 
+    def progressed(self, done: int, total: int) -> None:
+        terminal().progressed(done, total)
+        self._task_runs.raise_if_cancelled()
+
+
+class CollectionItems(_Items[Target, Visit | FailedVisit]):
+    """Visits, an item a server."""
+
     def began(self, target: Target) -> None:
         self._task_runs.started(ItemType.COLLECTION, [str(target.instance_id)])
-
-    def waited(self) -> None:
-        self._task_runs.raise_if_cancelled()
 
     def ended(self, outcome: Visit | FailedVisit) -> None:
         if isinstance(outcome, FailedVisit):
@@ -56,32 +61,28 @@ class CollectionItems(CollectionWatcher):
 
 
 def report_days(task_runs: TaskRunsResource, instances: Iterable[InstanceDays]) -> None:
-    """Say that stored days of *instances* were reported; those that were visited in this run stay as they are."""
+    """Note that stored days of *instances* were reported; items of visits of this run stay as they are."""
     for instance in instances:
         if instance.days:
             task_runs.completed(ItemType.COLLECTION, str(instance.id), {"days_reported": instance.days})
 
 
-class AggregationItems(Watcher):
-    """One item an instance; the instances of a chunk move together."""
+class AggregationItems(_Items[range, range]):
+    """Aggregated windows, an item an instance; the instances of a chunk move together."""
 
     def __init__(
         self, task_runs: TaskRunsResource, level: Level, instances: Sequence[InstanceDays], windows: int
     ) -> None:
-        self._task_runs = task_runs
+        super().__init__(task_runs)
         self._item_type = AGGREGATION_ITEMS[level]
         self._days = {instance.id: instance.days for instance in instances}
         self._windows = windows
         task_runs.declare(aggregation_items(level, instances))
 
-    def progressed(self, done: int, total: int) -> None:
-        PROGRESS.tell(done, total)
-        self._task_runs.raise_if_cancelled()
-
     def began(self, instance_ids: range) -> None:
         self._task_runs.started(self._item_type, [str(i) for i in self._days if i in instance_ids])
 
-    def finished(self, instance_ids: range) -> None:
+    def ended(self, instance_ids: range) -> None:
         for instance_id, days in self._days.items():
             if instance_id in instance_ids:
                 metrics: dict[str, JsonValue] = {"days_with_stats": days, "windows": self._windows}
@@ -105,21 +106,27 @@ def collection_metrics(collection: Collection) -> list[Metric]:
     ]
 
 
-# What a child is told to be before its last outcome.
-ON_THE_WAY = (Outcome.ARCHIVED, Outcome.DETACHED, Outcome.FINALIZED)
+# Outcomes that a table partition passes through; each of the others may be its last.
+PASSING_OUTCOMES = (Outcome.ARCHIVED, Outcome.DETACHED, Outcome.FINALIZED)
 
 
-def note_child(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
-    """Note what happened to a table partition: it is an item, which ends with the last that happens to it."""
-    task_runs.declare([Item(ItemType.TABLE_PARTITION, outcome.child, outcome.child)])
-    if outcome.outcome in ON_THE_WAY:
-        task_runs.started(ItemType.TABLE_PARTITION, [outcome.child])
-    else:
-        end_child(task_runs, outcome)
+class TablePartitionItems(_Items[str, ChildOutcome]):
+    """Table partitions, an item each; it completes with the last outcome."""
+
+    def began(self, child: str) -> None:  # noqa: ARG002 - an item starts with an outcome that it passes through
+        self._task_runs.raise_if_cancelled()
+
+    def ended(self, outcome: ChildOutcome) -> None:
+        self._task_runs.declare([Item(ItemType.TABLE_PARTITION, outcome.child, outcome.child)])
+        if outcome.outcome in PASSING_OUTCOMES:
+            self._task_runs.started(ItemType.TABLE_PARTITION, [outcome.child])
+        else:
+            complete_table_partition(self._task_runs, outcome)
+        terminal().ended(outcome)
 
 
-def end_child(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
-    """Note that nothing more will happen to a table partition."""
+def complete_table_partition(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
+    """Note the last outcome of a table partition."""
     if outcome.outcome is Outcome.FAILED:
         task_runs.failed(ItemType.TABLE_PARTITION, outcome.child, outcome.reason)
         return
@@ -132,12 +139,12 @@ def end_child(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
 
 
 def maintenance_metrics(outcomes: Sequence[ChildOutcome]) -> list[Metric]:
-    """Return how many children ended as what."""
+    """Return the number of table partitions per last outcome; the keys are names that stored summaries have."""
     counts = Counter(outcome.outcome for outcome in outcomes)
     return [
         Metric(
             key=f"children_{outcome.value}",
-            label=f"Children {outcome.value}",
+            label=f"Table partitions {outcome.value}",
             value=counts[outcome],
             tone="danger" if outcome is Outcome.FAILED else "",
         )

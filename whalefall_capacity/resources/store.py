@@ -1,4 +1,4 @@
-"""The store as a Dagster resource."""
+"""The store as Dagster resources: shared by the runs that work on it, and held alone by the maintenance."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import dagster as dg
 from pydantic import PrivateAttr, SecretStr
 from sqlalchemy import Engine, NullPool
 
-from whalefall_capacity.runtime import held_store_url, migrate_store
+from whalefall_capacity.runtime import disposed, held_store_url, migrate_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.engine import PATIENCE_SECONDS, create_store_engine
+from whalefall_capacity.store.postgres.locks import maintenance_lock
 from whalefall_capacity.store.postgres.schema import is_current, require_current
+
+# A run that was launched twice ends soon, and a restore by hand has its time.
+MAINTENANCE_WAIT_SECONDS = 10.0
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def held_store() -> Iterator[SecretStr]:
     settings = load_settings()
     with held_store_url(settings) as url:
         if settings.store_url is None:
-            with _disposed(create_store_engine(url, poolclass=NullPool)) as engine:
+            with disposed(create_store_engine(url, poolclass=NullPool)) as engine:
                 if not is_current(engine):
                     migrate_store(engine, settings)
         yield url
@@ -30,16 +34,8 @@ def held_store() -> Iterator[SecretStr]:
 @contextmanager
 def store_engine() -> Iterator[Engine]:
     """Hold connections to the store outside of a run; an error is not waited out."""
-    with held_store() as url, _disposed(create_store_engine(url, poolclass=NullPool)) as engine:
+    with held_store() as url, disposed(create_store_engine(url, poolclass=NullPool)) as engine:
         yield engine
-
-
-@contextmanager
-def _disposed(engine: Engine) -> Iterator[Engine]:
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -53,7 +49,7 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[StoreResource]:  # noqa: ARG002
-        with held_store() as url, _disposed(create_store_engine(url, PATIENCE_SECONDS)) as self._engine:
+        with held_store() as url, disposed(create_store_engine(url, PATIENCE_SECONDS)) as self._engine:
             require_current(self._engine)
             yield self
 
@@ -62,3 +58,12 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if self._engine is None:
             raise RuntimeError("the store resource is open only while a run works")
         return self._engine
+
+
+class MaintenanceStore(StoreResource):
+    """Connections to the store, and the lock of the maintenance for as long as the run, or a process of it, lives."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[MaintenanceStore]:
+        with super().yield_for_execution(context), maintenance_lock(self.engine, MAINTENANCE_WAIT_SECONDS):
+            yield self

@@ -1,4 +1,4 @@
-"""The task run of a Dagster run as a resource: declares its items, moves them, sums it up, and hears a cancel."""
+"""The task run of a Dagster run as a resource: declares and updates its items, sums it up, stops at a cancel."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.reporter.raise_if_cancelled()
 
     def declare(self, items: Sequence[Item]) -> None:
-        """Say what the run will do, beyond what is known of it from the beginning."""
+        """Add items that were not known when the run began."""
         self.reporter.declare(items)
 
     def started(self, item_type: ItemType, keys: Iterable[str]) -> None:
-        """Say that work on items has begun."""
+        """Note that work on items has begun."""
         now = utc_now()
-        self.reporter.move([ItemUpdate(item_type, key, Status.RUNNING, started_at=now) for key in keys])
+        self.reporter.update([ItemUpdate(item_type, key, Status.RUNNING, started_at=now) for key in keys])
 
     def completed(
         self,
@@ -63,20 +63,20 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         metrics: Mapping[str, JsonValue] | None = None,
         details: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        """Say that an item is done."""
+        """Note that an item is done."""
         now = utc_now()
-        move = ItemUpdate(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
-        self.reporter.move([move])
+        update = ItemUpdate(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
+        self.reporter.update([update])
 
     def failed(self, item_type: ItemType, key: str, error: str, metrics: Mapping[str, JsonValue] | None = None) -> None:
-        """Say that an item failed, and why."""
+        """Note that an item failed, and why."""
         now = utc_now()
-        self.reporter.move([ItemUpdate(item_type, key, Status.FAILED, now, now, metrics or {}, error=error)])
+        self.reporter.update([ItemUpdate(item_type, key, Status.FAILED, now, now, metrics or {}, error=error)])
 
     def add_metrics(self, *metrics: Metric) -> None:
         """Add figures to the summary, or replace those of the same key."""
         self.reporter.change_summary(lambda summary: summary.with_metrics(*metrics))
 
     def skipped(self, reason: str) -> None:
-        """Say in the summary that there was nothing to do."""
+        """Note in the summary why there was nothing to do."""
         self.reporter.change_summary(lambda summary: summary.as_skipped(reason))

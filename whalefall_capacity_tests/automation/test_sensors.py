@@ -22,10 +22,10 @@ from whalefall_capacity.automation.sensors import aggregations_follow_stats, ran
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
-from whalefall_capacity.resources.announcements import PROGRESS
 from whalefall_capacity.store.aggregations.growth import database_growth
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.sizes.history_import import import_history
+from whalefall_capacity.watching import Watcher, shown_by
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.from_scratch import aggregation_rows, assert_as_from_scratch
 from whalefall_capacity_tests.registry import entry, refusing, register
@@ -168,13 +168,14 @@ def test_a_day_that_lands_while_the_run_of_its_week_is_under_way_is_not_lost(dae
     requests = daemon.tick()
     landed: list[bool] = []
 
-    def land_late(done: int, total: int) -> None:
-        # The step has read the stats, and has not ended.
-        if done == total and not landed:
-            landed.append(True)
-            land(daemon, store, [monday + timedelta(days=1)], size=500)
+    class LandLate(Watcher[Any, Any]):
+        def progressed(self, done: int, total: int) -> None:
+            # The step has read the stats, and has not ended.
+            if done == total and not landed:
+                landed.append(True)
+                land(daemon, store, [monday + timedelta(days=1)], size=500)
 
-    with PROGRESS.heard_by(land_late):
+    with shown_by(LandLate()):
         for request in requests:
             daemon.run(request)
     daemon.settle()

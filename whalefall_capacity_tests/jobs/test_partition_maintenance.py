@@ -143,7 +143,7 @@ def test_a_maintenance_that_the_run_centre_cancels_stops_before_the_next_child(
 
 def _stopped(maintenance: retire.Maintenance) -> bool:
     try:
-        maintenance.before_child()
+        maintenance.watcher.began("any")
     except dg.DagsterExecutionInterruptedError:
         return True
     return False
@@ -200,7 +200,7 @@ def test_a_plan_that_no_longer_holds_is_refused_and_changes_nothing(
 def test_a_second_run_beside_the_first_is_told_that_it_is_one_too_many(
     store: Engine, dagster_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whalefall_capacity.resources.maintenance.LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("whalefall_capacity.resources.store.MAINTENANCE_WAIT_SECONDS", 0.1)
     with maintenance_lock(store):
         assert not run(dagster_instance).success
 

@@ -87,7 +87,7 @@ def is_worked_for(store: Engine, run_id: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("moves", "left"),
+    ("updates", "left"),
     [
         ([move("1", R, T[0])], move("1", R, T[0])),
         # A later move replaces an earlier one, but work began when it began.
@@ -101,14 +101,16 @@ def is_worked_for(store: Engine, run_id: str) -> bool:
     ],
 )
 @pytest.mark.parametrize("written_between", [False, True])
-def test_of_the_moves_of_one_item_one_is_left(moves: list[ItemUpdate], left: ItemUpdate, written_between: bool) -> None:
+def test_of_the_updates_of_one_item_one_is_left(
+    updates: list[ItemUpdate], left: ItemUpdate, written_between: bool
+) -> None:
     noted, later = Unwritten(), Unwritten()
-    noted.move(moves[0])
-    for one in moves[1:]:
+    noted.update(updates[0])
+    for one in updates[1:]:
         # After a write that failed what was to be written comes before what has been noted since.
-        (later if written_between else noted).move(one)
+        (later if written_between else noted).update(one)
     noted.add(later)
-    assert noted.moves == {(COLLECTION, "1"): left}
+    assert noted.updates == {(COLLECTION, "1"): left}
 
 
 def test_items_and_changes_stay_in_the_order_in_which_they_were_noted() -> None:
@@ -123,16 +125,16 @@ def test_items_and_changes_stay_in_the_order_in_which_they_were_noted() -> None:
 
 def test_items_of_different_types_do_not_touch_each_other() -> None:
     noted = Unwritten()
-    noted.move(ItemUpdate(ItemType.DATABASE_AGGREGATION, "1", C))
-    noted.move(ItemUpdate(ItemType.INSTANCE_AGGREGATION, "1", F))
-    assert [one.status for one in noted.moves.values()] == [C, F]
+    noted.update(ItemUpdate(ItemType.DATABASE_AGGREGATION, "1", C))
+    noted.update(ItemUpdate(ItemType.INSTANCE_AGGREGATION, "1", F))
+    assert [one.status for one in noted.updates.values()] == [C, F]
 
 
 def test_there_is_something_to_write_only_when_something_was_noted() -> None:
     assert not Unwritten()
     assert Unwritten(items("1"))
     noted = Unwritten()
-    noted.move(move("1", C))
+    noted.update(move("1", C))
     assert noted
     assert Unwritten(summary_changes=[lambda summary: summary])
 
@@ -154,9 +156,9 @@ def test_progress_is_written_while_the_work_goes_on(
     reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3"))
     counts = "progress_total, progress_completed, progress_failed"
     with reporter.reporting():
-        reporter.move([move("1", R, T[0]), move("2", R, T[0])])
+        reporter.update([move("1", R, T[0]), move("2", R, T[0])])
         wait_for(lambda: list(item_statuses(store, run_id).values()).count("running") == 2, "running items")
-        reporter.move([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error="refused")])
+        reporter.update([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error="refused")])
         wait_for(lambda: task_run(store, run_id, counts) == (3, 1, 1), "counters")
         reporter.declare(items("4"))
         wait_for(lambda: task_run(store, run_id, counts) == (4, 1, 1), "another item")
@@ -173,8 +175,8 @@ def test_at_the_end_of_the_block_everything_is_written(
     with reporter.reporting():
         reporter.declare(items(*keys))
         for key in keys:
-            reporter.move([move(key, R, T[0])])
-            reporter.move([move(key, C, T[1], T[2])])
+            reporter.update([move(key, R, T[0])])
+            reporter.update([move(key, C, T[1], T[2])])
         reporter.change_summary(lambda summary: summary.with_metrics(Metric(key="databases", label="D", value=1)))
     assert task_run(store, run_id, "progress_total, progress_completed, progress_failed") == (1000, 1000, 0)
     assert rows(store, "SELECT DISTINCT status, started_at, completed_at FROM task_run_items") == [
@@ -191,7 +193,7 @@ def test_an_error_of_the_work_goes_through_and_what_was_noted_before_is_written(
 
     def work() -> None:
         with reporter.reporting():
-            reporter.move([move("1", F, T[0], T[1], error="division by zero")])
+            reporter.update([move("1", F, T[0], T[1], error="division by zero")])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -203,7 +205,7 @@ def test_a_run_of_another_code_location_is_left_alone(store: Engine, dagster_ins
     run_id = started_run(dagster_instance, location="finance")
     reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1"))
     with reporter.reporting():
-        reporter.move([move("1", C)])
+        reporter.update([move("1", C)])
     assert rows(store, "SELECT * FROM task_runs") == []
 
 
@@ -229,7 +231,7 @@ def test_a_lost_session_is_replaced_and_shows_again_that_somebody_works(
         ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
         assert rows(store, ended) == [(True,)]
         assert not is_worked_for(store, run_id)
-        reporter.move([move("1", C, T[0], T[1])])
+        reporter.update([move("1", C, T[0], T[1])])
         wait_for(lambda: is_worked_for(store, run_id), "worker")
     assert item_statuses(store, run_id) == {"1": "completed"}
 
@@ -240,11 +242,11 @@ def test_text_that_the_store_cannot_hold_does_not_cost_what_else_was_noted(
 ) -> None:
     reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3", "4"))
     with reporter.reporting():
-        reporter.move([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error=poison)])
-        reporter.move(
+        reporter.update([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error=poison)])
+        reporter.update(
             [ItemUpdate(COLLECTION, "3", C, T[0], T[1], {"missing": {poison: "refused"}}, {"version": poison})]
         )
-        reporter.move([move("4", C, T[0], T[1])])
+        reporter.update([move("4", C, T[0], T[1])])
     assert item_statuses(store, run_id) == {"1": "completed", "2": "failed", "3": "completed", "4": "completed"}
     written = poison.replace("\x00", "?").replace("\udce9", "?")
     columns = "error_message, metrics_json, details_json"
@@ -355,11 +357,11 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
     store = own_store.engine
     reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3"))
     with reporter.reporting():
-        reporter.move([move("1", C, T[0], T[1]), move("2", R, T[1])])
+        reporter.update([move("1", C, T[0], T[1]), move("2", R, T[1])])
         wait_for(lambda: item_statuses(store, run_id)["2"] == "running", "running item")
         own_store.stop()
         # All of these return while the store is away; it comes back only after them.
-        reporter.move([move("2", C, T[2], T[3]), move("3", F, T[2], T[3], error="refused")])
+        reporter.update([move("2", C, T[2], T[3]), move("3", F, T[2], T[3], error="refused")])
         reporter.declare(items("4"))
         reporter.change_summary(lambda summary: summary.with_highlight("while it was away"))
         reporter.raise_if_cancelled()
@@ -367,7 +369,7 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
         own_store.start()
         wait_for(lambda: item_statuses(store, run_id).get("4") == "pending", "caught up items")
         assert is_worked_for(store, run_id)
-        reporter.move([move("4", C, T[3], T[4])])
+        reporter.update([move("4", C, T[3], T[4])])
     assert task_run(store, run_id, f"status, progress_total, progress_completed, progress_failed, {HIGHLIGHTS}") == (
         "running",
         4,
@@ -396,7 +398,7 @@ def test_a_store_that_is_away_at_the_beginning_is_told_everything_when_it_comes(
     own_store.stop()
     # The work begins while the store is away; it comes back only after that.
     with reporter.reporting():
-        reporter.move([move("1", C, T[0], T[1])])
+        reporter.update([move("1", C, T[0], T[1])])
         own_store.start()
         wait_for(lambda: task_run(store, run_id) == "running", "task run")
     assert item_statuses(store, run_id) == {"1": "completed", "2": "pending"}
@@ -414,7 +416,7 @@ def test_a_store_that_comes_back_after_the_work_is_still_told_everything(
     reporting = reporter.reporting()
     reporting.__enter__()
     own_store.stop()
-    reporter.move([move("1", C, T[0], T[1])])
+    reporter.update([move("1", C, T[0], T[1])])
     # The end of the block waits; this thread starts the store meanwhile.
     end = threading.Thread(target=reporting.__exit__, args=(None, None, None))
     end.start()
@@ -441,7 +443,7 @@ def test_a_store_that_stays_away_is_given_up_and_the_work_does_not_fail(
     try:
         with reporter.reporting():
             own_store.stop()
-            reporter.move([move("1", C, T[0], T[1])])
+            reporter.update([move("1", C, T[0], T[1])])
         assert "what became of some items could not be written to the store" in caplog.text
         assert [r.levelno for r in caplog.records if r.name == module.__name__] == [logging.WARNING] * 2
     finally:

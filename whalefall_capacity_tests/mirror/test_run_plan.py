@@ -109,7 +109,7 @@ def test_assets_decide_what_task_a_run_is(
     period: str | None,
 ) -> None:
     found = plan(job, selection, steps)
-    assert (found.task_key, found.task_category) == (key, category)
+    assert (found.task.key, found.task.category) == (key, category)
     assert list(found.levels) == levels
     assert found.period_type == (PeriodType(period) if period else None)
     assert found.collects == (key == "sync_databases")
@@ -254,5 +254,5 @@ def test_the_summary_says_beforehand_what_the_run_is_about(
             "highlights": [],
             "flags": {"skipped": False, "skip_reason": None},
         },
-        "ext": {"type": found.task_key, "version": 1, "data": {}},
+        "ext": {"type": found.task.key, "version": 1, "data": {}},
     }

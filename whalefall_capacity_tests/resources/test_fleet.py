@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
-from whalefall_capacity.resources.fleet import Collection, CollectionWatcher, FleetResource
+from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.sizes.visit_locks import visit_locks
+from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.registry import entry, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
@@ -24,7 +25,7 @@ WHERE locktype = 'advisory' AND datname = current_database() AND pid <> pg_backe
 """
 
 
-class Diary(CollectionWatcher):
+class Diary(Watcher[Target, Visit | FailedVisit]):
     """Remembers who was visited, in order; the first wait is an event."""
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class Diary(CollectionWatcher):
     def began(self, target: Target) -> None:
         self.names.append(f"began {target.name}")
 
-    def waited(self) -> None:
+    def progressed(self, done: int, total: int) -> None:  # noqa: ARG002
         self.waits.set()
 
     def ended(self, outcome: Visit | FailedVisit) -> None:

@@ -24,6 +24,7 @@ from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
+from whalefall_capacity.watching import Watcher
 
 CHUNK_INSTANCES = 500
 # Two at a time: while one reads and groups, the other writes.
@@ -33,19 +34,6 @@ CONCURRENCY = 2
 WITH_PARALLEL_WORKERS = {PeriodType.QUARTERLY}
 # Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
 BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
-
-
-class Watcher:
-    """A listener to a calculation; any call may raise to stop it."""
-
-    def progressed(self, done: int, total: int) -> None:
-        """Hear how many units are done, before the first and after each."""
-
-    def began(self, instance_ids: range) -> None:
-        """Hear, in the thread that does it, that work on the instances of a chunk has begun."""
-
-    def finished(self, instance_ids: range) -> None:
-        """Hear that all windows of the instances of a chunk are done."""
 
 
 class WindowState(StrEnum):
@@ -135,11 +123,12 @@ CLOSING = "SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type 
 
 
 def aggregate(
-    engine: Engine, level: Level, windows: Sequence[Window], watcher: Watcher | None = None
+    engine: Engine, level: Level, windows: Sequence[Window], watcher: Watcher[range, range] | None = None
 ) -> list[WindowResult]:
     """Calculate *windows*, all of one period type and oldest first, from the stats as they are now.
 
-    When *watcher* raises, the units under way are finished, what is done stays, and the next calculation completes it.
+    *watcher* hears of chunks, as ranges of instance ids, and how many of their blocks are done. When it raises, the
+    blocks under way are finished, what is done stays, and the next calculation completes it.
     """
     watcher = watcher or Watcher()
     results = {window.start: WindowResult(window) for window in windows}
@@ -163,7 +152,7 @@ def aggregate(
                 chunk = futures[future]
                 units_left[chunk] -= 1
                 if not units_left[chunk]:
-                    watcher.finished(chunk)
+                    watcher.ended(chunk)
                 watcher.progressed(number, total)
         finally:
             for future in futures:

@@ -7,7 +7,7 @@ once nobody can write it any more; what came in between puts it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -53,6 +53,7 @@ from whalefall_capacity.store.table_partitions.create import (
     ensure_children,
     months_ahead,
 )
+from whalefall_capacity.watching import Watcher
 
 DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
@@ -79,22 +80,21 @@ ORDER BY parent.relname
 class Maintenance:
     """One maintenance of a store on *day*, which is today.
 
-    *on_outcome* is told of every child as it happens; *before_child* is called before each child is touched and may
-    raise to stop there. *outcomes* collects them all.
+    *watcher* hears the name of every child before it is touched, and every outcome as it happens; *outcomes* collects
+    them all.
     """
 
     engine: Engine
     settings: Settings
     day: date
-    on_outcome: Callable[[ChildOutcome], None]
-    before_child: Callable[[], None]
     patience: Patience = field(default_factory=Patience)
+    watcher: Watcher[str, ChildOutcome] = field(default_factory=Watcher)
     outcomes: list[ChildOutcome] = field(default_factory=list)
 
     def tell(self, outcome: ChildOutcome) -> None:
         """Report an outcome; all of them pass through here."""
         self.outcomes.append(outcome)
-        self.on_outcome(outcome)
+        self.watcher.ended(outcome)
 
 
 def make_plan(engine: Engine, settings: Settings, day: date, max_drops: int = MAX_DROPS) -> Plan:
@@ -220,7 +220,7 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
 @contextmanager
 def _one_child(maintenance: Maintenance, table: str, child: str, drop: PlannedDrop | None = None) -> Iterator[None]:
     """Run the work on one child: an error there becomes its outcome, and stops nothing else."""
-    maintenance.before_child()
+    maintenance.watcher.began(child)
     try:
         yield
     except (WhalefallError, SQLAlchemyError, psycopg2.Error, OSError) as error:

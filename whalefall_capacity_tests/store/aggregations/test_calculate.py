@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import PeriodType, days_to_windows, window_of, windows_between
 from whalefall_capacity.store.aggregations import calculate as module
-from whalefall_capacity.store.aggregations.calculate import Watcher, WindowResult, WindowState, aggregate
+from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState, aggregate
 from whalefall_capacity.store.aggregations.growth import (
     DatabaseGrowth,
     InstanceGrowth,
@@ -23,6 +23,7 @@ from whalefall_capacity.store.aggregations.growth import (
     top_growing_databases,
 )
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.processes import run, start, wait_for
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 
@@ -424,7 +425,7 @@ def test_what_stops_between_two_chunks_leaves_each_old_or_new_and_is_completed_l
     aggregate(store, Level.DATABASE, [window])
     put_sizes(store, [(n, "shop", MONDAY, 200) for n in range(1, 10)])
 
-    class Stop(Watcher):
+    class Stop(Watcher[range, range]):
         def progressed(self, done: int, total: int) -> None:
             assert total == 5
             if done == 2:

@@ -149,7 +149,7 @@ class Simulation:
         self.runs += 1
         before = {child.oid: child for child in self._read()}
         with maintenance_lock(self.store):
-            maintenance = Maintenance(self.store, settings, day, lambda _: None, lambda: None, PATIENCE)
+            maintenance = Maintenance(self.store, settings, day, PATIENCE)
             outcomes = maintain(maintenance, make_plan(self.store, settings, day), confirmed=True)
         assert [o for o in outcomes if o.outcome is Outcome.FAILED] == []
         self.children = self._read()

@@ -24,6 +24,7 @@ from whalefall_capacity.store.maintenance.retire import (
     seal_children,
 )
 from whalefall_capacity.store.postgres.locks import Patience
+from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.store.past import put_sizes
 from whalefall_capacity_tests.store.records import rows
 
@@ -42,6 +43,20 @@ def settings_for(**overrides: Any) -> Settings:
     return build_settings(**{"start_date": date(2000, 1, 1), "retention_daily_months": 60, **overrides})
 
 
+class _Calls(Watcher[str, ChildOutcome]):
+    """Calls one function before a child is touched, and one with every outcome."""
+
+    def __init__(self, before_child: Callable[[], None], on_outcome: Callable[[ChildOutcome], None]) -> None:
+        self._before_child = before_child
+        self._on_outcome = on_outcome
+
+    def began(self, child: str) -> None:  # noqa: ARG002
+        self._before_child()
+
+    def ended(self, outcome: ChildOutcome) -> None:
+        self._on_outcome(outcome)
+
+
 def upkeep(
     store: Engine,
     day: date = TODAY,
@@ -54,7 +69,7 @@ def upkeep(
 ) -> list[ChildOutcome]:
     """Plan and do a whole maintenance; return its outcomes in the order of events."""
     settings = settings_for(**overrides)
-    maintenance = Maintenance(store, settings, day, on_outcome, before_child, patience)
+    maintenance = Maintenance(store, settings, day, patience, _Calls(before_child, on_outcome))
     return maintain(maintenance, make_plan(store, settings, day, max_drops), confirmed)
 
 

@@ -495,7 +495,7 @@ def test_after_the_end_an_orphaned_worker_changes_nothing(store: Engine, ending:
     untouched = everything(store)
     noted = Unwritten()
     noted.items += items(5)
-    noted.move(ItemUpdate(*ITEM, Status.COMPLETED, ENDED, ENDED))
+    noted.update(ItemUpdate(*ITEM, Status.COMPLETED, ENDED, ENDED))
     noted.summary_changes.append(lambda summary: summary.with_highlight("still here"))
     with store.begin() as connection:
         write_reported(connection, RUN, noted)
@@ -506,7 +506,7 @@ def test_between_the_cancel_of_the_run_centre_and_the_end_the_work_still_reports
     put_run(store, Status.CANCELLED)
     put_items(store, Status.RUNNING)
     noted = Unwritten()
-    noted.move(ItemUpdate(*ITEM, Status.COMPLETED, STARTED, MOVED))
+    noted.update(ItemUpdate(*ITEM, Status.COMPLETED, STARTED, MOVED))
     with store.begin() as connection:
         write_reported(connection, RUN, noted)
     assert item_statuses(store) == ["completed"]
@@ -767,7 +767,7 @@ def test_a_cancel_that_races_with_the_end_leaves_one_of_them_whole(store: Engine
 
     def work(number: int) -> None:
         noted = Unwritten()
-        noted.move(ItemUpdate(COLLECTION, "2", C, STARTED, MOVED))
+        noted.update(ItemUpdate(COLLECTION, "2", C, STARTED, MOVED))
         with store.begin() as connection:
             write_reported(connection, ids[number], noted)
 
