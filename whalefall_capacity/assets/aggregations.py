@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from whalefall_capacity.asset_keys import aggregation_key
-from whalefall_capacity.assets.columns import AGGREGATION_TABLES, STATS, column_lineage, column_schema
+from whalefall_capacity.assets.columns import STATS, column_lineage, column_schema
 from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS, partition_days
@@ -20,18 +20,12 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState, aggregate, closing_size
 from whalefall_capacity.store.aggregations.growth import top_growing_databases, top_growing_instances
-from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.sizes.stats import instances_in_range
 
 WHAT = {
     Level.DATABASE: "Size of every database",
     Level.INSTANCE: "Total size and number of databases of every server",
-}
-PERIODS = {
-    PeriodType.DAILY: "per day",
-    PeriodType.WEEKLY: "per week, Monday to Sunday",
-    PeriodType.MONTHLY: "per calendar month",
-    PeriodType.QUARTERLY: "per calendar quarter",
 }
 
 
@@ -48,13 +42,13 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         kinds={"postgres"},
         owners=["team:dba"],
         tags={"level": level.value, "period_type": period_type.value},
-        description=f"{WHAT[level]}, {PERIODS[period_type]}: count, sum, largest, smallest and closing value of the "
-        f"days. Averages and growth against the period before are in the view `{level.value}_size_growth`. "
-        "A sealed period is final. docs/aggregations.md",
+        description=f"{WHAT[level]}, per {period_type.calendar.period}: count, sum, largest, smallest and closing "
+        f"value of the days. Averages and growth against the period before are in the view `{level.value}_size_growth`."
+        " A sealed period is final. docs/aggregations.md",
         freshness_policy=DAILY_DATA,
         metadata={
             "dagster/table_name": key.path[0],
-            "dagster/column_schema": column_schema(AGGREGATION_TABLES[level]),
+            "dagster/column_schema": column_schema(TABLES[level].aggregations),
             "dagster/column_lineage": column_lineage(level),
         },
     )

@@ -8,17 +8,9 @@ import dagster as dg
 from sqlalchemy import Column, Table
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
-from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.postgres.tables import (
-    database_size_aggregations,
-    database_size_stats,
-    instance_size_aggregations,
-    instance_size_stats,
-)
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 
 STATS = {Level.DATABASE: DATABASE_SIZE_STATS, Level.INSTANCE: INSTANCE_SIZE_STATS}
-STATS_TABLES = {Level.DATABASE: database_size_stats, Level.INSTANCE: instance_size_stats}
-AGGREGATION_TABLES = {Level.DATABASE: database_size_aggregations, Level.INSTANCE: instance_size_aggregations}
 
 MEANING = {
     "instance_id": "the server, as in `whalefall-capacity fleet list`",
@@ -84,7 +76,7 @@ def column_lineage(level: Level) -> dg.TableColumnLineage:
     """Return from which columns of the stats each column of the aggregations of *level* comes."""
     sources = {
         column.name: source
-        for column in AGGREGATION_TABLES[level].columns
+        for column in TABLES[level].aggregations.columns
         if (source := _source(column.name, level)) is not None
     }
     return dg.TableColumnLineage(

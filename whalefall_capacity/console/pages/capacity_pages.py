@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from whalefall_capacity.console.http.envelope import invalid, not_found
 from whalefall_capacity.console.http.queries import (
-    DEFAULT_PERIODS,
     EARLIEST,
     LATEST,
     Day,
@@ -68,7 +67,7 @@ class View(BaseModel):
 
     @property
     def shown_periods(self) -> int:
-        return self.periods or DEFAULT_PERIODS[self.period_type]
+        return self.periods or self.period_type.calendar.shown_windows
 
     def days(self, today: date) -> tuple[date, date]:
         """Return the first and last day that are shown. Raises ApiError when the range is none, or too long."""

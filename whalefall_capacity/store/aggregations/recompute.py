@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.periods import PeriodType, Window, window_of
-from whalefall_capacity.store.aggregations.statements import TABLES, Level
-from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.aggregations.statements import TABLES, Level, same_key
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.sizes.day_comparison import LATEST_DAY
 
@@ -39,13 +37,13 @@ STATS_TOTALS = {
 # statistics of a new table partition, thinks of their number.
 SAMPLE = """
 WITH keys AS (
-    SELECT {key} FROM {aggregations} WHERE period_type = %(period_type)s AND period_start = %(first)s
+    SELECT {key} FROM {aggregations} WHERE period_type = :period_type AND period_start = :first
     UNION
-    SELECT {key} FROM {stats} WHERE collected_date = %(day)s
+    SELECT {key} FROM {stats} WHERE collected_date = :day
 ), sample AS (
     SELECT {key} FROM keys AS sample
-    ORDER BY hashtextextended({key_text}, %(seed)s), {key_text}
-    LIMIT (SELECT greatest(%(at_least)s, ceil(count(*) * %(fraction)s::numeric)) FROM keys)
+    ORDER BY hashtextextended({key_text}, :seed), {key_text}
+    LIMIT (SELECT greatest(:at_least, ceil(count(*) * CAST(:fraction AS numeric))) FROM keys)
 ), recomputed AS (
 {recompute}
 )
@@ -53,7 +51,7 @@ SELECT i.name, {key_text}, to_jsonb(stored), to_jsonb(recomputed)
 FROM sample
 LEFT JOIN LATERAL (
     SELECT * FROM {aggregations} AS row
-    WHERE {row_key} AND row.period_type = %(period_type)s AND row.period_start = %(first)s
+    WHERE {row_key} AND row.period_type = :period_type AND row.period_start = :first
     LIMIT 1) AS stored ON true
 LEFT JOIN recomputed ON {recomputed_key}
 LEFT JOIN instances AS i ON i.id = sample.instance_id
@@ -61,7 +59,7 @@ ORDER BY sample.instance_id, {key_text}
 """
 # Written in another way than the statements of the aggregation, on purpose: both would have to be wrong.
 RECOMPUTE_DATABASES = """
-    SELECT s.instance_id, s.database_name, CAST(%(last)s AS date) AS period_end,
+    SELECT s.instance_id, s.database_name, CAST(:last AS date) AS period_end,
            count(*) AS data_count, sum(s.size_bytes) AS sum_size_bytes, max(s.size_bytes) AS max_size_bytes,
            min(s.size_bytes) AS min_size_bytes,
            (array_agg(s.size_bytes ORDER BY s.collected_date DESC))[1] AS closing_size_bytes,
@@ -75,12 +73,12 @@ RECOMPUTE_DATABASES = """
                FILTER (WHERE s.log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes
     FROM sample
     JOIN database_size_stats AS s ON s.instance_id = sample.instance_id AND s.database_name = sample.database_name
-    WHERE s.collected_date BETWEEN %(first)s AND %(last)s
+    WHERE s.collected_date BETWEEN :first AND :last
     GROUP BY s.instance_id, s.database_name
 """
 # Complete days count; only where there is none do the others.
 RECOMPUTE_INSTANCES = """
-    SELECT s.instance_id, CAST(%(last)s AS date) AS period_end,
+    SELECT s.instance_id, CAST(:last AS date) AS period_end,
            count(*) AS data_count, all_days.partial_days, sum(s.total_size_bytes) AS sum_size_bytes,
            max(s.total_size_bytes) AS max_size_bytes, min(s.total_size_bytes) AS min_size_bytes,
            (array_agg(s.total_size_bytes ORDER BY s.collected_date DESC))[1] AS closing_size_bytes,
@@ -93,11 +91,11 @@ RECOMPUTE_INSTANCES = """
     FROM sample
     JOIN (SELECT instance_id, count(*) AS days, count(nullif(missing_count, 0)) AS partial_days
           FROM instance_size_stats
-          WHERE collected_date BETWEEN %(first)s AND %(last)s
+          WHERE collected_date BETWEEN :first AND :last
           GROUP BY instance_id) AS all_days USING (instance_id)
     JOIN instance_size_stats AS s
       ON s.instance_id = sample.instance_id AND (s.missing_count = 0 OR all_days.partial_days = all_days.days)
-    WHERE s.collected_date BETWEEN %(first)s AND %(last)s
+    WHERE s.collected_date BETWEEN :first AND :last
     GROUP BY s.instance_id, all_days.partial_days
 """
 RECOMPUTE = {Level.DATABASE: RECOMPUTE_DATABASES, Level.INSTANCE: RECOMPUTE_INSTANCES}
@@ -190,30 +188,20 @@ def _sample(
 ) -> list[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
     """Return (key, stored row, recomputed row) of every key of the sample."""
     tables = TABLES[level]
-    columns = [sql.Identifier(column) for column in tables.key]
-    # The name of a database follows the id of its instance.
-    key_text = sql.SQL(" || ' ' || ").join(sql.SQL("sample.{}::text").format(column) for column in columns)
-
-    def same_key(table: str) -> sql.Composed:
-        return sql.SQL(" AND ").join(
-            sql.SQL("{}.{} = sample.{}").format(sql.Identifier(table), column, column) for column in columns
-        )
-
-    statement = sql.SQL(SAMPLE).format(
-        key=sql.SQL(", ").join(columns),
-        key_text=key_text,
-        aggregations=sql.Identifier(tables.aggregations),
-        stats=sql.Identifier(tables.stats),
-        recompute=sql.SQL(RECOMPUTE[level]),
-        row_key=same_key("row"),
-        recomputed_key=same_key("recomputed"),
+    statement = SAMPLE.format(
+        key=", ".join(tables.key),
+        # The name of a database follows the id of its instance.
+        key_text=" || ' ' || ".join(f"sample.{column}::text" for column in tables.key),
+        aggregations=tables.aggregations,
+        stats=tables.stats,
+        recompute=RECOMPUTE[level],
+        row_key=same_key("row", "sample", tables.key),
+        recomputed_key=same_key("recomputed", "sample", tables.key),
     )
-    with raw_cursor(connection) as cursor:
-        cursor.execute(statement, values)
-        return [
-            (f"{name} {key.partition(' ')[2]}".strip(), stored, recomputed)
-            for name, key, stored, recomputed in cursor.fetchall()
-        ]
+    return [
+        (f"{name} {key.partition(' ')[2]}".strip(), stored, recomputed)
+        for name, key, stored, recomputed in connection.execute(text(statement), values)
+    ]
 
 
 def _differences(key: str, stored: dict[str, Any] | None, recomputed: dict[str, Any] | None) -> list[Difference]:

@@ -26,7 +26,7 @@ from whalefall_capacity.store.table_partitions.catalog import read_children
 from whalefall_capacity.store.table_partitions.ledger import LostDays, lost_days
 
 ONE_DAY = timedelta(days=1)
-LEVELS = {TABLES[level].stats: level for level in Level}
+LEVELS = {TABLES[level].stats.name: level for level in Level}
 SIZES = {Level.DATABASE: "size_bytes", Level.INSTANCE: "total_size_bytes"}
 # One scan for all four period types: what they saw adds up from days.
 DAYS = sql.SQL(

@@ -8,7 +8,7 @@ take ACCESS EXCLUSIVE. Whether there is one for a day is told by the bounds of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -55,22 +55,16 @@ class Child:
     upper: date
 
 
-AGGREGATION_SPANS: Mapping[PeriodType, Literal["month", "year"]] = {
-    PeriodType.DAILY: "month",
-    PeriodType.WEEKLY: "month",
-    PeriodType.MONTHLY: "year",
-    PeriodType.QUARTERLY: "year",
-}
 # By level ("database", "instance") and period type.
 AGGREGATION_TABLES = {
     (level, period_type): PartitionedTable(
         f"{level}_size_aggregations_{period_type.value}",
         "period_start",
-        span,
+        period_type.calendar.table_partition,
         f"retention_{period_type.value}_months",
     )
     for level in ("database", "instance")
-    for period_type, span in AGGREGATION_SPANS.items()
+    for period_type in PeriodType
 }
 
 
