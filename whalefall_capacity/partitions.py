@@ -15,8 +15,6 @@ from whalefall_capacity.dagster_private import ASSET_PARTITION_RANGE_END_TAG, AS
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.settings import Settings, load_settings
 
-DAY_FORMAT = "%Y-%m-%d"
-
 
 def partitions(settings: Settings, period_type: PeriodType) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition a period, from the one with the start date to the one with today."""
@@ -24,7 +22,7 @@ def partitions(settings: Settings, period_type: PeriodType) -> dg.TimeWindowPart
         start=window_of(settings.start_date, period_type).start.isoformat(),
         cron_schedule=period_type.calendar.cron_schedule,
         timezone=settings.timezone,
-        fmt=DAY_FORMAT,
+        fmt="%Y-%m-%d",
         end_offset=1,
     )
 

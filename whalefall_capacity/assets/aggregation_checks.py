@@ -5,6 +5,7 @@ Annotations are not postponed here: Dagster reads the types of config and resour
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import date, timedelta
 
 import dagster as dg
@@ -114,10 +115,7 @@ def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: 
             "windows_behind": len(behind),
             "differences": metadata_table(
                 ("window", "key", "figure", "stored", "recomputed"),
-                [
-                    (start.isoformat(), d.key, d.measure, _text(d.stored), _text(d.recomputed))
-                    for start, d in differences[:WORST]
-                ],
+                [(start, d.key, d.measure, _text(d.stored), _text(d.recomputed)) for start, d in differences[:WORST]],
             ),
         },
     )
@@ -152,7 +150,7 @@ def missing_days_result(
             "days_missing": sum(instance.days for instance in found),
             "worst": metadata_table(
                 ("instance", "days", "first_day", "last_day"),
-                [(m.instance, m.days, m.first_day.isoformat(), m.last_day.isoformat()) for m in found[:WORST]],
+                [astuple(instance) for instance in found[:WORST]],
             ),
         },
     )

@@ -4,7 +4,7 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -55,26 +55,38 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
     def aggregations(
         context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
     ) -> dg.MaterializeResult[Any]:
-        task_runs.raise_if_cancelled()
         windows = [window_of(day, period_type) for day in partition_days(context)]
-        instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
-        items = AggregationItems(task_runs, level, instances, len(windows))
-        results = aggregate(store.engine, level, windows, items)
-        task_runs.add_metrics(*aggregation_metrics(level, results))
-        context.log.info(describe(results))
-        before = closing_size(store.engine, level, window_before(windows[0]))
-        for result in results:
-            context.add_asset_metadata(window_metadata(result, before), partition_key=result.window.start.isoformat())
-            # Nothing was read of a sealed window; one without stats leaves the one before it to compare with.
-            if result.state is not WindowState.SKIPPED:
-                before = result.closing_size_bytes if result.state is WindowState.DONE else None
-        latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
-        if latest is not None:
-            growers = top_growers(store, level, latest)
-            context.add_asset_metadata({"top_growers": growers}, partition_key=latest.start.isoformat())
+        for window, metadata in calculate_windows(context.log, store, task_runs, level, windows).items():
+            context.add_asset_metadata(metadata, partition_key=window.start.isoformat())
         return dg.MaterializeResult()
 
     return aggregations
+
+
+def calculate_windows(
+    log: dg.DagsterLogManager,
+    store: StoreResource,
+    task_runs: TaskRunsResource,
+    level: Level,
+    windows: Sequence[Window],
+) -> dict[Window, dict[str, Any]]:
+    """Bring *windows* up to date, with the items of the task run, and return what an operator sees of each."""
+    task_runs.raise_if_cancelled()
+    instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
+    results = aggregate(store.engine, level, windows, AggregationItems(task_runs, level, instances, len(windows)))
+    task_runs.add_metrics(*aggregation_metrics(level, results))
+    log.info(f"{level.value}: {describe(results)}")
+    before = closing_size(store.engine, level, window_before(windows[0]))
+    found: dict[Window, dict[str, Any]] = {}
+    for result in results:
+        found[result.window] = window_metadata(result, before)
+        # Nothing was read of a sealed window; one without stats leaves the one before it to compare with.
+        if result.state is not WindowState.SKIPPED:
+            before = result.closing_size_bytes if result.state is WindowState.DONE else None
+    latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
+    if latest is not None:
+        found[latest]["top_growers"] = top_growers(store, level, latest)
+    return found
 
 
 def describe(results: Sequence[WindowResult]) -> str:
@@ -85,7 +97,7 @@ def describe(results: Sequence[WindowResult]) -> str:
     return f"windows: {counts}; {written} rows written, {removed} removed"
 
 
-def window_metadata(result: WindowResult, before: int | None) -> Mapping[str, Any]:
+def window_metadata(result: WindowResult, before: int | None) -> dict[str, Any]:
     """Return what an operator sees of one window; numbers are plotted by the UI.
 
     *before* is the closing size of everything in the nearest window before, None when that is not known.
@@ -111,27 +123,22 @@ def window_metadata(result: WindowResult, before: int | None) -> Mapping[str, An
 
 def top_growers(store: StoreResource, level: Level, window: Window) -> dg.TableMetadataValue:
     """Return what grew most in *window*, against the window before in which it has a row."""
+    measures = ("average_bytes", "change_bytes", "change_percent")
     if level is Level.DATABASE:
-        databases = top_growing_databases(store.engine, window)
         return metadata_table(
-            ("instance", "database", "average_bytes", "change_bytes", "change_percent"),
+            ("instance", "database", *measures),
             [
-                (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, _float(g.size_change_percent))
-                for g in databases
+                (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, g.size_change_percent)
+                for g in top_growing_databases(store.engine, window)
             ],
         )
-    instances = top_growing_instances(store.engine, window)
     return metadata_table(
-        ("instance", "average_bytes", "change_bytes", "change_percent"),
+        ("instance", *measures),
         [
-            (g.instance, g.total_size_bytes, g.total_size_change_bytes, _float(g.total_size_change_percent))
-            for g in instances
+            (g.instance, g.total_size_bytes, g.total_size_change_bytes, g.total_size_change_percent)
+            for g in top_growing_instances(store.engine, window)
         ],
     )
-
-
-def _float(percent: Any) -> float | None:
-    return None if percent is None else float(percent)
 
 
 AGGREGATIONS: Sequence[dg.AssetsDefinition] = [

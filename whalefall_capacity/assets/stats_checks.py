@@ -4,6 +4,7 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import date
 
 import dagster as dg
@@ -114,7 +115,7 @@ def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetChe
             "databases_fewer": sum(instance.listed_before - instance.listed for instance in shrunk),
             "instances": metadata_table(
                 ("instance", "databases", "databases_before", "day_before"),
-                [(s.instance, s.listed, s.listed_before, s.day_before.isoformat()) for s in shrunk[:WORST]],
+                [astuple(instance) for instance in shrunk[:WORST]],
             ),
         },
     )
@@ -140,7 +141,7 @@ def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResu
             "size_bytes_before": sum(database.size_bytes for database in lost),
             "databases": metadata_table(
                 ("instance", "database", "state", "last_day", "size_bytes"),
-                [(d.instance, d.database, _state(d), d.last_day.isoformat(), d.size_bytes) for d in lost[:WORST]],
+                [(d.instance, d.database, _state(d), d.last_day, d.size_bytes) for d in lost[:WORST]],
             ),
         },
     )
@@ -165,18 +166,7 @@ def change_result(day: date, changed: Sequence[ChangedDatabase], settings: Setti
             "databases_shrunk": sum(database.change_bytes < 0 for database in changed),
             "databases": metadata_table(
                 ("instance", "database", "size_bytes", "size_bytes_before", "day_before", "change_bytes", "percent"),
-                [
-                    (
-                        c.instance,
-                        c.database,
-                        c.size_bytes,
-                        c.size_bytes_before,
-                        c.day_before.isoformat(),
-                        c.change_bytes,
-                        c.change_percent,
-                    )
-                    for c in changed[:WORST]
-                ],
+                [astuple(database) for database in changed[:WORST]],
             ),
         },
     )

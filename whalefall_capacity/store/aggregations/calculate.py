@@ -21,6 +21,7 @@ from whalefall_capacity.periods import Window, adjacent_runs, window_of
 from whalefall_capacity.store.aggregations.statements import SOURCE_TOTALS, TABLES, Level, statements
 from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.postgres.reading import read_value
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
 
 CHUNK_INSTANCES = 500
@@ -156,14 +157,11 @@ def aggregate(
     return list(results.values())
 
 
-@again_if_connection_lost
 def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
     """Return the closing sizes of *window*, in bytes, of everything together; None when it has no row."""
-    statement = text(CLOSING.format(aggregations=TABLES[level].aggregations))
-    with engine.connect() as connection:
-        values = {"period_type": window.period_type.value, "start": window.start}
-        total = connection.execute(statement, values).scalar_one()
-        return None if total is None else int(total)
+    statement = CLOSING.format(aggregations=TABLES[level].aggregations)
+    total = read_value(engine, statement, period_type=window.period_type.value, start=window.start)
+    return None if total is None else int(total)
 
 
 def chunks(connection: Connection) -> list[range]:

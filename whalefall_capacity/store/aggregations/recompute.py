@@ -26,12 +26,9 @@ ORDER BY period_start
 DAYS = (
     "SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last ORDER BY 1"
 )
-STATS_TOTALS = {
-    Level.DATABASE: "SELECT count(*), coalesce(sum(size_bytes), 0), max(updated_at) FROM database_size_stats "
-    "WHERE collected_date BETWEEN :first AND :last",
-    Level.INSTANCE: "SELECT count(*), coalesce(sum(total_size_bytes), 0), max(updated_at) FROM instance_size_stats "
-    "WHERE collected_date BETWEEN :first AND :last",
-}
+STATS_TOTALS = """
+SELECT count(*), coalesce(sum({size}), 0), max(updated_at) FROM {stats} WHERE collected_date BETWEEN :first AND :last
+"""
 # Keys that have a row, and those of one day of the window that should have one. The order by a hash is as random as
 # its seed, and the same for the same seed. Each stored row is looked up by itself, whatever the planner, which has no
 # statistics of a new table partition, thinks of their number.
@@ -155,7 +152,8 @@ def _recompute(
     if recorded is not None and recorded.is_sealed:
         return None
     span = {"first": window.start, "last": window.end}
-    seen = tuple(connection.execute(text(STATS_TOTALS[level]), span).one())
+    totals = STATS_TOTALS.format(size=TABLES[level].size, stats=TABLES[level].stats)
+    seen = tuple(connection.execute(text(totals), span).one())
     behind = None
     if recorded is None:
         behind = f"{seen[0]} rows of stats, and no calculation yet"

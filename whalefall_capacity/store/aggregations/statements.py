@@ -26,10 +26,11 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a level."""
+    """The tables of a level, and the column of the stats that holds the size."""
 
     stats: Table
     aggregations: Table
+    size: str
 
     @property
     def key(self) -> list[str]:
@@ -44,8 +45,8 @@ class Tables:
 
 NO_MEASURES = ("period_type", "period_start", "period_end", "calculated_at", "created_at", "updated_at")
 TABLES = {
-    Level.DATABASE: Tables(database_size_stats, database_size_aggregations),
-    Level.INSTANCE: Tables(instance_size_stats, instance_size_aggregations),
+    Level.DATABASE: Tables(database_size_stats, database_size_aggregations, "size_bytes"),
+    Level.INSTANCE: Tables(instance_size_stats, instance_size_aggregations, "total_size_bytes"),
 }
 
 # The first day of the window of a day, looked up among the windows: whatever their period type, one expression. The

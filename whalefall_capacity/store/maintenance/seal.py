@@ -27,7 +27,6 @@ from whalefall_capacity.store.table_partitions.ledger import LostDays, lost_days
 
 ONE_DAY = timedelta(days=1)
 LEVELS = {TABLES[level].stats.name: level for level in Level}
-SIZES = {Level.DATABASE: "size_bytes", Level.INSTANCE: "total_size_bytes"}
 # One scan for all four period types: what they saw adds up from days.
 DAYS = sql.SQL(
     "SELECT collected_date, count(*), sum({size}), max(updated_at) FROM {stats} "
@@ -219,7 +218,7 @@ def _look(connection: Connection, table: str, lower: date, upper: date) -> Verdi
 def _days(
     connection: Connection, level: Level, stats: sql.Composable, first: date, last: date
 ) -> dict[date, StatsTotals]:
-    statement = DAYS.format(size=sql.Identifier(SIZES[level]), stats=stats)
+    statement = DAYS.format(size=sql.Identifier(TABLES[level].size), stats=stats)
     with raw_cursor(connection) as cursor:
         cursor.execute(statement, {"first": first, "last": last})
         return {day: StatsTotals(rows, Decimal(total), newest) for day, rows, total, newest in cursor.fetchall()}

@@ -82,17 +82,17 @@ class TaskSummary(_Part):
         """Return a copy in which *metrics* replace those of the same key, or come after the others."""
         new = {metric.key: metric for metric in metrics}
         kept = [new.pop(metric.key, metric) for metric in self.common.metrics]
-        common = self.common.model_copy(update={"metrics": [*kept, *new.values()]})
-        return self.model_copy(update={"common": common})
+        return self._with(metrics=[*kept, *new.values()])
 
     def with_highlight(self, highlight: str) -> Self:
         """Return a copy that says *highlight* once."""
         if highlight in self.common.highlights:
             return self
-        common = self.common.model_copy(update={"highlights": [*self.common.highlights, highlight]})
-        return self.model_copy(update={"common": common})
+        return self._with(highlights=[*self.common.highlights, highlight])
 
     def as_skipped(self, reason: str) -> Self:
         """Return a copy that says why there was nothing to do."""
-        common = self.common.model_copy(update={"flags": Flags(skipped=True, skip_reason=reason)})
-        return self.model_copy(update={"common": common})
+        return self._with(flags=Flags(skipped=True, skip_reason=reason))
+
+    def _with(self, **changes: Any) -> Self:
+        return self.model_copy(update={"common": self.common.model_copy(update=changes)})

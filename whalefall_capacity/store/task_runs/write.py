@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -54,9 +54,6 @@ class LockedTaskRun:
     closed_at: datetime | None
     read_at: datetime
     summary: TaskSummary
-
-    def with_summary(self, summary: TaskSummary) -> LockedTaskRun:
-        return replace(self, summary=summary)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ VALUES (:run_id, :task_key, :task_name, :task_category, :trigger_source, 'pendin
 ON CONFLICT (run_id) DO NOTHING
 """
 LOCK_RUN = """
-SELECT run_id, task_key, status, created_at, closed_at, now() AS read_at, summary_json FROM task_runs
+SELECT run_id, task_key, status, created_at, closed_at, now() AS read_at, summary_json AS summary
+FROM task_runs
 WHERE run_id = :run_id FOR NO KEY UPDATE
 """
 START_RUN = """
@@ -190,13 +188,11 @@ def insert_task_run(connection: Connection, new: NewTaskRun) -> None:
 
 def lock_task_run(connection: Connection, run_id: str) -> LockedTaskRun | None:
     """Return the task run, locked to the end of the transaction; None when there is none."""
-    row = connection.execute(text(LOCK_RUN), {"run_id": run_id}).one_or_none()
+    row = connection.execute(text(LOCK_RUN), {"run_id": run_id}).mappings().one_or_none()
     if row is None:
         return None
-    summary = TaskSummary.model_validate(row.summary_json)
-    return LockedTaskRun(
-        row.run_id, row.task_key, Status(row.status), row.created_at, row.closed_at, row.read_at, summary
-    )
+    summary = TaskSummary.model_validate(row["summary"])
+    return LockedTaskRun(**{**row, "status": Status(row["status"]), "summary": summary})
 
 
 def task_run_status(connection: Connection, run_id: str) -> Status | None:
@@ -247,9 +243,8 @@ def update_items(connection: Connection, run_id: str, updates: Sequence[ItemUpda
 
 def update_counters(connection: Connection, run_id: str) -> Counts:
     """Bring the counters of a task run that is locked in line with its items, and return them."""
-    row = connection.execute(text(COUNT_ITEMS), {"run_id": run_id}).one()
-    counts = Counts(row.total, row.completed, row.failed, row.cancelled)
-    values = {"total": row.total, "completed": row.completed, "failed": row.failed + row.cancelled}
+    counts = Counts(*connection.execute(text(COUNT_ITEMS), {"run_id": run_id}).one())
+    values = {"total": counts.total, "completed": counts.completed, "failed": counts.failed + counts.cancelled}
     connection.execute(text(UPDATE_COUNTERS), values | {"run_id": run_id})
     return counts
 

@@ -17,7 +17,6 @@ from sqlalchemy import Engine, event, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.store.sizes.stats import (
-    BigDatabase,
     DayTotals,
     InstanceTotal,
     StoredSize,
@@ -513,18 +512,18 @@ def test_day_totals_are_over_all_instances_oldest_first_and_only_of_stored_days(
 @pytest.mark.usefixtures("week")
 def test_the_biggest_databases_come_by_day_then_by_size_then_by_name(store: Engine) -> None:
     assert biggest_databases(store, [TUESDAY, MONDAY, WEDNESDAY]) == [
-        BigDatabase(MONDAY, "shop", "orders", 100),
-        BigDatabase(MONDAY, "bank", "ledger", 50),
-        BigDatabase(MONDAY, "shop", "users", 50),
-        BigDatabase(TUESDAY, "shop", "orders", 200),
+        StoredSize(MONDAY, "shop", "orders", 100, "measured"),
+        StoredSize(MONDAY, "bank", "ledger", 50, "measured"),
+        StoredSize(MONDAY, "shop", "users", 50, "measured"),
+        StoredSize(TUESDAY, "shop", "orders", 200, "measured"),
     ]
 
 
 @pytest.mark.usefixtures("week")
 def test_the_biggest_databases_are_at_most_as_many_as_asked_for_per_day(store: Engine) -> None:
     assert biggest_databases(store, [MONDAY, TUESDAY], count=1) == [
-        BigDatabase(MONDAY, "shop", "orders", 100),
-        BigDatabase(TUESDAY, "shop", "orders", 200),
+        StoredSize(MONDAY, "shop", "orders", 100, "measured"),
+        StoredSize(TUESDAY, "shop", "orders", 200, "measured"),
     ]
 
 
@@ -539,9 +538,9 @@ def test_instance_totals_are_by_name_and_keep_disabled_instances(store: Engine) 
 @pytest.mark.usefixtures("week")
 def test_database_sizes_are_by_instance_and_name(store: Engine) -> None:
     assert database_sizes(store, MONDAY) == [
-        StoredSize("bank", "ledger", 50, "measured"),
-        StoredSize("shop", "orders", 100, "measured"),
-        StoredSize("shop", "users", 50, "measured"),
+        StoredSize(MONDAY, "bank", "ledger", 50, "measured"),
+        StoredSize(MONDAY, "shop", "orders", 100, "measured"),
+        StoredSize(MONDAY, "shop", "users", 50, "measured"),
     ]
 
 
