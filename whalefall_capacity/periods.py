@@ -176,9 +176,9 @@ def adjacent_runs(windows: Iterable[Window]) -> list[list[Window]]:
     return runs
 
 
-def windows_back(start: date, period_type: PeriodType, count: int) -> date:
-    """Return the start of the window that lies *count* windows before the one that starts on *start*."""
-    return start - period_type.calendar.length * count
+def windows_back(day: date, period_type: PeriodType, count: int) -> date:
+    """Return the start of the window that lies *count* windows before the one of *day*."""
+    return window_of(day, period_type).start - period_type.calendar.length * count
 
 
 def look_back(start: date, period_type: PeriodType) -> date:

@@ -104,7 +104,7 @@ class CapacityFilter(BaseModel):
             if self.start_date > last:
                 raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
             return self.start_date, last
-        return periods_back(max(last, EARLIEST), self.period_type, self.period_type.calendar.shown_windows), last
+        return windows_back(max(last, EARLIEST), self.period_type, self.period_type.calendar.shown_windows - 1), last
 
 
 class CapacityPage(CapacityFilter):
@@ -126,8 +126,3 @@ def offset_of(page: int, limit: int) -> int:
     if page * limit > MOST_ROWS:
         raise invalid("page", f"page x limit must be at most {MOST_ROWS:,}: narrow the filter instead")
     return (page - 1) * limit
-
-
-def periods_back(last: date, period_type: PeriodType, periods: int) -> date:
-    """Return the start of the first of *periods* windows that end with the one of *last*."""
-    return windows_back(window_of(last, period_type).start, period_type, periods - 1)

@@ -15,10 +15,19 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, CursorResult, Engine, Row, text
 
 from whalefall_capacity.periods import Window, adjacent_runs, window_of
-from whalefall_capacity.store.aggregations.statements import SOURCE_TOTALS, TABLES, Level, statements
+from whalefall_capacity.store.aggregations.statements import (
+    REMOVE,
+    SOURCE_TOTALS,
+    STORED,
+    TABLES,
+    UPSERT,
+    Level,
+    composed,
+    source_statement,
+)
 from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.postgres.reading import read_value
@@ -229,22 +238,25 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
         "ends": [window.end for window in windows],
         "closing_days": list(days.values()),
     }
-    run = statements(level, windows)
+
+    def run(statement: str) -> CursorResult[*tuple[Any, ...]]:
+        return connection.execute(composed(statement, level, windows), values)
+
     results = {window.start: WindowResult(window) for window in windows}
-    connection.execute(run.source, values)
-    for row in connection.execute(text(SOURCE_TOTALS)):
+    run(source_statement(level, windows[0].period_type))
+    for row in run(SOURCE_TOTALS):
         results[row.period_start] = _seen(results[row.period_start].window, row)
-    for start, count in connection.execute(run.upsert, values):
+    for start, count in run(UPSERT):
         results[start].rows_written = count
     # Every source row has its row now; only when there are more of them has one lost its source.
-    if connection.execute(run.stored, values).scalar_one() != sum(result.result_rows for result in results.values()):
-        for start, count in connection.execute(run.remove, values):
+    if run(STORED).scalar_one() != sum(result.result_rows for result in results.values()):
+        for start, count in run(REMOVE):
             results[start].rows_removed = count
-    connection.execute(text("DROP TABLE source"))
+    run("DROP TABLE source")
     return list(results.values())
 
 
-def _seen(window: Window, row: Row[Any]) -> WindowResult:
+def _seen(window: Window, row: Row[*tuple[Any, ...]]) -> WindowResult:
     """Return what SOURCE_TOTALS tells of *window*."""
     return WindowResult(
         window,

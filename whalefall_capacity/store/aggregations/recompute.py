@@ -16,11 +16,11 @@ from whalefall_capacity.store.sizes.day_comparison import LATEST_DAY
 
 RECORDED = """
 SELECT source_rows, source_sum_bytes, source_max_updated_at, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
-WHERE level = :level AND period_type = :period_type AND period_start = :start
+WHERE level = :level AND period_type = :period_type AND period_start = :first
 """
 EARLIER_WINDOWS = """
 SELECT period_start FROM aggregation_windows
-WHERE level = :level AND period_type = :period_type AND period_start < :start AND sealed_at IS NULL AND result_rows > 0
+WHERE level = :level AND period_type = :period_type AND period_start < :first AND sealed_at IS NULL AND result_rows > 0
 ORDER BY period_start
 """
 DAYS = (
@@ -29,9 +29,9 @@ DAYS = (
 STATS_TOTALS = """
 SELECT count(*), coalesce(sum({size}), 0), max(updated_at) FROM {stats} WHERE collected_date BETWEEN :first AND :last
 """
-# Keys that have a row, and those of one day of the window that should have one. The order by a hash is as random as
-# its seed, and the same for the same seed. Each stored row is looked up by itself, whatever the planner, which has no
-# statistics of a new table partition, thinks of their number.
+# One in a hundred, twenty at least, of the keys that have a row and of those of one day of the window, which should
+# have one. The order by a hash is as random as its seed, and the same for the same seed. Each stored row is looked up
+# by itself, whatever the planner, which has no statistics of a new table partition, thinks of their number.
 SAMPLE = """
 WITH keys AS (
     SELECT {key} FROM {aggregations} WHERE period_type = :period_type AND period_start = :first
@@ -40,7 +40,7 @@ WITH keys AS (
 ), sample AS (
     SELECT {key} FROM keys AS sample
     ORDER BY hashtextextended({key_text}, :seed), {key_text}
-    LIMIT (SELECT greatest(:at_least, ceil(count(*) * CAST(:fraction AS numeric))) FROM keys)
+    LIMIT (SELECT greatest(20, ceil(count(*) * 0.01)) FROM keys)
 ), recomputed AS (
 {recompute}
 )
@@ -96,8 +96,6 @@ RECOMPUTE_INSTANCES = """
     GROUP BY s.instance_id, all_days.partial_days
 """
 RECOMPUTE = {Level.DATABASE: RECOMPUTE_DATABASES, Level.INSTANCE: RECOMPUTE_INSTANCES}
-SAMPLE_FRACTION = 0.01
-SAMPLE_AT_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
         if latest_day is None:
             return []
         latest = window_of(latest_day, period_type)
-        values = {"level": level.value, "period_type": period_type.value, "start": latest.start}
+        values = {"level": level.value, "period_type": period_type.value, "first": latest.start}
         earlier = list(connection.execute(text(EARLIER_WINDOWS), values).scalars())
         windows = [latest, *(window_of(start, period_type) for start in chooser.sample(earlier, min(1, len(earlier))))]
         found = [_recompute(connection, level, window, seed, chooser) for window in windows]
@@ -147,13 +145,18 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
 def _recompute(
     connection: Connection, level: Level, window: Window, seed: int, chooser: random.Random
 ) -> Recomputation | None:
-    values = {"level": level.value, "period_type": window.period_type.value, "start": window.start}
+    values = {
+        "level": level.value,
+        "period_type": window.period_type.value,
+        "first": window.start,
+        "last": window.end,
+        "seed": seed,
+    }
     recorded = connection.execute(text(RECORDED), values).one_or_none()
     if recorded is not None and recorded.is_sealed:
         return None
-    span = {"first": window.start, "last": window.end}
     totals = STATS_TOTALS.format(size=TABLES[level].size, stats=TABLES[level].stats)
-    seen = tuple(connection.execute(text(totals), span).one())
+    seen = tuple(connection.execute(text(totals), values).one())
     behind = None
     if recorded is None:
         behind = f"{seen[0]} rows of stats, and no calculation yet"
@@ -162,19 +165,8 @@ def _recompute(
             f"{seen[0]} rows of stats, the newest of {seen[2]}; its calculation saw {recorded.source_rows}, the newest "
             f"of {recorded.source_max_updated_at}"
         )
-    days = list(connection.execute(text(DAYS), span).scalars())
-    sample = _sample(
-        connection,
-        level,
-        span
-        | {
-            "period_type": window.period_type.value,
-            "day": chooser.choice(days) if days else window.start,
-            "seed": seed,
-            "fraction": SAMPLE_FRACTION,
-            "at_least": SAMPLE_AT_LEAST,
-        },
-    )
+    days = connection.execute(text(DAYS), values).scalars().all()
+    sample = _sample(connection, level, values | {"day": chooser.choice(days) if days else window.start})
     differences = [
         difference for key, stored, recomputed in sample for difference in _differences(key, stored, recomputed)
     ]

@@ -195,37 +195,31 @@ WHERE period_type = :period_type AND period_start = ANY (:starts) AND instance_i
 """
 
 
-@dataclass(frozen=True)
-class Statements:
-    """The statements of one run over adjacent windows."""
-
-    source: TextClause
-    upsert: TextClause
-    stored: TextClause
-    remove: TextClause
-
-
-def statements(level: Level, windows: Sequence[Window]) -> Statements:
-    """Return the statements that calculate adjacent *windows* of one level."""
-    tables = TABLES[level]
+def source_statement(level: Level, period_type: PeriodType) -> str:
+    """Return the statement that groups the stats of windows into the temporary table `source`."""
     if level is Level.INSTANCE:
-        source = INSTANCE_PERIODS
-    else:
-        source = DATABASE_DAYS if windows[0].period_type is PeriodType.DAILY else DATABASE_PERIODS
-    names = {
-        # With one window there is one bucket, and nothing to compute per row.
-        "bucket": ONE_BUCKET if len(windows) == 1 else BUCKET,
-        "scope": SCOPE,
-        "aggregations": tables.aggregations,
-        "key": ", ".join(tables.key),
-        "measures": ", ".join(tables.measures),
-        "source_key": columns_of("source", tables.key),
-        "source_measures": columns_of("source", tables.measures),
-        "stored_measures": columns_of("stored", tables.measures),
-        "excluded_measures": columns_of("excluded", tables.measures),
-        "same_key": same_key("source", "stored", tables.key),
-    }
-    return Statements(*(text(statement.format(**names)) for statement in (source, UPSERT, STORED, REMOVE)))
+        return INSTANCE_PERIODS
+    return DATABASE_DAYS if period_type is PeriodType.DAILY else DATABASE_PERIODS
+
+
+def composed(statement: str, level: Level, windows: Sequence[Window]) -> TextClause:
+    """Return *statement* for adjacent *windows* of one level."""
+    tables = TABLES[level]
+    return text(
+        statement.format(
+            # With one window there is one bucket, and nothing to compute per row.
+            bucket=ONE_BUCKET if len(windows) == 1 else BUCKET,
+            scope=SCOPE,
+            aggregations=tables.aggregations,
+            key=", ".join(tables.key),
+            measures=", ".join(tables.measures),
+            source_key=columns_of("source", tables.key),
+            source_measures=columns_of("source", tables.measures),
+            stored_measures=columns_of("stored", tables.measures),
+            excluded_measures=columns_of("excluded", tables.measures),
+            same_key=same_key("source", "stored", tables.key),
+        )
+    )
 
 
 def columns_of(table: str, columns: Sequence[str]) -> str:

@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
+from whalefall_capacity.periods import PeriodType, look_back
 from whalefall_capacity.store.postgres.reading import read_rows, read_value
 
-REACH = timedelta(days=7)
 ONE_DAY = timedelta(days=1)
 
 LATEST_DAY = "SELECT max(collected_date) FROM instance_size_stats"
@@ -170,4 +170,4 @@ def missing_days(engine: Engine, first: date, last: date, zone: ZoneInfo) -> lis
 
 
 def _days_before(day: date) -> dict[str, Any]:
-    return {"day": day, "yesterday": day - ONE_DAY, "earliest": day - REACH}
+    return {"day": day, "yesterday": day - ONE_DAY, "earliest": look_back(day, PeriodType.DAILY)}

@@ -131,7 +131,7 @@ DAY_TOTALS = """
 SELECT collected_date AS day, count(*) AS instances, sum(database_count) AS databases,
        sum(missing_count) AS missing_databases, sum(total_size_bytes)::bigint AS total_size_bytes,
        sum(log_size_bytes)::bigint AS log_size_bytes,
-       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size, max(updated_at) AS updated_at
+       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size
 FROM instance_size_stats
 WHERE collected_date = ANY (:days)
 GROUP BY collected_date
@@ -205,7 +205,6 @@ class DayTotals:
     total_size_bytes: int
     log_size_bytes: int | None
     instances_without_log_size: int
-    updated_at: datetime
 
 
 @dataclass(frozen=True)

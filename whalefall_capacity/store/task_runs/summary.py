@@ -6,10 +6,11 @@ to say beyond the common part goes into `ext.data`.
 
 from __future__ import annotations
 
+import operator
 from datetime import date
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class _Part(BaseModel):
@@ -22,13 +23,10 @@ class Metric(_Part):
     key: str
     label: str
     value: int | float | str | None
-    unit: str = Field(default="", description="left out when there is none")
-    tone: Literal["", "success", "warning", "danger"] = Field(default="", description="left out when neutral")
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        return {name: value for name, value in content.items() if name not in ("unit", "tone") or value}
+    unit: str = Field(default="", description="left out when there is none", exclude_if=operator.not_)
+    tone: Literal["", "success", "warning", "danger"] = Field(
+        default="", description="left out when neutral", exclude_if=operator.not_
+    )
 
 
 class Day(_Part):

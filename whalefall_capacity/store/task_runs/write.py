@@ -168,8 +168,7 @@ WHERE (progress_total, progress_completed, progress_failed)
       <> (coalesce(items.total, 0), coalesce(items.completed, 0), coalesce(items.failed, 0))
 """
 RUN_STATES = "SELECT run_id, status, closed_at IS NOT NULL AS is_closed FROM task_runs"
-NOT_CLOSED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL ORDER BY run_id"
-CANCEL_ASKED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL AND status = 'cancelled' ORDER BY run_id"
+NOT_CLOSED = "SELECT run_id, status FROM task_runs WHERE closed_at IS NULL ORDER BY run_id"
 # A task run that is not closed stays, however old: something is wrong with it that has to be seen.
 DELETE_OLD = """
 DELETE FROM task_runs WHERE run_id IN (
@@ -292,14 +291,9 @@ def task_run_states(connection: Connection) -> dict[str, tuple[Status, bool]]:
     return {row.run_id: (Status(row.status), row.is_closed) for row in connection.execute(text(RUN_STATES))}
 
 
-def not_closed(connection: Connection) -> list[str]:
-    """Return the run ids of all task runs whose run is not known to be over."""
-    return list(connection.execute(text(NOT_CLOSED)).scalars())
-
-
-def cancel_asked(connection: Connection) -> list[str]:
-    """Return the run ids of cancelled task runs whose run is not known to be over."""
-    return list(connection.execute(text(CANCEL_ASKED)).scalars())
+def not_closed(connection: Connection) -> dict[str, Status]:
+    """Return, of every task run whose run is not known to be over, the status."""
+    return {row.run_id: Status(row.status) for row in connection.execute(text(NOT_CLOSED))}
 
 
 def miscounted(connection: Connection) -> list[str]:
