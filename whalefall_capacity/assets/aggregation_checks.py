@@ -56,7 +56,7 @@ def aggregation_checks(level: Level, period_type: PeriodType) -> dg.AssetChecksD
                 DAYS_MISSING,
                 asset=key,
                 description="Are there stats for every day so far of the period in progress, of every instance that "
-                f"was of the fleet? A warning. docs/checks.md#{DAYS_MISSING}",
+                f"belonged to the fleet? A warning. docs/checks.md#{DAYS_MISSING}",
             )
         )
 

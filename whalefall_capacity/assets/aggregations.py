@@ -23,7 +23,7 @@ from whalefall_capacity.store.aggregations.growth import top_growing_databases, 
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.sizes.stats import instances_in_range
 
-WHAT = {
+SUBJECTS = {
     Level.DATABASE: "Size of every database",
     Level.INSTANCE: "Total size and number of databases of every server",
 }
@@ -42,7 +42,7 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         kinds={"postgres"},
         owners=["team:dba"],
         tags={"level": level.value, "period_type": period_type.value},
-        description=f"{WHAT[level]}, per {period_type.calendar.period}: count, sum, largest, smallest and closing "
+        description=f"{SUBJECTS[level]}, per {period_type.calendar.period}: count, sum, largest, smallest and closing "
         f"value of the days. Averages and growth against the period before are in the view `{level.value}_size_growth`."
         " A sealed period is final. docs/aggregations.md",
         freshness_policy=DAILY_DATA,

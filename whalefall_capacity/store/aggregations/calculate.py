@@ -46,16 +46,16 @@ BLOCK_DAYS = 92
 
 
 class Watcher:
-    """A listener to a calculation; any call may raise to stop it."""
+    """An observer of a calculation; any call may raise to stop it."""
 
     def progressed(self, done: int, total: int) -> None:
-        """Hear how many units are done, before the first and after each."""
+        """Take note of the number of units that are done, before the first and after each."""
 
     def began(self, instance_ids: range) -> None:
-        """Hear, in the thread that does it, that work on the instances of a chunk has begun."""
+        """Take note, in the thread that does the work, that a chunk of instances has begun."""
 
     def finished(self, instance_ids: range) -> None:
-        """Hear that all windows of the instances of a chunk are done."""
+        """Take note that all windows of a chunk of instances are done."""
 
 
 class WindowState(StrEnum):

@@ -135,7 +135,7 @@ class ChangedDatabase:
 
 @dataclass(frozen=True)
 class MissingDays:
-    """The days of a window on which nothing is stored of an instance that was of the fleet."""
+    """The days of a window on which nothing is stored of an instance that belonged to the fleet."""
 
     instance: str
     days: int

@@ -243,10 +243,10 @@ def write_visits(
     database can have comes back as not measured.
     """
     visits = [_without_impossible_sizes(visit) for visit in visits]
-    nothing = [visit for visit in visits if _has_no_size(visit)]
-    if nothing:
-        others = write_visits(engine, day, [visit for visit in visits if visit not in nothing], accept_empty)
-        return [*others, *(_without_size(visit) for visit in nothing)]
+    unmeasured = [visit for visit in visits if _has_no_size(visit)]
+    if unmeasured:
+        others = write_visits(engine, day, [visit for visit in visits if visit not in unmeasured], accept_empty)
+        return [*others, *(_without_size(visit) for visit in unmeasured)]
     try:
         return _write(engine, day, visits, accept_empty)
     # ValueError: the driver cannot send a text, such as one with a lone surrogate.
