@@ -17,6 +17,7 @@ from whalefall_capacity.periods import (
     month_starts,
     quarter_start,
     today,
+    windows_back,
     year_start,
 )
 
