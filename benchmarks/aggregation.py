@@ -31,7 +31,7 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.aggregations.calculate import aggregate
-from whalefall_capacity.store.aggregations.statements import BUCKETS, TABLES, Level
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, ensure_children
 
 FIRST = date(2026, 4, 1)
@@ -77,8 +77,8 @@ BARE_INSTANCES = """
 INSERT INTO instance_size_aggregations AS stored
        (instance_id, period_type, period_start, period_end, {measures}, calculated_at)
 SELECT instance_id, :period_type, {bucket} AS period_start, {end},
-       count(*), sum(total_size_bytes), max(total_size_bytes), min(total_size_bytes),
-       (array_agg(total_size_bytes ORDER BY collected_date DESC))[1], 0,
+       count(*), 0, sum(total_size_bytes), max(total_size_bytes), min(total_size_bytes),
+       (array_agg(total_size_bytes ORDER BY collected_date DESC))[1],
        sum(database_count), max(database_count), min(database_count),
        nullif(count(log_size_bytes), 0), sum(log_size_bytes), max(log_size_bytes), min(log_size_bytes),
        (array_agg(log_size_bytes ORDER BY collected_date DESC))[1], now()
@@ -89,6 +89,12 @@ SET ({measures}, calculated_at, updated_at) = ROW ({excluded}, excluded.calculat
 WHERE ({stored}) IS DISTINCT FROM ({excluded})
 """
 BARE = {Level.DATABASE: BARE_DATABASES, Level.INSTANCE: BARE_INSTANCES}
+BUCKETS = {
+    PeriodType.DAILY: "collected_date",
+    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '2000-01-03') % 7",
+    PeriodType.MONTHLY: "collected_date - (extract(day FROM collected_date)::integer - 1)",
+    PeriodType.QUARTERLY: "date_trunc('quarter', collected_date::timestamp)::date",
+}
 ENDS = {
     PeriodType.DAILY: "{bucket}",
     PeriodType.WEEKLY: "{bucket} + 6",
@@ -151,7 +157,7 @@ def bare(engine: Engine, level: Level, windows: Sequence[Window]) -> None:
     """Run the hand-written statement over adjacent windows."""
     period_type = windows[0].period_type
     measures = TABLES[level].measures
-    bucket = BUCKETS[period_type].replace("%%", "%") if len(windows) > 1 else "CAST(:first AS date)"
+    bucket = BUCKETS[period_type] if len(windows) > 1 else "CAST(:first AS date)"
     statement = BARE[level].format(
         bucket=bucket,
         end=ENDS[period_type].format(bucket=bucket),

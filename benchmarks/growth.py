@@ -1,4 +1,4 @@
-"""Growth queries, through the store's functions and straight through the views, beside SQL written by hand.
+"""Growth queries, by the store's statements and straight through the views, beside SQL written by hand.
 
 What is written by hand gives the same columns and, as is looked at before anything is measured, the same figures: means
 are not rounded before they are compared, and a baseline lies no further back than it may. It divides plainly, which is
@@ -17,10 +17,13 @@ from sqlalchemy import Engine, text
 from benchmarks.harness import in_turns, print_result
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.store.aggregations.growth import (
+    DATABASE_GROWTH,
+    DATABASES_IN_ORDER,
+    IN_ORDER,
+    INSTANCE_GROWTH,
     DatabaseGrowth,
     InstanceGrowth,
-    database_growth,
-    instance_growth,
+    growth_range,
     top_growing_databases,
 )
 
@@ -127,6 +130,11 @@ WHERE g.instance_id = :instance_id AND period_type = '{period_type}' AND period_
 """
 
 
+DATABASE = DATABASE_GROWTH.format(scope="instance_id = :instance_id AND database_name = :database_name") + IN_ORDER
+DATABASES_OF_INSTANCE = DATABASE_GROWTH.format(scope="instance_id = :instance_id") + DATABASES_IN_ORDER
+INSTANCE = INSTANCE_GROWTH.format(scope="instance_id = :instance_id") + IN_ORDER
+
+
 @dataclass(frozen=True)
 class Query:
     """A question, the values that it is asked with, and the three ways to ask it."""
@@ -146,21 +154,27 @@ def measure(engine: Engine, instance_id: int, first: date, last: date) -> None:
         Query(
             "one database's year of weeks",
             year | {"database_name": "database_00025"},
-            lambda: database_growth(engine, PeriodType.WEEKLY, first, last, instance_id, "database_00025"),
+            lambda: _ours(
+                engine,
+                DATABASE,
+                year | {"database_name": "database_00025"} | growth_range(PeriodType.WEEKLY, first, last),
+            ),
             DATABASES.format(trend=TREND, windows=ONE_DATABASE),
             _view(DatabaseGrowth, PeriodType.WEEKLY, "AND g.database_name = :database_name"),
         ),
         Query(
             "one instance's month, all databases",
             {"instance_id": instance_id, "first": month.start, "last": month.start},
-            lambda: database_growth(engine, PeriodType.MONTHLY, month.start, month.start, instance_id),
+            lambda: _ours(
+                engine, DATABASES_OF_INSTANCE, year | growth_range(PeriodType.MONTHLY, month.start, month.start)
+            ),
             DATABASES.format(trend=TREND, windows=ONE_INSTANCE),
             _view(DatabaseGrowth, PeriodType.MONTHLY),
         ),
         Query(
             "one instance's totals, a year of weeks",
             year,
-            lambda: instance_growth(engine, PeriodType.WEEKLY, first, last, instance_id),
+            lambda: _ours(engine, INSTANCE, year | growth_range(PeriodType.WEEKLY, first, last)),
             TOTALS.format(trend=TREND, windows=ONE_TOTAL),
             _view(InstanceGrowth, PeriodType.WEEKLY),
         ),
@@ -200,6 +214,11 @@ def _row(engine: Engine, query: Query) -> tuple[object, ...]:
         rounds=ROUNDS,
     )
     return (query.name, 1000 * by_hand, 1000 * ours, ours / by_hand, 1000 * view, view / by_hand)
+
+
+def _ours(engine: Engine, statement: str, values: dict[str, Any]) -> list[DatabaseGrowth] | list[InstanceGrowth]:
+    rows = _ask(engine, statement, values)
+    return [InstanceGrowth(*row) for row in rows] if statement is INSTANCE else [DatabaseGrowth(*row) for row in rows]
 
 
 def _ask(engine: Engine, statement: str, values: dict[str, Any]) -> Sequence[Any]:

@@ -15,22 +15,14 @@ from whalefall_capacity.dagster_private import ASSET_PARTITION_RANGE_END_TAG, AS
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.settings import Settings, load_settings
 
-DAY_FORMAT = "%Y-%m-%d"
-CRON: Mapping[PeriodType, str] = {
-    PeriodType.DAILY: "0 0 * * *",
-    PeriodType.WEEKLY: "0 0 * * 1",
-    PeriodType.MONTHLY: "0 0 1 * *",
-    PeriodType.QUARTERLY: "0 0 1 1,4,7,10 *",
-}
-
 
 def partitions(settings: Settings, period_type: PeriodType) -> dg.TimeWindowPartitionsDefinition:
     """Return one partition a period, from the one with the start date to the one with today."""
     return dg.TimeWindowPartitionsDefinition(
         start=window_of(settings.start_date, period_type).start.isoformat(),
-        cron_schedule=CRON[period_type],
+        cron_schedule=period_type.calendar.cron_schedule,
         timezone=settings.timezone,
-        fmt=DAY_FORMAT,
+        fmt="%Y-%m-%d",
         end_offset=1,
     )
 

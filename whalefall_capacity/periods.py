@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from enum import StrEnum
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from dateutil.relativedelta import relativedelta
+
+
+def week_start(day: date) -> date:
+    """Return the Monday of the ISO 8601 week of *day*."""
+    return day - timedelta(days=day.weekday())
+
+
+def month_start(day: date) -> date:
+    """Return the first day of the month of *day*."""
+    return day.replace(day=1)
+
+
+def quarter_start(day: date) -> date:
+    """Return the first day of the calendar quarter of *day*."""
+    return date(day.year, 3 * ((day.month - 1) // 3) + 1, 1)
+
+
+def year_start(day: date) -> date:
+    """Return the first of January of the year of *day*."""
+    return date(day.year, 1, 1)
 
 
 class PeriodType(StrEnum):
@@ -19,13 +40,70 @@ class PeriodType(StrEnum):
     MONTHLY = "monthly"
     QUARTERLY = "quarterly"
 
+    @property
+    def calendar(self) -> Calendar:
+        return CALENDARS[self]
 
-# How far back the baseline of a window may lie.
-REACH = {
-    PeriodType.DAILY: relativedelta(days=7),
-    PeriodType.WEEKLY: relativedelta(weeks=4),
-    PeriodType.MONTHLY: relativedelta(months=3),
-    PeriodType.QUARTERLY: relativedelta(years=1),
+
+@dataclass(frozen=True)
+class Calendar:
+    """The calendar of one period type: all that it differs in from the others."""
+
+    period: str
+    window_start: Callable[[date], date]
+    length: relativedelta
+    # Windows that a baseline may lie back.
+    reach: int
+    # Of the moments at which windows begin: Dagster makes its partitions by it.
+    cron_schedule: str
+    # Time that one table partition of the aggregations holds.
+    table_partition: Literal["month", "year"]
+    # Windows that the console shows where nothing says how many.
+    shown_windows: int
+    window_label: Callable[[date], str]
+
+
+CALENDARS = {
+    PeriodType.DAILY: Calendar(
+        period="day",
+        window_start=lambda day: day,
+        length=relativedelta(days=1),
+        reach=7,
+        cron_schedule="0 0 * * *",
+        table_partition="month",
+        shown_windows=30,
+        window_label=date.isoformat,
+    ),
+    PeriodType.WEEKLY: Calendar(
+        period="week, Monday to Sunday",
+        window_start=week_start,
+        length=relativedelta(weeks=1),
+        reach=4,
+        cron_schedule="0 0 * * 1",
+        table_partition="month",
+        shown_windows=26,
+        window_label="{:%G W%V}".format,
+    ),
+    PeriodType.MONTHLY: Calendar(
+        period="calendar month",
+        window_start=month_start,
+        length=relativedelta(months=1),
+        reach=3,
+        cron_schedule="0 0 1 * *",
+        table_partition="year",
+        shown_windows=12,
+        window_label="{:%Y-%m}".format,
+    ),
+    PeriodType.QUARTERLY: Calendar(
+        period="calendar quarter",
+        window_start=quarter_start,
+        length=relativedelta(months=3),
+        reach=4,
+        cron_schedule="0 0 1 1,4,7,10 *",
+        table_partition="year",
+        shown_windows=8,
+        window_label=lambda start: f"{start.year} Q{(start.month + 2) // 3}",
+    ),
 }
 
 
@@ -48,21 +126,6 @@ def today(zone: ZoneInfo, now: datetime | None = None) -> date:
     return (now or utc_now()).astimezone(zone).date()
 
 
-def month_start(day: date) -> date:
-    """Return the first day of the month of *day*."""
-    return day.replace(day=1)
-
-
-def quarter_start(day: date) -> date:
-    """Return the first day of the calendar quarter of *day*."""
-    return date(day.year, 3 * ((day.month - 1) // 3) + 1, 1)
-
-
-def year_start(day: date) -> date:
-    """Return the first of January of the year of *day*."""
-    return date(day.year, 1, 1)
-
-
 def add_months(day: date, months: int) -> date:
     """Return *day* moved by calendar months; 31 January plus one is the last day of February."""
     return day + relativedelta(months=months)
@@ -78,14 +141,8 @@ def month_starts(first: date, last: date) -> Iterator[date]:
 
 def window_of(day: date, period_type: PeriodType) -> Window:
     """Return the window that contains *day*: the day, its Monday-Sunday week (ISO 8601), its month or its quarter."""
-    if period_type is PeriodType.DAILY:
-        return Window(day, day, period_type)
-    if period_type is PeriodType.WEEKLY:
-        monday = day - timedelta(days=day.weekday())
-        return Window(monday, monday + timedelta(days=6), period_type)
-    months = 1 if period_type is PeriodType.MONTHLY else 3
-    start = month_start(day) if period_type is PeriodType.MONTHLY else quarter_start(day)
-    return Window(start, add_months(start, months) - timedelta(days=1), period_type)
+    start = period_type.calendar.window_start(day)
+    return Window(start, start + period_type.calendar.length - timedelta(days=1), period_type)
 
 
 def window_before(window: Window) -> Window:
@@ -119,6 +176,11 @@ def adjacent_runs(windows: Iterable[Window]) -> list[list[Window]]:
     return runs
 
 
-def look_back(window_start: date, period_type: PeriodType) -> date:
-    """Return the earliest start of a window that can be the baseline: 7 days, 4 weeks, 3 months or 4 quarters back."""
-    return window_start - REACH[period_type]
+def windows_back(day: date, period_type: PeriodType, count: int) -> date:
+    """Return the start of the window that lies *count* windows before the one of *day*."""
+    return window_of(day, period_type).start - period_type.calendar.length * count
+
+
+def look_back(start: date, period_type: PeriodType) -> date:
+    """Return the earliest start of a window that can be the baseline of the one that starts on *start*."""
+    return windows_back(start, period_type, period_type.calendar.reach)

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whalefall_capacity.periods import (
+    CALENDARS,
     PeriodType,
     add_months,
     month_start,
     month_starts,
     quarter_start,
     today,
+    windows_back,
     year_start,
 )
 
@@ -24,6 +26,23 @@ DAYS = st.dates(date(1970, 1, 1), date(2200, 12, 31))
 
 def test_there_are_four_period_types() -> None:
     assert [period_type.value for period_type in PeriodType] == ["daily", "weekly", "monthly", "quarterly"]
+
+
+def test_every_period_type_has_a_calendar_of_its_own() -> None:
+    assert list(CALENDARS) == list(PeriodType)
+
+
+@pytest.mark.parametrize(
+    ("period_type", "start"),
+    [
+        (PeriodType.DAILY, date(2026, 2, 28)),
+        (PeriodType.WEEKLY, date(2026, 2, 16)),
+        (PeriodType.MONTHLY, date(2026, 1, 1)),
+        (PeriodType.QUARTERLY, date(2025, 7, 1)),
+    ],
+)
+def test_windows_are_counted_back_from_the_one_of_a_day(period_type: PeriodType, start: date) -> None:
+    assert windows_back(date(2026, 3, 2), period_type, 2) == start
 
 
 @pytest.mark.parametrize(

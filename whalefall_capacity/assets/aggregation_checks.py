@@ -5,14 +5,15 @@ Annotations are not postponed here: Dagster reads the types of config and resour
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import date, timedelta
 
 import dagster as dg
 from pydantic import Field
 
 from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.assets.checks import WORST, check_result
 from whalefall_capacity.assets.metadata import metadata_table
-from whalefall_capacity.assets.stats_checks import WORST
 from whalefall_capacity.periods import PeriodType, Window, today, window_of
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
@@ -55,7 +56,7 @@ def aggregation_checks(level: Level, period_type: PeriodType) -> dg.AssetChecksD
                 DAYS_MISSING,
                 asset=key,
                 description="Are there stats for every day so far of the period in progress, of every instance that "
-                f"was of the fleet? A warning. docs/checks.md#{DAYS_MISSING}",
+                f"belonged to the fleet? A warning. docs/checks.md#{DAYS_MISSING}",
             )
         )
 
@@ -87,37 +88,34 @@ def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: 
     wrong = [window for window in windows if window.behind is None and window.differences]
     differences = [(w.window.start, difference) for w in windows for difference in w.differences]
     names = ", ".join(w.window.start.isoformat() for w in windows)
-    description = f"{sum(w.keys for w in windows)} rows equal a recomputation from their stats; windows {names}"
-    if not windows:
-        description = "there is nothing to recompute"
-    elif wrong:
-        description = (
+    compared = sum(w.keys for w in windows)
+    if wrong:
+        bad = (
             f"figures of the windows {', '.join(w.window.start.isoformat() for w in wrong)} are not what their stats "
             "give: materialize these partitions again, and report it if the check still fails"
         )
-    elif behind:
-        description = (
+    else:
+        bad = (
             f"{'; '.join(f'{w.window.start}: {w.behind}' for w in behind)}. The sensor aggregations_follow_stats "
             "catches up within a minute; if it does not, see that it runs, or materialize the partition"
         )
-    return dg.AssetCheckResult(
-        check_name=RECOMPUTED,
-        asset_key=key,
-        passed=not behind and not wrong,
-        severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
-        description=description,
+    return check_result(
+        dg.AssetCheckKey(key, RECOMPUTED),
+        found=[*behind, *wrong],
+        good=f"{compared} rows equal a recomputation from their stats; windows {names}"
+        if windows
+        else "there is nothing to recompute",
+        bad=bad,
+        is_error=wrong,
         metadata={
             "seed": seed,
             "windows": names,
-            "rows_compared": sum(w.keys for w in windows),
+            "rows_compared": compared,
             "figures_different": len(differences),
             "windows_behind": len(behind),
             "differences": metadata_table(
                 ("window", "key", "figure", "stored", "recomputed"),
-                [
-                    (start.isoformat(), d.key, d.measure, _text(d.stored), _text(d.recomputed))
-                    for start, d in differences[:WORST]
-                ],
+                [(start, d.key, d.measure, _text(d.stored), _text(d.recomputed)) for start, d in differences[:WORST]],
             ),
         },
     )
@@ -132,27 +130,22 @@ def missing_days_result(
     key: dg.AssetKey, window: Window, last: date, found: Sequence[MissingDays]
 ) -> dg.AssetCheckResult:
     """Say which instances lack stats of days from the start of *window* to *last*."""
-    description = f"there are stats of every instance for every day from {window.start} to {last}"
+    good = f"there are stats of every instance for every day from {window.start} to {last}"
     if last < window.start:
-        description = f"no day of the period that starts on {window.start} is due yet"
-    if found:
-        description = (
-            f"{len(found)} instances lack days from {window.start} to {last}. A past day cannot be measured: "
-            "`whalefall-capacity history import FILE` brings its sizes from elsewhere; means of the period are of the "
-            "days that there are"
-        )
-    return dg.AssetCheckResult(
-        check_name=DAYS_MISSING,
-        asset_key=key,
-        passed=not found,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=description,
+        good = f"no day of the period that starts on {window.start} is due yet"
+    return check_result(
+        dg.AssetCheckKey(key, DAYS_MISSING),
+        found,
+        good=good,
+        bad=f"{len(found)} instances lack days from {window.start} to {last}. A past day cannot be measured: "
+        "`whalefall-capacity history import FILE` brings its sizes from elsewhere; means of the period are of the "
+        "days that there are",
         metadata={
             "instances": len(found),
             "days_missing": sum(instance.days for instance in found),
             "worst": metadata_table(
                 ("instance", "days", "first_day", "last_day"),
-                [(m.instance, m.days, m.first_day.isoformat(), m.last_day.isoformat()) for m in found[:WORST]],
+                [astuple(instance) for instance in found[:WORST]],
             ),
         },
     )

@@ -4,13 +4,13 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from whalefall_capacity.asset_keys import aggregation_key
-from whalefall_capacity.assets.columns import AGGREGATION_TABLES, STATS, column_lineage, column_schema
+from whalefall_capacity.assets.columns import STATS, column_lineage, column_schema
 from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS, partition_days
@@ -20,18 +20,12 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState, aggregate, closing_size
 from whalefall_capacity.store.aggregations.growth import top_growing_databases, top_growing_instances
-from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.sizes.stats import instances_in_range
 
-WHAT = {
+SUBJECTS = {
     Level.DATABASE: "Size of every database",
     Level.INSTANCE: "Total size and number of databases of every server",
-}
-PERIODS = {
-    PeriodType.DAILY: "per day",
-    PeriodType.WEEKLY: "per week, Monday to Sunday",
-    PeriodType.MONTHLY: "per calendar month",
-    PeriodType.QUARTERLY: "per calendar quarter",
 }
 
 
@@ -48,39 +42,51 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         kinds={"postgres"},
         owners=["team:dba"],
         tags={"level": level.value, "period_type": period_type.value},
-        description=f"{WHAT[level]}, {PERIODS[period_type]}: count, sum, largest, smallest and closing value of the "
-        f"days. Averages and growth against the period before are in the view `{level.value}_size_growth`. "
-        "A sealed period is final. docs/aggregations.md",
+        description=f"{SUBJECTS[level]}, per {period_type.calendar.period}: count, sum, largest, smallest and closing "
+        f"value of the days. Averages and growth against the period before are in the view `{level.value}_size_growth`."
+        " A sealed period is final. docs/aggregations.md",
         freshness_policy=DAILY_DATA,
         metadata={
             "dagster/table_name": key.path[0],
-            "dagster/column_schema": column_schema(AGGREGATION_TABLES[level]),
+            "dagster/column_schema": column_schema(TABLES[level].aggregations),
             "dagster/column_lineage": column_lineage(level),
         },
     )
     def aggregations(
         context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
     ) -> dg.MaterializeResult[Any]:
-        task_runs.raise_if_cancelled()
         windows = [window_of(day, period_type) for day in partition_days(context)]
-        instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
-        items = AggregationItems(task_runs, level, instances, len(windows))
-        results = aggregate(store.engine, level, windows, items)
-        task_runs.add_metrics(*aggregation_metrics(level, results))
-        context.log.info(describe(results))
-        before = closing_size(store.engine, level, window_before(windows[0]))
-        for result in results:
-            context.add_asset_metadata(window_metadata(result, before), partition_key=result.window.start.isoformat())
-            # Nothing was read of a sealed window; one without stats leaves the one before it to compare with.
-            if result.state is not WindowState.SKIPPED:
-                before = result.closing_size_bytes if result.state is WindowState.DONE else None
-        latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
-        if latest is not None:
-            growers = top_growers(store, level, latest)
-            context.add_asset_metadata({"top_growers": growers}, partition_key=latest.start.isoformat())
+        for window, metadata in calculate_windows(context.log, store, task_runs, level, windows).items():
+            context.add_asset_metadata(metadata, partition_key=window.start.isoformat())
         return dg.MaterializeResult()
 
     return aggregations
+
+
+def calculate_windows(
+    log: dg.DagsterLogManager,
+    store: StoreResource,
+    task_runs: TaskRunsResource,
+    level: Level,
+    windows: Sequence[Window],
+) -> dict[Window, dict[str, Any]]:
+    """Bring *windows* up to date, with the items of the task run, and return what an operator sees of each."""
+    task_runs.raise_if_cancelled()
+    instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
+    results = aggregate(store.engine, level, windows, AggregationItems(task_runs, level, instances, len(windows)))
+    task_runs.add_metrics(*aggregation_metrics(level, results))
+    log.info(f"{level.value}: {describe(results)}")
+    before = closing_size(store.engine, level, window_before(windows[0]))
+    found: dict[Window, dict[str, Any]] = {}
+    for result in results:
+        found[result.window] = window_metadata(result, before)
+        # Nothing was read of a sealed window; one without stats leaves the one before it to compare with.
+        if result.state is not WindowState.SKIPPED:
+            before = result.closing_size_bytes if result.state is WindowState.DONE else None
+    latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
+    if latest is not None:
+        found[latest]["top_growers"] = top_growers(store, level, latest)
+    return found
 
 
 def describe(results: Sequence[WindowResult]) -> str:
@@ -91,7 +97,7 @@ def describe(results: Sequence[WindowResult]) -> str:
     return f"windows: {counts}; {written} rows written, {removed} removed"
 
 
-def window_metadata(result: WindowResult, before: int | None) -> Mapping[str, Any]:
+def window_metadata(result: WindowResult, before: int | None) -> dict[str, Any]:
     """Return what an operator sees of one window; numbers are plotted by the UI.
 
     *before* is the closing size of everything in the nearest window before, None when that is not known.
@@ -117,27 +123,22 @@ def window_metadata(result: WindowResult, before: int | None) -> Mapping[str, An
 
 def top_growers(store: StoreResource, level: Level, window: Window) -> dg.TableMetadataValue:
     """Return what grew most in *window*, against the window before in which it has a row."""
+    measures = ("average_bytes", "change_bytes", "change_percent")
     if level is Level.DATABASE:
-        databases = top_growing_databases(store.engine, window)
         return metadata_table(
-            ("instance", "database", "average_bytes", "change_bytes", "change_percent"),
+            ("instance", "database", *measures),
             [
-                (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, _float(g.size_change_percent))
-                for g in databases
+                (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, g.size_change_percent)
+                for g in top_growing_databases(store.engine, window)
             ],
         )
-    instances = top_growing_instances(store.engine, window)
     return metadata_table(
-        ("instance", "average_bytes", "change_bytes", "change_percent"),
+        ("instance", *measures),
         [
-            (g.instance, g.total_size_bytes, g.total_size_change_bytes, _float(g.total_size_change_percent))
-            for g in instances
+            (g.instance, g.total_size_bytes, g.total_size_change_bytes, g.total_size_change_percent)
+            for g in top_growing_instances(store.engine, window)
         ],
     )
-
-
-def _float(percent: Any) -> float | None:
-    return None if percent is None else float(percent)
 
 
 AGGREGATIONS: Sequence[dg.AssetsDefinition] = [

@@ -25,6 +25,29 @@ FLEET_COVERAGE = dg.AssetCheckSpec(
 )
 
 
+# Rows of the table of the worst.
+WORST = 20
+
+
+def check_result(
+    check: dg.AssetCheckKey,
+    found: Sequence[Any],
+    good: str,
+    bad: str,
+    metadata: Mapping[str, Any],
+    is_error: object = False,
+) -> dg.AssetCheckResult:
+    """Return the result that says *bad* when anything was *found*, an error or a warning, and *good* otherwise."""
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        asset_key=check.asset_key,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        description=bad if found else good,
+        metadata=metadata,
+    )
+
+
 def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[FailedVisit]) -> dg.AssetCheckResult:
     """Say which instances gave no sizes for *day*, and why.
 
@@ -34,14 +57,13 @@ def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[Faile
     reasons = {name: f"nothing is stored for {day}" for name, stored in fleet.items() if not stored}
     reasons |= {visit.name: visit.error for visit in failed}
     answered = len(fleet) - len(reasons)
-    severity = dg.AssetCheckSeverity.ERROR if answered * 2 < len(fleet) else dg.AssetCheckSeverity.WARN
-    absent = f"; not: {', '.join(sorted(reasons))}" if reasons else ""
-    return dg.AssetCheckResult(
-        check_name=FLEET_COVERAGE.name,
-        asset_key=FLEET_COVERAGE.asset_key,
-        passed=not reasons,
-        severity=severity,
-        description=f"{answered} of {len(fleet)} instances gave their sizes for {day}{absent}",
+    answers = f"{answered} of {len(fleet)} instances gave their sizes for {day}"
+    return check_result(
+        FLEET_COVERAGE.key,
+        found=list(reasons),
+        good=answers,
+        bad=f"{answers}; not: {', '.join(sorted(reasons))}",
+        is_error=answered * 2 < len(fleet),
         metadata=dict(sorted(reasons.items())[:100]),
     )
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dagster as dg
 from sqlalchemy import Column, Table
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
-from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.postgres.tables import (
-    database_size_aggregations,
-    database_size_stats,
-    instance_size_aggregations,
-    instance_size_stats,
-)
+from whalefall_capacity.store.aggregations.statements import TABLES, Level, Tables
 
 STATS = {Level.DATABASE: DATABASE_SIZE_STATS, Level.INSTANCE: INSTANCE_SIZE_STATS}
-STATS_TABLES = {Level.DATABASE: database_size_stats, Level.INSTANCE: instance_size_stats}
-AGGREGATION_TABLES = {Level.DATABASE: database_size_aggregations, Level.INSTANCE: instance_size_aggregations}
 
 MEANING = {
     "instance_id": "the server, as in `whalefall-capacity fleet list`",
@@ -80,34 +73,30 @@ def _type(column: Column[Any]) -> str:
     return "timestamptz" if name == "datetime" else name
 
 
+# Columns of the aggregations that are not named after the column of the stats that they come from.
+SOURCES = {
+    "period_start": "collected_date",
+    "period_end": "collected_date",
+    "data_count": "collected_date",
+    "partial_days": "missing_count",
+    "data_size_count": "data_size_bytes",
+    "log_size_count": "log_size_bytes",
+}
+
+
 def column_lineage(level: Level) -> dg.TableColumnLineage:
     """Return from which columns of the stats each column of the aggregations of *level* comes."""
-    sources = {
-        column.name: source
-        for column in AGGREGATION_TABLES[level].columns
-        if (source := _source(column.name, level)) is not None
-    }
+    tables = TABLES[level]
     return dg.TableColumnLineage(
         deps_by_column={
-            name: [dg.TableColumnDep(asset_key=STATS[level], column_name=source)] for name, source in sources.items()
+            column: [dg.TableColumnDep(asset_key=STATS[level], column_name=_source(column, tables))]
+            for column in (*tables.key, "period_start", "period_end", *tables.measures)
         }
     )
 
 
-def _source(column: str, level: Level) -> str | None:
-    """Return the column of the stats behind a column of the aggregations; None for those of the row itself."""
-    size = "size_bytes" if level is Level.DATABASE else "total_size_bytes"
-    known = {
-        "period_start": "collected_date",
-        "period_end": "collected_date",
-        "data_count": "collected_date",
-        "partial_days": "missing_count",
-        "data_size_count": "data_size_bytes",
-        "log_size_count": "log_size_bytes",
-    }
-    if column in known:
-        return known[column]
-    if column in {"instance_id", "database_name"}:
-        return column
-    measure = column.partition("_")[2] if column.startswith(("sum_", "max_", "min_", "closing_")) else None
-    return size if measure == "size_bytes" else measure
+def _source(column: str, tables: Tables) -> str:
+    """Return the column of the stats behind a column of the aggregations. Raises KeyError when there is none."""
+    measured = re.sub("^(sum|max|min|closing)_", "", column)
+    source = tables.size if measured == "size_bytes" else SOURCES.get(measured, measured)
+    return tables.stats.columns[source].name

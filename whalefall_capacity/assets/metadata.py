@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
 from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
-from whalefall_capacity.store.sizes.stats import BigDatabase, DayTotals, biggest_databases, day_totals
+from whalefall_capacity.store.sizes.stats import DayTotals, StoredSize, biggest_databases, day_totals
 
 # How many stored rows a materialization of stats changed: 0 when it only reported what was there.
 ROWS_CHANGED = "rows_changed"
@@ -33,7 +34,7 @@ def stored_days(
     days changed. *collection* is what was measured just now; it belongs to the latest of the days.
     """
     totals = {total.day: total for total in day_totals(engine, days)}
-    biggest: dict[date, list[BigDatabase]] = defaultdict(list)
+    biggest: dict[date, list[StoredSize]] = defaultdict(list)
     for database in biggest_databases(engine, totals):
         biggest[database.day].append(database)
     latest = max(totals, default=None)
@@ -63,7 +64,7 @@ def failed_table(collection: Collection) -> dg.TableMetadataValue:
 
 
 def _day_metadata(
-    totals: DayTotals, biggest: Sequence[BigDatabase], changed: int | None, collection: Collection | None
+    totals: DayTotals, biggest: Sequence[StoredSize], changed: int | None, collection: Collection | None
 ) -> DayMetadata:
     shared: dict[str, Any] = {
         "instances": totals.instances,
@@ -104,8 +105,17 @@ def _collection_metadata(collection: Collection) -> dict[str, Any]:
 
 def metadata_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
     """Return rows as a metadata table; the schema is given so that an empty one is a table too."""
-    rows = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    rows = [[_cell(value) for value in row] for row in rows]
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
     return dg.MetadataValue.table(
         records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows], schema=schema
     )
+
+
+def _cell(value: Any) -> Any:
+    """Return *value* as a cell of a metadata table holds it."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value

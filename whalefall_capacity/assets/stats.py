@@ -12,7 +12,7 @@ from pydantic import Field
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS, STATS_STEP
 from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
-from whalefall_capacity.assets.columns import STATS, STATS_TABLES, column_schema
+from whalefall_capacity.assets.columns import STATS, column_schema
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import NO_INSTANCES, failed_table, materializations, stored_days
@@ -25,7 +25,7 @@ from whalefall_capacity.resources.item_watchers import CollectionItems, collecti
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.sizes.stats import coverage, instances_in_range, rows_changed, store_time
 
 # One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
@@ -73,8 +73,8 @@ def _spec(level: Level, description: str) -> dg.AssetSpec:
         description=description,
         freshness_policy=DAILY_DATA,
         metadata={
-            "dagster/table_name": STATS_TABLES[level].name,
-            "dagster/column_schema": column_schema(STATS_TABLES[level]),
+            "dagster/table_name": TABLES[level].stats.name,
+            "dagster/column_schema": column_schema(TABLES[level].stats),
         },
     )
 

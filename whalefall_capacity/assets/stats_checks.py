@@ -4,16 +4,18 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import date
 
 import dagster as dg
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
+from whalefall_capacity.assets.checks import WORST, check_result
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import Settings, load_settings
-from whalefall_capacity.store.fleet_credentials import UnreadableSecret, unreadable_secrets
+from whalefall_capacity.store.fleet_credentials import unreadable_secrets
 from whalefall_capacity.store.sizes.day_comparison import (
     ChangedDatabase,
     LostDatabase,
@@ -23,9 +25,6 @@ from whalefall_capacity.store.sizes.day_comparison import (
     lost_databases,
     shrunk_instances,
 )
-
-# Rows of the table of the worst.
-WORST = 20
 
 INVENTORY_SHRANK = dg.AssetCheckSpec(
     "inventory_shrank",
@@ -77,44 +76,40 @@ def secrets_result(store: StoreResource) -> dg.AssetCheckResult:
     """Say which credentials lack their secret."""
     found = unreadable_secrets(store.engine, load_settings().secret_key)
     needed = sorted({instance for secret in found for instance in secret.instances})
-    description = "every secret can be read"
-    if found:
-        concerned = f"; not measured without: {_some(needed)}" if needed else "; no instance of the fleet needs them"
-        description = f"{len(found)} secrets cannot be read{concerned}. Set what the table names, then collect again"
-    return _result(
-        SECRETS_READABLE,
-        passed=not found,
-        severity=dg.AssetCheckSeverity.ERROR if needed else dg.AssetCheckSeverity.WARN,
-        description=description,
+    concerned = f"not measured without: {_some(needed)}" if needed else "no instance of the fleet needs them"
+    return check_result(
+        SECRETS_READABLE.key,
+        found,
+        good="every secret can be read",
+        bad=f"{len(found)} secrets cannot be read; {concerned}. Set what the table names, then collect again",
+        is_error=needed,
         metadata={
             "secrets_unreadable": len(found),
             "instances_concerned": len(needed),
-            "secrets": metadata_table(("credential", "error", "instances"), [_secret_row(s) for s in found[:WORST]]),
+            "secrets": metadata_table(
+                ("credential", "error", "instances"),
+                [(secret.credential, secret.error, _some(secret.instances)) for secret in found[:WORST]],
+            ),
         },
     )
 
 
 def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetCheckResult:
     """Say which instances list fewer databases on *day*."""
-    halved = [instance for instance in shrunk if instance.listed * 2 < instance.listed_before]
-    description = f"every instance lists on {day} at least as many databases as before"
-    if shrunk:
-        description = (
-            f"{len(shrunk)} instances list fewer databases on {day} than before: "
-            f"{_some([f'{s.instance} ({s.listed_before} to {s.listed})' for s in shrunk])}. "
-            "`databases_missing` names the databases; ask whether they were dropped on purpose"
-        )
-    return _result(
-        INVENTORY_SHRANK,
-        passed=not shrunk,
-        severity=dg.AssetCheckSeverity.ERROR if halved else dg.AssetCheckSeverity.WARN,
-        description=description,
+    return check_result(
+        INVENTORY_SHRANK.key,
+        shrunk,
+        good=f"every instance lists on {day} at least as many databases as before",
+        bad=f"{len(shrunk)} instances list fewer databases on {day} than before: "
+        f"{_some([f'{s.instance} ({s.listed_before} to {s.listed})' for s in shrunk])}. "
+        "`databases_missing` names the databases; ask whether they were dropped on purpose",
+        is_error=any(instance.listed * 2 < instance.listed_before for instance in shrunk),
         metadata={
             "instances_shrunk": len(shrunk),
             "databases_fewer": sum(instance.listed_before - instance.listed for instance in shrunk),
             "instances": metadata_table(
                 ("instance", "databases", "databases_before", "day_before"),
-                [(s.instance, s.listed, s.listed_before, s.day_before.isoformat()) for s in shrunk[:WORST]],
+                [astuple(instance) for instance in shrunk[:WORST]],
             ),
         },
     )
@@ -123,24 +118,20 @@ def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetChe
 def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResult:
     """Say which databases have no size on *day*, the biggest first."""
     unmeasured = sum(database.is_listed for database in lost)
-    description = f"every database that had a size before has one on {day}"
-    if lost:
-        description = (
-            f"{len(lost)} databases have no size on {day}: {_some([f'{d.instance}/{d.database}' for d in lost])}. "
-            f"{unmeasured} are still listed (`whalefall-capacity fleet check` names the grant that is missing), "
-            f"{len(lost) - unmeasured} went away"
-        )
-    return _result(
-        DATABASES_MISSING,
-        passed=not lost,
-        description=description,
+    return check_result(
+        DATABASES_MISSING.key,
+        lost,
+        good=f"every database that had a size before has one on {day}",
+        bad=f"{len(lost)} databases have no size on {day}: {_some([f'{d.instance}/{d.database}' for d in lost])}. "
+        f"{unmeasured} are still listed (`whalefall-capacity fleet check` names the grant that is missing), "
+        f"{len(lost) - unmeasured} went away",
         metadata={
             "databases_not_measured": unmeasured,
             "databases_gone": len(lost) - unmeasured,
             "size_bytes_before": sum(database.size_bytes for database in lost),
             "databases": metadata_table(
                 ("instance", "database", "state", "last_day", "size_bytes"),
-                [(d.instance, d.database, _state(d), d.last_day.isoformat(), d.size_bytes) for d in lost[:WORST]],
+                [(d.instance, d.database, _state(d), d.last_day, d.size_bytes) for d in lost[:WORST]],
             ),
         },
     )
@@ -149,62 +140,26 @@ def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResu
 def change_result(day: date, changed: Sequence[ChangedDatabase], settings: Settings) -> dg.AssetCheckResult:
     """Say which databases grew or shrank more than is usual, the greatest change first."""
     limits = f"{settings.check_change_percent:g} % and {settings.check_change_bytes} bytes"
-    description = f"no database grew or shrank by more than {limits} until {day}"
-    if changed:
-        description = (
-            f"{len(changed)} databases grew or shrank by more than {limits} until {day}: "
-            f"{_some([f'{c.instance}/{c.database} ({c.change_bytes:+} bytes)' for c in changed])}. "
-            "Ask their owners what was loaded or dropped"
-        )
-    return _result(
-        UNUSUAL_CHANGE,
-        passed=not changed,
-        description=description,
+    return check_result(
+        UNUSUAL_CHANGE.key,
+        changed,
+        good=f"no database grew or shrank by more than {limits} until {day}",
+        bad=f"{len(changed)} databases grew or shrank by more than {limits} until {day}: "
+        f"{_some([f'{c.instance}/{c.database} ({c.change_bytes:+} bytes)' for c in changed])}. "
+        "Ask their owners what was loaded or dropped",
         metadata={
             "databases_grown": sum(database.change_bytes > 0 for database in changed),
             "databases_shrunk": sum(database.change_bytes < 0 for database in changed),
             "databases": metadata_table(
                 ("instance", "database", "size_bytes", "size_bytes_before", "day_before", "change_bytes", "percent"),
-                [
-                    (
-                        c.instance,
-                        c.database,
-                        c.size_bytes,
-                        c.size_bytes_before,
-                        c.day_before.isoformat(),
-                        c.change_bytes,
-                        c.change_percent,
-                    )
-                    for c in changed[:WORST]
-                ],
+                [astuple(database) for database in changed[:WORST]],
             ),
         },
     )
 
 
-def _result(
-    spec: dg.AssetCheckSpec,
-    passed: bool,
-    description: str,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
-    metadata: dict[str, int | dg.TableMetadataValue] | None = None,
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=spec.name,
-        asset_key=spec.asset_key,
-        passed=passed,
-        severity=severity,
-        description=description,
-        metadata=metadata,
-    )
-
-
 def _state(database: LostDatabase) -> str:
     return "listed, not measured" if database.is_listed else "no longer listed"
-
-
-def _secret_row(secret: UnreadableSecret) -> tuple[str, str, str]:
-    return secret.credential, secret.error, _some(secret.instances)
 
 
 def _some(names: Sequence[str], count: int = 5) -> str:

@@ -7,6 +7,7 @@ after that, so that of two callers the one that writes last has read last.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
@@ -132,7 +133,7 @@ def _closing(
 ) -> tuple[LockedTaskRun, RunEnd, datetime | None]:
     status = ENDINGS[record.dagster_run.status]
     if task_run.status is Status.CANCELLED and status is Status.COMPLETED:
-        task_run = task_run.with_summary(task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
+        task_run = replace(task_run, summary=task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
     error = failure_text(instance, task_run.run_id) if status is Status.FAILED else None
     ended_at = _time(record.end_time) or record.update_timestamp
     return task_run, RunEnd(status, ended_at, error), _time(record.start_time)

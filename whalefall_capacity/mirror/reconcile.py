@@ -19,8 +19,8 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.mirror.follow import is_ours, mirror
 from whalefall_capacity.store.postgres.advisory_locks import without_worker
+from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.write import (
-    cancel_asked,
     lock_task_run,
     miscounted,
     not_closed,
@@ -63,8 +63,9 @@ def reconcile(
     """
     changed = _runs_updated_after(instance, (cursor.seen or now - FIRST_LOOK_BACK) - OVERLAP)
     with engine.connect() as connection:
-        open_runs = set(not_closed(connection))
-        to_cancel = cancel_asked(connection)
+        statuses = not_closed(connection)
+    open_runs = set(statuses)
+    to_cancel = [run_id for run_id, status in statuses.items() if status is Status.CANCELLED]
     # First: a run that leaves the queue is closed in the same round.
     _each(to_cancel, lambda run_id: _cancel(instance, run_id), log)
     _each(changed | open_runs, lambda run_id: mirror(engine, instance, run_id), log)

@@ -6,12 +6,16 @@ import dagster as dg
 import pytest
 
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
-from whalefall_capacity.assets.columns import AGGREGATION_TABLES, STATS_TABLES, column_lineage, column_schema
+from whalefall_capacity.assets.columns import column_lineage, column_schema
 from whalefall_capacity.assets.stats import size_stats
-from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.statements import TABLES, Level
 
 
-@pytest.mark.parametrize("table", [*STATS_TABLES.values(), *AGGREGATION_TABLES.values()], ids=lambda table: table.name)
+@pytest.mark.parametrize(
+    "table",
+    [table for level in Level for table in (TABLES[level].stats, TABLES[level].aggregations)],
+    ids=lambda table: table.name,
+)
 def test_every_column_has_a_type_and_a_meaning(table: object) -> None:
     columns = column_schema(table).columns  # type: ignore[arg-type]
     assert all(column.description for column in columns)
@@ -19,7 +23,7 @@ def test_every_column_has_a_type_and_a_meaning(table: object) -> None:
 
 
 def test_a_column_that_may_be_unknown_says_so() -> None:
-    columns = {column.name: column for column in column_schema(AGGREGATION_TABLES[Level.DATABASE]).columns}
+    columns = {column.name: column for column in column_schema(TABLES[Level.DATABASE].aggregations).columns}
     assert columns["sum_size_bytes"].description == "size, sum over the days, in bytes"
     assert (columns["sum_size_bytes"].constraints.nullable, columns["sum_log_size_bytes"].constraints.nullable) == (
         False,
@@ -50,8 +54,8 @@ def test_a_measure_comes_from_its_column_of_the_stats(level: Level, column: str,
 def test_lineage_names_columns_that_there_are_and_leaves_out_those_of_the_row_itself(level: Level) -> None:
     lineage = column_lineage(level).deps_by_column
     sources = {dependency.column_name for dependencies in lineage.values() for dependency in dependencies}
-    assert sources <= {column.name for column in STATS_TABLES[level].columns}
-    assert {column.name for column in AGGREGATION_TABLES[level].columns} - lineage.keys() == {
+    assert sources <= {column.name for column in TABLES[level].stats.columns}
+    assert {column.name for column in TABLES[level].aggregations.columns} - lineage.keys() == {
         "period_type",
         "calculated_at",
         "created_at",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from whalefall_capacity.console.http.envelope import invalid
-from whalefall_capacity.periods import PeriodType, add_months, window_of
+from whalefall_capacity.periods import PeriodType, window_of, windows_back
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Selection
 
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -20,13 +20,6 @@ EARLIEST, LATEST = date(2000, 1, 1), date(2199, 12, 31)
 LONGEST_NAME = 255
 MOST_INSTANCES = 200
 LONGEST_RANGE_DAYS = 3660
-# How many periods are shown where nothing says so.
-DEFAULT_PERIODS = {
-    PeriodType.DAILY: 30,
-    PeriodType.WEEKLY: 26,
-    PeriodType.MONTHLY: 12,
-    PeriodType.QUARTERLY: 8,
-}
 
 
 class DbType(StrEnum):
@@ -111,7 +104,7 @@ class CapacityFilter(BaseModel):
             if self.start_date > last:
                 raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
             return self.start_date, last
-        return periods_back(max(last, EARLIEST), self.period_type, DEFAULT_PERIODS[self.period_type]), last
+        return windows_back(max(last, EARLIEST), self.period_type, self.period_type.calendar.shown_windows - 1), last
 
 
 class CapacityPage(CapacityFilter):
@@ -133,13 +126,3 @@ def offset_of(page: int, limit: int) -> int:
     if page * limit > MOST_ROWS:
         raise invalid("page", f"page x limit must be at most {MOST_ROWS:,}: narrow the filter instead")
     return (page - 1) * limit
-
-
-def periods_back(last: date, period_type: PeriodType, periods: int) -> date:
-    """Return the start of the first of *periods* windows that end with the one of *last*."""
-    start = window_of(last, period_type).start
-    if period_type is PeriodType.DAILY:
-        return start - timedelta(days=periods - 1)
-    if period_type is PeriodType.WEEKLY:
-        return start - timedelta(weeks=periods - 1)
-    return add_months(start, -(periods - 1) * (1 if period_type is PeriodType.MONTHLY else 3))

@@ -15,21 +15,19 @@ from starlette.responses import Response
 
 from whalefall_capacity.console.http.envelope import invalid, not_found
 from whalefall_capacity.console.http.queries import (
-    DEFAULT_PERIODS,
     EARLIEST,
     LATEST,
     Day,
     DbType,
     Name,
     Whole,
-    periods_back,
 )
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
 from whalefall_capacity.console.pages.formats import window_label
 from whalefall_capacity.console.pages.rendering import json_in_page, page_context, render, to_login, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
-from whalefall_capacity.periods import PeriodType, Window, windows_between
+from whalefall_capacity.periods import PeriodType, Window, windows_back, windows_between
 from whalefall_capacity.store.aggregations import console_series
 from whalefall_capacity.store.aggregations.console_series import InstanceChoice, Selection
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
@@ -68,13 +66,13 @@ class View(BaseModel):
 
     @property
     def shown_periods(self) -> int:
-        return self.periods or DEFAULT_PERIODS[self.period_type]
+        return self.periods or self.period_type.calendar.shown_windows
 
     def days(self, today: date) -> tuple[date, date]:
         """Return the first and last day that are shown. Raises ApiError when the range is none, or too long."""
         last = min(max(self.end_date or today, EARLIEST), LATEST)
         if self.start_date is None:
-            return max(periods_back(last, self.period_type, self.shown_periods), EARLIEST), last
+            return max(windows_back(last, self.period_type, self.shown_periods - 1), EARLIEST), last
         if self.start_date > last:
             raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
         return max(self.start_date, EARLIEST), last

@@ -53,11 +53,4 @@ def duration(since: datetime | None, until: datetime | None) -> str:
 
 def window_label(start: date, period_type: PeriodType) -> str:
     """Return the name of a window: its day, its ISO week, its month or its quarter."""
-    if period_type is PeriodType.WEEKLY:
-        year, week, _ = start.isocalendar()
-        return f"{year} W{week:02}"
-    if period_type is PeriodType.MONTHLY:
-        return f"{start:%Y-%m}"
-    if period_type is PeriodType.QUARTERLY:
-        return f"{start.year} Q{(start.month + 2) // 3}"
-    return start.isoformat()
+    return period_type.calendar.window_label(start)

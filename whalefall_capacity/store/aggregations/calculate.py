@@ -12,17 +12,25 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
-from psycopg2 import sql
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, CursorResult, Engine, Row, text
 
-from whalefall_capacity.periods import PeriodType, Window, adjacent_runs
-from whalefall_capacity.store.aggregations.statements import SOURCE_TOTALS, TABLES, Level, statements
+from whalefall_capacity.periods import Window, adjacent_runs, window_of
+from whalefall_capacity.store.aggregations.statements import (
+    REMOVE,
+    SOURCE_TOTALS,
+    STORED,
+    TABLES,
+    UPSERT,
+    Level,
+    composed,
+    source_statement,
+)
 from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
-from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.postgres.reading import read_value
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
 from whalefall_capacity.watching import Watcher
 
@@ -30,10 +38,12 @@ CHUNK_INSTANCES = 500
 # Two at a time: while one reads and groups, the other writes.
 CONCURRENCY = 2
 # Chunks run side by side already. Parallel workers within one would each group every database for themselves, which
-# pays only where there are many rows a database: a month takes a third longer with them.
-WITH_PARALLEL_WORKERS = {PeriodType.QUARTERLY}
-# Days of one block of windows: bounds the temporary table, and how long a cancel has to wait.
-BLOCK_DAYS = {PeriodType.DAILY: 31, PeriodType.WEEKLY: 92, PeriodType.MONTHLY: 92, PeriodType.QUARTERLY: 92}
+# pays only where there are many rows a database: a month takes a third longer with them, a quarter less.
+PARALLEL_WINDOW_DAYS = 60
+# Windows of one block, and days from its first to its last, unless one window has more: they bound the temporary
+# table, and how long a cancel has to wait.
+BLOCK_WINDOWS = 31
+BLOCK_DAYS = 92
 
 
 class WindowState(StrEnum):
@@ -59,24 +69,6 @@ class WindowResult:
     rows_written: int = 0
     rows_removed: int = 0
 
-    def see(
-        self,
-        source_rows: Decimal,
-        source_sum_bytes: Decimal,
-        source_max_updated_at: datetime,
-        result_rows: Decimal,
-        instances: int,
-        closing_size_bytes: Decimal,
-    ) -> None:
-        """Take what the statement SOURCE_TOTALS says of the window."""
-        self.state = WindowState.DONE
-        self.source_rows = int(source_rows)
-        self.source_sum_bytes = int(source_sum_bytes)
-        self.source_max_updated_at = source_max_updated_at
-        self.result_rows = int(result_rows)
-        self.instances = instances
-        self.closing_size_bytes = int(closing_size_bytes)
-
     def add(self, part: WindowResult) -> None:
         """Add what was seen and done in one chunk; sealed for one is sealed for all."""
         if self.state is not WindowState.SEALED and part.state is not WindowState.SKIPPED:
@@ -101,12 +93,12 @@ ORDER BY period_start
 FOR SHARE
 """
 RECORD = """
-INSERT INTO aggregation_windows AS recorded (level, period_type, period_start, calculated_at, source_rows,
+INSERT INTO aggregation_windows AS recorded (level, period_type, calculated_at, period_start, source_rows,
                                              source_sum_bytes, source_max_updated_at, result_rows, instances)
-SELECT :level, :period_type, saw.*
-FROM unnest(CAST(:starts AS date[]), CAST(:calculated_ats AS timestamptz[]), CAST(:source_rows AS bigint[]),
-            CAST(:source_sums AS numeric[]), CAST(:source_updated_ats AS timestamptz[]),
-            CAST(:result_rows AS bigint[]), CAST(:instances AS integer[])) AS saw
+SELECT :level, :period_type, now(), seen.*
+FROM unnest(CAST(:starts AS date[]), CAST(:source_rows AS bigint[]), CAST(:source_sums AS numeric[]),
+            CAST(:source_updated_ats AS timestamptz[]), CAST(:result_rows AS bigint[]),
+            CAST(:instances AS integer[])) AS seen
 ON CONFLICT (level, period_type, period_start) DO UPDATE
 SET calculated_at = excluded.calculated_at, source_rows = excluded.source_rows,
     source_sum_bytes = excluded.source_sum_bytes, source_max_updated_at = excluded.source_max_updated_at,
@@ -119,7 +111,9 @@ CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chun
 DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
 """
-CLOSING = "SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = %(type)s AND period_start = %(start)s"
+CLOSING = """
+SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = :period_type AND period_start = :start
+"""
 
 
 def aggregate(
@@ -161,14 +155,11 @@ def aggregate(
     return list(results.values())
 
 
-@again_if_connection_lost
 def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
     """Return the closing sizes of *window*, in bytes, of everything together; None when it has no row."""
-    statement = sql.SQL(CLOSING).format(aggregations=sql.Identifier(TABLES[level].aggregations))
-    with engine.connect() as connection, raw_cursor(connection) as cursor:
-        cursor.execute(statement, {"type": window.period_type.value, "start": window.start})
-        ((total,),) = cursor.fetchall()
-        return None if total is None else int(total)
+    statement = CLOSING.format(aggregations=TABLES[level].aggregations)
+    total = read_value(engine, statement, period_type=window.period_type.value, start=window.start)
+    return None if total is None else int(total)
 
 
 def chunks(connection: Connection) -> list[range]:
@@ -184,10 +175,10 @@ def _read_chunks(engine: Engine) -> list[range]:
 
 
 def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    """Yield runs of windows that span no more days than a block may have, but at least one window each."""
+    """Yield blocks of windows, at least one window each."""
     block: list[Window] = []
     for window in windows:
-        if block and (window.end - block[0].start).days >= BLOCK_DAYS[window.period_type]:
+        if block and (len(block) == BLOCK_WINDOWS or (window.end - block[0].start).days >= BLOCK_DAYS):
             yield block
             block = []
         block.append(window)
@@ -202,7 +193,7 @@ def _calculate(engine: Engine, level: Level, chunk: range, windows: Sequence[Win
     with engine.begin() as connection:
         lock_calculation(connection, level.value, period_type, chunk)
         connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
-        if period_type not in WITH_PARALLEL_WORKERS:
+        if (windows[0].end - windows[0].start).days < PARALLEL_WINDOW_DAYS:
             connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
         sealed = _sealed(connection, level, windows)
         results = [WindowResult(window, WindowState.SEALED) for window in windows if window.start in sealed]
@@ -236,56 +227,59 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
         "ends": [window.end for window in windows],
         "closing_days": list(days.values()),
     }
-    run = statements(level, windows)
+
+    def run(statement: str) -> CursorResult[*tuple[Any, ...]]:
+        return connection.execute(composed(statement, level, windows), values)
+
     results = {window.start: WindowResult(window) for window in windows}
-    with raw_cursor(connection) as cursor:
-        cursor.execute(run.source, values)
-        cursor.execute(SOURCE_TOTALS)
-        saw = cursor.fetchall()
-        for start, *figures in saw:
-            results[start].see(*figures)
-        cursor.execute(run.upsert, values)
-        for start, count in cursor.fetchall():
-            results[start].rows_written = count
-        cursor.execute(run.stored, values)
-        # Every source row has its row now; only when there are more of them has one lost its source.
-        if cursor.fetchall() != [(sum(result.result_rows for result in results.values()),)]:
-            cursor.execute(run.remove, values)
-            for start, count in cursor.fetchall():
-                results[start].rows_removed = count
-        cursor.execute("DROP TABLE source")
+    run(source_statement(level, windows[0].period_type))
+    for row in run(SOURCE_TOTALS):
+        results[row.period_start] = _seen(results[row.period_start].window, row)
+    for start, count in run(UPSERT):
+        results[start].rows_written = count
+    # Every source row has its row now; only when there are more of them has one lost its source.
+    if run(STORED).scalar_one() != sum(result.result_rows for result in results.values()):
+        for start, count in run(REMOVE):
+            results[start].rows_removed = count
+    run("DROP TABLE source")
     return list(results.values())
+
+
+def _seen(window: Window, row: Row[*tuple[Any, ...]]) -> WindowResult:
+    """Return what SOURCE_TOTALS tells of *window*."""
+    return WindowResult(
+        window,
+        WindowState.DONE,
+        source_rows=int(row.source_rows),
+        source_sum_bytes=int(row.source_sum_bytes),
+        source_max_updated_at=row.source_max_updated_at,
+        result_rows=int(row.result_rows),
+        instances=row.instances,
+        closing_size_bytes=int(row.closing_size_bytes),
+    )
 
 
 def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[Window, date]:
     """Return the last day with stats of each window that has any."""
     span = {"first": windows[0].start, "last": windows[-1].end}
-    days = sorted(connection.execute(text(DAYS_WITH_STATS), span).scalars())
-    found: dict[Window, date] = {}
-    for window in windows:
-        inside = [day for day in days if window.start <= day <= window.end]
-        if inside:
-            found[window] = inside[-1]
-    return found
+    # Oldest first, so that the last day of a window stays.
+    days = connection.execute(text(DAYS_WITH_STATS), span).scalars()
+    return {window_of(day, windows[0].period_type): day for day in sorted(days)}
 
 
 @again_if_connection_lost
 def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> None:
     if not results:
         return
+    values = {
+        "level": level.value,
+        "period_type": results[0].window.period_type.value,
+        "starts": [result.window.start for result in results],
+        "source_rows": [result.source_rows for result in results],
+        "source_sums": [result.source_sum_bytes for result in results],
+        "source_updated_ats": [result.source_max_updated_at for result in results],
+        "result_rows": [result.result_rows for result in results],
+        "instances": [result.instances for result in results],
+    }
     with engine.begin() as connection:
-        now = connection.execute(text("SELECT now()")).scalar_one()
-        connection.execute(
-            text(RECORD),
-            {
-                "level": level.value,
-                "period_type": results[0].window.period_type.value,
-                "starts": [result.window.start for result in results],
-                "calculated_ats": [now] * len(results),
-                "source_rows": [result.source_rows for result in results],
-                "source_sums": [result.source_sum_bytes for result in results],
-                "source_updated_ats": [result.source_max_updated_at for result in results],
-                "result_rows": [result.result_rows for result in results],
-                "instances": [result.instances for result in results],
-            },
-        )
+        connection.execute(text(RECORD), values)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.periods import REACH, PeriodType, Window, look_back, window_before
+from whalefall_capacity.periods import PeriodType, Window, look_back, window_before
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 
 # Descriptions and schemas are those of the API, which answers with these rows. Sizes are bytes; None means not known.
@@ -145,8 +145,6 @@ FROM (
 JOIN instances AS i ON i.id = growth.instance_id
 """
 EVERYTHING = "true"
-OF_INSTANCE = "instance_id = :instance_id"
-OF_DATABASE = "instance_id = :instance_id AND database_name = :database_name"
 OF_KEYS = """(instance_id, database_name) IN (
     SELECT * FROM unnest(CAST(:instance_ids AS integer[]), CAST(:database_names AS text[])))"""
 IN_ORDER = " ORDER BY i.name, period_start"
@@ -185,28 +183,6 @@ SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_memoize =
 """
 
 
-def database_growth(
-    engine: Engine, period_type: PeriodType, first: date, last: date, instance_id: int, database_name: str | None = None
-) -> list[DatabaseGrowth]:
-    """Return the windows that start in first..last of one database, or of every database of an instance."""
-    statement = DATABASE_GROWTH.format(scope=OF_INSTANCE if database_name is None else OF_DATABASE)
-    values = {"instance_id": instance_id, "database_name": database_name} | growth_range(period_type, first, last)
-    with engine.connect() as connection:
-        rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).all()
-        return [DatabaseGrowth(*row) for row in rows]
-
-
-def instance_growth(
-    engine: Engine, period_type: PeriodType, first: date, last: date, instance_id: int
-) -> list[InstanceGrowth]:
-    """Return the windows of one instance that start in first..last, oldest first."""
-    statement = INSTANCE_GROWTH.format(scope=OF_INSTANCE)
-    values = {"instance_id": instance_id} | growth_range(period_type, first, last)
-    with engine.connect() as connection:
-        rows = connection.execute(text(statement + IN_ORDER), values).all()
-        return [InstanceGrowth(*row) for row in rows]
-
-
 @again_if_connection_lost
 def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> list[DatabaseGrowth]:
     """Return the databases that grew most, in bytes, in *window*."""
@@ -243,7 +219,7 @@ def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> li
 
 def growth_range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
     """Return the values that the growth statements take of a range of windows."""
-    reach = REACH[period_type]
+    reach = period_type.calendar.length * period_type.calendar.reach
     return {
         "period_type": period_type.value,
         "first": first,

@@ -7,45 +7,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.periods import PeriodType, Window, window_of
-from whalefall_capacity.store.aggregations.statements import TABLES, Level
-from whalefall_capacity.store.postgres.copying import raw_cursor
+from whalefall_capacity.store.aggregations.statements import TABLES, Level, same_key
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.sizes.day_comparison import LATEST_DAY
 
 RECORDED = """
 SELECT source_rows, source_sum_bytes, source_max_updated_at, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
-WHERE level = :level AND period_type = :period_type AND period_start = :start
+WHERE level = :level AND period_type = :period_type AND period_start = :first
 """
 EARLIER_WINDOWS = """
 SELECT period_start FROM aggregation_windows
-WHERE level = :level AND period_type = :period_type AND period_start < :start AND sealed_at IS NULL AND result_rows > 0
+WHERE level = :level AND period_type = :period_type AND period_start < :first AND sealed_at IS NULL AND result_rows > 0
 ORDER BY period_start
 """
 DAYS = (
     "SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last ORDER BY 1"
 )
-STATS_TOTALS = {
-    Level.DATABASE: "SELECT count(*), coalesce(sum(size_bytes), 0), max(updated_at) FROM database_size_stats "
-    "WHERE collected_date BETWEEN :first AND :last",
-    Level.INSTANCE: "SELECT count(*), coalesce(sum(total_size_bytes), 0), max(updated_at) FROM instance_size_stats "
-    "WHERE collected_date BETWEEN :first AND :last",
-}
-# Keys that have a row, and those of one day of the window that should have one. The order by a hash is as random as
-# its seed, and the same for the same seed. Each stored row is looked up by itself, whatever the planner, which has no
-# statistics of a new table partition, thinks of their number.
+STATS_TOTALS = """
+SELECT count(*), coalesce(sum({size}), 0), max(updated_at) FROM {stats} WHERE collected_date BETWEEN :first AND :last
+"""
+# One in a hundred, twenty at least, of the keys that have a row and of those of one day of the window, which should
+# have one. The order by a hash is as random as its seed, and the same for the same seed. Each stored row is looked up
+# by itself, whatever the planner, which has no statistics of a new table partition, thinks of their number.
 SAMPLE = """
 WITH keys AS (
-    SELECT {key} FROM {aggregations} WHERE period_type = %(period_type)s AND period_start = %(first)s
+    SELECT {key} FROM {aggregations} WHERE period_type = :period_type AND period_start = :first
     UNION
-    SELECT {key} FROM {stats} WHERE collected_date = %(day)s
+    SELECT {key} FROM {stats} WHERE collected_date = :day
 ), sample AS (
     SELECT {key} FROM keys AS sample
-    ORDER BY hashtextextended({key_text}, %(seed)s), {key_text}
-    LIMIT (SELECT greatest(%(at_least)s, ceil(count(*) * %(fraction)s::numeric)) FROM keys)
+    ORDER BY hashtextextended({key_text}, :seed), {key_text}
+    LIMIT (SELECT greatest(20, ceil(count(*) * 0.01)) FROM keys)
 ), recomputed AS (
 {recompute}
 )
@@ -53,7 +48,7 @@ SELECT i.name, {key_text}, to_jsonb(stored), to_jsonb(recomputed)
 FROM sample
 LEFT JOIN LATERAL (
     SELECT * FROM {aggregations} AS row
-    WHERE {row_key} AND row.period_type = %(period_type)s AND row.period_start = %(first)s
+    WHERE {row_key} AND row.period_type = :period_type AND row.period_start = :first
     LIMIT 1) AS stored ON true
 LEFT JOIN recomputed ON {recomputed_key}
 LEFT JOIN instances AS i ON i.id = sample.instance_id
@@ -61,7 +56,7 @@ ORDER BY sample.instance_id, {key_text}
 """
 # Written in another way than the statements of the aggregation, on purpose: both would have to be wrong.
 RECOMPUTE_DATABASES = """
-    SELECT s.instance_id, s.database_name, CAST(%(last)s AS date) AS period_end,
+    SELECT s.instance_id, s.database_name, CAST(:last AS date) AS period_end,
            count(*) AS data_count, sum(s.size_bytes) AS sum_size_bytes, max(s.size_bytes) AS max_size_bytes,
            min(s.size_bytes) AS min_size_bytes,
            (array_agg(s.size_bytes ORDER BY s.collected_date DESC))[1] AS closing_size_bytes,
@@ -75,12 +70,12 @@ RECOMPUTE_DATABASES = """
                FILTER (WHERE s.log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes
     FROM sample
     JOIN database_size_stats AS s ON s.instance_id = sample.instance_id AND s.database_name = sample.database_name
-    WHERE s.collected_date BETWEEN %(first)s AND %(last)s
+    WHERE s.collected_date BETWEEN :first AND :last
     GROUP BY s.instance_id, s.database_name
 """
 # Complete days count; only where there is none do the others.
 RECOMPUTE_INSTANCES = """
-    SELECT s.instance_id, CAST(%(last)s AS date) AS period_end,
+    SELECT s.instance_id, CAST(:last AS date) AS period_end,
            count(*) AS data_count, all_days.partial_days, sum(s.total_size_bytes) AS sum_size_bytes,
            max(s.total_size_bytes) AS max_size_bytes, min(s.total_size_bytes) AS min_size_bytes,
            (array_agg(s.total_size_bytes ORDER BY s.collected_date DESC))[1] AS closing_size_bytes,
@@ -93,16 +88,14 @@ RECOMPUTE_INSTANCES = """
     FROM sample
     JOIN (SELECT instance_id, count(*) AS days, count(nullif(missing_count, 0)) AS partial_days
           FROM instance_size_stats
-          WHERE collected_date BETWEEN %(first)s AND %(last)s
+          WHERE collected_date BETWEEN :first AND :last
           GROUP BY instance_id) AS all_days USING (instance_id)
     JOIN instance_size_stats AS s
       ON s.instance_id = sample.instance_id AND (s.missing_count = 0 OR all_days.partial_days = all_days.days)
-    WHERE s.collected_date BETWEEN %(first)s AND %(last)s
+    WHERE s.collected_date BETWEEN :first AND :last
     GROUP BY s.instance_id, all_days.partial_days
 """
 RECOMPUTE = {Level.DATABASE: RECOMPUTE_DATABASES, Level.INSTANCE: RECOMPUTE_INSTANCES}
-SAMPLE_FRACTION = 0.01
-SAMPLE_AT_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
         if latest_day is None:
             return []
         latest = window_of(latest_day, period_type)
-        values = {"level": level.value, "period_type": period_type.value, "start": latest.start}
+        values = {"level": level.value, "period_type": period_type.value, "first": latest.start}
         earlier = list(connection.execute(text(EARLIER_WINDOWS), values).scalars())
         windows = [latest, *(window_of(start, period_type) for start in chooser.sample(earlier, min(1, len(earlier))))]
         found = [_recompute(connection, level, window, seed, chooser) for window in windows]
@@ -152,12 +145,18 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
 def _recompute(
     connection: Connection, level: Level, window: Window, seed: int, chooser: random.Random
 ) -> Recomputation | None:
-    values = {"level": level.value, "period_type": window.period_type.value, "start": window.start}
+    values = {
+        "level": level.value,
+        "period_type": window.period_type.value,
+        "first": window.start,
+        "last": window.end,
+        "seed": seed,
+    }
     recorded = connection.execute(text(RECORDED), values).one_or_none()
     if recorded is not None and recorded.is_sealed:
         return None
-    span = {"first": window.start, "last": window.end}
-    seen = tuple(connection.execute(text(STATS_TOTALS[level]), span).one())
+    totals = STATS_TOTALS.format(size=TABLES[level].size, stats=TABLES[level].stats)
+    seen = tuple(connection.execute(text(totals), values).one())
     behind = None
     if recorded is None:
         behind = f"{seen[0]} rows of stats, and no calculation yet"
@@ -166,19 +165,8 @@ def _recompute(
             f"{seen[0]} rows of stats, the newest of {seen[2]}; its calculation saw {recorded.source_rows}, the newest "
             f"of {recorded.source_max_updated_at}"
         )
-    days = list(connection.execute(text(DAYS), span).scalars())
-    sample = _sample(
-        connection,
-        level,
-        span
-        | {
-            "period_type": window.period_type.value,
-            "day": chooser.choice(days) if days else window.start,
-            "seed": seed,
-            "fraction": SAMPLE_FRACTION,
-            "at_least": SAMPLE_AT_LEAST,
-        },
-    )
+    days = connection.execute(text(DAYS), values).scalars().all()
+    sample = _sample(connection, level, values | {"day": chooser.choice(days) if days else window.start})
     differences = [
         difference for key, stored, recomputed in sample for difference in _differences(key, stored, recomputed)
     ]
@@ -190,30 +178,20 @@ def _sample(
 ) -> list[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
     """Return (key, stored row, recomputed row) of every key of the sample."""
     tables = TABLES[level]
-    columns = [sql.Identifier(column) for column in tables.key]
-    # The name of a database follows the id of its instance.
-    key_text = sql.SQL(" || ' ' || ").join(sql.SQL("sample.{}::text").format(column) for column in columns)
-
-    def same_key(table: str) -> sql.Composed:
-        return sql.SQL(" AND ").join(
-            sql.SQL("{}.{} = sample.{}").format(sql.Identifier(table), column, column) for column in columns
-        )
-
-    statement = sql.SQL(SAMPLE).format(
-        key=sql.SQL(", ").join(columns),
-        key_text=key_text,
-        aggregations=sql.Identifier(tables.aggregations),
-        stats=sql.Identifier(tables.stats),
-        recompute=sql.SQL(RECOMPUTE[level]),
-        row_key=same_key("row"),
-        recomputed_key=same_key("recomputed"),
+    statement = SAMPLE.format(
+        key=", ".join(tables.key),
+        # The name of a database follows the id of its instance.
+        key_text=" || ' ' || ".join(f"sample.{column}::text" for column in tables.key),
+        aggregations=tables.aggregations,
+        stats=tables.stats,
+        recompute=RECOMPUTE[level],
+        row_key=same_key("row", "sample", tables.key),
+        recomputed_key=same_key("recomputed", "sample", tables.key),
     )
-    with raw_cursor(connection) as cursor:
-        cursor.execute(statement, values)
-        return [
-            (f"{name} {key.partition(' ')[2]}".strip(), stored, recomputed)
-            for name, key, stored, recomputed in cursor.fetchall()
-        ]
+    return [
+        (f"{name} {key.partition(' ')[2]}".strip(), stored, recomputed)
+        for name, key, stored, recomputed in connection.execute(text(statement), values)
+    ]
 
 
 def _differences(key: str, stored: dict[str, Any] | None, recomputed: dict[str, Any] | None) -> list[Difference]:

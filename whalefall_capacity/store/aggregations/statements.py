@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from psycopg2 import sql
+from sqlalchemy import Table, TextClause, text
 
 from whalefall_capacity.periods import PeriodType, Window
+from whalefall_capacity.store.postgres.tables import (
+    database_size_aggregations,
+    database_size_stats,
+    instance_size_aggregations,
+    instance_size_stats,
+)
 
 
 class Level(StrEnum):
@@ -20,53 +26,40 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a level, the key of an instance's rows, and its measures."""
+    """The tables of a level, and the column of the stats that holds the size."""
 
-    stats: str
-    aggregations: str
-    key: tuple[str, ...]
-    measures: tuple[str, ...]
+    stats: Table
+    aggregations: Table
+    size: str
+
+    @property
+    def key(self) -> list[str]:
+        """The columns that tell the rows of one day apart."""
+        return [column.name for column in self.stats.primary_key if column.name != "collected_date"]
+
+    @property
+    def measures(self) -> list[str]:
+        """The columns of the aggregations that are calculated from the stats."""
+        return [column.name for column in self.aggregations.columns if column.name not in {*self.key, *NO_MEASURES}]
 
 
-def _five(kind: str) -> tuple[str, ...]:
-    """Return the columns of the five measures of *kind* ('', 'data_' or 'log_')."""
-    count = f"{kind}size_count" if kind else "data_count"
-    return (count, *(f"{measure}_{kind}size_bytes" for measure in ("sum", "max", "min", "closing")))
-
-
+NO_MEASURES = ("period_type", "period_start", "period_end", "calculated_at", "created_at", "updated_at")
 TABLES = {
-    Level.DATABASE: Tables(
-        "database_size_stats",
-        "database_size_aggregations",
-        ("instance_id", "database_name"),
-        (*_five(""), *_five("data_"), *_five("log_")),
-    ),
-    Level.INSTANCE: Tables(
-        "instance_size_stats",
-        "instance_size_aggregations",
-        ("instance_id",),
-        (
-            *_five(""),
-            "partial_days",
-            "sum_database_count",
-            "max_database_count",
-            "min_database_count",
-            *_five("log_"),
-        ),
-    ),
+    Level.DATABASE: Tables(database_size_stats, database_size_aggregations, "size_bytes"),
+    Level.INSTANCE: Tables(instance_size_stats, instance_size_aggregations, "total_size_bytes"),
 }
 
-# The first day of the window of a day. Integer arithmetic: date_trunc costs a third more. 2000-01-03 was a Monday.
+# The first day of the window of a day. Weeks by arithmetic: date_trunc takes a third longer.
 BUCKETS = {
     PeriodType.DAILY: "collected_date",
-    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '2000-01-03') %% 7",
+    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '2000-01-03') % 7",
     PeriodType.MONTHLY: "collected_date - (extract(day FROM collected_date)::integer - 1)",
     PeriodType.QUARTERLY: "date_trunc('quarter', collected_date::timestamp)::date",
 }
-ONE_BUCKET = "CAST(%(first)s AS date)"
+ONE_BUCKET = "CAST(:first AS date)"
 
 SCOPE = """
-collected_date BETWEEN %(first)s AND %(last)s AND instance_id BETWEEN %(low)s AND %(high)s
+collected_date BETWEEN :first AND :last AND instance_id BETWEEN :low AND :high
 """
 
 # A day is its own window: nothing to group.
@@ -95,20 +88,20 @@ SELECT instance_id, database_name, period_start,
        coalesce(closing_size_bytes, (
            SELECT s.size_bytes FROM database_size_stats AS s
            WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
-             AND s.collected_date BETWEEN %(first)s AND %(last)s
+             AND s.collected_date BETWEEN :first AND :last
              AND s.collected_date = g.last_day)) AS closing_size_bytes,
        nullif(data_size_count, 0) AS data_size_count, sum_data_size_bytes, max_data_size_bytes, min_data_size_bytes,
        CASE WHEN data_size_count > 0 THEN coalesce(closing_data_size_bytes, (
            SELECT s.data_size_bytes FROM database_size_stats AS s
            WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
-             AND s.collected_date BETWEEN %(first)s AND %(last)s
+             AND s.collected_date BETWEEN :first AND :last
              AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.data_size_bytes IS NOT NULL
            ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_data_size_bytes,
        nullif(log_size_count, 0) AS log_size_count, sum_log_size_bytes, max_log_size_bytes, min_log_size_bytes,
        CASE WHEN log_size_count > 0 THEN coalesce(closing_log_size_bytes, (
            SELECT s.log_size_bytes FROM database_size_stats AS s
            WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
-             AND s.collected_date BETWEEN %(first)s AND %(last)s
+             AND s.collected_date BETWEEN :first AND :last
              AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.log_size_bytes IS NOT NULL
            ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_log_size_bytes,
        data_count AS source_rows, sum_size_bytes AS source_sum_bytes, source_max_updated_at
@@ -116,13 +109,13 @@ FROM (
     SELECT instance_id, database_name, {bucket} AS period_start,
            count(*)::integer AS data_count, sum(size_bytes) AS sum_size_bytes, max(size_bytes) AS max_size_bytes,
            min(size_bytes) AS min_size_bytes,
-           max(size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_size_bytes,
+           max(size_bytes) FILTER (WHERE collected_date = ANY (:closing_days)) AS closing_size_bytes,
            count(data_size_bytes)::integer AS data_size_count, sum(data_size_bytes) AS sum_data_size_bytes,
            max(data_size_bytes) AS max_data_size_bytes, min(data_size_bytes) AS min_data_size_bytes,
-           max(data_size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_data_size_bytes,
+           max(data_size_bytes) FILTER (WHERE collected_date = ANY (:closing_days)) AS closing_data_size_bytes,
            count(log_size_bytes)::integer AS log_size_count, sum(log_size_bytes) AS sum_log_size_bytes,
            max(log_size_bytes) AS max_log_size_bytes, min(log_size_bytes) AS min_log_size_bytes,
-           max(log_size_bytes) FILTER (WHERE collected_date = ANY (%(closing_days)s)) AS closing_log_size_bytes,
+           max(log_size_bytes) FILTER (WHERE collected_date = ANY (:closing_days)) AS closing_log_size_bytes,
            max(collected_date) AS last_day, max(updated_at) AS source_max_updated_at
     FROM database_size_stats
     WHERE {scope}
@@ -160,7 +153,7 @@ GROUP BY instance_id, period_start
 REMOVE = """
 WITH removed AS (
     DELETE FROM {aggregations} AS stored
-    WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s) AND instance_id BETWEEN %(low)s AND %(high)s
+    WHERE period_type = :period_type AND period_start = ANY (:starts) AND instance_id BETWEEN :low AND :high
       AND NOT EXISTS (SELECT FROM source WHERE {same_key} AND source.period_start = stored.period_start)
     RETURNING period_start
 )
@@ -171,14 +164,14 @@ SELECT period_start, count(*) FROM removed GROUP BY period_start
 UPSERT = """
 WITH written AS (
     INSERT INTO {aggregations} ({key}, period_type, period_start, period_end, {measures}, calculated_at)
-    SELECT {source_key}, %(period_type)s, source.period_start, period_end, {source_measures}, now()
+    SELECT {source_key}, :period_type, source.period_start, period_end, {source_measures}, now()
     FROM source
-    JOIN unnest(%(starts)s, %(ends)s) AS windows (period_start, period_end)
+    JOIN unnest(:starts, :ends) AS windows (period_start, period_end)
       ON windows.period_start = source.period_start
     LEFT JOIN (
         SELECT {key}, period_start, {measures} FROM {aggregations}
-        WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s)
-          AND instance_id BETWEEN %(low)s AND %(high)s
+        WHERE period_type = :period_type AND period_start = ANY (:starts)
+          AND instance_id BETWEEN :low AND :high
     ) AS stored ON {same_key} AND stored.period_start = source.period_start
     WHERE stored.period_start IS NULL OR ({stored_measures}) IS DISTINCT FROM ({source_measures})
     ORDER BY {source_key}, source.period_start
@@ -190,8 +183,9 @@ SELECT period_start, count(*) FROM written GROUP BY period_start
 """
 # Grouped twice, which needs no sort; counting distinct instances would.
 SOURCE_TOTALS = """
-SELECT period_start, sum(source_rows), sum(source_sum_bytes), max(source_max_updated_at), sum(result_rows), count(*),
-       sum(closing_size_bytes)
+SELECT period_start, sum(source_rows) AS source_rows, sum(source_sum_bytes) AS source_sum_bytes,
+       max(source_max_updated_at) AS source_max_updated_at, sum(result_rows) AS result_rows, count(*) AS instances,
+       sum(closing_size_bytes) AS closing_size_bytes
 FROM (SELECT period_start, sum(source_rows) AS source_rows, sum(source_sum_bytes) AS source_sum_bytes,
              max(source_max_updated_at) AS source_max_updated_at, count(*) AS result_rows,
              sum(closing_size_bytes) AS closing_size_bytes
@@ -201,50 +195,42 @@ GROUP BY period_start
 """
 STORED = """
 SELECT count(*) FROM {aggregations}
-WHERE period_type = %(period_type)s AND period_start = ANY (%(starts)s) AND instance_id BETWEEN %(low)s AND %(high)s
+WHERE period_type = :period_type AND period_start = ANY (:starts) AND instance_id BETWEEN :low AND :high
 """
 
 
-@dataclass(frozen=True)
-class Statements:
-    """The statements of one run over adjacent windows."""
-
-    source: sql.Composed
-    upsert: sql.Composed
-    stored: sql.Composed
-    remove: sql.Composed
-
-
-def statements(level: Level, windows: Sequence[Window]) -> Statements:
-    """Return the statements that calculate adjacent *windows* of one level."""
-    tables = TABLES[level]
-    period_type = windows[0].period_type
+def source_statement(level: Level, period_type: PeriodType) -> str:
+    """Return the statement that groups the stats of windows into the temporary table `source`."""
     if level is Level.INSTANCE:
-        source = INSTANCE_PERIODS
-    else:
-        source = DATABASE_DAYS if period_type is PeriodType.DAILY else DATABASE_PERIODS
-    # With one window there is one bucket, and nothing to compute per row.
-    bucket = ONE_BUCKET if len(windows) == 1 else BUCKETS[period_type]
-    names = {
-        "aggregations": sql.Identifier(tables.aggregations),
-        "key": _columns(tables.key),
-        "measures": _columns(tables.measures),
-        "source_key": _columns(tables.key, "source"),
-        "source_measures": _columns(tables.measures, "source"),
-        "stored_measures": _columns(tables.measures, "stored"),
-        "excluded_measures": _columns(tables.measures, "excluded"),
-        "same_key": sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("source", column), sql.Identifier("stored", column))
-            for column in tables.key
-        ),
-    }
-    return Statements(
-        source=sql.SQL(source).format(bucket=sql.SQL(bucket), scope=sql.SQL(SCOPE)),
-        upsert=sql.SQL(UPSERT).format(**names),
-        stored=sql.SQL(STORED).format(**names),
-        remove=sql.SQL(REMOVE).format(**names),
+        return INSTANCE_PERIODS
+    return DATABASE_DAYS if period_type is PeriodType.DAILY else DATABASE_PERIODS
+
+
+def composed(statement: str, level: Level, windows: Sequence[Window]) -> TextClause:
+    """Return *statement* for adjacent *windows* of one level."""
+    tables = TABLES[level]
+    return text(
+        statement.format(
+            # With one window there is one bucket, and nothing to compute per row.
+            bucket=ONE_BUCKET if len(windows) == 1 else BUCKETS[windows[0].period_type],
+            scope=SCOPE,
+            aggregations=tables.aggregations,
+            key=", ".join(tables.key),
+            measures=", ".join(tables.measures),
+            source_key=columns_of("source", tables.key),
+            source_measures=columns_of("source", tables.measures),
+            stored_measures=columns_of("stored", tables.measures),
+            excluded_measures=columns_of("excluded", tables.measures),
+            same_key=same_key("source", "stored", tables.key),
+        )
     )
 
 
-def _columns(columns: Sequence[str], table: str | None = None) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(table, column) if table else sql.Identifier(column) for column in columns)
+def columns_of(table: str, columns: Sequence[str]) -> str:
+    """Return *columns* as those of *table*."""
+    return ", ".join(f"{table}.{column}" for column in columns)
+
+
+def same_key(left: str, right: str, key: Sequence[str]) -> str:
+    """Return the condition that rows of *left* and *right* have the same *key*."""
+    return " AND ".join(f"{left}.{column} = {right}.{column}" for column in key)

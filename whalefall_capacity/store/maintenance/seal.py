@@ -27,8 +27,7 @@ from whalefall_capacity.store.postgres.locks import Patience, limit_waits
 from whalefall_capacity.store.table_partitions.catalog import read_children
 
 ONE_DAY = timedelta(days=1)
-LEVELS = {TABLES[level].stats: level for level in Level}
-SIZES = {Level.DATABASE: "size_bytes", Level.INSTANCE: "total_size_bytes"}
+LEVELS = {TABLES[level].stats.name: level for level in Level}
 # One scan for all four period types: what they saw adds up from days.
 DAYS = sql.SQL(
     "SELECT collected_date, count(*), sum({size}), max(updated_at) FROM {stats} "
@@ -179,14 +178,14 @@ def unseal_whole(connection: Connection, level: Level, lower: date, upper: date)
 
     A window that still lacks days of another child stays as it is: calculated from what is there it would be wrong.
     """
-    lost = lost_days(connection, TABLES[level].stats)
+    lost = lost_days(connection, TABLES[level].stats.name)
     windows = windows_of(lower, upper)
     whole = [window for window in windows if not any(gone.overlap(window.start, window.end) for gone in lost)]
     return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
 
 
 def _windows_behind(connection: Connection, level: Level, lower: date, upper: date) -> list[Window]:
-    stats = TABLES[level].stats
+    stats = TABLES[level].stats.name
     windows = windows_of(lower, upper)
     first, last = min(window.start for window in windows), max(window.end for window in windows)
     days = _days(connection, level, sql.Identifier(stats), first, last)
@@ -196,7 +195,7 @@ def _windows_behind(connection: Connection, level: Level, lower: date, upper: da
 def _days(
     connection: Connection, level: Level, stats: sql.Composable, first: date, last: date
 ) -> dict[date, StatsTotals]:
-    statement = DAYS.format(size=sql.Identifier(SIZES[level]), stats=stats)
+    statement = DAYS.format(size=sql.Identifier(TABLES[level].size), stats=stats)
     with raw_cursor(connection) as cursor:
         cursor.execute(statement, {"first": first, "last": last})
         return {day: StatsTotals(rows, Decimal(total), newest) for day, rows, total, newest in cursor.fetchall()}

@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.statuses import ITEM_STATUSES, Status
 
 metadata = MetaData(
@@ -75,7 +76,7 @@ def _measures(kind: str) -> tuple[Column[object], ...]:
     )
 
 
-_PERIOD_TYPES = "period_type IN ('daily', 'weekly', 'monthly', 'quarterly')"
+_PERIOD_TYPES = _one_of("period_type", PeriodType)
 _RUN_STATUSES = _one_of("status", Status)
 _ROLES = "role IN ('view', 'admin')"
 _ITEM_STATUSES = _one_of("status", ITEM_STATUSES)

@@ -11,11 +11,11 @@ from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.periods import PeriodType, look_back
+from whalefall_capacity.store.postgres.reading import read_rows, read_value
 
-REACH = timedelta(days=7)
 ONE_DAY = timedelta(days=1)
 
 LATEST_DAY = "SELECT max(collected_date) FROM instance_size_stats"
@@ -135,7 +135,7 @@ class ChangedDatabase:
 
 @dataclass(frozen=True)
 class MissingDays:
-    """The days of a window on which nothing is stored of an instance that was of the fleet."""
+    """The days of a window on which nothing is stored of an instance that belonged to the fleet."""
 
     instance: str
     days: int
@@ -143,43 +143,31 @@ class MissingDays:
     last_day: date
 
 
-@again_if_connection_lost
 def latest_stored_day(engine: Engine) -> date | None:
     """Return the latest day with stats; None when there is none."""
-    with engine.connect() as connection:
-        day: date | None = connection.execute(text(LATEST_DAY)).scalar_one()
+    day: date | None = read_value(engine, LATEST_DAY)
     return day
 
 
-@again_if_connection_lost
 def shrunk_instances(engine: Engine, day: date) -> list[ShrunkInstance]:
     """Return the instances that list fewer databases on *day* than before, the greatest loss first."""
-    with engine.connect() as connection:
-        return [ShrunkInstance(**row) for row in connection.execute(text(SHRUNK), _days_before(day)).mappings()]
+    return read_rows(engine, ShrunkInstance, SHRUNK, **_days_before(day))
 
 
-@again_if_connection_lost
 def lost_databases(engine: Engine, day: date) -> list[LostDatabase]:
     """Return the databases of instances measured on *day* that had a size before and have none on *day*."""
-    with engine.connect() as connection:
-        return [LostDatabase(**row) for row in connection.execute(text(LOST_DATABASES), _days_before(day)).mappings()]
+    return read_rows(engine, LostDatabase, LOST_DATABASES, **_days_before(day))
 
 
-@again_if_connection_lost
 def changed_databases(engine: Engine, day: date, percent: float, size_bytes: int) -> list[ChangedDatabase]:
     """Return the databases whose size on *day* differs from that before by more than both limits, greatest first."""
-    values = _days_before(day) | {"percent": percent, "bytes": size_bytes}
-    with engine.connect() as connection:
-        return [ChangedDatabase(**row) for row in connection.execute(text(CHANGED), values).mappings()]
+    return read_rows(engine, ChangedDatabase, CHANGED, percent=percent, bytes=size_bytes, **_days_before(day))
 
 
-@again_if_connection_lost
 def missing_days(engine: Engine, first: date, last: date, zone: ZoneInfo) -> list[MissingDays]:
     """Return the instances of which days of first..last are missing, those with the most first."""
-    values = {"first": first, "last": last, "zone": zone.key}
-    with engine.connect() as connection:
-        return [MissingDays(**row) for row in connection.execute(text(MISSING_DAYS), values).mappings()]
+    return read_rows(engine, MissingDays, MISSING_DAYS, first=first, last=last, zone=zone.key)
 
 
 def _days_before(day: date) -> dict[str, Any]:
-    return {"day": day, "yesterday": day - ONE_DAY, "earliest": day - REACH}
+    return {"day": day, "yesterday": day - ONE_DAY, "earliest": look_back(day, PeriodType.DAILY)}

@@ -23,6 +23,7 @@ from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
 from whalefall_capacity.printable import printable
 from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost, connection_lost
+from whalefall_capacity.store.postgres.reading import read_rows, read_value
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
 # Made once a connection and emptied at every commit: a table a batch would bloat the catalog.
@@ -130,7 +131,7 @@ DAY_TOTALS = """
 SELECT collected_date AS day, count(*) AS instances, sum(database_count) AS databases,
        sum(missing_count) AS missing_databases, sum(total_size_bytes)::bigint AS total_size_bytes,
        sum(log_size_bytes)::bigint AS log_size_bytes,
-       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size, max(updated_at) AS updated_at
+       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size
 FROM instance_size_stats
 WHERE collected_date = ANY (:days)
 GROUP BY collected_date
@@ -154,8 +155,8 @@ floors AS MATERIALIZED (
                  row_number() OVER (PARTITION BY collected_date ORDER BY size_bytes DESC) AS place
           FROM largest) AS placed
     GROUP BY collected_date)
-SELECT biggest.day, i.name AS instance, biggest.database_name AS database, biggest.size_bytes
-FROM (SELECT s.collected_date AS day, s.instance_id, s.database_name, s.size_bytes,
+SELECT biggest.day, i.name AS instance, biggest.database_name AS database, biggest.size_bytes, biggest.source
+FROM (SELECT s.collected_date AS day, s.instance_id, s.database_name, s.size_bytes, s.source,
              row_number() OVER (PARTITION BY s.collected_date
                                 ORDER BY s.size_bytes DESC, s.instance_id, s.database_name) AS place
       FROM database_size_stats AS s JOIN floors USING (collected_date)
@@ -173,7 +174,7 @@ WHERE s.collected_date = :day
 ORDER BY i.name
 """
 DATABASE_SIZES = """
-SELECT i.name AS instance, s.database_name AS database, s.size_bytes, s.source
+SELECT s.collected_date AS day, i.name AS instance, s.database_name AS database, s.size_bytes, s.source
 FROM database_size_stats AS s
 JOIN instances AS i ON i.id = s.instance_id
 WHERE s.collected_date = :day
@@ -217,17 +218,6 @@ class DayTotals:
     total_size_bytes: int
     log_size_bytes: int | None
     instances_without_log_size: int
-    updated_at: datetime
-
-
-@dataclass(frozen=True)
-class BigDatabase:
-    """One of the biggest databases of a day."""
-
-    day: date
-    instance: str
-    database: str
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -248,6 +238,7 @@ class InstanceTotal:
 class StoredSize:
     """One database on one day, as it is stored."""
 
+    day: date
     instance: str
     database: str
     size_bytes: int
@@ -265,10 +256,10 @@ def write_visits(
     database can have comes back as not measured.
     """
     visits = [_without_impossible_sizes(visit) for visit in visits]
-    nothing = [visit for visit in visits if _has_no_size(visit)]
-    if nothing:
-        others = write_visits(engine, day, [visit for visit in visits if visit not in nothing], accept_empty)
-        return [*others, *(_without_size(visit) for visit in nothing)]
+    unmeasured = [visit for visit in visits if _has_no_size(visit)]
+    if unmeasured:
+        others = write_visits(engine, day, [visit for visit in visits if visit not in unmeasured], accept_empty)
+        return [*others, *(_without_size(visit) for visit in unmeasured)]
     try:
         return _write(engine, day, visits, accept_empty)
     # ValueError: the driver cannot send a text, such as one with a lone surrogate.
@@ -281,48 +272,36 @@ def write_visits(
         return [outcome for visit in visits for outcome in write_visits(engine, day, [visit], accept_empty)]
 
 
-@again_if_connection_lost
 def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     """Return what is stored of each of *days*, oldest first; days without a row are left out."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(DAY_TOTALS), {"days": list(days)}).mappings()
-        return [DayTotals(**row) for row in rows]
+    return read_rows(engine, DayTotals, DAY_TOTALS, days=list(days))
 
 
-@again_if_connection_lost
 def store_time(engine: Engine) -> datetime:
     """Return the time by the store's clock."""
-    with engine.connect() as connection:
-        now: datetime = connection.execute(text("SELECT now()")).scalar_one()
-        return now
+    now: datetime = read_value(engine, "SELECT now()")
+    return now
 
 
-@again_if_connection_lost
 def rows_changed(engine: Engine, day: date, since: datetime) -> int:
     """Return how many sizes and totals of *day* are new or other than they were at *since*, by the store's clock."""
-    with engine.connect() as connection:
-        changed: int = connection.execute(text(CHANGED), {"day": day, "since": since}).scalar_one()
-        return changed
+    changed: int = read_value(engine, CHANGED, day=day, since=since)
+    return changed
 
 
-@again_if_connection_lost
-def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[BigDatabase]:
+def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[StoredSize]:
     """Return the biggest databases of each of *days*, days in order, biggest first."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(BIGGEST), {"days": list(days), "count": count}).mappings()
-        return [BigDatabase(**row) for row in rows]
+    return read_rows(engine, StoredSize, BIGGEST, days=list(days), count=count)
 
 
 def instance_totals(engine: Engine, day: date) -> list[InstanceTotal]:
     """Return what is stored of every instance on *day*, by name."""
-    with engine.connect() as connection:
-        return [InstanceTotal(**row) for row in connection.execute(text(INSTANCE_TOTALS), {"day": day}).mappings()]
+    return read_rows(engine, InstanceTotal, INSTANCE_TOTALS, day=day)
 
 
 def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
     """Return what is stored of every database on *day*, by instance and name."""
-    with engine.connect() as connection:
-        return [StoredSize(**row) for row in connection.execute(text(DATABASE_SIZES), {"day": day}).mappings()]
+    return read_rows(engine, StoredSize, DATABASE_SIZES, day=day)
 
 
 @again_if_connection_lost
@@ -332,12 +311,9 @@ def coverage(engine: Engine, day: date) -> dict[str, bool]:
         return {row.name: row.stored for row in connection.execute(text(COVERAGE), {"day": day})}
 
 
-@again_if_connection_lost
 def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
     """Return the instances that have stats from *first* to *last* and those of today's fleet, by id."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(INSTANCES_IN_RANGE), {"first": first, "last": last}).mappings()
-        return [InstanceDays(**row) for row in rows]
+    return read_rows(engine, InstanceDays, INSTANCES_IN_RANGE, first=first, last=last)
 
 
 def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: bool) -> list[Visit | FailedVisit]:
@@ -375,33 +351,34 @@ def _has_no_size(visit: Visit) -> bool:
 
 def _without_size(visit: Visit) -> FailedVisit:
     listed = visit.measurement.databases
-    message = f"{visit.target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}"
-    return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
+    return _failed(visit, f"none of its {len(listed)} databases could be measured: {listed[0].reason}")
 
 
 def _refused(visit: Visit, error: Exception) -> FailedVisit:
     # The statement that SQLAlchemy quotes is of no use to an operator.
     reason = printable(" ".join(str(getattr(error, "orig", error)).split()), LONGEST_REASON)
-    message = f"{visit.target.name}: the store refused its sizes: {reason}"
-    return FailedVisit(visit.target.instance_id, visit.target.name, message, visit.seconds)
+    return _failed(visit, f"the store refused its sizes: {reason}")
 
 
 def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:
     empty = [visit.target.instance_id for visit in visits if not visit.measurement.databases]
     known = {row.instance_id: row.databases for row in connection.execute(text(ACTIVE_DATABASES), {"ids": empty})}
     return [
-        FailedVisit(
-            visit.target.instance_id,
-            visit.target.name,
-            f"{visit.target.name}: inventory shrank from {known[visit.target.instance_id]} to 0; nothing was changed. "
+        _failed(
+            visit,
+            f"inventory shrank from {known[visit.target.instance_id]} to 0; nothing was changed. "
             "If the server really was emptied: "
             f"`whalefall-capacity collect --instance {visit.target.name} --accept-empty`",
-            visit.seconds,
         )
         if visit.target.instance_id in known
         else visit
         for visit in visits
     ]
+
+
+def _failed(visit: Visit, reason: str) -> FailedVisit:
+    name = visit.target.name
+    return FailedVisit(visit.target.instance_id, name, f"{name}: {reason}", visit.seconds)
 
 
 def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:

@@ -8,7 +8,7 @@ take ACCESS EXCLUSIVE. Whether there is one for a day is told by the bounds of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -55,18 +55,12 @@ class Child:
 
 # The first day of the child of a day, its calendar months, and what its name ends in.
 CHILD_SPANS = {"month": (month_start, 1, "%Y_%m"), "year": (year_start, 12, "%Y")}
-AGGREGATION_SPANS: Mapping[PeriodType, Literal["month", "year"]] = {
-    PeriodType.DAILY: "month",
-    PeriodType.WEEKLY: "month",
-    PeriodType.MONTHLY: "year",
-    PeriodType.QUARTERLY: "year",
-}
 # By level ("database", "instance") and period type.
 AGGREGATION_TABLES = {
     (level, period_type): PartitionedTable(
         f"{level}_size_aggregations_{period_type.value}",
         "period_start",
-        AGGREGATION_SPANS[period_type],
+        period_type.calendar.table_partition,
         f"retention_{period_type.value}_months",
     )
     for level in ("database", "instance")

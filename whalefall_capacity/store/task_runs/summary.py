@@ -6,10 +6,11 @@ to say beyond the common part goes into `ext.data`.
 
 from __future__ import annotations
 
+import operator
 from datetime import date
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class _Part(BaseModel):
@@ -22,13 +23,10 @@ class Metric(_Part):
     key: str
     label: str
     value: int | float | str | None
-    unit: str = Field(default="", description="left out when there is none")
-    tone: Literal["", "success", "warning", "danger"] = Field(default="", description="left out when neutral")
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = serialize(self)
-        return {name: value for name, value in content.items() if name not in ("unit", "tone") or value}
+    unit: str = Field(default="", description="left out when there is none", exclude_if=operator.not_)
+    tone: Literal["", "success", "warning", "danger"] = Field(
+        default="", description="left out when neutral", exclude_if=operator.not_
+    )
 
 
 class Day(_Part):
@@ -82,17 +80,17 @@ class TaskSummary(_Part):
         """Return a copy in which *metrics* replace those of the same key, or come after the others."""
         new = {metric.key: metric for metric in metrics}
         kept = [new.pop(metric.key, metric) for metric in self.common.metrics]
-        common = self.common.model_copy(update={"metrics": [*kept, *new.values()]})
-        return self.model_copy(update={"common": common})
+        return self._with(metrics=[*kept, *new.values()])
 
     def with_highlight(self, highlight: str) -> Self:
         """Return a copy that says *highlight* once."""
         if highlight in self.common.highlights:
             return self
-        common = self.common.model_copy(update={"highlights": [*self.common.highlights, highlight]})
-        return self.model_copy(update={"common": common})
+        return self._with(highlights=[*self.common.highlights, highlight])
 
     def as_skipped(self, reason: str) -> Self:
         """Return a copy that says why there was nothing to do."""
-        common = self.common.model_copy(update={"flags": Flags(skipped=True, skip_reason=reason)})
-        return self.model_copy(update={"common": common})
+        return self._with(flags=Flags(skipped=True, skip_reason=reason))
+
+    def _with(self, **changes: Any) -> Self:
+        return self.model_copy(update={"common": self.common.model_copy(update=changes)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -54,9 +54,6 @@ class LockedTaskRun:
     closed_at: datetime | None
     read_at: datetime
     summary: TaskSummary
-
-    def with_summary(self, summary: TaskSummary) -> LockedTaskRun:
-        return replace(self, summary=summary)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ VALUES (:run_id, :task_key, :task_name, :task_category, :trigger_source, 'pendin
 ON CONFLICT (run_id) DO NOTHING
 """
 LOCK_RUN = """
-SELECT run_id, task_key, status, created_at, closed_at, now() AS read_at, summary_json FROM task_runs
+SELECT run_id, task_key, status, created_at, closed_at, now() AS read_at, summary_json AS summary
+FROM task_runs
 WHERE run_id = :run_id FOR NO KEY UPDATE
 """
 START_RUN = """
@@ -170,8 +168,7 @@ WHERE (progress_total, progress_completed, progress_failed)
       <> (coalesce(items.total, 0), coalesce(items.completed, 0), coalesce(items.failed, 0))
 """
 RUN_STATES = "SELECT run_id, status, closed_at IS NOT NULL AS is_closed FROM task_runs"
-NOT_CLOSED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL ORDER BY run_id"
-CANCEL_ASKED = "SELECT run_id FROM task_runs WHERE closed_at IS NULL AND status = 'cancelled' ORDER BY run_id"
+NOT_CLOSED = "SELECT run_id, status FROM task_runs WHERE closed_at IS NULL ORDER BY run_id"
 # A task run that is not closed stays, however old: something is wrong with it that has to be seen.
 DELETE_OLD = """
 DELETE FROM task_runs WHERE run_id IN (
@@ -190,13 +187,11 @@ def insert_task_run(connection: Connection, new: NewTaskRun) -> None:
 
 def lock_task_run(connection: Connection, run_id: str) -> LockedTaskRun | None:
     """Return the task run, locked to the end of the transaction; None when there is none."""
-    row = connection.execute(text(LOCK_RUN), {"run_id": run_id}).one_or_none()
+    row = connection.execute(text(LOCK_RUN), {"run_id": run_id}).mappings().one_or_none()
     if row is None:
         return None
-    summary = TaskSummary.model_validate(row.summary_json)
-    return LockedTaskRun(
-        row.run_id, row.task_key, Status(row.status), row.created_at, row.closed_at, row.read_at, summary
-    )
+    summary = TaskSummary.model_validate(row["summary"])
+    return LockedTaskRun(**{**row, "status": Status(row["status"]), "summary": summary})
 
 
 def task_run_status(connection: Connection, run_id: str) -> Status | None:
@@ -247,9 +242,8 @@ def update_items(connection: Connection, run_id: str, updates: Sequence[ItemUpda
 
 def update_counters(connection: Connection, run_id: str) -> Counts:
     """Bring the counters of a task run that is locked in line with its items, and return them."""
-    row = connection.execute(text(COUNT_ITEMS), {"run_id": run_id}).one()
-    counts = Counts(row.total, row.completed, row.failed, row.cancelled)
-    values = {"total": row.total, "completed": row.completed, "failed": row.failed + row.cancelled}
+    counts = Counts(*connection.execute(text(COUNT_ITEMS), {"run_id": run_id}).one())
+    values = {"total": counts.total, "completed": counts.completed, "failed": counts.failed + counts.cancelled}
     connection.execute(text(UPDATE_COUNTERS), values | {"run_id": run_id})
     return counts
 
@@ -297,14 +291,9 @@ def task_run_states(connection: Connection) -> dict[str, tuple[Status, bool]]:
     return {row.run_id: (Status(row.status), row.is_closed) for row in connection.execute(text(RUN_STATES))}
 
 
-def not_closed(connection: Connection) -> list[str]:
-    """Return the run ids of all task runs whose run is not known to be over."""
-    return list(connection.execute(text(NOT_CLOSED)).scalars())
-
-
-def cancel_asked(connection: Connection) -> list[str]:
-    """Return the run ids of cancelled task runs whose run is not known to be over."""
-    return list(connection.execute(text(CANCEL_ASKED)).scalars())
+def not_closed(connection: Connection) -> dict[str, Status]:
+    """Return, of every task run whose run is not known to be over, the status."""
+    return {row.run_id: Status(row.status) for row in connection.execute(text(NOT_CLOSED))}
 
 
 def miscounted(connection: Connection) -> list[str]:

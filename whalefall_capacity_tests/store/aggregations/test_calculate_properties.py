@@ -121,7 +121,7 @@ def test_every_row_equals_an_independent_computation(
     totals = databases.groupby(["instance_id", "day"], as_index=False)["size"].sum()
     with emptied(store), pytest.MonkeyPatch.context() as patch:
         patch.setattr(calculate, "CHUNK_INSTANCES", chunk)
-        patch.setattr(calculate, "BLOCK_DAYS", dict.fromkeys(PeriodType, block_days))
+        patch.setattr(calculate, "BLOCK_DAYS", block_days)
         put_sizes(store, sizes)
         for period_type in PeriodType:
             for level in Level:

@@ -17,7 +17,6 @@ from sqlalchemy import Engine, event, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.store.sizes.stats import (
-    BigDatabase,
     DayTotals,
     InstanceTotal,
     StoredSize,
@@ -500,31 +499,27 @@ def week(store: Engine, shop: int) -> int:
 
 @pytest.mark.usefixtures("week")
 def test_day_totals_are_over_all_instances_oldest_first_and_only_of_stored_days(store: Engine) -> None:
-    found = day_totals(store, [TUESDAY, WEDNESDAY, MONDAY])
-    assert found == [
-        DayTotals(MONDAY, 2, 3, 0, 200, 7, 1, found[0].updated_at),
-        DayTotals(TUESDAY, 1, 1, 1, 200, None, 1, found[1].updated_at),
+    assert day_totals(store, [TUESDAY, WEDNESDAY, MONDAY]) == [
+        DayTotals(MONDAY, 2, 3, 0, 200, 7, 1),
+        DayTotals(TUESDAY, 1, 1, 1, 200, None, 1),
     ]
-    assert [(day.updated_at,) for day in found] == rows(
-        store, "SELECT max(updated_at) FROM instance_size_stats GROUP BY collected_date ORDER BY collected_date"
-    )
 
 
 @pytest.mark.usefixtures("week")
 def test_the_biggest_databases_come_by_day_then_by_size_then_by_name(store: Engine) -> None:
     assert biggest_databases(store, [TUESDAY, MONDAY, WEDNESDAY]) == [
-        BigDatabase(MONDAY, "shop", "orders", 100),
-        BigDatabase(MONDAY, "bank", "ledger", 50),
-        BigDatabase(MONDAY, "shop", "users", 50),
-        BigDatabase(TUESDAY, "shop", "orders", 200),
+        StoredSize(MONDAY, "shop", "orders", 100, "measured"),
+        StoredSize(MONDAY, "bank", "ledger", 50, "measured"),
+        StoredSize(MONDAY, "shop", "users", 50, "measured"),
+        StoredSize(TUESDAY, "shop", "orders", 200, "measured"),
     ]
 
 
 @pytest.mark.usefixtures("week")
 def test_the_biggest_databases_are_at_most_as_many_as_asked_for_per_day(store: Engine) -> None:
     assert biggest_databases(store, [MONDAY, TUESDAY], count=1) == [
-        BigDatabase(MONDAY, "shop", "orders", 100),
-        BigDatabase(TUESDAY, "shop", "orders", 200),
+        StoredSize(MONDAY, "shop", "orders", 100, "measured"),
+        StoredSize(TUESDAY, "shop", "orders", 200, "measured"),
     ]
 
 
@@ -539,9 +534,9 @@ def test_instance_totals_are_by_name_and_keep_disabled_instances(store: Engine) 
 @pytest.mark.usefixtures("week")
 def test_database_sizes_are_by_instance_and_name(store: Engine) -> None:
     assert database_sizes(store, MONDAY) == [
-        StoredSize("bank", "ledger", 50, "measured"),
-        StoredSize("shop", "orders", 100, "measured"),
-        StoredSize("shop", "users", 50, "measured"),
+        StoredSize(MONDAY, "bank", "ledger", 50, "measured"),
+        StoredSize(MONDAY, "shop", "orders", 100, "measured"),
+        StoredSize(MONDAY, "shop", "users", 50, "measured"),
     ]
 
 
