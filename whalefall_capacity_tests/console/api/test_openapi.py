@@ -68,6 +68,8 @@ OPERATIONS = (
     ("POST", "/api/v1/capacity/collections"),
     ("GET", "/api/v1/task-runs"),
     ("GET", "/api/v1/task-runs/{run_id}"),
+    ("GET", "/api/v1/task-runs/{run_id}/errors"),
+    ("GET", "/api/v1/options/task-runs"),
     ("POST", "/api/v1/task-runs/{run_id}/actions/cancel"),
     ("GET", "/api/v1/partitions"),
     ("GET", "/api/v1/partitions/status"),

@@ -29,6 +29,8 @@ READS = (
     "/api/v1/capacity/instances/summary",
     "/api/v1/task-runs",
     "/api/v1/task-runs/none",
+    "/api/v1/task-runs/none/errors",
+    "/api/v1/options/task-runs",
     "/api/v1/partitions",
     "/api/v1/partitions/status",
 )
