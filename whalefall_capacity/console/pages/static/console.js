@@ -127,7 +127,25 @@
     await refresh("live");
   });
 
-  document.querySelector("[data-apply]")?.addEventListener("click", async (event) => {
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-create]");
+    if (!button) return;
+    const status = document.getElementById("create-status");
+    status.classList.remove("bad");
+    button.disabled = true;
+    try {
+      const { created } = await ask("/api/v1/partitions", "POST", {});
+      status.textContent = created.length ? word("partitions.created", { count: created.length }) : word("partitions.none_due");
+      await refresh(...parts());
+    } catch (error) {
+      status.textContent = error.message;
+      status.classList.add("bad");
+    }
+    button.disabled = false;
+  });
+
+  document.addEventListener("click", async (event) => {
+    if (!event.target.dataset?.apply) return;
     if (!window.confirm(word("partitions.confirm"))) return;
     const status = document.getElementById("apply-status");
     event.target.disabled = true;
