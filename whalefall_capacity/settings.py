@@ -386,7 +386,7 @@ class Settings(BaseSettings):
     )
     ui_login: bool = Field(
         default=False,
-        description="Whether the Dagster UI asks for the console's login; the role view may then only look.",
+        description="Whether the Dagster UI asks for the console's login; only the role admin may then change anything in it.",
     )
     alert_urls: AlertUrls = Field(
         default=(),

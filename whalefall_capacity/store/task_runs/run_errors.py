@@ -37,22 +37,23 @@ class RunErrors:
 # number.
 OF_RUN = """
 WITH of_run AS (
-    SELECT item.item_type, item.item_key, item.item_name, item.instance_id, found.database_name, found.message
+    SELECT item.item_type, item.item_key, item.item_name, item.instance_id, found.database_name, found.message,
+           found.rank
     FROM task_run_items AS item
     CROSS JOIN LATERAL (
-        SELECT NULL AS database_name, item.error_message AS message WHERE item.error_message IS NOT NULL
+        SELECT 1 AS rank, NULL AS database_name, item.error_message AS message WHERE item.error_message IS NOT NULL
         UNION ALL
-        SELECT missing.key, missing.value FROM jsonb_each_text(item.details_json -> 'missing') AS missing
+        SELECT 2, missing.key, missing.value FROM jsonb_each_text(item.details_json -> 'missing') AS missing
         UNION ALL
-        SELECT NULL, (item.details_json ->> 'missing_not_named') || ' more databases were not measured'
+        SELECT 3, NULL, (item.details_json ->> 'missing_not_named') || ' more databases were not measured'
         WHERE item.details_json ->> 'missing_not_named' IS NOT NULL
     ) AS found
     WHERE item.run_id = :run_id
 )
 """
 PAGE = """
-SELECT * FROM of_run
-ORDER BY item_name, item_type, item_key, database_name NULLS FIRST, message LIMIT :limit OFFSET :offset
+SELECT item_type, item_key, item_name, instance_id, database_name, message FROM of_run
+ORDER BY item_name, item_type, item_key, rank, database_name LIMIT :limit OFFSET :offset
 """
 COUNT = "SELECT count(*) FROM (SELECT FROM of_run LIMIT :most) AS counted"
 

@@ -33,9 +33,9 @@ def test_failed_items_and_databases_that_were_not_measured_stand_in_one_list(run
     assert found.errors == [
         RunError("collection", "2", "crm", 2, None, "crm: no route to host"),
         RunError("instance_aggregation", "2", "crm", 2, None, "the run was cancelled"),
-        RunError("collection", "1", "shop", 1, None, "7 more databases were not measured"),
         RunError("collection", "1", "shop", 1, "a", "permission denied"),
         RunError("collection", "1", "shop", 1, "b", "dropped meanwhile"),
+        RunError("collection", "1", "shop", 1, None, "7 more databases were not measured"),
     ]
     assert found.total == 5
 
@@ -44,8 +44,8 @@ def test_the_list_comes_in_pages(runs: Engine) -> None:
     pages = [run_errors(runs, "r-1", 2, offset) for offset in (0, 2, 4, 6)]
     assert [[error.message for error in page.errors] for page in pages] == [
         ["crm: no route to host", "the run was cancelled"],
-        ["7 more databases were not measured", "permission denied"],
-        ["dropped meanwhile"],
+        ["permission denied", "dropped meanwhile"],
+        ["7 more databases were not measured"],
         [],
     ]
     assert {page.total for page in pages} == {5}
