@@ -386,7 +386,7 @@ class Settings(BaseSettings):
     )
     ui_login: bool = Field(
         default=False,
-        description="Whether the Dagster UI asks for the console's login; then only the role admin may change anything.",
+        description="Whether the Dagster UI asks for the console's login; then only role admin may change anything.",
     )
     alert_urls: AlertUrls = Field(
         default=(),
