@@ -57,7 +57,7 @@ def run(scale: float) -> None:
         (file,) = Path(folder).glob("*.parquet")
         restored = _seconds(lambda: restore(engine, file, TODAY))
         memory = psutil.Process().memory_info().rss - memory
-        same = _checksum(engine) == before
+        assert _checksum(engine) == before, "the month came back other than it was"
     rows: list[tuple[object, ...]] = [
         ("archive, read back and compare", archived, out, archived / out),
         ("restore and compare", restored, back, restored / back),
@@ -66,7 +66,7 @@ def run(scale: float) -> None:
     ]
     columns = ("step", "seconds", "bare COPY s", "ratio")
     print_result(f"a month of {before[0]:,} rows, archived, dropped and restored", columns, rows)
-    console.print(f"identical: {same}; memory grew by {memory / 2**20:.0f} MiB")
+    console.print(f"memory grew by {memory / 2**20:.0f} MiB")
 
 
 def _bare(engine: Engine, file: Path) -> tuple[float, float]:

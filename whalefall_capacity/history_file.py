@@ -1,6 +1,7 @@
 """History files: sizes of past days from elsewhere, CSV or Parquet, checked row by row.
 
-Columns: instance, database, date (ISO), size_bytes, and optionally data_size_bytes and log_size_bytes.
+Columns: instance, database, date (ISO), size_bytes, and optionally data_size_bytes, log_size_bytes and collected_at.
+Sizes are whole numbers of a unit, whatever the names of their columns say; bytes unless the reader is told another.
 Rows come in chunks, so that a file of many millions needs no more memory than a small one.
 """
 
@@ -10,7 +11,8 @@ import csv
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,18 +28,34 @@ if TYPE_CHECKING:
     Frame: TypeAlias = tuple[pd.DataFrame, Sequence[tuple[int, str]]]
 
 REQUIRED_COLUMNS = ("instance", "database", "date", "size_bytes")
-OPTIONAL_COLUMNS = ("data_size_bytes", "log_size_bytes")
+OPTIONAL_SIZES = ("data_size_bytes", "log_size_bytes")
+OPTIONAL_COLUMNS = (*OPTIONAL_SIZES, "collected_at")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 CHUNK_ROWS = 200_000
 SHOWN_ERRORS = 20
 # No server has longer ones; the store's keys have room for them.
 LONGEST_NAME = 255
+# As `COPY` of PostgreSQL writes it, and ISO 8601. Without an offset an hour of the change from summer time is two.
+TIME_WITH_OFFSET = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}(?::?\d{2})?)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+class SizeUnit(StrEnum):
+    """The unit of the sizes in a history file."""
+
+    BYTES = "bytes"
+    KIB = "KiB"
+    MIB = "MiB"
+    GIB = "GiB"
+
+    @property
+    def size_bytes(self) -> int:
+        return 1 << 10 * list(SizeUnit).index(self)
 
 
 @dataclass(frozen=True)
 class HistoryRows:
-    """Some rows of a history file: text per column, empty where not known.
+    """Some rows of a history file: text per column, empty where not known; sizes in the unit of the file.
 
     *positions* say where they stand: the line of a CSV on which each begins, the row of a Parquet file.
     """
@@ -46,8 +64,8 @@ class HistoryRows:
     columns: Sequence[Sequence[str]]
 
 
-def read_history(path: Path, first: date, last: date) -> Iterator[HistoryRows]:
-    """Yield the rows of a history file in chunks, checked: days from *first* to *last*, sizes in bytes.
+def read_history(path: Path, first: date, last: date, unit: SizeUnit = SizeUnit.BYTES) -> Iterator[HistoryRows]:
+    """Yield the rows of a history file in chunks, checked: days from *first* to *last*, sizes in *unit*.
 
     Raises HistoryFileError at the end of the file, with the first bad rows by line (CSV) or row (Parquet):
     the caller writes nothing until the last chunk has come.
@@ -56,7 +74,7 @@ def read_history(path: Path, first: date, last: date) -> Iterator[HistoryRows]:
     count = 0
     for frame, misfits in _parquet_frames(path) if is_parquet(path) else _csv_frames(path):
         kept = frame[(frame != "").any(axis="columns")]
-        found = sorted([*misfits, *_errors(kept, first, last)], key=lambda problem: problem[0])
+        found = sorted([*misfits, *_errors(kept, first, last, unit)], key=lambda problem: problem[0])
         count += len(found)
         errors += [f"{where(path, position)}: {message}" for position, message in found[: SHOWN_ERRORS - len(errors)]]
         yield HistoryRows(kept.index.tolist(), [kept[column].tolist() for column in COLUMNS])
@@ -165,6 +183,9 @@ def _as_text(name: str, column: pa.Array) -> list[str]:
     if pa.types.is_nested(column.type):
         raise ValueError(f"column {name} holds {column.type}, not text or numbers")
 
+    if pa.types.is_timestamp(column.type) and name == "collected_at":
+        times = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).to_pylist()
+        return ["" if value is None else value.isoformat() for value in times]
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.date32())
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
@@ -190,7 +211,7 @@ def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reindex(columns=list(COLUMNS), fill_value="").fillna("")
 
 
-def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str]]:
+def _errors(frame: pd.DataFrame, first: date, last: date, unit: SizeUnit) -> list[tuple[int, str]]:
     """Return (position, message) of every bad field, in order."""
     import pandas as pd
 
@@ -214,12 +235,26 @@ def _errors(frame: pd.DataFrame, first: date, last: date) -> list[tuple[int, str
         "date",
         f"must be a day from {first} (WHALEFALL_START_DATE) to {last} (today), as YYYY-MM-DD",
     )
-    for column in ("size_bytes", *OPTIONAL_COLUMNS):
-        # Up to 18 digits always fit; the few longer ones are compared as Python integers.
-        whole = frame[column].str.fullmatch("[0-9]{1,18}")
-        longer = frame[column].where(~whole & frame[column].str.fullmatch("[0-9]{19}"), "")
-        fits = whole | longer.map(lambda value: value != "" and int(value) <= LARGEST_SIZE).astype(bool)
-        if column in OPTIONAL_COLUMNS:
+    largest = LARGEST_SIZE // unit.size_bytes
+    for column in ("size_bytes", *OPTIONAL_SIZES):
+        # Fewer digits always fit; the few with as many are compared as Python integers.
+        whole = frame[column].str.fullmatch(f"[0-9]{{1,{len(str(largest)) - 1}}}")
+        longer = frame[column].where(frame[column].str.fullmatch(f"[0-9]{{{len(str(largest))}}}"), "")
+        fits = whole | longer.map(lambda value: value != "" and int(value) <= largest).astype(bool)
+        if column in OPTIONAL_SIZES:
             fits |= frame[column] == ""
-        report(~fits, column, f"must be a whole number of bytes from 0 to {LARGEST_SIZE}")
+        report(~fits, column, f"must be a whole number of {unit} from 0 to {largest}")
+    given = frame["collected_at"]
+    times = pd.to_datetime(
+        given.where(given.str.fullmatch(TIME_WITH_OFFSET)), format="ISO8601", utc=True, errors="coerce"
+    )
+    # Wherever on Earth the day was.
+    around = times.between(
+        pd.Timestamp(first - timedelta(days=1), tz="UTC"), pd.Timestamp(last + timedelta(days=2), tz="UTC")
+    )
+    report(
+        ~around & (given != ""),
+        "collected_at",
+        f"must be a time from {first} to {last} with its offset from UTC, as 2026-01-31T03:00:12+08:00",
+    )
     return problems

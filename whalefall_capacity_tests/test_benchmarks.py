@@ -1,70 +1,187 @@
-"""Every benchmark runs, at a small size; what it prints is for people."""
+"""Every benchmark runs, at a small size: each of its rows has what it measured, beside what, and the ratio of both."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
 
 from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, mirror, writing
 
-
-@pytest.mark.slow
-def test_writing_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    writing.run(0.01)
-    assert "10 x 50" in capsys.readouterr().out
+Report = Callable[[Callable[[float], None], float], "dict[str, Table]"]
+# Figures are printed with two digits.
+ROUNDING = 0.005
 
 
-@pytest.mark.slow
-def test_fleet_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    fleet.run(0.01)
-    assert "visiting 10 instances" in capsys.readouterr().out
+@dataclass
+class Table:
+    """A printed table; the cells are text."""
+
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+    def labels(self) -> list[str]:
+        return [row[0] for row in self.rows]
+
+    def figures(self, column: int) -> list[float]:
+        return [float(row[column].replace(",", "")) for row in self.rows if row[column]]
+
+    def assert_ratio(self, ratio: int, above: int, *below: int) -> None:
+        """Assert that column *ratio* is *above* by the sum of *below* in every row, as far as rounding shows it."""
+        assert self.figures(ratio), self
+        for printed, over, *under in zip(*map(self.figures, (ratio, above, *below)), strict=False):
+            total, rounding = sum(under), ROUNDING * len(under)
+            assert printed > 0
+            assert printed + ROUNDING >= (over - ROUNDING) / (total + rounding), self
+            assert total <= rounding or printed - ROUNDING <= (over + ROUNDING) / (total - rounding), self
 
 
-@pytest.mark.slow
-def test_aggregation_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    aggregation.run(0.002)
-    printed = capsys.readouterr().out
-    assert "one window, 2 instances" in printed
-    assert "top 50 growers" in printed
+@pytest.fixture
+def report(capsys: pytest.CaptureFixture[str]) -> Report:
+    """Run a benchmark at a share of its size and return its tables by their titles."""
+
+    def run(benchmark: Callable[[float], None], scale: float) -> dict[str, Table]:
+        benchmark(scale)
+        return tables(capsys.readouterr().out)
+
+    return run
 
 
-@pytest.mark.slow
-def test_backfill_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    backfill.run(0.01)
-    assert "all eight" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_mirror_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    mirror.run(0.01)
-    assert "the mirror, 10 instances" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_archive_prints_both_sides_and_that_nothing_was_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    archive.run(0.01)
-    printed = capsys.readouterr().out
-    assert "a month of 15,000 rows" in printed
-    assert "identical: True" in printed
-
-
-@pytest.mark.slow
-def test_idle_prints_every_process_and_what_the_storage_grows_by(capsys: pytest.CaptureFixture[str]) -> None:
-    idle.run(0.05)
-    printed = capsys.readouterr().out
-    for process in ("daemon", "code server", "webserver", "PostgreSQL"):
-        assert process in printed
-    assert "growth beside them" in printed
-
-
-@pytest.mark.slow
-def test_latency_prints_both_chains(capsys: pytest.CaptureFixture[str]) -> None:
-    latency.run(0.01)
-    printed = capsys.readouterr().out
-    assert "the pipeline" in printed
-    assert "the same runs with empty bodies" in printed
+def tables(printed: str) -> dict[str, Table]:
+    found: dict[str, Table] = {}
+    title: list[str] = []
+    for line in printed.splitlines():
+        cells = [cell.strip() for cell in re.split("[┃│]", line)[1:-1]]
+        if line.startswith("┏"):
+            table = found[" ".join(title)] = Table()
+        elif line.startswith("┃"):
+            table.columns = [
+                f"{before} {cell}".strip() for before, cell in zip(table.columns or cells, cells, strict=True)
+            ]
+        elif line.startswith("│"):
+            table.rows.append(cells)
+        title = [] if cells or line[:1] in "┏┡└" else [*title, line.strip()]
+    return found
 
 
 @pytest.mark.slow
-def test_console_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    console.run(0.002)
-    assert "20 users at once, 2 instances" in capsys.readouterr().out
+def test_writing_is_measured_beside_copy_and_merge(report: Report) -> None:
+    table = report(writing.run, 0.01)["writing a day"]
+    assert [row[:2] for row in table.rows] == [
+        ["10 x 50", "new"],
+        ["10 x 50", "again"],
+        ["1 x 100", "new"],
+        ["1 x 100", "again"],
+    ]
+    table.assert_ratio(4, 2, 3)
+    table.assert_ratio(6, 2, 5)
+
+
+@pytest.mark.slow
+def test_visits_are_measured_beside_a_bare_loop(report: Report) -> None:
+    table = report(fleet.run, 0.01)["visiting 10 instances with 50 databases each, 32 at a time"]
+    assert table.labels() == ["visit and store", "visit alone", "bare loop: connect, one SELECT"]
+    assert table.figures(2)[2] == 1
+    assert all(share > 0 for share in table.figures(2))
+
+
+@pytest.mark.slow
+def test_aggregation_is_measured_beside_the_bare_statement(report: Report) -> None:
+    found = report(aggregation.run, 0.002)
+    steps = found["one window, 2 instances x 50 databases x 91 days"]
+    assert [row[:2] for row in steps.rows] == [
+        [f"{level} {period_type}", rows]
+        for level in ("database", "instance")
+        for period_type in ("daily", "weekly", "monthly", "quarterly")
+        for rows in ("new", "again")
+    ]
+    steps.assert_ratio(5, 2, 3)
+    steps.assert_ratio(6, 2, 3, 4)
+    growth = found["growth"]
+    assert growth.labels() == [
+        "one database's year of weeks",
+        "one instance's month, all databases",
+        "one instance's totals, a year of weeks",
+    ]
+    growth.assert_ratio(3, 2, 1)
+    growth.assert_ratio(5, 4, 1)
+    found["growth of everything"].assert_ratio(3, 2, 1)
+    memory = found["memory of the worker, 2 instances"]
+    assert memory.labels() == ["daily", "quarterly"]
+    assert memory.figures(1) == [100, 9100]
+    assert all(mebibytes > 0 for mebibytes in memory.figures(2))
+    assert found["one quarter of all databases"].labels() == ["9,100"] * 4
+
+
+@pytest.mark.slow
+def test_a_backfill_is_measured_beside_its_statements_and_empty_runs(report: Report) -> None:
+    table = report(backfill.run, 0.01)["a year's backfill, 2 instances x 50 databases"]
+    assert table.labels() == ["daily", "weekly", "monthly", "quarterly", "all eight"]
+    table.assert_ratio(4, 1, 2, 3)
+
+
+@pytest.mark.slow
+def test_runs_are_measured_with_the_mirror_and_without(report: Report) -> None:
+    table = report(mirror.run, 0.01)["the mirror, 10 instances x 50 databases"]
+    assert table.labels() == ["collection", "aggregation of a month"]
+    table.assert_ratio(3, 1, 2)
+
+
+@pytest.mark.slow
+def test_an_archive_is_measured_beside_copy(report: Report) -> None:
+    table = report(archive.run, 0.01)["a month of 15,000 rows, archived, dropped and restored"]
+    assert table.labels() == [
+        "archive, read back and compare",
+        "restore and compare",
+        "seal, every window calculated first",
+        "detach, look again, drop",
+    ]
+    table.assert_ratio(3, 1, 2)
+
+
+@pytest.mark.slow
+def test_an_idle_deployment_is_measured_process_by_process(report: Report) -> None:
+    found = report(idle.run, 0.05)
+    processes = next(table for title, table in found.items() if title.startswith("idle for 0.5 minutes"))
+    assert sorted(processes.labels()) == [
+        "PostgreSQL",
+        "all of Dagster",
+        "code server",
+        "console",
+        "daemon",
+        "supervisor",
+        "webserver",
+    ]
+    shares = dict(zip(processes.labels(), processes.figures(1), strict=True))
+    of_dagster = sum(shares[name] for name in ("code server", "daemon", "supervisor", "webserver"))
+    assert shares["all of Dagster"] == pytest.approx(of_dagster, abs=5 * ROUNDING)
+    assert "job_ticks" in found["Dagster's storage"].labels()
+    assert {"dagster", "whalefall"} <= set(found["connections opened"].labels())
+    day = dict(found["a day"].rows)
+    assert day["ticks older than their days that were still there after a minute (rows)"] == "0"
+    assert "growth beside them" in day
+
+
+@pytest.mark.slow
+def test_the_lag_of_the_charts_is_measured_beside_empty_runs(report: Report) -> None:
+    (table,) = report(latency.run, 0.01).values()
+    assert table.labels() == ["the pipeline", "the same runs with empty bodies"]
+    for median, wait, rest, slowest in zip(*map(table.figures, range(1, 5)), strict=True):
+        assert 0 < rest <= median <= slowest
+        assert 0 <= wait <= median
+
+
+@pytest.mark.slow
+def test_questions_to_the_console_are_measured_beside_bare_sql(report: Report) -> None:
+    table = report(console.run, 0.002)["20 users at once, 2 instances x 50 databases x 400 days"]
+    assert table.labels() == [
+        "list of databases",
+        "list of databases, one instance",
+        "summary of databases",
+        "list of instances",
+        "summary of instances",
+    ]
+    table.assert_ratio(3, 1, 2)
+    assert all(median > 0 for median in table.figures(4))

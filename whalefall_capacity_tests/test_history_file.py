@@ -1,8 +1,8 @@
 """A history file is checked row by row before anything is written.
 
 CSV (UTF-8, with a header) or Parquet; columns instance, database, date, size_bytes, and optionally
-data_size_bytes and log_size_bytes. Every bad field is named with its line (CSV) or row (Parquet), its value
-and what is allowed; the first 20 are shown and the rest are counted.
+data_size_bytes, log_size_bytes and collected_at. Every bad field is named with its line (CSV) or row
+(Parquet), its value and what is allowed; the first 20 are shown and the rest are counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 from whalefall_capacity import history_file
 from whalefall_capacity.errors import HistoryFileError
-from whalefall_capacity.history_file import read_history
+from whalefall_capacity.history_file import SizeUnit, read_history
 
 FIRST = date(2026, 1, 1)
 LAST = date(2026, 6, 30)
@@ -37,11 +37,18 @@ BAD_DAY = "must be a day from 2026-01-01 (WHALEFALL_START_DATE) to 2026-06-30 (t
 BAD_SIZE = "must be a whole number of bytes from 0 to 9223372036854775807"
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, unit: SizeUnit = SizeUnit.BYTES) -> list[Row]:
     """Return every row of a file as (position, instance, database, date, size, data size, log size)."""
     return [
-        row for chunk in read_history(path, FIRST, LAST) for row in zip(chunk.positions, *chunk.columns, strict=True)
+        row
+        for chunk in read_history(path, FIRST, LAST, unit)
+        for row in zip(chunk.positions, *chunk.columns[:-1], strict=True)
     ]
+
+
+def times(path: Path) -> list[str]:
+    """Return when each row of a file was collected, as it is handed on."""
+    return [time for chunk in read_history(path, FIRST, LAST) for time in chunk.columns[-1]]
 
 
 @pytest.fixture
@@ -60,9 +67,9 @@ def csv_problems(csv: Path, content: str | bytes) -> list[str]:
     return problems(csv)
 
 
-def problems(path: Path) -> list[str]:
+def problems(path: Path, unit: SizeUnit = SizeUnit.BYTES) -> list[str]:
     with pytest.raises(HistoryFileError) as caught:
-        read(path)
+        read(path, unit)
     return str(caught.value).replace(f"{path}: ", "").splitlines()
 
 
@@ -213,6 +220,65 @@ def test_any_other_size_is_an_error(csv: Path, size: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("unit", "largest"),
+    [
+        (SizeUnit.BYTES, 9223372036854775807),
+        (SizeUnit.KIB, 9007199254740991),
+        (SizeUnit.MIB, 8796093022207),
+        (SizeUnit.GIB, 8589934591),
+    ],
+)
+def test_sizes_of_any_unit_fit_into_the_store(csv: Path, unit: SizeUnit, largest: int) -> None:
+    csv.write_text(f"{HEADER}shop,orders,2026-01-02,{largest}\nshop,orders,2026-01-03,7\n")
+    assert [row[4] for row in read(csv, unit)] == [str(largest), "7"]
+    csv.write_text(f"{HEADER}shop,orders,2026-01-02,{largest + 1}\nshop,orders,2026-01-03,1.5\n")
+    assert problems(csv, unit) == [
+        f"line 2: size_bytes: '{largest + 1}': must be a whole number of {unit} from 0 to {largest}",
+        f"line 3: size_bytes: '1.5': must be a whole number of {unit} from 0 to {largest}",
+        "nothing was written",
+    ]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-02T03:00:12+08:00",
+        "2026-01-02 03:00:12.123456+08",
+        "2026-01-02 03:00-0330",
+        "2026-01-02T03:00:12Z",
+        "2026-01-01T18:30:00Z",
+        "",
+    ],
+)
+def test_the_time_of_a_measurement_has_its_offset_or_is_not_known(csv: Path, time: str) -> None:
+    csv.write_text(f"{HEADER.strip()},collected_at\nshop,orders,2026-01-02,100,{time}\n")
+    assert times(csv) == [time]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-02T03:00:12",
+        "2026-01-02",
+        "03:00:12+08:00",
+        "2026-02-30T03:00:12+08:00",
+        "2026-01-02T24:30:00Z",
+        "2026-01-02T03:00:12+99:00",
+        "1999-01-02T03:00:12Z",
+        "2026-07-03T03:00:12Z",
+        "yesterday",
+        " ",
+    ],
+)
+def test_any_other_time_of_a_measurement_is_an_error(csv: Path, time: str) -> None:
+    assert csv_problems(csv, f"{HEADER.strip()},collected_at\nshop,orders,2026-01-02,100,{time}\n") == [
+        f"line 2: collected_at: {time!r}: must be a time from 2026-01-01 to 2026-06-30 with its offset from UTC, as "
+        "2026-01-31T03:00:12+08:00",
+        "nothing was written",
+    ]
+
+
 @pytest.mark.parametrize("column", ["data_size_bytes", "log_size_bytes"])
 def test_an_optional_size_may_be_empty_but_not_bad(csv: Path, column: str) -> None:
     header = HEADER.replace("\n", f",{column}\n")
@@ -298,7 +364,7 @@ def test_errors_come_in_the_order_of_the_lines(csv: Path) -> None:
         (
             "instance,database,date,size_bytes,owner",
             "line 1: column owner is unknown; allowed: instance, database, date, size_bytes, data_size_bytes, "
-            "log_size_bytes; nothing was written",
+            "log_size_bytes, collected_at; nothing was written",
         ),
         ("instance,database,date,size_bytes,size_bytes", "line 1: column size_bytes is there more than once; "),
         ("instance,database,date,size_bytes,", "line 1: column without a name is unknown; "),
@@ -491,6 +557,17 @@ def test_any_other_size_in_parquet_is_an_error_with_its_row(parquet: Path, sizes
     assert problems(parquet) == [f"row 1: size_bytes: {text!r}: {BAD_SIZE}", "nothing was written"]
 
 
+def test_the_time_of_a_measurement_in_parquet_is_a_timestamp_with_a_zone(parquet: Path) -> None:
+    measured = datetime(2026, 1, 2, 3, 0, 12, 5, ZoneInfo("Asia/Shanghai"))
+    kinds = [pa.timestamp(unit, tz="Asia/Shanghai") for unit in ("us", "ns")]
+    for kind in kinds:
+        write_parquet(parquet, collected_at=pa.array([measured, None], kind))
+        assert times(parquet) == ["2026-01-02T03:00:12.000005+08:00", ""]
+    write_parquet(parquet, collected_at=pa.array([measured.replace(tzinfo=None)], pa.timestamp("us")))
+    (problem, _) = problems(parquet)
+    assert problem.startswith("row 1: collected_at: '2026-01-02T03:00:12.000005': must be a time from ")
+
+
 def test_a_null_in_parquet_is_not_known_where_that_is_allowed(parquet: Path) -> None:
     # As pandas writes whole numbers with gaps.
     write_parquet(parquet, data_size_bytes=pa.array([None, 3e12]), log_size_bytes=pa.array([7, None]))
@@ -533,8 +610,8 @@ def test_columns_that_are_missing_in_parquet_are_named(parquet: Path, rows: int)
 def test_a_column_that_is_unknown_in_parquet_is_named_whatever_it_holds(parquet: Path) -> None:
     write_parquet(parquet, tags=[["a", "b"]])
     assert problems(parquet) == [
-        "column tags is unknown; allowed: instance, database, date, size_bytes, data_size_bytes, log_size_bytes; "
-        "nothing was written"
+        "column tags is unknown; allowed: instance, database, date, size_bytes, data_size_bytes, log_size_bytes, "
+        "collected_at; nothing was written"
     ]
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import JsonOption, out, print_json
 from whalefall_capacity.errors import StoreError
-from whalefall_capacity.history_file import read_history
+from whalefall_capacity.history_file import SizeUnit, read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -26,6 +26,7 @@ def import_command(
     file: Annotated[
         Path, typer.Argument(help="CSV (also .gz, .bz2, .xz), or Parquet (*.parquet).", exists=True, dir_okay=False)
     ],
+    unit: Annotated[SizeUnit, typer.Option("--unit", help="The unit of the sizes in the file.")] = SizeUnit.BYTES,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite measured rows too.")] = False,
     create_instances: Annotated[
         bool, typer.Option("--create-instances", help="Register unknown instances, inactive.")
@@ -33,9 +34,10 @@ def import_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Import columns instance, database, date, size_bytes and optionally data_size_bytes, log_size_bytes.
+    """Import columns instance, database, date, size_bytes and optionally data_size_bytes, log_size_bytes, collected_at.
 
-    Measured rows stay as they are. When any row is bad, nothing is written. The days that changed become
+    The columns of sizes have these names whatever the unit; collected_at is when a size was measured, with its offset
+    from UTC. Measured rows stay as they are. When any row is bad, nothing is written. The days that changed become
     materialized partitions in the Dagster UI.
 
     Example: whalefall-capacity history import sizes.csv --dry-run
@@ -44,8 +46,9 @@ def import_command(
     with open_store(settings) as engine:
         result = import_history(
             engine,
-            read_history(file, settings.start_date, today(settings.zone)),
+            read_history(file, settings.start_date, today(settings.zone), unit),
             str(file),
+            unit=unit,
             replace=replace,
             create_instances=create_instances,
             dry_run=dry_run,

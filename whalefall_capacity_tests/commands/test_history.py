@@ -53,6 +53,18 @@ def test_the_days_of_an_import_become_materialized_partitions(shop: CommandLine)
     assert metadata[INSTANCE_SIZE_STATS]["measured_now"] is False
 
 
+def test_a_file_may_be_in_another_unit_and_say_when_it_was_measured(shop: CommandLine) -> None:
+    content = "instance,database,date,size_bytes,collected_at\nshop,orders,2025-05-05,3,2025-05-05T03:00:00+08:00\n"
+    done = shop("history", "import", shop.write("sizes.csv", content), "--unit", "MiB")
+    assert (done.status, done.err) == (0, "")
+    assert rows(
+        shop.store, "SELECT size_bytes, CAST(collected_at AT TIME ZONE 'UTC' AS text) FROM database_size_stats"
+    ) == [(3_145_728, "2025-05-04 19:00:00")]
+    wrong = shop("history", "import", "sizes.csv", "--unit", "MB")
+    assert wrong.status == 2
+    assert "'MB'" in wrong.err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [

@@ -51,7 +51,7 @@ def visit(
     return Visit(target, Measurement(version, tuple(sizes), log_size_bytes), at, 0.1)
 
 
-def history(*lines: Row, data: str = "", logs: str = "") -> list[HistoryRows]:
+def history(*lines: Row, data: str = "", logs: str = "", time: str = "") -> list[HistoryRows]:
     """Return rows as they come from a file whose first row is line 2."""
     instances, databases, days, sizes = zip(*lines, strict=True) if lines else ((), (), (), ())
     columns = (
@@ -61,6 +61,7 @@ def history(*lines: Row, data: str = "", logs: str = "") -> list[HistoryRows]:
         [str(size) for size in sizes],
         [data] * len(lines),
         [logs] * len(lines),
+        [time] * len(lines),
     )
     return [HistoryRows(range(2, 2 + len(lines)), columns)]
 

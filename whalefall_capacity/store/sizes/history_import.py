@@ -9,7 +9,7 @@ from datetime import date
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import HistoryFileError
-from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, refused, where
+from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, SizeUnit, refused, where
 from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.sizes.stats import LOCK_INSTANCES
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
@@ -23,10 +23,20 @@ CREATE TEMPORARY TABLE lines (
     day text NOT NULL,
     size_bytes text NOT NULL,
     data_size_bytes text NOT NULL,
-    log_size_bytes text NOT NULL
+    log_size_bytes text NOT NULL,
+    collected_at text NOT NULL
 ) ON COMMIT DROP
 """
-LINE_COLUMNS = ("position", "instance", "database_name", "day", "size_bytes", "data_size_bytes", "log_size_bytes")
+LINE_COLUMNS = (
+    "position",
+    "instance",
+    "database_name",
+    "day",
+    "size_bytes",
+    "data_size_bytes",
+    "log_size_bytes",
+    "collected_at",
+)
 REPEATED = """
 SELECT min(position) AS first, max(position) AS position, instance, database_name, day, count(*) OVER () AS errors
 FROM lines
@@ -50,9 +60,11 @@ RETURNING name
 # In the order of the key: sorted input loads twice as fast.
 IMPORTED_TABLE = """
 CREATE TEMPORARY TABLE imported ON COMMIT DROP AS
-SELECT i.id AS instance_id, l.database_name, CAST(l.day AS date) AS day, CAST(l.size_bytes AS bigint) AS size_bytes,
-       CAST(nullif(l.data_size_bytes, '') AS bigint) AS data_size_bytes,
-       CAST(nullif(l.log_size_bytes, '') AS bigint) AS log_size_bytes
+SELECT i.id AS instance_id, l.database_name, CAST(l.day AS date) AS day,
+       CAST(l.size_bytes AS bigint) * :unit AS size_bytes,
+       CAST(nullif(l.data_size_bytes, '') AS bigint) * :unit AS data_size_bytes,
+       CAST(nullif(l.log_size_bytes, '') AS bigint) * :unit AS log_size_bytes,
+       CAST(nullif(l.collected_at, '') AS timestamptz) AS collected_at
 FROM lines AS l
 JOIN instances AS i ON i.name = l.instance
 ORDER BY i.id, l.database_name, l.day
@@ -87,18 +99,22 @@ WHERE known.first_seen_date > excluded.first_seen_date
 TOUCHED_TABLE = """
 CREATE TEMPORARY TABLE touched (instance_id integer NOT NULL, day date NOT NULL, rows bigint NOT NULL) ON COMMIT DROP
 """
+# A row without a time of its own is of now(), which no other row is, and leaves the time of one that it only repeats.
 UPSERT_SIZES = """
 WITH written AS (
     INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes,
                                                data_size_bytes, log_size_bytes, source, collected_at)
-    SELECT instance_id, database_name, day, size_bytes, data_size_bytes, log_size_bytes, 'imported', now()
+    SELECT instance_id, database_name, day, size_bytes, data_size_bytes, log_size_bytes, 'imported',
+           coalesce(collected_at, now())
     FROM imported
     ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
     SET size_bytes = excluded.size_bytes, data_size_bytes = excluded.data_size_bytes,
-        log_size_bytes = excluded.log_size_bytes, source = 'imported', collected_at = now(), updated_at = now()
+        log_size_bytes = excluded.log_size_bytes, source = 'imported',
+        collected_at = excluded.collected_at, updated_at = now()
     WHERE (stored.source = 'imported' OR :replace)
-      AND (stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes, stored.source)
-          IS DISTINCT FROM (excluded.size_bytes, excluded.data_size_bytes, excluded.log_size_bytes, excluded.source)
+      AND ((stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes, stored.source)
+           IS DISTINCT FROM (excluded.size_bytes, excluded.data_size_bytes, excluded.log_size_bytes, excluded.source)
+           OR excluded.collected_at NOT IN (stored.collected_at, now()))
     RETURNING instance_id, collected_date
 )
 INSERT INTO touched
@@ -108,7 +124,8 @@ UPSERT_TOTALS = """
 INSERT INTO instance_size_stats AS total (instance_id, collected_date, total_size_bytes, database_count, missing_count,
                                           source, collected_at)
 SELECT stored.instance_id, stored.collected_date, sum(stored.size_bytes), count(*), 0,
-       CASE WHEN bool_or(stored.source = 'measured') THEN 'measured' ELSE 'imported' END, now()
+       CASE WHEN bool_or(stored.source = 'measured') THEN 'measured' ELSE 'imported' END,
+       max(stored.collected_at)
 FROM touched
 JOIN database_size_stats AS stored
   ON stored.instance_id = touched.instance_id AND stored.collected_date = touched.day
@@ -149,6 +166,7 @@ def import_history(
     chunks: Iterable[HistoryRows],
     source: str,
     *,
+    unit: SizeUnit = SizeUnit.BYTES,
     replace: bool = False,
     create_instances: bool = False,
     dry_run: bool = False,
@@ -162,7 +180,7 @@ def import_history(
         rows = _load(connection, chunks)
         _refuse_repeated(connection, source)
         created = _create_instances(connection, source, create_instances)
-        connection.execute(text(IMPORTED_TABLE))
+        connection.execute(text(IMPORTED_TABLE), {"unit": unit.size_bytes})
         connection.execute(text("ANALYZE imported"))
         days = list(connection.execute(text("SELECT DISTINCT day FROM imported ORDER BY day")).scalars())
         ensure_children(connection, STATS_TABLES, days)

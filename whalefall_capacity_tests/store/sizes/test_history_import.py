@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.sizes import Visit
 from whalefall_capacity.errors import HistoryFileError
-from whalefall_capacity.history_file import HistoryRows, read_history
+from whalefall_capacity.history_file import HistoryRows, SizeUnit, read_history
 from whalefall_capacity.store.sizes.history_import import HistoryImport, import_history
 from whalefall_capacity.store.sizes.stats import coverage, write_visits
 from whalefall_capacity_tests.registry import refusing, register
@@ -46,6 +46,8 @@ TOTALS = """
 SELECT collected_date, total_size_bytes, database_count, missing_count, source FROM instance_size_stats
 ORDER BY instance_id, collected_date
 """
+MEASURED_AT = "SELECT CAST(collected_at AT TIME ZONE 'UTC' AS text) FROM database_size_stats"
+TOTAL_AT = "SELECT CAST(collected_at AT TIME ZONE 'UTC' AS text) FROM instance_size_stats"
 INVENTORY = """
 SELECT database_name, is_active, first_seen_date, last_seen_date, deleted_at IS NULL FROM instance_databases
 ORDER BY instance_id, database_name
@@ -183,6 +185,51 @@ def test_an_imported_row_is_corrected_by_a_later_import(store: Engine, shop: int
     result = load(store, ("shop", "orders", MONDAY, 101), ("shop", "users", MONDAY, 50))
     assert (result.written, result.unchanged, result.changed_days) == (1, 1, (MONDAY,))
     assert rows(store, TOTALS) == [(MONDAY, 151, 2, 0, "imported")]
+
+
+# The unit of the sizes, and when they were measured
+
+
+@pytest.mark.parametrize(
+    ("unit", "size_bytes"),
+    [(SizeUnit.BYTES, 7), (SizeUnit.KIB, 7_168), (SizeUnit.MIB, 7_340_032), (SizeUnit.GIB, 7_516_192_768)],
+)
+@pytest.mark.usefixtures("shop")
+def test_sizes_are_stored_in_bytes_whatever_the_unit_of_the_file(
+    store: Engine, unit: SizeUnit, size_bytes: int
+) -> None:
+    import_history(store, history(("shop", "orders", MONDAY, 7), data="7", logs="7"), "sizes.csv", unit=unit)
+    assert rows(store, "SELECT size_bytes, data_size_bytes, log_size_bytes FROM database_size_stats") == [
+        (size_bytes, size_bytes, size_bytes)
+    ]
+    assert rows(store, TOTALS) == [(MONDAY, size_bytes, 1, 0, "imported")]
+
+
+@pytest.mark.usefixtures("shop")
+def test_when_a_size_was_measured_is_kept_where_it_is_known(store: Engine) -> None:
+    known = history(("shop", "orders", MONDAY, 100), ("shop", "users", MONDAY, 50), time="2026-03-09T03:00:12+08:00")
+    assert import_history(store, known, "sizes.csv").written == 2
+    assert rows(store, MEASURED_AT) == [("2026-03-08 19:00:12",), ("2026-03-08 19:00:12",)]
+    assert rows(store, TOTAL_AT) == [("2026-03-08 19:00:12",)]
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_file_that_knows_no_times_leaves_those_that_are_known(store: Engine) -> None:
+    known = history(("shop", "orders", MONDAY, 100), time="2026-03-09T03:00:12Z")
+    import_history(store, known, "sizes.csv")
+    before = row_versions(store)
+    assert load(store, ("shop", "orders", MONDAY, 100)).written == 0
+    assert import_history(store, known, "sizes.csv").written == 0
+    assert row_versions(store) == before
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_time_that_becomes_known_or_other_is_written(store: Engine) -> None:
+    load(store, ("shop", "orders", MONDAY, 100))
+    for hour in ("03", "04"):
+        later = history(("shop", "orders", MONDAY, 100), time=f"2026-03-09T{hour}:00:00Z")
+        assert import_history(store, later, "sizes.csv").written == 1
+        assert rows(store, MEASURED_AT) == rows(store, TOTAL_AT) == [(f"2026-03-09 {hour}:00:00",)]
 
 
 # Databases that were listed but not measured
@@ -337,7 +384,7 @@ def test_repeated_rows_are_found_across_chunks_and_in_parquet_by_row(store: Engi
     with pytest.raises(HistoryFileError, match=r"sizes\.parquet: row 3: shop, orders, 2026-03-09 again, first at 2"):
         import_history(
             store,
-            [HistoryRows([place], [["shop"], ["orders"], ["2026-03-09"], ["1"], [""], [""]]) for place in (2, 3)],
+            [HistoryRows([place], [["shop"], ["orders"], ["2026-03-09"], ["1"], [""], [""], [""]]) for place in (2, 3)],
             "sizes.parquet",
         )
 
