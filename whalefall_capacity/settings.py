@@ -378,7 +378,7 @@ class Settings(BaseSettings):
     )
     ui_login: bool = Field(
         default=False,
-        description="Whether the Dagster UI asks for the console's login; the role view may then only look.",
+        description="Whether the Dagster UI asks for the console's login; then only role admin may change anything.",
     )
     alert_urls: AlertUrls = Field(
         default=(),

@@ -16,8 +16,10 @@ from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.hosts import LOOPBACK
 from whalefall_capacity.console.http.principals import PrincipalCache
+from whalefall_capacity.launch_request import LAUNCH, launch_params
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
+from whalefall_capacity.tasks import LOCATION
 from whalefall_capacity.ui.documents import DocumentRules
 from whalefall_capacity.ui.guard import Guard
 from whalefall_capacity.ui.login import RECHECK_SECONDS, LoginRequired, with_login
@@ -159,6 +161,47 @@ def test_a_viewer_sends_no_more_than_a_query_needs(ui: Ui) -> None:
     assert answer.status_code == 413
 
 
+def launch(job: str, document: str = LAUNCH, **selector: str) -> dict[str, object]:
+    """Return the body with which the console starts a job."""
+    params = launch_params(job, {}, {})
+    params["selector"] |= selector
+    return {"query": document, "variables": {"params": params}}
+
+
+@pytest.mark.parametrize("job", ["sync_databases", "capacity_aggregate_current"])
+def test_an_operator_starts_what_the_console_starts_for_one(ui: Ui, job: str) -> None:
+    assert ui.script(Role.OPERATOR).post("/graphql", json=launch(job)).status_code == 200
+    assert [may_change for _, _, may_change in ui.dagster.reached] == [True]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": MUTATION},
+        launch("partition_maintenance"),
+        launch("sync_databases", LAUNCH + " mutation B { x }"),
+        launch("sync_databases", LAUNCH.replace("__typename", "__typename x: y")),
+        launch("sync_databases", repositoryLocationName="another"),
+        {"query": LAUNCH},
+        {"query": LAUNCH, "variables": {"params": []}},
+        {"query": LAUNCH, "variables": {"params": {"selector": {"repositoryLocationName": LOCATION, "jobName": []}}}},
+    ],
+    ids=str,
+)
+def test_an_operator_changes_nothing_else_in_the_ui(ui: Ui, body: dict[str, object]) -> None:
+    client = ui.script(Role.OPERATOR)
+    answer = client.post("/graphql", json=body)
+    assert answer.status_code == 403
+    assert answer.json()["errors"] == [{"message": "No mutation can be sent with the role operator."}]
+    assert client.post("/graphql", json={"query": QUERY}).status_code == 200
+    assert [may_change for _, _, may_change in ui.dagster.reached] == [False]
+
+
+def test_a_viewer_starts_nothing(ui: Ui) -> None:
+    assert ui.script(Role.VIEW).post("/graphql", json=launch("sync_databases")).status_code == 403
+    assert ui.dagster.reached == []
+
+
 def test_an_admin_script_may_do_everything_until_its_token_is_revoked(ui: Ui) -> None:
     client = ui.script(Role.ADMIN)
     assert client.post("/graphql", json={"query": MUTATION}).status_code == 200
@@ -203,7 +246,9 @@ def test_everything_that_the_pages_of_the_login_name_is_there(ui: Ui) -> None:
 
 def test_a_session_of_the_console_is_one_of_the_ui_and_the_other_way_round(ui: Ui, settings: Settings) -> None:
     console = TestClient(
-        create_app(ui.store, settings, FakeDagster()), base_url="http://127.0.0.1:8000", follow_redirects=False
+        create_app(console_of(ui.store, settings, FakeDagster())),
+        base_url="http://127.0.0.1:8000",
+        follow_redirects=False,
     )
     assert log_in(console, "root", "").status_code == 303
     client = ui.nobody()
@@ -244,7 +289,7 @@ def test_a_websocket_ends_soon_after_its_token_is_revoked(ui: Ui, settings: Sett
 def test_the_console_starts_runs_in_the_name_of_whoever_asks_it(ui: Ui, settings: Settings, who: str) -> None:
     caller = ui.browser(Role.ADMIN) if who == "browser" else ui.script(Role.ADMIN)
     with webserver() as running:
-        app = create_app(ui.store, settings, DagsterClient(running.url, asks_for_login=True))
+        app = create_app(console_of(ui.store, settings, DagsterClient(running.url, asks_for_login=True)))
         console = TestClient(app, base_url="http://127.0.0.1:8000")
         console.cookies, console.headers = caller.cookies, caller.headers
         token = console.get("/api/v1/session").json()["data"]["csrf_token"]

@@ -31,7 +31,9 @@ PAGES = {
     "databases-bar": "/databases?period_type=monthly&chart=bar&top=10",
     "databases-empty": "/databases?start_date=2001-01-01&end_date=2001-02-01",
     "runs": "/runs",
+    "runs-sorted": "/runs?task_category=capacity&sort=-duration",
     "partitions": "/partitions",
+    "partitions-open": "/partitions?table=database_size_stats",
     "not-found": "/nothing-here",
 }
 GROW = """
@@ -61,6 +63,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     with deployment(["demo"], {"WHALEFALL_HOME": str(home)}, folder / "demo.log") as running:
         engine = create_store_engine(EmbeddedPostgres(home / "postgres").url(STORE_DATABASE))
         set_user(engine, "admin", Role.ADMIN, SecretStr(PASSWORD))
+        set_user(engine, "operator", Role.OPERATOR, SecretStr(PASSWORD))
         set_user(engine, "viewer", Role.VIEW, SecretStr(PASSWORD))
         with _console(home, running.url, folder / "console.log") as url:
             yield Demo(url, engine, running)
@@ -162,6 +165,68 @@ def test_the_button_of_the_run_centre_aggregates_all_levels(demo: Demo, browser:
         page.get_by_role("link", name="Show the run").click()
         expect(page.locator(".status").first).to_have_text("completed")
         expect(page.locator("table.rows tbody tr")).to_have_count(6)
+
+
+def test_an_operator_collects_the_fleet_and_follows_the_run(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo, "operator") as page:
+        page.goto("/runs")
+        with page.expect_response("**/capacity/collections") as answer:
+            page.get_by_role("button", name="Collect now").click()
+        run_id = answer.value.json()["data"]["run_id"]
+        expect(page.locator("#current-status")).to_contain_text("Done: the sizes are up to date.")
+        row = page.get_by_role("row").filter(has=page.locator(f'[href="/runs/{run_id}"]'))
+        expect(row.locator(".status")).to_have_text("completed")
+        expect(row).to_contain_text("console · operator")
+        page.get_by_role("link", name="Show the run").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Sync databases")
+        expect(page.get_by_role("row").filter(has_text="collection")).to_have_count(3)
+
+
+def test_an_operator_may_not_what_only_an_admin_may(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo, "operator") as page:
+        page.goto("/partitions")
+        expect(page.get_by_role("button", name="Create ahead")).to_have_count(0)
+        token = page.locator("meta[name=csrf-token]").get_attribute("content") or ""
+        for path in ("/api/v1/partitions", "/api/v1/partitions/actions/cleanup"):
+            answer = page.request.post(path, headers={"X-CSRFToken": token})
+            assert (answer.status, answer.json()["message_code"]) == (403, "PERMISSION_REQUIRED")
+
+
+def test_the_run_centre_is_filtered_and_sorted_and_says_so_in_its_url(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/runs")
+        page.locator("[name=task_category]").select_option("capacity")
+        page.wait_for_url("**/runs?task_category=capacity")
+        page.get_by_role("link", name="Took").click()
+        page.wait_for_url("**/runs?task_category=capacity&sort=-duration*")
+        expect(page.locator("th[aria-sort=descending]")).to_have_text("Took")
+        page.locator("[name=trigger_source]").select_option("manual")
+        page.wait_for_url(lambda url: "sort=-duration" in url and "trigger_source=manual" in url)
+        expect(page.locator("#live tbody tr")).to_have_count(1)
+
+
+def test_a_table_opens_by_keyboard_and_its_partitions_are_searched(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/partitions")
+        expect(page.locator("tr.part")).to_have_count(0)
+        page.get_by_role("link", name="instance_size_stats", exact=True).focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/partitions?table=instance_size_stats*")
+        expect(page.locator("tr.part").first).to_contain_text("instance_size_stats_")
+        expect(page.locator("[aria-expanded=true]")).to_have_text("instance_size_stats")
+        page.locator("[name=search]").fill("weekly")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/partitions?search=weekly")
+        expect(page.locator("tr.table-line")).to_have_count(2)
+
+
+def test_an_admin_creates_table_partitions_ahead(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/partitions")
+        page.get_by_role("button", name="Create ahead").click()
+        expect(page.locator("#create-status")).to_have_text(
+            re.compile(r"Nothing was due\.|\d+ table partitions created")
+        )
 
 
 def test_filters_narrow_the_charts_and_stand_in_the_url(demo: Demo, browser: Browser) -> None:
