@@ -23,9 +23,11 @@ from whalefall_capacity.current_period import ALL, SCOPES, AggregationScope
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.aggregations import console_series
-from whalefall_capacity.store.aggregations.console_series import Page, Selection, Summary
+from whalefall_capacity.store.aggregations.console_series import Page
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.summaries import Summary, summary
 
 reading = router_for(Role.VIEW)
 changing = router_for(Role.ADMIN)
@@ -54,7 +56,7 @@ class CapacityRows(Rows[Row], Generic[Row]):
 
 @dataclass(frozen=True)
 class CapacitySummary(Summary):
-    """The newest window with data in the range."""
+    """The latest sizes of the range, and who is missing on its newest day."""
 
     period_type: PeriodType
 
@@ -86,7 +88,7 @@ def databases(console: CurrentConsole, query: Annotated[CapacityPage, Query()]) 
 
 @reading.get("/capacity/databases/summary", response_model=Envelope[CapacitySummary])
 def databases_summary(console: CurrentConsole, query: Annotated[CapacityFilter, Query()]) -> Response:
-    """Return count, total, average and largest of the databases in the newest window with data."""
+    """Return count, total, average and largest of the databases, each with its latest size in the range."""
     return _summary(console, Level.DATABASE, query)
 
 
@@ -98,7 +100,7 @@ def instances(console: CurrentConsole, query: Annotated[CapacityPage, Query()]) 
 
 @reading.get("/capacity/instances/summary", response_model=Envelope[CapacitySummary])
 def instances_summary(console: CurrentConsole, query: Annotated[CapacityFilter, Query()]) -> Response:
-    """Return count, total, average and largest of the instances in the newest window with data."""
+    """Return count, total, average and largest of the instances, each with its latest size in the range."""
     return _summary(console, Level.INSTANCE, query)
 
 
@@ -113,7 +115,7 @@ def aggregate_current_period(
 
 
 def _summary(console: Console, level: Level, query: CapacityFilter) -> Response:
-    found = console_series.summary(console.reading, level, query.selection(console.today()))
+    found = summary(console.reading, level, query.selection(console.today()))
     return success({"period_type": query.period_type} | vars(found))
 
 

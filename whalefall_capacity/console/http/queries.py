@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from whalefall_capacity.console.http.envelope import invalid
 from whalefall_capacity.periods import PeriodType, window_of
-from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Selection
+from whalefall_capacity.store.aggregations.console_series import MOST_ROWS
+from whalefall_capacity.store.aggregations.selection import Selection
 
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 WHOLE = re.compile(r"[0-9]{1,18}")
@@ -125,9 +126,11 @@ class CapacityFilter(BaseModel):
         default=[], max_length=MOST_INSTANCES, description="Ids of instances; may be repeated."
     )
     db_type: list[DbType] = Field(default=[], max_length=len(DbType), description="Engines; may be repeated.")
-    database_name: Name | None = Field(
-        default=None,
-        description="The exact name of a database, upper and lower case told apart. Of instances: those that have it.",
+    database_name: list[Name] = Field(
+        default=[],
+        max_length=MOST_INSTANCES,
+        description="Exact names of databases, upper and lower case told apart; may be repeated. Of instances: those "
+        "that have one of them.",
     )
     period_type: PeriodType = Field(default=PeriodType.DAILY, description="Length of the windows.")
     start_date: Day | None = Field(default=None, description="A day of the first window.")
@@ -146,7 +149,7 @@ class CapacityFilter(BaseModel):
             last=last,
             instance_ids=self.instance_id or None,
             db_types=[db_type.value for db_type in self.db_type] or None,
-            database_name=self.database_name,
+            database_names=self.database_name or None,
         )
 
     def _days(self, today: date) -> tuple[date, date]:
