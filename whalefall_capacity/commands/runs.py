@@ -18,14 +18,8 @@ from whalefall_capacity.printable import printable
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.statuses import Status
-from whalefall_capacity.store.task_runs.read import (
-    TaskRun,
-    TaskRunItem,
-    get_task_run,
-    list_items,
-    list_task_runs,
-    request_cancel,
-)
+from whalefall_capacity.store.task_runs.read import TaskRun, TaskRunItem, get_task_run, list_items, request_cancel
+from whalefall_capacity.store.task_runs.search import RunFilter, list_task_runs
 
 app = typer.Typer(help="Task runs: every Dagster run, instance by instance.", no_args_is_help=True)
 RunId = Annotated[str, typer.Argument(help="The run id, or the beginning of it that is enough.")]
@@ -46,7 +40,7 @@ def list_command(
     if status is not None and status not in list(Status):
         raise typer.BadParameter(f"must be one of {', '.join(Status)}", param_hint="--status")
     with open_store(load_settings()) as engine:
-        runs = list_task_runs(engine, limit, status=status).runs
+        runs = list_task_runs(engine, limit, wanted=RunFilter(Status(status) if status else None)).runs
     if as_json:
         print_json(runs)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
 
@@ -22,9 +23,10 @@ from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.maintenance.health import PartitionState, TableHealth, TablePartition, read_status
 from whalefall_capacity.store.maintenance.plan import PlannedDrop
 from whalefall_capacity.store.maintenance.retire import make_plan
+from whalefall_capacity.store.maintenance.totals import PartitionTotals, totals
 
 reading = router_for(Role.VIEW)
-changing = router_for(Role.ADMIN)
+administering = router_for(Role.ADMIN)
 PLANNED_DROPS = TypeAdapter(list[PlannedDrop])
 
 
@@ -32,6 +34,7 @@ class PartitionFilter(Page):
     """A filter of table partitions, and a page of them."""
 
     table: Name | None = Field(default=None, description="Such as database_size_stats.")
+    search: Name | None = Field(default=None, description="A part of the name, in any case.")
     state: PartitionState | None = None
 
 
@@ -64,7 +67,15 @@ class PlanData(BaseModel):
     question: str | None = Field(description="What has to be confirmed first.")
     archives: bool = Field(description="Whether rows are archived before they go.")
     drops: list[PlannedDrop]
+    totals: PartitionTotals = Field(description="What the drops take with them.")
     waiting: int = Field(description="Past too, but more than one maintenance may drop.")
+
+
+@dataclass(frozen=True)
+class TableStatus(TableHealth):
+    """One partitioned table, and its partitions together."""
+
+    totals: PartitionTotals
 
 
 class PartitionStatus(BaseModel):
@@ -72,7 +83,8 @@ class PartitionStatus(BaseModel):
 
     day: date
     healthy: bool
-    tables: list[TableHealth]
+    totals: PartitionTotals
+    tables: list[TableStatus]
     plan: PlanData
 
 
@@ -89,7 +101,9 @@ def partitions(console: CurrentConsole, query: Annotated[PartitionFilter, Query(
     found = [
         partition
         for partition in read_status(console.engine, console.settings, console.today()).children
-        if query.table in (None, partition.table) and query.state in (None, partition.state)
+        if query.table in (None, partition.table)
+        and query.state in (None, partition.state)
+        and (query.search or "").lower() in partition.child.lower()
     ]
     return success(query.of(found[offset : offset + query.limit], len(found)))
 
@@ -103,19 +117,24 @@ def partitions_status(console: CurrentConsole) -> Response:
         {
             "day": status.day,
             "healthy": status.healthy,
-            "tables": status.tables,
+            "totals": totals(status.children),
+            "tables": [
+                TableStatus(**vars(table), totals=totals([p for p in status.children if p.table == table.table]))
+                for table in status.tables
+            ],
             "plan": {
                 "plan_id": plan.id,
                 "question": plan.question,
                 "archives": plan.archive_dir is not None,
                 "drops": PLANNED_DROPS.dump_python(list(plan.drops)),
+                "totals": totals(plan.drops),
                 "waiting": len(plan.waiting),
             },
         }
     )
 
 
-@changing.post("/partitions", response_model=Envelope[Created])
+@administering.post("/partitions", response_model=Envelope[Created])
 def create_partitions(console: CurrentConsole, body: Annotated[CreateBody | None, Body()] = None) -> Response:
     """Create the table partitions that hold a day, or all that are due."""
     day = body.day if body is not None else None
@@ -125,7 +144,7 @@ def create_partitions(console: CurrentConsole, body: Annotated[CreateBody | None
     return success({"created": create_table_partitions(console, day)})
 
 
-@changing.post(
+@administering.post(
     "/partitions/actions/cleanup", status_code=202, response_model=Envelope[MaintenanceRun], responses=CONFLICT
 )
 def cleanup_partitions(

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.responses import Response
 
 from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
-from whalefall_capacity.console.api import partitions, task_runs
+from whalefall_capacity.console.api import collections, partitions, task_runs
 from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.principals import Principal
@@ -30,7 +30,7 @@ from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.aggregations.summaries import Summary, summary
 
 reading = router_for(Role.VIEW)
-changing = router_for(Role.ADMIN)
+operating = router_for(Role.OPERATOR)
 
 
 def _blank(value: Any) -> Any:
@@ -104,7 +104,7 @@ def instances_summary(console: CurrentConsole, query: Annotated[CapacityFilter, 
     return _summary(console, Level.INSTANCE, query)
 
 
-@changing.post("/capacity/aggregations/current", status_code=202, response_model=Envelope[CurrentRun])
+@operating.post("/capacity/aggregations/current", status_code=202, response_model=Envelope[CurrentRun])
 def aggregate_current_period(
     console: CurrentConsole, caller: CurrentCaller, body: Annotated[AggregateCurrentBody | None, Body()] = None
 ) -> Response:
@@ -129,5 +129,13 @@ def _page(
 
 
 router = APIRouter()
-for each in (reading, changing, task_runs.reading, task_runs.changing, partitions.reading, partitions.changing):
+for each in (
+    reading,
+    operating,
+    collections.operating,
+    task_runs.reading,
+    task_runs.operating,
+    partitions.reading,
+    partitions.administering,
+):
     router.include_router(each)

@@ -1,4 +1,4 @@
-"""Task runs over the API: a list, one run with its items, and the end of one."""
+"""Task runs over the API: a list, one run with its items and its errors, and the end of one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs import read
 from whalefall_capacity.store.task_runs.read import TaskRun, TaskRunItem
+from whalefall_capacity.store.task_runs.run_errors import RunError, run_errors
+from whalefall_capacity.store.task_runs.search import (
+    RunFilter,
+    RunOptions,
+    RunOrder,
+    TriggerSource,
+    list_task_runs,
+    run_options,
+)
 
 reading = router_for(Role.VIEW)
-changing = router_for(Role.ADMIN)
+operating = router_for(Role.OPERATOR)
 
 
 class TaskRunFilter(Page):
@@ -25,6 +34,10 @@ class TaskRunFilter(Page):
 
     status: Status | None = None
     task_key: Name | None = Field(default=None, description="Such as sync_databases.")
+    task_category: Name | None = Field(default=None, description="Such as capacity.")
+    trigger_source: TriggerSource | None = None
+    created_by: Name | None = Field(default=None, description="Whoever asked for the run.")
+    sort: RunOrder = Field(default=RunOrder.CREATED_DESCENDING, description="A minus sign is the other way round.")
 
 
 class ItemPage(Page):
@@ -51,10 +64,17 @@ class Cancelled(BaseModel):
 
 
 @reading.get("/task-runs", response_model=Envelope[Rows[TaskRun]])
-def task_runs(console: CurrentConsole, query: Annotated[TaskRunFilter, Query()]) -> Response:
-    """Return task runs, newest first."""
-    page = read.list_task_runs(console.reading, query.limit, query.offset, query.status, query.task_key)
+def list_runs(console: CurrentConsole, query: Annotated[TaskRunFilter, Query()]) -> Response:
+    """Return task runs, newest first unless sorted otherwise."""
+    wanted = RunFilter(query.status, query.task_key, query.task_category, query.trigger_source, query.created_by)
+    page = list_task_runs(console.reading, query.limit, query.offset, wanted, query.sort)
     return success(query.of(page.runs, page.total))
+
+
+@reading.get("/options/task-runs", response_model=Envelope[RunOptions])
+def options_of_task_runs(console: CurrentConsole) -> Response:
+    """Return the values that task runs can be filtered by."""
+    return success(run_options(console.reading))
 
 
 @reading.get("/task-runs/{run_id}", response_model=Envelope[TaskRunWithItems], responses=NOT_FOUND)
@@ -75,7 +95,19 @@ def task_run(console: CurrentConsole, run_id: RunId, query: Annotated[ItemPage, 
     )
 
 
-@changing.post("/task-runs/{run_id}/actions/cancel", response_model=Envelope[Cancelled], responses=NOT_FOUND | CONFLICT)
+@reading.get("/task-runs/{run_id}/errors", response_model=Envelope[Rows[RunError]], responses=NOT_FOUND)
+def errors_of_task_run(console: CurrentConsole, run_id: RunId, query: Annotated[ItemPage, Query()]) -> Response:
+    """Return what went wrong in a run, item by item and database by database."""
+    offset = query.offset
+    if read.get_task_run(console.reading, run_id) is None:
+        raise not_found("there is no such task run")
+    found = run_errors(console.reading, run_id, query.limit, offset)
+    return success(query.of(found.errors, found.total))
+
+
+@operating.post(
+    "/task-runs/{run_id}/actions/cancel", response_model=Envelope[Cancelled], responses=NOT_FOUND | CONFLICT
+)
 def cancel_task_run(console: CurrentConsole, run_id: RunId) -> Response:
     """Cancel a run that is pending or running; its Dagster run ends between two instances at the latest."""
     if not read.request_cancel(console.engine, run_id):

@@ -71,6 +71,7 @@ def _text(value: str) -> str:
 
 Day = Annotated[date, BeforeValidator(_day)]
 Whole = Annotated[int, BeforeValidator(_whole)]
+PageNumber = Annotated[Whole, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_text)]
 
 
@@ -94,7 +95,7 @@ class Page(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    page: Annotated[Whole, Field(ge=1)] = Field(
+    page: PageNumber = Field(
         default=1, description=f"page x limit is at most {MOST_ROWS:,}: narrow the filter to see more."
     )
     limit: Annotated[Whole, Field(ge=1, le=200)] = Field(default=20, description="Rows of a page.")

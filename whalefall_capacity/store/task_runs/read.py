@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -70,30 +70,16 @@ class TaskRunItem:
         return int((self.details_json or {}).get("missing_not_named", 0))
 
 
-@dataclass(frozen=True)
-class TaskRunPage:
-    """Some runs of a list; *total* counts no further than MOST_ROWS."""
-
-    runs: Sequence[TaskRun]
-    total: int
-
-
 RUN_COLUMNS = """
 SELECT run_id, task_key, task_name, task_category, trigger_source, status, created_at, started_at, completed_at,
        created_by, progress_total, progress_completed, progress_failed, summary_json, result_url, error_message
 FROM task_runs
 """
-OF_FILTER = """
-WHERE (CAST(:status AS text) IS NULL OR status = :status)
-  AND (CAST(:task_key AS text) IS NULL OR task_key = :task_key)
-"""
-IN_ORDER = "ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset"
 # What is open, and what may have come and gone between two looks; an index for each of the three.
 RECENT = """
 WHERE closed_at IS NULL OR run_id = ANY(:run_ids) OR created_at > now() - interval '5 minutes'
 ORDER BY created_at, id
 """
-COUNT = "SELECT count(*) FROM (SELECT FROM task_runs {filter} LIMIT :most) AS counted"
 # What needs attention comes first.
 ITEMS = """
 SELECT item_type, item_key, item_name, instance_id, status, started_at, completed_at, metrics_json, details_json,
@@ -111,30 +97,18 @@ WHERE run_id = :run_id AND status IN ('pending', 'running')
 """
 
 
-def list_task_runs(
-    engine: Engine, limit: int, offset: int = 0, status: str | None = None, task_key: str | None = None
-) -> TaskRunPage:
-    """Return runs, newest first."""
-    values = {"status": status, "task_key": task_key, "limit": limit, "offset": offset, "most": MOST_ROWS}
-    with engine.connect() as connection:
-        rows = connection.execute(text(RUN_COLUMNS + OF_FILTER + IN_ORDER), values).mappings()
-        runs = [_task_run(row) for row in rows]
-        total = connection.execute(text(COUNT.format(filter=OF_FILTER)), values).scalar_one()
-    return TaskRunPage(runs, total)
-
-
 def list_recent_task_runs(engine: Engine, run_ids: Collection[str]) -> list[TaskRun]:
     """Return the runs that are open, those of *run_ids*, and those of the last minutes, oldest first."""
     with engine.connect() as connection:
         rows = connection.execute(text(RUN_COLUMNS + RECENT), {"run_ids": list(run_ids)}).mappings()
-        return [_task_run(row) for row in rows]
+        return [task_run_of(row) for row in rows]
 
 
 def get_task_run(engine: Engine, run_id: str) -> TaskRun | None:
     """Return one run."""
     with engine.connect() as connection:
         row = connection.execute(text(RUN_COLUMNS + "WHERE run_id = :run_id"), {"run_id": run_id}).mappings().first()
-    return None if row is None else _task_run(row)
+    return None if row is None else task_run_of(row)
 
 
 def list_items(engine: Engine, run_id: str, limit: int, offset: int = 0) -> list[TaskRunItem]:
@@ -159,5 +133,6 @@ def request_cancel(engine: Engine, run_id: str) -> bool:
         return connection.execute(text(CANCEL), {"run_id": run_id}).rowcount == 1
 
 
-def _task_run(row: RowMapping) -> TaskRun:
+def task_run_of(row: RowMapping) -> TaskRun:
+    """Return the run of a row of RUN_COLUMNS."""
     return TaskRun(**{**row, "status": Status(row["status"])})

@@ -57,6 +57,42 @@ def test_runs_are_filtered_by_status_and_task(viewer: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("runs")
+def test_runs_are_sorted_and_filtered_by_their_source(viewer: TestClient) -> None:
+    assert [run["run_id"] for run in data(viewer, RUNS, sort="created", limit=2)["items"]] == ["r-1", "r-2"]
+    assert data(viewer, RUNS, trigger_source="api")["items"] == []
+    assert data(viewer, RUNS, task_category="capacity", trigger_source="scheduled")["total"] == 25
+    assert data(viewer, "/api/v1/options/task-runs") == {
+        "task_keys": ["other", "sync_databases"],
+        "task_categories": ["capacity"],
+        "created_by": [],
+    }
+
+
+@pytest.mark.parametrize(("field", "value"), [("sort", "name"), ("trigger_source", "cron"), ("created_by", "")])
+def test_a_filter_that_is_none_is_a_400(viewer: TestClient, field: str, value: str) -> None:
+    answer = viewer.get(RUNS, params={field: value})
+    assert (answer.status_code, answer.json()["data"]["errors"][0]["field"]) == (400, field)
+
+
+def test_the_errors_of_a_run_come_in_one_list(viewer: TestClient, runs: Engine) -> None:
+    with runs.begin() as connection:
+        connection.execute(text("UPDATE task_run_items SET error_message = 'no route' WHERE status = 'failed'"))
+    found = data(viewer, f"{RUNS}/r-25/errors")
+    assert found["items"] == [
+        {
+            "item_type": "collection",
+            "item_key": "2",
+            "item_name": "crm",
+            "instance_id": 2,
+            "database_name": None,
+            "message": "no route",
+        }
+    ]
+    assert (found["total"], found["limit"], found["has_next"]) == (1, 100, False)
+    assert viewer.get(f"{RUNS}/none/errors").status_code == 404
+
+
+@pytest.mark.usefixtures("runs")
 def test_a_run_comes_with_its_items_failed_ones_first(viewer: TestClient) -> None:
     found = data(viewer, f"{RUNS}/r-25")
     assert found["run"]["status"] == "running"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -97,11 +98,18 @@ def test_only_the_top_are_shown(viewer: TestClient, store: Engine, day: date) ->
         assert len(payload(viewer, "/databases", top=top)[0]["series"]) == top
 
 
-def test_the_button_is_for_admins_and_sends_the_level_of_the_page(callers: Callers) -> None:
-    admin = callers.script(Role.ADMIN)
-    assert 'data-scope="instance"' in admin.get("/instances").text
-    assert 'data-scope="database"' in admin.get("/databases").text
-    assert "data-scope" not in callers.script(Role.VIEW).get("/instances").text
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.ADMIN])
+def test_the_buttons_are_for_operators_and_send_the_level_of_the_page(callers: Callers, role: Role) -> None:
+    client = callers.script(role)
+    for path, scope in (("/instances", "instance"), ("/databases", "database"), ("/runs", "all")):
+        page = html.unescape(client.get(path).text)
+        assert f"""data-body="{{"scope": "{scope}"}}\"""" in page
+        assert """data-launch="/api/v1/capacity/collections" data-body="{"instance_id": null}\"""" in page
+
+
+@pytest.mark.parametrize("path", ["/instances", "/databases", "/runs"])
+def test_a_viewer_is_offered_no_button(reader: TestClient, path: str) -> None:
+    assert "data-launch" not in reader.get(path).text
 
 
 def test_links_keep_the_state_of_the_page(reader: TestClient) -> None:
@@ -211,6 +219,63 @@ def test_the_run_centre_shows_status_progress_error_and_items(callers: Callers, 
     assert page.index("no route") < page.index(">shop<")
     assert "r-1" not in client.get("/runs?status=failed").text
     assert "data-cancel" not in callers.script(Role.VIEW).get("/runs").text
+
+
+def test_the_run_centre_is_filtered_and_sorted_by_its_url(viewer: TestClient, store: Engine) -> None:
+    with store.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_by,"
+                " created_at, progress_failed) VALUES "
+                "('r-1', 'sync_databases', 'Collect', 'capacity', 'scheduled', 'failed', NULL, '2026-06-22', 9), "
+                "('r-2', 'sync_databases', 'Collect', 'capacity', 'api', 'completed', 'a<b', '2026-06-23', 0)"
+            )
+        )
+    assert shown(viewer, "/runs") == ["r-2", "r-1"]
+    assert shown(viewer, "/runs?sort=created") == ["r-1", "r-2"]
+    assert shown(viewer, "/runs?sort=-failed") == ["r-1", "r-2"]
+    assert shown(viewer, "/runs?trigger_source=api") == ["r-2"]
+    assert shown(viewer, "/runs?created_by=a%3Cb") == ["r-2"]
+    assert shown(viewer, "/runs?task_category=maintenance") == []
+    page = viewer.get("/runs?created_by=a%3Cb&sort=-failed").text
+    assert '<option value="a&lt;b" selected>a&lt;b</option>' in page
+    assert '<input type="hidden" name="sort" value="-failed">' in page
+    assert 'aria-sort="descending"><a class="sort" href="/runs?created_by=a%3Cb&amp;sort=failed&amp;page=1">' in page
+
+
+@pytest.mark.parametrize("query", ["sort=name", "trigger_source=cron", "status=gone", "page=0", "created_by=%00"])
+def test_a_filter_of_runs_that_is_none_is_a_400(reader: TestClient, query: str) -> None:
+    assert reader.get(f"/runs?{query}").status_code == 400
+
+
+def test_the_errors_of_a_run_stand_in_one_list_in_pages(viewer: TestClient, store: Engine) -> None:
+    with store.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status) VALUES "
+                "('r-1', 'sync_databases', 'Collect', 'capacity', 'scheduled', 'completed_with_errors')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO task_run_items (run_id, item_type, item_key, item_name, status, error_message) "
+                "SELECT 'r-1', 'collection', n, 'server-' || lpad(CAST(n AS text), 3, '0'), 'failed', "
+                "'no <route> ' || n FROM generate_series(1, 150) AS n"
+            )
+        )
+    first, second = viewer.get("/runs/r-1").text, viewer.get("/runs/r-1?errors_page=2").text
+    assert first.count('class="message"') == 100
+    assert second.count('class="message"') == 50
+    assert "no &lt;route&gt; 1<" in first
+    assert "no &lt;route&gt; 150<" in second
+    assert "/runs/r-1?errors_page=2" in first
+
+
+def shown(client: TestClient, path: str) -> list[str]:
+    """Return the runs that a page of the run centre shows, in its order."""
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    return re.findall(r'<th scope="row"><a href="/runs/([^"]+)">', answer.text)
 
 
 @pytest.mark.parametrize("path", ["/runs/none", "/runs/%00", "/runs/a%2Fb", "/databases/none.csv", "/none"])
