@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from sqlalchemy import create_engine
 
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.settings import build_settings, setting_rows
 from whalefall_capacity.store.postgres.tables import metadata
@@ -56,7 +56,9 @@ def command_names() -> Iterator[str]:
 
 def api_names() -> Iterator[str]:
     settings = build_settings()
-    document: dict[str, Any] = create_app(create_engine("postgresql+psycopg2://"), settings, FakeDagster()).openapi()
+    document: dict[str, Any] = create_app(
+        console_of(create_engine("postgresql+psycopg2://"), settings, FakeDagster())
+    ).openapi()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"api {method.upper()} {path}"

@@ -19,14 +19,15 @@ from starlette.responses import Response
 
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.api import routes as api
+from whalefall_capacity.console.api.routing import PREFIX
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
-from whalefall_capacity.console.http.security import SecurityHeaders
+from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders
 from whalefall_capacity.console.http.state import Console, Launcher
 from whalefall_capacity.console.pages import routes as pages
-from whalefall_capacity.console.pages import static_files
+from whalefall_capacity.console.pages.static_files import serve_static
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.settings import Settings
 
@@ -34,15 +35,18 @@ DESCRIPTION = """Sizes of every database of a fleet: series, summaries, task run
 
 Authenticate with `Authorization: Bearer TOKEN` (`whalefall-capacity token create NAME --role view|admin`), or with the
 session cookie of a login; then every unsafe method needs the header `X-CSRFToken`."""
-CODES = {
-    400: MessageCode.VALIDATION_ERROR,
-    401: MessageCode.AUTHENTICATION_REQUIRED,
-    403: MessageCode.PERMISSION_REQUIRED,
-    404: MessageCode.RESOURCE_NOT_FOUND,
-    405: MessageCode.METHOD_NOT_ALLOWED,
+UNEXPECTED_ERROR = "something went wrong; the console's log says what"
+
+CSRF_PARAMETER = {
+    "name": CSRF_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Needed with a session cookie; a bearer token needs none.",
+    "schema": {"type": "string"},
 }
 
-UNEXPECTED_ERROR = "something went wrong; the console's log says what"
+# The store is away, or busy beyond measure.
+STORE_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
 
 # Handlers that work at the same time; each has at most one connection to the store.
 THREADS = 8
@@ -50,29 +54,24 @@ THREADS = 8
 logger = logging.getLogger(__name__)
 
 
-def create_app(
-    engine: Engine,
-    settings: Settings,
-    dagster: Launcher | None = None,
-    reading: Engine | None = None,
-) -> FastAPI:
-    """Return the application; *dagster* is that of the settings and *reading* is *engine*, unless given."""
+def create_app(console: Console) -> FastAPI:
+    """Return the application over what every request needs."""
     app = FastAPI(
         title="whalefall_capacity",
         version=version("whalefall-capacity"),
         description=DESCRIPTION,
-        openapi_url=f"{api.PREFIX}/openapi.json",
+        openapi_url=f"{PREFIX}/openapi.json",
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_few_threads,
     )
-    app.state.console = console_of(engine, settings, dagster, reading)
+    app.state.console = console
     app.include_router(api.router)
     app.include_router(pages.router, include_in_schema=False)
-    app.mount("/static", static_files.application(), name="static")
-    app.add_middleware(AllowedHosts, allowed=allowed_hosts(settings))
+    app.mount("/static", serve_static, name="static")
+    app.add_middleware(AllowedHosts, allowed=allowed_hosts(console.settings))
     app.add_middleware(SecurityHeaders)
     answer_errors(app)
     app.openapi = _openapi(app)  # type: ignore[method-assign]
@@ -82,7 +81,7 @@ def create_app(
 def console_of(
     engine: Engine, settings: Settings, dagster: Launcher | None = None, reading: Engine | None = None
 ) -> Console:
-    """Return what every request needs; *dagster* and *reading* as in `create_app`."""
+    """Return what every request needs; *dagster* is that of the settings and *reading* is *engine*, unless given."""
     return Console(
         engine=engine,
         reading=reading or engine,
@@ -95,13 +94,9 @@ def console_of(
 
 def answer_errors(app: FastAPI) -> None:
     """Answer every error in the console's words: as a page, or in the envelope of the API."""
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(DagsterError, _unavailable)
-    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
-        app.add_exception_handler(kind, _unavailable)
-    app.add_exception_handler(Exception, _unexpected)
+    expected = (ApiError, RequestValidationError, HTTPException, DagsterError, *STORE_ERRORS)
+    for kind in (*expected, Exception):
+        app.add_exception_handler(kind, _answer)
 
 
 @asynccontextmanager
@@ -119,9 +114,11 @@ def _openapi(app: FastAPI) -> Any:
         if app.openapi_schema is None:
             schema = made(app)
             for path in schema["paths"].values():
-                for operation in path.values():
+                for method, operation in path.items():
                     operation["responses"].pop("422", None)
                     operation["security"] = [{"token": []}, {"session": []}]
+                    if method.upper() not in SAFE_METHODS:
+                        operation.setdefault("parameters", []).append(CSRF_PARAMETER)
             schema["components"]["securitySchemes"] = {
                 "token": {"type": "http", "scheme": "bearer"},
                 "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
@@ -133,22 +130,31 @@ def _openapi(app: FastAPI) -> Any:
     return document
 
 
-def _answer(request: Request, error: ApiError) -> Response:
+def _answer(request: Request, error: Exception) -> Response:
+    answered = _api_error(error)
     if request.url.path.startswith("/api/"):
-        return failure(error)
-    return pages.error_page(request, error)
+        return failure(answered)
+    return pages.error_page(request, answered)
 
 
-def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return _answer(request, error)
-
-
-def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    errors = {_field(problem["loc"]): _reason(problem) for problem in error.errors()}
-    field, reason = next(iter(errors.items()))
-    return _answer(request, ApiError(400, MessageCode.VALIDATION_ERROR, f"{field}: {reason}", errors))
+def _api_error(error: Exception) -> ApiError:
+    """Return *error* in the console's words; the server logs what is unexpected."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        errors = {_field(problem["loc"]): _reason(problem) for problem in error.errors()}
+        field, reason = next(iter(errors.items()))
+        return ApiError(MessageCode.VALIDATION_ERROR, f"{field}: {reason}", errors)
+    if isinstance(error, HTTPException):
+        # 404 and 405 of the router, 400 of a body that is no JSON.
+        code = next((code for code in MessageCode if code.status == error.status_code), MessageCode.VALIDATION_ERROR)
+        return ApiError(code, str(error.detail), headers=error.headers)
+    if isinstance(error, DagsterError):
+        return ApiError(MessageCode.UNAVAILABLE, str(error))
+    if isinstance(error, STORE_ERRORS):
+        logger.error("the store cannot be used: %s", error)
+        return ApiError(MessageCode.UNAVAILABLE, "the store cannot be reached just now; try again in a moment")
+    return ApiError(MessageCode.INTERNAL_ERROR, UNEXPECTED_ERROR)
 
 
 def _field(location: Sequence[int | str]) -> str:
@@ -166,22 +172,3 @@ def _reason(problem: dict[str, Any]) -> str:
 
 def _printable(value: str) -> str:
     return value[:64].encode("utf-8", "replace").decode()
-
-
-def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = CODES.get(error.status_code, MessageCode.VALIDATION_ERROR)
-    return _answer(request, ApiError(error.status_code, code, str(error.detail), headers=error.headers))
-
-
-def _unavailable(request: Request, error: Exception) -> Response:
-    if isinstance(error, DagsterError):
-        message = str(error)
-    else:
-        logger.error("the store cannot be used: %s", error)
-        message = "the store cannot be reached just now; try again in a moment"
-    return _answer(request, ApiError(503, MessageCode.UNAVAILABLE, message))
-
-
-def _unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it
-    return _answer(request, ApiError(500, MessageCode.INTERNAL_ERROR, UNEXPECTED_ERROR))

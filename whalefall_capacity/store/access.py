@@ -29,10 +29,15 @@ LONGEST_PASSWORD = 1024
 
 
 class Role(StrEnum):
-    """A right: to look, or also to start and stop things."""
+    """A right: to look, or also to start and stop things. Each includes those before it."""
 
     VIEW = "view"
     ADMIN = "admin"
+
+    def includes(self, other: Role) -> bool:
+        """Tell whether whoever has this role may do what *other* allows."""
+        roles = list(Role)
+        return roles.index(self) >= roles.index(other)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,9 @@ def check_password(engine: Engine, name: str, password: SecretStr) -> User | Non
     from argon2.exceptions import InvalidHashError, VerificationError
 
     with engine.connect() as connection:
-        row = connection.execute(text(USER), {"name": name}).one_or_none()
+        # What is no name is nobody's; PostgreSQL takes no NUL.
+        values = {"name": name if NAME.fullmatch(name) else ""}
+        row = connection.execute(text(USER), values).one_or_none()
     try:
         _hasher().verify(
             row.password_hash if row else _placeholder_hash(), password.get_secret_value()[: LONGEST_PASSWORD + 1]

@@ -27,8 +27,8 @@ from whalefall_capacity.console.http.principals import Principal, credential_of,
 from whalefall_capacity.console.http.security import SecurityHeaders
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages import login as console_login
-from whalefall_capacity.console.pages import static_files
 from whalefall_capacity.console.pages.rendering import page_context, render, to_login
+from whalefall_capacity.console.pages.static_files import serve_static
 from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role
@@ -79,7 +79,7 @@ def login_app(console: Console) -> FastAPI:
     app.state.console = console
     app.include_router(console_login.router)
     app.include_router(router)
-    app.mount("/static", static_files.application())
+    app.mount("/static", serve_static)
     app.add_middleware(SecurityHeaders)
     answer_errors(app)
     return app

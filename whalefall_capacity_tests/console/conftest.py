@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.errors import DagsterError
@@ -46,10 +46,13 @@ class FakeDagster:
     problem: str | None = None
     on_launch: Callable[[], None] = lambda: None
 
-    def for_caller(self, credential: Credential) -> FakeDagster:  # noqa: ARG002 - it asks nobody who they are
-        return self
-
-    def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
+    def launch(
+        self,
+        job: str,
+        run_config: Mapping[str, object],
+        tags: Mapping[str, str],
+        credential: Credential,  # noqa: ARG002 - it asks nobody who they are
+    ) -> str:
         self.on_launch()
         if self.problem is not None:
             raise DagsterError(self.problem)
@@ -128,9 +131,7 @@ def dagster() -> FakeDagster:
 @pytest.fixture
 def app(store: Engine, settings: Settings, dagster: FakeDagster) -> FastAPI:
     """The application on the test's store, which is asked each time who somebody is."""
-    app = create_app(store, settings, dagster)
-    app.state.console = replace(app.state.console, principals=PrincipalCache(0.0))
-    return app
+    return create_app(replace(console_of(store, settings, dagster), principals=PrincipalCache(0.0)))
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def viewer(callers: Callers) -> TestClient:
 def reader(store_server: EmbeddedPostgres, past: str) -> Iterator[TestClient]:
     """A script that may look, on a store that the tests of a module share: they change nothing."""
     with copied_store(store_server, past) as engine:
-        yield Callers(create_app(engine, build_settings(), FakeDagster()), engine).script(Role.VIEW)
+        yield Callers(create_app(console_of(engine, build_settings(), FakeDagster())), engine).script(Role.VIEW)
 
 
 @pytest.fixture

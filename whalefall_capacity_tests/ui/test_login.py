@@ -203,7 +203,9 @@ def test_everything_that_the_pages_of_the_login_name_is_there(ui: Ui) -> None:
 
 def test_a_session_of_the_console_is_one_of_the_ui_and_the_other_way_round(ui: Ui, settings: Settings) -> None:
     console = TestClient(
-        create_app(ui.store, settings, FakeDagster()), base_url="http://127.0.0.1:8000", follow_redirects=False
+        create_app(console_of(ui.store, settings, FakeDagster())),
+        base_url="http://127.0.0.1:8000",
+        follow_redirects=False,
     )
     assert log_in(console, "root", "").status_code == 303
     client = ui.nobody()
@@ -244,7 +246,7 @@ def test_a_websocket_ends_soon_after_its_token_is_revoked(ui: Ui, settings: Sett
 def test_the_console_starts_runs_in_the_name_of_whoever_asks_it(ui: Ui, settings: Settings, who: str) -> None:
     caller = ui.browser(Role.ADMIN) if who == "browser" else ui.script(Role.ADMIN)
     with webserver() as running:
-        app = create_app(ui.store, settings, DagsterClient(running.url, asks_for_login=True))
+        app = create_app(console_of(ui.store, settings, DagsterClient(running.url, asks_for_login=True)))
         console = TestClient(app, base_url="http://127.0.0.1:8000")
         console.cookies, console.headers = caller.cookies, caller.headers
         token = console.get("/api/v1/session").json()["data"]["csrf_token"]

@@ -8,8 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from whalefall_capacity.console.actions.launch import Launch, launch_task
+from whalefall_capacity.console.http.principals import Caller
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.current_period import AggregationScope, CurrentPeriod
+from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.task_runs.launch import open_run_covering
 from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
@@ -24,7 +26,7 @@ class CurrentRun:
 
 
 def aggregate_current(
-    console: Console, scope: AggregationScope, period_type: str | None, created_by: str
+    console: Console, caller: Caller, scope: AggregationScope, period_type: PeriodType | None
 ) -> CurrentRun:
     """Return the open run that covers *scope* today, launched now if there is none.
 
@@ -36,7 +38,7 @@ def aggregate_current(
         task_name=f"{AGGREGATE_CURRENT.name} of {period.day}",
         run_config=period.run_config(),
         summary=period.summary(console.settings.timezone),
-        created_by=created_by,
+        caller=caller,
     )
     run_id, joined = launch_task(
         console,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import requests
@@ -33,34 +34,31 @@ class DagsterClient:
 
     url: str
     asks_for_login: bool
-    credential: Credential | None = None
     timeout_seconds: float = 30
 
-    def for_caller(self, credential: Credential) -> DagsterClient:
-        """Return the same webserver, asked in the name of whoever sent *credential*."""
-        return replace(self, credential=credential)
-
-    def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
-        """Start a run of *job* and return its id. Raises DagsterError."""
+    def launch(
+        self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str], credential: Credential
+    ) -> str:
+        """Start a run of *job* for whoever sent *credential*, and return its id. Raises DagsterError."""
         params = {
             "selector": {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job},
             "runConfigData": run_config,
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
-        answer = self._ask(LAUNCH, {"params": params})["launchRun"]
+        answer = self._ask(LAUNCH, {"params": params}, credential)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             reasons = [error["message"] for error in answer.get("errors", [])] or [answer.get("message", "")]
             raise DagsterError(f"Dagster did not start {job}: {answer['__typename']}: {'; '.join(reasons)}")
         run_id: str = answer["run"]["runId"]
         return run_id
 
-    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, query: str, variables: dict[str, Any], credential: Credential) -> dict[str, Any]:
         try:
             answer = requests.post(
                 f"{self.url}/graphql",
                 json={"query": query, "variables": variables},
                 # A function: the library would otherwise send what a .netrc says of this host in its place.
-                auth=self._log_in,
+                auth=partial(self._log_in, credential),
                 timeout=self.timeout_seconds,
                 # It would become a GET without the mutation.
                 allow_redirects=False,
@@ -78,10 +76,10 @@ class DagsterClient:
         data: dict[str, Any] = content["data"]
         return data
 
-    def _log_in(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def _log_in(self, credential: Credential, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add to *request* who asks; to a webserver without login that is nobody's business."""
-        if self.asks_for_login and self.credential is not None:
-            is_token, value = self.credential
+        if self.asks_for_login:
+            is_token, value = credential
             if is_token:
                 request.headers["Authorization"] = f"Bearer {value}"
             else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from whalefall_capacity.console.http.principals import Caller
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
@@ -29,7 +30,7 @@ class Launch:
     task_name: str
     run_config: Mapping[str, object]
     summary: TaskSummary
-    created_by: str
+    caller: Caller
 
 
 def launch_task(
@@ -46,8 +47,8 @@ def launch_task(
             run_id = open_run(connection)
             if run_id is not None:
                 return run_id, True
-            tags = {TRIGGER_TAG: TRIGGER, CREATED_BY_TAG: launch.created_by}
-            run_id = console.dagster.launch(launch.task.key, launch.run_config, tags)
+            tags = {TRIGGER_TAG: TRIGGER, CREATED_BY_TAG: launch.caller.principal.name}
+            run_id = console.dagster.launch(launch.task.key, launch.run_config, tags, launch.caller.credential)
             # The run's own mirror may have been quicker, and says the same.
             insert_task_run(connection, _task_run(console, launch, run_id))
     except (DagsterError, SQLAlchemyError):
@@ -65,6 +66,6 @@ def _task_run(console: Console, launch: Launch, run_id: str) -> NewTaskRun:
         task_category=launch.task.category,
         trigger_source=TRIGGER,
         summary=launch.summary,
-        created_by=launch.created_by,
+        created_by=launch.caller.principal.name,
         result_url=console.settings.run_url.format(run_id=run_id),
     )

@@ -1,4 +1,4 @@
-"""The maintenance of the table partitions as the console starts it: children at once, everything else as a run."""
+"""The maintenance as the console starts it: table partitions are created at once, everything else is done by a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import date
 
 from whalefall_capacity.console.actions.launch import Launch, launch_task
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
+from whalefall_capacity.console.http.principals import Caller
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, create_ahead, ensure_children
@@ -22,8 +23,8 @@ class MaintenanceRun:
     dry_run: bool
 
 
-def create_children(console: Console, day: date | None) -> list[str]:
-    """Create the children that hold *day*, or all that are due, and return their names."""
+def create_table_partitions(console: Console, day: date | None) -> list[str]:
+    """Create the table partitions that hold *day*, or all that are due, and return their names."""
     if day is None:
         return create_ahead(console.engine, console.settings, console.today())
     with console.engine.begin() as connection:
@@ -31,14 +32,14 @@ def create_children(console: Console, day: date | None) -> list[str]:
 
 
 def start_maintenance(
-    console: Console, dry_run: bool, plan_id: str | None, confirm: bool, created_by: str
+    console: Console, caller: Caller, dry_run: bool, plan_id: str | None, confirm: bool
 ) -> MaintenanceRun:
     """Launch a maintenance. Raises ApiError when the plan is another one by now, DagsterError when none starts."""
     if plan_id is not None:
         now = make_plan(console.engine, console.settings, console.today()).id
         if now != plan_id:
             raise ApiError(
-                409, MessageCode.CONFLICT, f"the plan {plan_id} no longer holds, it is {now} now; nothing was changed"
+                MessageCode.CONFLICT, f"the plan {plan_id} no longer holds, it is {now} now; nothing was changed"
             )
     config: dict[str, object] = {"dry_run": dry_run, "confirm": confirm}
     if plan_id is not None:
@@ -48,7 +49,7 @@ def start_maintenance(
         task_name=PARTITION_MAINTENANCE.name,
         run_config={"ops": {"plan": {"config": config}}},
         summary=TaskSummary(ext=Extension(type=PARTITION_MAINTENANCE.key)),
-        created_by=created_by,
+        caller=caller,
     )
     run_id, _ = launch_task(console, launch)
     return MaintenanceRun(run_id, dry_run)

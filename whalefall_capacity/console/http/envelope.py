@@ -18,20 +18,27 @@ Data = TypeVar("Data")
 
 
 class MessageCode(StrEnum):
-    """Kind of an error, for programs."""
+    """Kind of an error, for programs; its status is that of the answer."""
 
-    VALIDATION_ERROR = "VALIDATION_ERROR"
-    AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED"
-    PERMISSION_REQUIRED = "PERMISSION_REQUIRED"
-    CSRF_MISSING = "CSRF_MISSING"
-    RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND"
-    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
-    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
-    CONFLICT = "CONFLICT"
-    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
-    RATE_LIMITED = "RATE_LIMITED"
-    INTERNAL_ERROR = "INTERNAL_ERROR"
-    UNAVAILABLE = "UNAVAILABLE"
+    VALIDATION_ERROR = "VALIDATION_ERROR", 400
+    AUTHENTICATION_REQUIRED = "AUTHENTICATION_REQUIRED", 401
+    PERMISSION_REQUIRED = "PERMISSION_REQUIRED", 403
+    CSRF_MISSING = "CSRF_MISSING", 403
+    RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND", 404
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", 405
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT", 408
+    CONFLICT = "CONFLICT", 409
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", 413
+    INTERNAL_ERROR = "INTERNAL_ERROR", 500
+    UNAVAILABLE = "UNAVAILABLE", 503
+
+    status: int
+
+    def __new__(cls, code: str, status: int) -> MessageCode:
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.status = status
+        return member
 
 
 class Envelope(BaseModel, Generic[Data]):
@@ -73,14 +80,12 @@ class ApiError(Exception):
 
     def __init__(
         self,
-        status: int,
         code: MessageCode,
         message: str,
         errors: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
         self.code = code
         self.message = message
         self.errors = errors
@@ -89,12 +94,12 @@ class ApiError(Exception):
 
 def invalid(field: str, message: str) -> ApiError:
     """Return the error of one bad parameter."""
-    return ApiError(400, MessageCode.VALIDATION_ERROR, f"{field}: {message}", {field: message})
+    return ApiError(MessageCode.VALIDATION_ERROR, f"{field}: {message}", {field: message})
 
 
 def not_found(what: str) -> ApiError:
     """Return the error of something that is not there."""
-    return ApiError(404, MessageCode.RESOURCE_NOT_FOUND, what)
+    return ApiError(MessageCode.RESOURCE_NOT_FOUND, what)
 
 
 def success(data: Any, message: str = "", status: int = 200) -> Response:
@@ -113,7 +118,7 @@ def failure(error: ApiError) -> Response:
         "timestamp": utc_now(),
         "data": None if errors is None else {"errors": [{"field": f, "message": m} for f, m in errors.items()]},
     }
-    return _answer(error.status, content, error.headers)
+    return _answer(error.code.status, content, error.headers)
 
 
 def plain(value: object) -> object:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -34,6 +34,14 @@ class Principal:
     name: str
     role: Role
     csrf_token: Annotated[str | None, Field(description="For X-CSRFToken; null for a bearer token, which needs none.")]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A principal, and the credential with which Dagster is asked in its name."""
+
+    principal: Principal
+    credential: Credential = field(repr=False)
 
 
 class PrincipalCache:

@@ -1,16 +1,19 @@
-"""Parameters of requests, typed and bounded, and the windows that they mean."""
+"""Parameters of requests, typed and bounded, the windows that they mean, and the page of a list that they ask for."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
+from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from whalefall_capacity.console.http.envelope import invalid
-from whalefall_capacity.periods import PeriodType, add_months, window_of
+from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Selection
 
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -27,6 +30,12 @@ DEFAULT_PERIODS = {
     PeriodType.MONTHLY: 12,
     PeriodType.QUARTERLY: 8,
 }
+LENGTHS = {
+    PeriodType.DAILY: relativedelta(days=1),
+    PeriodType.WEEKLY: relativedelta(weeks=1),
+    PeriodType.MONTHLY: relativedelta(months=1),
+    PeriodType.QUARTERLY: relativedelta(months=3),
+}
 
 
 class DbType(StrEnum):
@@ -39,14 +48,10 @@ class DbType(StrEnum):
 
 
 def _day(value: Any) -> Any:
-    if isinstance(value, date):
-        return value
-    if not isinstance(value, str) or not DAY.fullmatch(value):
-        raise ValueError("must be a day such as 2026-01-31")
-    try:
-        return date.fromisoformat(value)
-    except ValueError as error:
-        raise ValueError("must be a day that exists, such as 2026-01-31") from error
+    if isinstance(value, str) and DAY.fullmatch(value):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueError("must be a day that exists, such as 2026-01-31")
 
 
 def _whole(value: Any) -> Any:
@@ -66,6 +71,49 @@ def _text(value: str) -> str:
 Day = Annotated[date, BeforeValidator(_day)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_text)]
+
+
+Row = TypeVar("Row")
+
+
+class Rows(BaseModel, Generic[Row]):
+    """Some rows of a list: the dataclasses of the store, with their descriptions."""
+
+    items: list[Row]
+    page: int
+    limit: int
+    total: int = Field(description="Counted up to 10,000.")
+    total_is_exact: bool = Field(description="False when there are 10,000 or more.")
+    pages: int
+    has_next: bool
+
+
+class Page(BaseModel):
+    """A page of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    page: Annotated[Whole, Field(ge=1)] = Field(
+        default=1, description=f"page x limit is at most {MOST_ROWS:,}: narrow the filter to see more."
+    )
+    limit: Annotated[Whole, Field(ge=1, le=200)] = Field(default=20, description="Rows of a page.")
+
+    @property
+    def offset(self) -> int:
+        """Rows before the page. Raises ApiError beyond what can be paged through."""
+        return offset_of(self.page, self.limit)
+
+    def of(self, items: Sequence[object], total: int) -> dict[str, Any]:
+        """Return the fields of Rows: *items*, which are this page of *total*."""
+        return {
+            "items": items,
+            "page": self.page,
+            "limit": self.limit,
+            "total": total,
+            "total_is_exact": total < MOST_ROWS,
+            "pages": -(-total // self.limit),
+            "has_next": self.page * self.limit < total,
+        }
 
 
 class CapacityFilter(BaseModel):
@@ -114,18 +162,8 @@ class CapacityFilter(BaseModel):
         return periods_back(max(last, EARLIEST), self.period_type, DEFAULT_PERIODS[self.period_type]), last
 
 
-class CapacityPage(CapacityFilter):
+class CapacityPage(CapacityFilter, Page):
     """A filter, and a page of the rows."""
-
-    page: Annotated[Whole, Field(ge=1)] = Field(
-        default=1, description=f"page x limit is at most {MOST_ROWS:,}: narrow the filter to see more."
-    )
-    limit: Annotated[Whole, Field(ge=1, le=200)] = Field(default=20, description="Rows of a page.")
-
-    @property
-    def offset(self) -> int:
-        """Rows before the page. Raises ApiError beyond what can be paged through."""
-        return offset_of(self.page, self.limit)
 
 
 def offset_of(page: int, limit: int) -> int:
@@ -137,9 +175,4 @@ def offset_of(page: int, limit: int) -> int:
 
 def periods_back(last: date, period_type: PeriodType, periods: int) -> date:
     """Return the start of the first of *periods* windows that end with the one of *last*."""
-    start = window_of(last, period_type).start
-    if period_type is PeriodType.DAILY:
-        return start - timedelta(days=periods - 1)
-    if period_type is PeriodType.WEEKLY:
-        return start - timedelta(weeks=periods - 1)
-    return add_months(start, -(periods - 1) * (1 if period_type is PeriodType.MONTHLY else 3))
+    return window_of(last, period_type).start - (periods - 1) * LENGTHS[period_type]

@@ -1,8 +1,7 @@
 """Checks before a handler sees a request: authentication, role, CSRF, then the body.
 
 A browser carries the cookie of a session, and for every unsafe method a token in X-CSRFToken (a form without script: in
-the field csrf_token). A script carries a bearer token and needs nothing more. Reading takes the role view, everything
-else admin.
+the field csrf_token). A script carries a bearer token and needs nothing more. A router says which role its routes take.
 """
 
 from __future__ import annotations
@@ -61,13 +60,20 @@ HEADERS = {
 ONE_YEAR = "max-age=31536000"
 
 
+def known_reader(request: Request) -> Principal | None:
+    """Return who asks, when that needs no look into the store: somebody just seen, who reads.
+
+    What changes something is not done for one who was revoked a moment ago.
+    """
+    console: Console = request.app.state.console
+    return console.principals.get(credential_of(request)) if request.method in SAFE_METHODS else None
+
+
 def principal_of(request: Request) -> Principal | None:
     """Return who asks, by bearer token or by session; None when neither is valid."""
     console: Console = request.app.state.console
     credential = credential_of(request)
-    # What changes something is not done for one who was revoked a moment ago.
-    known = console.principals.get(credential) if request.method in SAFE_METHODS else None
-    if known is not None:
+    if (known := known_reader(request)) is not None:
         return known
     found = find_principal(console.reading, credential, console.settings.session_hours)
     if found is not None:
@@ -75,37 +81,33 @@ def principal_of(request: Request) -> Principal | None:
     return found
 
 
-def check(request: Request) -> Principal:
-    """Return who asks. Raises ApiError when that is nobody, not enough of a role, or without CSRF token."""
-    safe = request.method in SAFE_METHODS
+def authenticate(request: Request) -> Principal:
+    """Return who asks. Raises ApiError when that is nobody, or when nobody at all could change anything."""
     console: Console = request.app.state.console
-    if not safe and not has_admin(console.reading):
-        raise ApiError(403, MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
+    if request.method not in SAFE_METHODS and not has_admin(console.reading):
+        raise ApiError(MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
     principal = principal_of(request)
     if principal is None:
         raise ApiError(
-            401,
             MessageCode.AUTHENTICATION_REQUIRED,
             "log in, or send a token of `whalefall-capacity token create` as Authorization: Bearer",
             headers={"WWW-Authenticate": "Bearer"},
         )
-    if not safe:
-        if principal.role is not Role.ADMIN:
-            raise ApiError(403, MessageCode.PERMISSION_REQUIRED, "this takes the role admin")
-        require_csrf(request, principal)
     return principal
 
 
-def known_reader(request: Request) -> Principal | None:
-    """Return who asks, when that needs no look into the store: somebody just seen, who reads."""
-    console: Console = request.app.state.console
-    return console.principals.get(credential_of(request)) if request.method in SAFE_METHODS else None
+def authorize(request: Request, principal: Principal, role: Role) -> None:
+    """Raise ApiError unless *principal* has *role*, and a session that changes something its CSRF token."""
+    if not principal.role.includes(role):
+        raise ApiError(MessageCode.PERMISSION_REQUIRED, f"this takes the role {role}")
+    if request.method not in SAFE_METHODS:
+        require_csrf(request, principal)
 
 
 def require_csrf(request: Request, principal: Principal) -> None:
     """Raise ApiError unless the request of a session carries its CSRF token."""
     if principal.csrf_token is not None and not is_same(sent_csrf_token(request), principal.csrf_token):
-        raise ApiError(403, MessageCode.CSRF_MISSING, f"the header {CSRF_HEADER} must carry the session's CSRF token")
+        raise ApiError(MessageCode.CSRF_MISSING, f"the header {CSRF_HEADER} must carry the session's CSRF token")
 
 
 def sent_csrf_token(request: Request) -> str:
@@ -118,7 +120,7 @@ def form_of(request: Request) -> dict[str, str]:
     if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         return {}
     body: bytes = getattr(request, "_body", b"")
-    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=None)
+    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
     return {name: values[-1] for name, values in fields.items()}
 
 
@@ -144,7 +146,6 @@ async def read_body(request: Request) -> bool:
                     break
     except TimeoutError:
         raise ApiError(
-            408,
             MessageCode.REQUEST_TIMEOUT,
             f"the body did not arrive within {BODY_SECONDS:g} seconds",
             headers={"Connection": "close"},
@@ -154,25 +155,32 @@ async def read_body(request: Request) -> bool:
     return fits
 
 
-class GuardedRoute(APIRoute):
-    """A route of the API: nothing of the request is looked at before it is known who asks."""
+def guarded_route(role: Role) -> type[APIRoute]:
+    """Return the class of a route that takes *role*: nothing of a request is looked at before it is known who asks."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
+    class GuardedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handler = super().get_route_handler()
 
-        async def guarded(request: Request) -> Response:
-            fits = request.method in SAFE_METHODS or await read_body(request)
-            request.state.principal = known_reader(request) or await run_in_threadpool(check, request)
-            if not fits:
-                raise too_large()
-            return await handler(request)
+            async def guarded(request: Request) -> Response:
+                fits = request.method in SAFE_METHODS or await read_body(request)
+                principal = known_reader(request)
+                if principal is None:
+                    principal = await run_in_threadpool(authenticate, request)
+                authorize(request, principal, role)
+                request.state.principal = principal
+                if not fits:
+                    raise too_large()
+                return await handler(request)
 
-        return guarded
+            return guarded
+
+    return GuardedRoute
 
 
 def too_large() -> ApiError:
     """Return the error of a body that nobody needs to send."""
-    return ApiError(413, MessageCode.PAYLOAD_TOO_LARGE, f"a body has at most {LARGEST_BODY // 1024} KiB")
+    return ApiError(MessageCode.PAYLOAD_TOO_LARGE, f"a body has at most {LARGEST_BODY // 1024} KiB")
 
 
 class SecurityHeaders:

@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sqlalchemy import Engine
 
+from whalefall_capacity.console.http.login_limits import LoginLimiter
+from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 
-if TYPE_CHECKING:
-    from whalefall_capacity.console.http.login_limits import LoginLimiter
-    from whalefall_capacity.console.http.principals import Credential, PrincipalCache
-
 
 class Launcher(Protocol):
-    """Starts runs: the Dagster webserver, or what stands for it in a test."""
+    """The Dagster webserver, or what stands for it in a test."""
 
-    def for_caller(self, credential: Credential) -> Launcher:
-        """Return the same, started in the name of whoever sent *credential*."""
-        ...
-
-    def launch(self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str]) -> str:
-        """Start a run of *job* and return its id. Raises DagsterError."""
+    def launch(
+        self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str], credential: Credential
+    ) -> str:
+        """Start a run of *job* for whoever sent *credential*, and return its id. Raises DagsterError."""
         ...
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
@@ -27,7 +27,7 @@ from whalefall_capacity.console.http.queries import (
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
 from whalefall_capacity.console.pages.formats import window_label
-from whalefall_capacity.console.pages.rendering import json_in_page, page_context, render, to_login, view_of
+from whalefall_capacity.console.pages.rendering import PageContext, Reader, json_in_page, render, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.store.aggregations import console_series
@@ -102,35 +102,32 @@ class View(BaseModel):
 
 
 @router.get("/instances")
-def instances(request: Request) -> Response:
+def instances(context: Reader) -> Response:
     """Show sizes and growth of instances."""
-    return _capacity_page(request, "instances")
+    return _capacity_page(context, "instances")
 
 
 @router.get("/databases")
-def databases(request: Request) -> Response:
+def databases(context: Reader) -> Response:
     """Show sizes and growth of databases."""
-    return _capacity_page(request, "databases")
+    return _capacity_page(context, "databases")
 
 
 @router.get("/instances/{metric}.csv")
-def instances_csv(request: Request, metric: str) -> Response:
+def instances_csv(context: Reader, metric: str) -> Response:
     """Return the table under a chart of instances."""
-    return _csv(request, "instances", metric)
+    return _csv(context, "instances", metric)
 
 
 @router.get("/databases/{metric}.csv")
-def databases_csv(request: Request, metric: str) -> Response:
+def databases_csv(context: Reader, metric: str) -> Response:
     """Return the table under a chart of databases."""
-    return _csv(request, "databases", metric)
+    return _csv(context, "databases", metric)
 
 
-def _capacity_page(request: Request, page: str) -> Response:
-    context = page_context(request)
-    if context.principal is None:
-        return to_login(request)
+def _capacity_page(context: PageContext, page: str) -> Response:
     console, level = context.console, LEVELS[page]
-    view = view_of(request, View)
+    view = view_of(context.request, View)
     choices = console_series.instance_choices(console.reading)
     view = _without_contradiction(view, choices, level)
     found, selection, windows = _charts(console, view, level)
@@ -156,14 +153,13 @@ def _capacity_page(request: Request, page: str) -> Response:
     )
 
 
-def _csv(request: Request, page: str, metric_key: str) -> Response:
-    context = page_context(request)
-    if context.principal is None:
-        return to_login(request)
+def _csv(context: PageContext, page: str, metric_key: str) -> Response:
     if metric_key not in METRIC_KEYS:
         raise not_found("there is no such table")
     console, level = context.console, LEVELS[page]
-    view = _without_contradiction(view_of(request, View), console_series.instance_choices(console.reading), level)
+    view = _without_contradiction(
+        view_of(context.request, View), console_series.instance_choices(console.reading), level
+    )
     found, _, _ = _charts(console, view, level)
     (chart,) = [chart for chart in found if chart.metric.key == metric_key]
     name = f"{page}-{metric_key}-{view.period_type.value}.csv"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from whalefall_capacity.console.pages.formats import binary_size, signed_percent, signed_size, window_label
 from whalefall_capacity.periods import Window
@@ -20,22 +21,14 @@ class Metric:
 
     key: str
     unit: str
-    show: Callable[[Value], str]
+    show: Callable[[Any], str]
     columns: Mapping[type, str]
 
 
-def _size(value: Value) -> str:
-    return binary_size(None if value is None else int(value))
-
-
-def _change(value: Value) -> str:
-    return signed_size(None if value is None else int(value))
-
-
 METRICS = (
-    Metric("size", "bytes", _size, {DatabaseGrowth: "avg_size_bytes", InstanceGrowth: "total_size_bytes"}),
+    Metric("size", "bytes", binary_size, {DatabaseGrowth: "avg_size_bytes", InstanceGrowth: "total_size_bytes"}),
     Metric(
-        "change", "bytes", _change, {DatabaseGrowth: "size_change_bytes", InstanceGrowth: "total_size_change_bytes"}
+        "change", "bytes", signed_size, {DatabaseGrowth: "size_change_bytes", InstanceGrowth: "total_size_change_bytes"}
     ),
     Metric(
         "percent",

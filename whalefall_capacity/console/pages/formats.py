@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -51,13 +52,14 @@ def duration(since: datetime | None, until: datetime | None) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+LABELS: Mapping[PeriodType, Callable[[date], str]] = {
+    PeriodType.DAILY: date.isoformat,
+    PeriodType.WEEKLY: lambda start: f"{start:%G W%V}",
+    PeriodType.MONTHLY: lambda start: f"{start:%Y-%m}",
+    PeriodType.QUARTERLY: lambda start: f"{start.year} Q{(start.month + 2) // 3}",
+}
+
+
 def window_label(start: date, period_type: PeriodType) -> str:
     """Return the name of a window: its day, its ISO week, its month or its quarter."""
-    if period_type is PeriodType.WEEKLY:
-        year, week, _ = start.isocalendar()
-        return f"{year} W{week:02}"
-    if period_type is PeriodType.MONTHLY:
-        return f"{start:%Y-%m}"
-    if period_type is PeriodType.QUARTERLY:
-        return f"{start.year} Q{(start.month + 2) // 3}"
-    return start.isoformat()
+    return LABELS[period_type](start)

@@ -26,7 +26,7 @@ from whalefall_capacity.console.http.security import (
 )
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.rendering import PageContext, page_context, prefix_of, render
-from whalefall_capacity.store.access import User, check_password, end_session, has_admin, open_session
+from whalefall_capacity.store.access import check_password, end_session, has_admin, open_session
 
 LOGIN_COOKIE = "whalefall_login"
 LOGIN_SECONDS = 3600
@@ -71,7 +71,7 @@ def _admit(context: PageContext) -> Attempt | Response:
     console, request, fields = context.console, context.request, form_of(context.request)
     next_url = fields.get("next", "")
     if not has_admin(console.reading):
-        raise ApiError(403, MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
+        raise ApiError(MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
     token = request.cookies.get(cookie_name(request, LOGIN_COOKIE), "")
     if not token or not is_same(fields.get(CSRF_FIELD, ""), token):
         return _login_form(context, next_url, context.translate("login.expired"), 403)
@@ -87,7 +87,7 @@ def _admit(context: PageContext) -> Attempt | Response:
 
 def _login(context: PageContext, attempt: Attempt) -> Response:
     console, request, fields = context.console, context.request, form_of(context.request)
-    user = _checked(console, attempt.name, SecretStr(fields.get("password", "")))
+    user = check_password(console.reading, attempt.name, SecretStr(fields.get("password", "")))
     if user is None:
         return _login_form(context, fields.get("next", ""), context.translate("login.wrong"), 401)
     console.limiter.forgive(attempt)
@@ -97,10 +97,6 @@ def _login(context: PageContext, attempt: Attempt) -> Response:
     set_cookie(done, request, SESSION_COOKIE, cookie, hours * 3600)
     delete_cookie(done, request, LOGIN_COOKIE)
     return done
-
-
-def _checked(console: Console, name: str, password: SecretStr) -> User | None:
-    return None if "\x00" in name else check_password(console.reading, name, password)
 
 
 def _logout(request: Request) -> Response:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import Request
+from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from whalefall_capacity.console.http.cookies import cookie_name, set_cookie
-from whalefall_capacity.console.http.envelope import invalid
+from whalefall_capacity.console.http.envelope import ApiError, MessageCode, invalid
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
@@ -28,7 +28,11 @@ from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.task_runs.read import TaskRun
 
 THEMES = ("auto", "light", "dark")
-LANGUAGE_COOKIE, THEME_COOKIE = "whalefall_language", "whalefall_theme"
+# What the URL of a page may choose for all that follow: the parameter, its cookie, and the choices.
+REMEMBERED: Mapping[str, tuple[str, Collection[str]]] = {
+    "lang": ("whalefall_language", LANGUAGES),
+    "theme": ("whalefall_theme", THEMES),
+}
 ONE_YEAR_SECONDS = 31_536_000
 WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.")
 
@@ -74,12 +78,23 @@ def prefix_of(request: Request) -> str:
 
 def page_context(request: Request) -> PageContext:
     """Return the context of a request; reads the store to find who sends it."""
-    return PageContext(request, principal_of(request), _language(request), _theme(request))
+    return _context(request, principal_of(request))
 
 
 def anonymous_context(request: Request) -> PageContext:
     """Return the context of a request without asking who sends it."""
-    return PageContext(request, None, _language(request), _theme(request))
+    return _context(request, None)
+
+
+def reader_context(request: Request) -> PageContext:
+    """Return the context of somebody who has logged in. Raises ApiError, whose page leads anybody else to the login."""
+    context = page_context(request)
+    if context.principal is None:
+        raise ApiError(MessageCode.AUTHENTICATION_REQUIRED, "log in first")
+    return context
+
+
+Reader = Annotated[PageContext, Depends(reader_context)]
 
 
 def view_of(request: Request, model: type[Any]) -> Any:
@@ -120,7 +135,7 @@ def render(context: PageContext, template: str, **values: Any) -> Response:
     )
     answer = HTMLResponse(content)
     # A choice in the URL is remembered for the pages that do not say.
-    for parameter, cookie, allowed in (("lang", LANGUAGE_COOKIE, LANGUAGES), ("theme", THEME_COOKIE, THEMES)):
+    for parameter, (cookie, allowed) in REMEMBERED.items():
         wanted = context.request.query_params.get(parameter, "")
         if wanted in allowed:
             set_cookie(answer, context.request, cookie, wanted, ONE_YEAR_SECONDS)
@@ -133,18 +148,16 @@ def json_in_page(content: object) -> Markup:
     return Markup(escaped.replace("&", "\\u0026").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704
 
 
-def _language(request: Request) -> str:
-    for wanted in (request.query_params.get("lang"), request.cookies.get(cookie_name(request, LANGUAGE_COOKIE))):
-        if wanted in LANGUAGES:
-            return wanted
-    return preferred(request.headers.get("accept-language", ""))
+def _context(request: Request, principal: Principal | None) -> PageContext:
+    language = _choice(request, "lang") or preferred(request.headers.get("accept-language", ""))
+    return PageContext(request, principal, language, _choice(request, "theme") or THEMES[0])
 
 
-def _theme(request: Request) -> str:
-    for wanted in (request.query_params.get("theme"), request.cookies.get(cookie_name(request, THEME_COOKIE))):
-        if wanted in THEMES:
-            return wanted
-    return THEMES[0]
+def _choice(request: Request, parameter: str) -> str | None:
+    """Return what the URL says, or what it said before; None for what is no choice."""
+    cookie, allowed = REMEMBERED[parameter]
+    wanted = (request.query_params.get(parameter), request.cookies.get(cookie_name(request, cookie)))
+    return next((choice for choice in wanted if choice in allowed), None)
 
 
 @lru_cache(maxsize=1)

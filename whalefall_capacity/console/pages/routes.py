@@ -8,10 +8,17 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
-from whalefall_capacity.console.http.envelope import ApiError, not_found
+from whalefall_capacity.console.http.envelope import ApiError, MessageCode, not_found
 from whalefall_capacity.console.http.queries import Whole, offset_of
 from whalefall_capacity.console.pages import capacity_pages, login
-from whalefall_capacity.console.pages.rendering import anonymous_context, page_context, render, to_login, view_of
+from whalefall_capacity.console.pages.rendering import (
+    Reader,
+    anonymous_context,
+    page_context,
+    render,
+    to_login,
+    view_of,
+)
 from whalefall_capacity.store.maintenance.health import read_status
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.postgres.statuses import Status
@@ -45,12 +52,9 @@ def home() -> Response:
 
 
 @router.get("/runs")
-def runs(request: Request) -> Response:
+def runs(context: Reader) -> Response:
     """Show task runs, newest first."""
-    context = page_context(request)
-    if context.principal is None:
-        return to_login(request)
-    view = view_of(request, RunsView)
+    view = view_of(context.request, RunsView)
     page = task_runs_read.list_task_runs(
         context.console.reading, RUNS_OF_A_PAGE, offset_of(view.page, RUNS_OF_A_PAGE), view.status
     )
@@ -66,11 +70,8 @@ def runs(request: Request) -> Response:
 
 
 @router.get("/runs/{run_id}")
-def run(request: Request, run_id: str) -> Response:
+def run(context: Reader, run_id: str) -> Response:
     """Show one task run with its items."""
-    context = page_context(request)
-    if context.principal is None:
-        return to_login(request)
     engine = context.console.reading
     found = None if "\x00" in run_id else task_runs_read.get_task_run(engine, run_id)
     if found is None:
@@ -88,11 +89,8 @@ def run(request: Request, run_id: str) -> Response:
 
 
 @router.get("/partitions")
-def partitions(request: Request) -> Response:
+def partitions(context: Reader) -> Response:
     """Show the table partitions, their health, and what would go."""
-    context = page_context(request)
-    if context.principal is None:
-        return to_login(request)
     console = context.console
     status = read_status(console.engine, console.settings, console.today())
     return render(
@@ -109,13 +107,13 @@ def partitions(request: Request) -> Response:
 
 def error_page(request: Request, error: ApiError) -> Response:
     """Return the page that tells of an error; whoever is not logged in is led to the login."""
-    if error.status == 401:
+    if error.code is MessageCode.AUTHENTICATION_REQUIRED:
         return to_login(request)
     try:
         context = page_context(request)
     except Exception:
         context = anonymous_context(request)
-    answer = render(context, "error.html", status=error.status, detail=error.message)
-    answer.status_code = error.status
+    answer = render(context, "error.html", status=error.code.status, detail=error.message)
+    answer.status_code = error.code.status
     answer.headers.update(error.headers or {})
     return answer

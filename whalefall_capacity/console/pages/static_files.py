@@ -16,7 +16,7 @@ from importlib.resources import files
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -62,21 +62,17 @@ def _load(name: str, content: bytes) -> StaticFile:
     return StaticFile(content, gzip.compress(content, 6, mtime=0), media_type, hashlib.sha256(content).hexdigest()[:16])
 
 
-def application() -> ASGIApp:
-    """Return the application below /static."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if request.method not in {"GET", "HEAD"}:
-            raise HTTPException(405, "Method Not Allowed", {"Allow": "GET, HEAD"})
-        file = static_files().get(scope["path"].rpartition("/")[2])
-        if file is None:
-            raise HTTPException(404, "Not Found")
-        headers = {"Cache-Control": CACHE_FOREVER, "Vary": "Accept-Encoding"}
-        content = file.content
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            content = file.compressed
-            headers["Content-Encoding"] = "gzip"
-        await Response(content, headers=headers, media_type=file.media_type)(scope, receive, send)
-
-    return serve
+async def serve_static(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve the files, as the application below /static."""
+    request = Request(scope, receive)
+    if request.method not in {"GET", "HEAD"}:
+        raise HTTPException(405, "Method Not Allowed", {"Allow": "GET, HEAD"})
+    file = static_files().get(scope["path"].rpartition("/")[2])
+    if file is None:
+        raise HTTPException(404, "Not Found")
+    headers = {"Cache-Control": CACHE_FOREVER, "Vary": "Accept-Encoding"}
+    content = file.content
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        content = file.compressed
+        headers["Content-Encoding"] = "gzip"
+    await Response(content, headers=headers, media_type=file.media_type)(scope, receive, send)

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity.store.access import Role
@@ -287,7 +287,7 @@ def test_too_many_ids_are_a_400(reader: TestClient) -> None:
 def test_an_empty_store_gives_empty_answers(empty_database: str) -> None:
     engine = create_store_engine(SecretStr(empty_database))
     migrate(engine)
-    client = Callers(create_app(engine, build_settings(), FakeDagster()), engine).script(Role.VIEW)
+    client = Callers(create_app(console_of(engine, build_settings(), FakeDagster())), engine).script(Role.VIEW)
     assert items(client, DATABASES) == []
     assert items(client, INSTANCES) == []
     summary = client.get(f"{DATABASES}/summary").json()["data"]

@@ -20,8 +20,9 @@ from schemathesis.specs.openapi.checks import (
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from whalefall_capacity.console.api import models
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.api.routes import CapacityRows
+from whalefall_capacity.console.api.task_runs import TaskRunWithItems
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity.store.access import Role, create_token
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
@@ -53,7 +54,7 @@ def api(store_server: EmbeddedPostgres, past: str, tokens: dict[Role, str]) -> I
         with engine.begin() as connection:
             connection.execute(text(RUN))
         tokens |= {role: create_token(engine, role.value, role).get_secret_value() for role in Role}
-        app = create_app(engine, build_settings(allowed_hosts=("testserver",)), FakeDagster())
+        app = create_app(console_of(engine, build_settings(allowed_hosts=("testserver",)), FakeDagster()))
         yield schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
 
 
@@ -120,9 +121,9 @@ def test_the_document_shows_numbers_statuses_and_no_field_of_the_store_alone(rea
 
 def test_an_answer_fulfils_its_model(reader: TestClient, store: Engine, callers: Callers) -> None:
     rows = reader.get("/api/v1/capacity/databases").json()["data"]
-    models.CapacityRows[DatabaseGrowth].model_validate(rows)
+    CapacityRows[DatabaseGrowth].model_validate(rows)
     rows = reader.get("/api/v1/capacity/instances").json()["data"]
-    models.CapacityRows[InstanceGrowth].model_validate(rows)
+    CapacityRows[InstanceGrowth].model_validate(rows)
     with store.begin() as connection:
         connection.execute(text(RUN))
-    models.TaskRunWithItems.model_validate(callers.script(Role.VIEW).get("/api/v1/task-runs/r-1").json()["data"])
+    TaskRunWithItems.model_validate(callers.script(Role.VIEW).get("/api/v1/task-runs/r-1").json()["data"])

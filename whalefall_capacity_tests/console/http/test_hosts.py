@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.hosts import allowed_hosts, host_name, is_allowed
 from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.settings import build_settings
@@ -49,7 +49,7 @@ def test_what_the_settings_name_is_answered(store: Engine) -> None:
         webserver_url="http://dagster.internal:3000",
         console_host="192.0.2.9",
     )
-    client = Callers(create_app(store, settings, FakeDagster()), store).nobody()
+    client = Callers(create_app(console_of(store, settings, FakeDagster())), store).nobody()
     names = ("capacity.example.com", "10.0.0.7", "dagster.example.com", "dagster.internal", "192.0.2.9", "localhost")
     statuses = {name: client.get("/healthz", headers={"Host": f"{name}:8000"}).status_code for name in names}
     assert statuses == dict.fromkeys(names, 200)

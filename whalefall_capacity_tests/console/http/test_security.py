@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
@@ -260,7 +260,7 @@ def test_an_unexpected_error_shows_nothing_of_it(
         raise RuntimeError("password is hunter2")
 
     monkeypatch.setattr(console_series, "database_page", fails)
-    client = Callers(create_app(store, settings, FakeDagster()), store).script(Role.VIEW)
+    client = Callers(create_app(console_of(store, settings, FakeDagster())), store).script(Role.VIEW)
     answer = client.get("/api/v1/capacity/databases")
     assert code_of(answer) == (500, "INTERNAL_ERROR")
     assert "hunter2" not in answer.text
@@ -271,7 +271,7 @@ def test_a_store_that_is_away_is_a_503_without_its_address(settings: Settings) -
     from whalefall_capacity.store.postgres.engine import create_store_engine
 
     engine = create_store_engine(SecretStr("postgresql+psycopg2://u:hunter2@127.0.0.1:1/whalefall"))
-    app = create_app(engine, settings, FakeDagster())
+    app = create_app(console_of(engine, settings, FakeDagster()))
     client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
     answer = client.get("/api/v1/session", headers={"Authorization": "Bearer x"})
     assert code_of(answer) == (503, "UNAVAILABLE")

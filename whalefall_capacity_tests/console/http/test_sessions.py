@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from whalefall_capacity.console.app import create_app
+from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.access import Role, remove_user, set_user
@@ -32,7 +32,7 @@ def copy_of(client: TestClient, app: FastAPI) -> TestClient:
 @pytest.fixture
 def other_console(store: Engine, settings: Settings) -> FastAPI:
     """A second console on the same store."""
-    app = create_app(store, settings, FakeDagster())
+    app = create_app(console_of(store, settings, FakeDagster()))
     app.state.console = replace(app.state.console, principals=PrincipalCache(0.0))
     return app
 
@@ -170,8 +170,8 @@ def test_the_store_holds_nothing_that_could_be_sent_as_a_cookie(callers: Callers
 
 @pytest.mark.parametrize("keys", [f"{NEW_KEY},{OLD_KEY}", NEW_KEY], ids=["both keys", "the new key"])
 def test_a_session_outlives_the_key_under_which_it_was_opened(store: Engine, keys: str) -> None:
-    before = create_app(store, build_settings(secret_key=OLD_KEY), FakeDagster())
-    after = create_app(store, build_settings(secret_key=keys), FakeDagster())
+    before = create_app(console_of(store, build_settings(secret_key=OLD_KEY), FakeDagster()))
+    after = create_app(console_of(store, build_settings(secret_key=keys), FakeDagster()))
     client = Callers(before, store).browser(Role.ADMIN)
     moved = copy_of(client, after)
     assert moved.get("/api/v1/session").json()["data"]["name"] == "admin-user"
