@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.responses import Response
 
 from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
-from whalefall_capacity.console.api import partitions, task_runs
+from whalefall_capacity.console.api import details, lists, partitions, task_runs
 from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.principals import Principal
@@ -127,5 +127,14 @@ def _page(
 
 
 router = APIRouter()
-for each in (reading, changing, task_runs.reading, task_runs.changing, partitions.reading, partitions.changing):
+for each in (
+    reading,
+    changing,
+    lists.reading,
+    details.reading,
+    task_runs.reading,
+    task_runs.changing,
+    partitions.reading,
+    partitions.changing,
+):
     router.include_router(each)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request
@@ -99,8 +99,12 @@ Reader = Annotated[PageContext, Depends(reader_context)]
 
 def view_of(request: Request, model: type[Any]) -> Any:
     """Return the state that the URL says; an empty field of a form says nothing."""
+    said = [(name, value) for name, value in request.query_params.multi_items() if value != ""]
+    several = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+    values: dict[str, Any] = {name: value for name, value in said if name not in several}
+    values |= {name: [value for other, value in said if other == name] for name in several}
     try:
-        return model.model_validate({name: value for name, value in request.query_params.items() if value != ""})
+        return model.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         raise invalid(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")) from error

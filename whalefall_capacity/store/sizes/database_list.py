@@ -74,16 +74,16 @@ CASE WHEN NOT (i.in_fleet AND d.is_active) THEN 'dropped'
 # Each look-up goes down the primary key (instance_id, database_name, collected_date), in the table partitions of its
 # few days, and ends at its first row.
 LATEST = """
-SELECT collected_date, size_bytes FROM database_size_stats AS s
+SELECT {columns} FROM database_size_stats AS s
 WHERE s.instance_id = d.instance_id AND s.database_name = d.database_name AND s.collected_date <= :today
-  AND s.collected_date BETWEEN d.last_seen_date - :latest_days AND d.last_seen_date {unless_found}
+  AND s.collected_date BETWEEN d.last_seen_date - :latest_days AND d.last_seen_date
 ORDER BY s.collected_date DESC LIMIT 1
 """
 BASELINE = """
 SELECT size_bytes FROM database_size_stats AS s
 WHERE s.instance_id = d.instance_id AND s.database_name = d.database_name
   AND s.collected_date <= latest.collected_date - {days}
-  AND s.collected_date >= latest.collected_date - {days} - :reach_days {unless_found}
+  AND s.collected_date >= latest.collected_date - {days} - :reach_days
 ORDER BY s.collected_date DESC LIMIT 1
 """
 FIGURES = """
@@ -100,25 +100,30 @@ LEFT JOIN LATERAL ({week}) AS week ON true
 LEFT JOIN LATERAL ({month}) AS month ON true
 ORDER BY place
 """
-# The sizes of whole days, by their BRIN index: nearly every database is among them, and only the others are looked up.
+# The newest day on which at least half as many instances were measured as on any day of the week.
+COMMON_DAY = """
+WITH days AS (
+    SELECT collected_date AS day, count(*) AS instances FROM instance_size_stats
+    WHERE collected_date BETWEEN CAST(:today AS date) - :week_days AND :today GROUP BY 1
+)
+SELECT max(day) FROM days WHERE 2 * instances >= (SELECT max(instances) FROM days)
+"""
+# The sizes of a whole day, by its BRIN index: nearly every database has its latest size there, and only the others
+# are looked up. Likewise their baselines.
 KEYS_BY_FIGURE = """
-{places}, recent AS MATERIALIZED (
-    SELECT instance_id, database_name, collected_date, size_bytes FROM database_size_stats
-    WHERE collected_date BETWEEN CAST(:today AS date) - 1 AND :today AND {of_ids}
-){more_days}, known AS (
+{places}, known AS (
     SELECT d.instance_id, d.database_name, i.name AS instance, latest.collected_date AS day, latest.size_bytes,
            {change} AS change_bytes, {status} AS status
     FROM places AS i
     JOIN instance_databases AS d ON d.instance_id = i.id
-    LEFT JOIN recent AS today ON today.instance_id = d.instance_id AND today.database_name = d.database_name
-                             AND today.collected_date = :today
-    LEFT JOIN recent AS before ON before.instance_id = d.instance_id AND before.database_name = d.database_name
-                              AND before.collected_date = CAST(:today AS date) - 1
-    LEFT JOIN LATERAL ({older}) AS older ON true
+    LEFT JOIN database_size_stats AS common
+        ON common.instance_id = d.instance_id AND common.database_name = d.database_name
+       AND common.collected_date = :common_day AND i.visited_on <= :common_day AND {of_ids}
+    {earlier}
     CROSS JOIN LATERAL (
-        SELECT coalesce(today.collected_date, before.collected_date, older.collected_date) AS collected_date,
-               coalesce(today.size_bytes, before.size_bytes, older.size_bytes) AS size_bytes) AS latest
-    {more_joins}
+        SELECT CASE WHEN common.size_bytes IS NOT NULL THEN :common_day ELSE ({latest_day}) END AS collected_date,
+               CASE WHEN common.size_bytes IS NOT NULL THEN common.size_bytes ELSE ({latest_size}) END AS size_bytes
+    ) AS latest
     WHERE {of_names}
 )
 SELECT instance_id, database_name, count(*) OVER () AS total FROM known
@@ -126,16 +131,15 @@ WHERE {of_statuses}
 ORDER BY {order}
 LIMIT :limit OFFSET :offset
 """
-BASELINE_DAYS = """, earlier AS MATERIALIZED (
-    SELECT instance_id, database_name, collected_date, size_bytes FROM database_size_stats
-    WHERE collected_date BETWEEN CAST(:today AS date) - 1 - {days} AND CAST(:today AS date) - {days} AND {of_ids}
-)"""
-BASELINE_JOINS = """
-LEFT JOIN earlier ON earlier.instance_id = d.instance_id AND earlier.database_name = d.database_name
-                 AND earlier.collected_date = latest.collected_date - {days}
-LEFT JOIN LATERAL ({baseline}) AS baseline ON true
+EARLIER = """
+LEFT JOIN database_size_stats AS earlier
+    ON earlier.instance_id = d.instance_id AND earlier.database_name = d.database_name
+   AND earlier.collected_date = CAST(:common_day AS date) - {days} AND common.size_bytes IS NOT NULL AND {of_ids}
 """
-OF_IDS = "(CAST(:instance_ids AS integer[]) IS NULL OR instance_id = ANY (CAST(:instance_ids AS integer[])))"
+CHANGE = """
+latest.size_bytes - CASE WHEN earlier.size_bytes IS NOT NULL THEN earlier.size_bytes ELSE ({baseline}) END
+"""
+OF_IDS = "(CAST(:instance_ids AS integer[]) IS NULL OR {table}.instance_id = ANY (CAST(:instance_ids AS integer[])))"
 TRENDS = """
 SELECT s.instance_id, s.database_name, s.collected_date, s.size_bytes
 FROM unnest(CAST(:ids AS integer[]), CAST(:names AS text[])) AS wanted (instance_id, name)
@@ -218,6 +222,7 @@ def _keys(
         found = connection.execute(text(KEYS_BY_NAME.format(order=ordered(NAME_ORDERS, sort), **of_rows)), values)
         keys = [(row.instance_id, row.database_name) for row in found]
         return keys, connection.execute(text(COUNT.format(**of_rows)), values).scalar_one()
+    values["common_day"] = connection.execute(text(COMMON_DAY), values).scalar_one()
     statement = text(_by_figure(key, ordered(KNOWN_ORDERS | FIGURE_ORDERS, sort)))
     rows = connection.execute(statement, values).all()
     if not rows and offset:
@@ -229,21 +234,18 @@ def _keys(
 
 def _by_figure(key: str, order: str) -> str:
     """Return the statement that knows the figure *key* of every database."""
-    days = BASELINES.get(key)
-    joins, more_days, change = "", "", "NULL::bigint"
-    if days is not None:
-        baseline = BASELINE.format(days=days, unless_found="AND earlier.size_bytes IS NULL")
-        joins = BASELINE_JOINS.format(days=days, baseline=baseline)
-        more_days = BASELINE_DAYS.format(days=days, of_ids=OF_IDS)
-        change = "latest.size_bytes - coalesce(earlier.size_bytes, baseline.size_bytes)"
+    earlier, change = "", "NULL::bigint"
+    if (days := BASELINES.get(key)) is not None:
+        earlier = EARLIER.format(days=days, of_ids=OF_IDS.format(table="earlier"))
+        change = CHANGE.format(baseline=BASELINE.format(days=days))
     return KEYS_BY_FIGURE.format(
         places=_places(),
-        of_ids=OF_IDS,
-        more_days=more_days,
-        more_joins=joins,
+        of_ids=OF_IDS.format(table="common"),
+        earlier=earlier,
         change=change,
         status=STATUS,
-        older=LATEST.format(unless_found="AND today.size_bytes IS NULL AND before.size_bytes IS NULL"),
+        latest_day=LATEST.format(columns="collected_date"),
+        latest_size=LATEST.format(columns="size_bytes"),
         of_names=OF_NAMES,
         of_statuses=OF_STATUSES,
         order=order,
@@ -261,9 +263,9 @@ def _figures(connection: Connection, keys: Sequence[Key], today: date) -> list[d
     statement = FIGURES.format(
         places=_places(),
         status=STATUS,
-        latest=LATEST.format(unless_found=""),
-        week=BASELINE.format(days=":week_days", unless_found=""),
-        month=BASELINE.format(days=":month_days", unless_found=""),
+        latest=LATEST.format(columns="collected_date, size_bytes"),
+        week=BASELINE.format(days=":week_days"),
+        month=BASELINE.format(days=":month_days"),
     )
     of_keys = ListFilter(instance_ids=sorted({instance_id for instance_id, _ in keys})).values(today)
     values = of_keys | _key_values(keys) | {"latest_days": REACH_DAYS}

@@ -119,9 +119,11 @@ def list_instances(
         order=ordered(ORDERS, sort),
     )
     with engine.connect() as connection:
-        found = connection.execute(
-            text(statement), wanted.values(today) | {"limit": limit, "offset": offset}
-        ).mappings().all()
+        found = (
+            connection.execute(text(statement), wanted.values(today) | {"limit": limit, "offset": offset})
+            .mappings()
+            .all()
+        )
         trends = _trends(connection, [row["instance_id"] for row in found], today)
     if not found and offset:
         # A page behind the last one still says how many rows there are.

@@ -1,4 +1,4 @@
-"""What the lists of instances and of databases share: filters, statuses, and how far back a latest size is looked for."""
+"""What the lists of instances and of databases share: filters, statuses, and how old a latest size may be."""
 
 from __future__ import annotations
 
