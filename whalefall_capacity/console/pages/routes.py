@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, not_found
 from whalefall_capacity.console.http.queries import Whole, offset_of
-from whalefall_capacity.console.pages import capacity_pages, login
+from whalefall_capacity.console.pages import capacity_pages, detail_pages, list_pages, login
 from whalefall_capacity.console.pages.rendering import (
     Reader,
     anonymous_context,
@@ -29,6 +29,8 @@ ITEMS_OF_A_PAGE = 200
 
 router = APIRouter()
 router.include_router(login.router)
+router.include_router(list_pages.router)
+router.include_router(detail_pages.router)
 router.include_router(capacity_pages.router)
 
 
