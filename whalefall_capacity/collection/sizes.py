@@ -30,7 +30,7 @@ class ServerEngine(StrEnum):
 
     @property
     def default_port(self) -> int:
-        return 5432 if self is ServerEngine.POSTGRESQL else 3306
+        return {ServerEngine.POSTGRESQL: 5432, ServerEngine.MYSQL: 3306, ServerEngine.MARIADB: 3306}[self]
 
 
 def address(host: str, port: int) -> str:
@@ -164,19 +164,14 @@ class Findings:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._version = ""
-        self._databases: dict[str, DatabaseSize | None] = {}
-        self._repeated: list[str] = []
+        self._names: list[str] = []
+        self._databases: dict[str, DatabaseSize] = {}
         self._log_size_bytes: int | None = None
 
     def listed(self, version: str, names: Iterable[str]) -> None:
         """Note the whole list of databases to measure; a list cut short must never get here."""
         with self._lock:
-            self._version = version
-            self._databases, self._repeated = {}, []
-            for name in names:
-                if name in self._databases:
-                    self._repeated.append(name)
-                self._databases[name] = None
+            self._version, self._names, self._databases = version, list(names), {}
 
     def measured(self, name: str, size_bytes: int) -> None:
         """Note the size of a listed database."""
@@ -196,7 +191,7 @@ class Findings:
     @property
     def has_sizes(self) -> bool:
         with self._lock:
-            return any(found is not None and found.size_bytes is not None for found in self._databases.values())
+            return any(found.size_bytes is not None for found in self._databases.values())
 
     def measurement(self, reason_for_the_rest: str) -> Measurement:
         """Return what was found; databases that were not come to are missing with *reason_for_the_rest*.
@@ -205,9 +200,8 @@ class Findings:
         """
         with self._lock:
             databases = tuple(
-                found or DatabaseSize(name, None, reason_for_the_rest) for name, found in self._databases.items()
+                self._databases.get(name) or DatabaseSize(name, None, reason_for_the_rest) for name in self._names
             )
-            databases += tuple(DatabaseSize(name, None, reason_for_the_rest) for name in self._repeated)
             return Measurement(self._version, databases, self._log_size_bytes)
 
 
@@ -277,6 +271,22 @@ class Cutoff:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def open_socket(where: str | tuple[str, int], timeout_seconds: float) -> socket.socket:
+    """Connect to a host and port, or to a Unix socket by its path or its name. Raises OSError."""
+    if isinstance(where, tuple):
+        opened = socket.create_connection(where, timeout_seconds)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.settimeout(timeout_seconds)
+    try:
+        opened.connect(where)
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 class Session(Protocol):

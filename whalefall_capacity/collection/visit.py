@@ -104,13 +104,15 @@ def failed(target: Target, error: str, seconds: float) -> FailedVisit:
 def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
     # Imported here: a fleet of one engine needs only that engine's driver.
     try:
-        if target.engine is ServerEngine.POSTGRESQL:
-            from whalefall_capacity.collection import postgresql
+        match target.engine:
+            case ServerEngine.POSTGRESQL:
+                from whalefall_capacity.collection import postgresql
 
-            return postgresql.connect(target, limits, cutoff)
-        from whalefall_capacity.collection import mysql
+                return postgresql.connect(target, limits, cutoff)
+            case ServerEngine.MYSQL | ServerEngine.MARIADB:
+                from whalefall_capacity.collection import mysql
 
-        return mysql.connect(target, limits, cutoff)
+                return mysql.connect(target, limits, cutoff)
     except Exception as error:
         cutoff.cut()
         cutoff.release()
@@ -139,13 +141,12 @@ def _reason(target: Target, error: Exception) -> str:
 def _identity(target: Target) -> Capability:
     """Say whether it is known who answered: without, somebody on the way may be asked instead. docs/servers.md"""
     if target.is_local:
-        return Capability("who answers", True, required=False, detail="whoever may listen at that path")
-    if target.verifies_server:
-        return Capability(
-            "who answers", True, required=False, detail=f"its certificate is verified ({target.tls.mode})"
-        )
-    detail = f"tls.mode is {target.tls.mode}; set verify-full, and ca_file, in the fleet file to have it verified"
-    return Capability("who answers", False, required=False, detail=detail)
+        detail = "whoever may listen at that path"
+    elif target.verifies_server:
+        detail = f"its certificate is verified ({target.tls.mode})"
+    else:
+        detail = f"tls.mode is {target.tls.mode}; set verify-full, and ca_file, in the fleet file to have it verified"
+    return Capability("who answers", target.is_local or target.verifies_server, required=False, detail=detail)
 
 
 def _printable(capability: Capability) -> Capability:

@@ -64,7 +64,7 @@ async def _checked(scope: Scope, receive: Receive) -> Receive:
     if not is_graphql(scope):
         raise RefusedError(403, "This takes the role admin.")
     body = await _read(request)
-    _require(OperationType.QUERY, [_query_in(body)], 403, "with the role view")
+    _require(OperationType.QUERY, [_text_of(_object_in(body).get("query"))], 403, "with the role view")
     return _replayed(body, receive)
 
 
@@ -107,10 +107,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
-
-
-def _query_in(text: str | bytes) -> str:
-    return _text_of(_object_in(text).get("query"))
 
 
 def _object_in(text: str | bytes) -> dict[str, Any]:

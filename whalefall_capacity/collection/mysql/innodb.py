@@ -42,8 +42,6 @@ WHERE t.SPACE_TYPE <> 'Single' AND t.NAME LIKE '%/%'
 OF_SPACES = " WHERE SPACE IN ({spaces})"
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
 SMALLEST_PAGE = 1024
-
-
 # How often tables are looked for again of which a file seems to be lost.
 LOOKS = 2
 
@@ -148,7 +146,8 @@ class InnodbFiles:
                 if pages is None and table.key in left:
                     pages, left[table.key] = left[table.key], 0
                 members = used[table.space, bool(table.is_in_general_tablespace)]
-                members[table.directory] = _plus(members.get(table.directory, 0), pages)
+                before = members.get(table.directory, 0)
+                members[table.directory] = None if before is None or pages is None else before + pages
         return [
             share
             for (space, is_general), members in used.items()
@@ -217,11 +216,6 @@ def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[byte
         return used
     if len(used) == 1:
         return dict.fromkeys(used, file)
-    total: int | None = 0
-    for size in used.values():
-        total = _plus(total, size)
+    known = [size for size in used.values() if size is not None]
+    total = sum(known) if len(known) == len(used) else 0
     return {directory: file * (size or 0) // total if total else None for directory, size in used.items()}
-
-
-def _plus(left: int | None, right: int | None) -> int | None:
-    return None if left is None or right is None else left + right
