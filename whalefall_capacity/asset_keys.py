@@ -8,13 +8,11 @@ import dagster as dg
 
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.tasks import SYNC_DATABASES
+from whalefall_capacity.tasks import STATS_STEP, SYNC_DATABASES
 
 DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
 INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
 STATS_KEYS = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
-# The one step that materializes both.
-STATS_STEP = "size_stats"
 
 
 def aggregation_key(level: Level, period_type: PeriodType) -> dg.AssetKey:

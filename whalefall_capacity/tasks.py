@@ -19,6 +19,8 @@ class Task:
 
 SYNC_DATABASES = Task("sync_databases", "Collect sizes", "capacity")
 CALCULATE_DATABASE = Task("calculate_database", "Calculate aggregations", "aggregation")
+# Its one step that measures.
+STATS_STEP = "size_stats"
 AGGREGATE_CURRENT = Task("capacity_aggregate_current", "Aggregate current period", "aggregation")
 PARTITION_MAINTENANCE = Task("partition_maintenance", "Table partition maintenance", "maintenance")
 # The jobs of ops, whose name says which task they are.

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from whalefall_capacity.dagster_private import PARTITION_NAME_TAG
+from whalefall_capacity.run_tags import PARTITION_TAG
 from whalefall_capacity.settings import PROJECT_ROOT
 
 PRODUCT = PROJECT_ROOT / "whalefall_capacity"
@@ -50,3 +52,7 @@ def test_every_name_of_the_one_module_is_used() -> None:
         for name in node.names
     }
     assert used == offered
+
+
+def test_the_tag_of_a_partition_is_the_one_that_dagster_knows() -> None:
+    assert PARTITION_TAG == PARTITION_NAME_TAG

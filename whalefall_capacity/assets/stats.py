@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS, STATS_STEP
+from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
 from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
 from whalefall_capacity.assets.columns import STATS, STATS_TABLES, column_schema
 from whalefall_capacity.assets.external import SERVERS
@@ -27,6 +27,7 @@ from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.sizes.stats import coverage, instances_in_range, rows_changed, store_time
+from whalefall_capacity.tasks import STATS_STEP
 
 # One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
 COLLECTION_POOL = "collection"

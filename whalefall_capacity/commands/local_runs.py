@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import STATS_STEP, aggregation_key
+from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
@@ -28,7 +28,7 @@ from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.signals import first_of_them
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import ChildOutcome
-from whalefall_capacity.tasks import PARTITION_MAINTENANCE, SYNC_DATABASES
+from whalefall_capacity.tasks import PARTITION_MAINTENANCE, STATS_STEP, SYNC_DATABASES
 
 # The command prints what happened itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -17,7 +17,9 @@ app = typer.Typer(help="Bearer tokens for scripts that use the console's API.", 
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="What the token is for; used once.")],
-    role: Annotated[Role, typer.Option(help="view reads, admin also starts and stops.")],
+    role: Annotated[
+        Role, typer.Option(help="view reads; operator also collects, aggregates and cancels; admin does everything.")
+    ],
 ) -> None:
     """Make a token and print it alone: it is kept nowhere, and cannot be shown again.
 

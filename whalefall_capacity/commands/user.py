@@ -19,7 +19,9 @@ app = typer.Typer(help="Who logs in to the console.", no_args_is_help=True)
 @app.command("set")
 def set_command(
     name: Annotated[str, typer.Argument(help="Who logs in.")],
-    role: Annotated[Role, typer.Option(help="view reads, admin also starts and stops.")],
+    role: Annotated[
+        Role, typer.Option(help="view reads; operator also collects, aggregates and cancels; admin does everything.")
+    ],
 ) -> None:
     """Make a user, or give one another password; it is asked for, or read from standard input.
 

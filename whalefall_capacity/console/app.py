@@ -33,8 +33,8 @@ from whalefall_capacity.settings import Settings
 
 DESCRIPTION = """Sizes of every database of a fleet: series, summaries, task runs.
 
-Authenticate with `Authorization: Bearer TOKEN` (`whalefall-capacity token create NAME --role view|admin`), or with the
-session cookie of a login; then every unsafe method needs the header `X-CSRFToken`."""
+Authenticate with `Authorization: Bearer TOKEN` (`whalefall-capacity token create NAME --role view|operator|admin`), or
+with the session cookie of a login; then every unsafe method needs the header `X-CSRFToken`."""
 UNEXPECTED_ERROR = "something went wrong; the console's log says what"
 
 CSRF_PARAMETER = {

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB, STATS_STEP
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, KEYS_OF_JOB
 from whalefall_capacity.assets.checks import TABLE_PARTITION_CHECKS
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
-from whalefall_capacity.tasks import SYNC_DATABASES
+from whalefall_capacity.tasks import STATS_STEP, SYNC_DATABASES
 
 # The maintenance evaluates these once a day; a run of the assets need not.
 _CHECKS_OF_TABLES = dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS)

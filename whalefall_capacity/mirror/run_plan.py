@@ -8,10 +8,9 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-from pydantic import JsonValue
 
 from whalefall_capacity import current_period
-from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, STATS_STEP, step_key
+from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, step_key
 from whalefall_capacity.current_period import CurrentPeriod
 from whalefall_capacity.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -26,8 +25,8 @@ from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.task_runs.summary import Common, Day, Extension, Scope, TaskSummary
-from whalefall_capacity.tasks import AGGREGATE_CURRENT, CALCULATE_DATABASE, OP_JOBS, SYNC_DATABASES, Task
+from whalefall_capacity.store.task_runs.summary import TaskSummary, summary_of_days
+from whalefall_capacity.tasks import AGGREGATE_CURRENT, CALCULATE_DATABASE, OP_JOBS, STATS_STEP, SYNC_DATABASES, Task
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,13 @@ class RunPlan:
         """Return the summary as it is before the work."""
         if self.current is not None:
             return self.current.summary(timezone)
-        inputs: dict[str, JsonValue] = {}
-        target: dict[str, JsonValue] = {}
-        time = None
-        if self.first is not None and self.last is not None:
-            inputs |= {"first": self.first.isoformat(), "last": self.last.isoformat()}
-            if self.first == self.last:
-                time = Day(timezone=timezone, date=self.first)
-        if self.instance_ids is not None:
-            target["instance_ids"] = list(self.instance_ids)
-        if self.levels:
-            target["levels"] = [level.value for level in self.levels]
-        if self.period_type is not None:
-            target["period_type"] = self.period_type.value
-        return TaskSummary(
-            common=Common(inputs=inputs, scope=Scope(time=time, target=target)), ext=Extension(type=self.task_key)
+        return summary_of_days(
+            self.task_key,
+            timezone,
+            days=None if self.first is None or self.last is None else (self.first, self.last),
+            instance_ids=self.instance_ids,
+            levels=[level.value for level in self.levels],
+            period_type=None if self.period_type is None else self.period_type.value,
         )
 
 

@@ -29,9 +29,10 @@ LONGEST_PASSWORD = 1024
 
 
 class Role(StrEnum):
-    """A right: to look, or also to start and stop things. Each includes those before it."""
+    """A right: to look, also to measure and calculate, or to do everything. Each includes those before it."""
 
     VIEW = "view"
+    OPERATOR = "operator"
     ADMIN = "admin"
 
     def includes(self, other: Role) -> bool:

@@ -55,6 +55,7 @@ LEFT JOIN credentials AS c ON c.id = i.credential_id
 WHERE i.is_active AND i.deleted_at IS NULL
 ORDER BY i.name
 """
+IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
 INSTANCES = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.deleted_at IS NULL AS is_active,
        i.last_connected_at, i.description, i.capacity_limit_bytes,
@@ -125,6 +126,12 @@ def list_instances(engine: Engine) -> list[RegisteredInstance]:
     """Return every registered instance, disabled ones too, by name."""
     with engine.connect() as connection:
         return [RegisteredInstance(**row) for row in connection.execute(text(INSTANCES)).mappings()]
+
+
+def is_in_fleet(engine: Engine, instance_id: int) -> bool:
+    """Tell whether an instance is one of those that are visited."""
+    with engine.connect() as connection:
+        return bool(connection.execute(text(IN_FLEET), {"id": instance_id}).scalar_one())
 
 
 @again_if_connection_lost

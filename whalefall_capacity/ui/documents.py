@@ -16,11 +16,13 @@ from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from whalefall_capacity.launch_request import is_launch_by_operator
 from whalefall_capacity.ui.guard import SAFE_METHODS
 from whalefall_capacity.ui.refusal import POLICY_VIOLATION, RefusedError, is_graphql
 
-# In the scope of a request: may whoever sends it only look?
-READ_ONLY = "whalefall.read_only"
+# In the scope of a request: the role of whoever sends it, that of the console.
+ROLE = "whalefall.role"
+VIEW, OPERATOR, ADMIN = "view", "operator", "admin"
 # Forms and pages of other origins cannot send this type without asking us first, and we never agree.
 CONTENT_TYPE = "application/json"
 # While a document is parsed, everybody waits: that of a reader, or of a websocket, is small.
@@ -39,33 +41,37 @@ class DocumentRules:
             return
         if scope["type"] == "http":
             try:
-                receive = await _checked(scope, receive)
+                scope, receive = await _checked(scope, receive)
             except RefusedError as refusal:
                 await refusal.answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-async def _checked(scope: Scope, receive: Receive) -> Receive:
-    """Return what the request's body is received with from here on. Raises RefusedError."""
+async def _checked(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    """Return the scope of the request, and what its body is received with, from here on. Raises RefusedError."""
     request = Request(scope, receive)
     if request.method in SAFE_METHODS:
         if is_graphql(scope):
             _require(OperationType.QUERY, request.query_params.getlist("query"), 405, "by GET")
-        return receive
+        return scope, receive
     types = request.headers.getlist("content-type")
     # In the very letters that Dagster looks for: of others it takes the query in the URL.
     if len(types) != 1 or types[0].partition(";")[0].strip() != CONTENT_TYPE:
         raise RefusedError(
             415, f"Send this as {CONTENT_TYPE}: other content types are those of forms, which any page can send."
         )
-    if not scope.get(READ_ONLY, True):
-        return receive
+    role = scope.get(ROLE, VIEW)
+    if role == ADMIN:
+        return scope, receive
     if not is_graphql(scope):
         raise RefusedError(403, "This takes the role admin.")
     body = await _read(request)
-    _require(OperationType.QUERY, [_text_of(_object_in(body).get("query"))], 403, "with the role view")
-    return _replayed(body, receive)
+    if role == OPERATOR and is_launch_by_operator(_object_in(body)):
+        # To Dagster this one document is that of somebody who may change things.
+        return {**scope, ROLE: ADMIN}, _replayed(body, receive)
+    _require(OperationType.QUERY, [_text_of(_object_in(body).get("query"))], 403, f"with the role {role}")
+    return scope, _replayed(body, receive)
 
 
 def _require(only: OperationType, documents: Iterable[str], status: int, how: str) -> None:
@@ -92,7 +98,7 @@ async def _read(request: Request) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > LARGEST_DOCUMENT:
-            raise RefusedError(413, f"With the role view a request has at most {LARGEST_DOCUMENT // 1024} KiB.")
+            raise RefusedError(413, f"With this role a request has at most {LARGEST_DOCUMENT // 1024} KiB.")
         parts.append(part)
     return b"".join(parts)
 

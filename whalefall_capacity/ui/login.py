@@ -31,10 +31,9 @@ from whalefall_capacity.console.pages.rendering import page_context, render, to_
 from whalefall_capacity.console.pages.static_files import serve_static
 from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.postgres.engine import create_reading_engine, create_store_engine
 from whalefall_capacity.store.postgres.schema import require_current
-from whalefall_capacity.ui.documents import READ_ONLY
+from whalefall_capacity.ui.documents import ROLE
 from whalefall_capacity.ui.guard import SAFE_METHODS
 from whalefall_capacity.ui.refusal import POLICY_VIOLATION, RefusedError
 
@@ -86,7 +85,7 @@ def login_app(console: Console) -> FastAPI:
 
 
 class LoginRequired:
-    """Lets through who has logged in or sends a token, and says in the scope whether they may change anything."""
+    """Lets through who has logged in or sends a token, and says in the scope which role they have."""
 
     def __init__(self, app: ASGIApp, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
@@ -107,7 +106,7 @@ class LoginRequired:
             return
         if scope["type"] == "websocket":
             send = self._while_known(scope, send)
-        await self._app({**scope, READ_ONLY: principal.role is not Role.ADMIN}, receive, send)
+        await self._app({**scope, ROLE: principal.role}, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal | None:
         """Return who asks. Raises RefusedError when the store cannot say."""

@@ -12,7 +12,7 @@ from whalefall_capacity.console.http.hosts import allowed_hosts
 from whalefall_capacity.console.http.listening import listen
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.ui.dagster_app import dagster_app
-from whalefall_capacity.ui.documents import READ_ONLY, DocumentRules
+from whalefall_capacity.ui.documents import ADMIN, ROLE, DocumentRules
 from whalefall_capacity.ui.guard import Guard
 
 
@@ -33,13 +33,13 @@ def serve_ui(settings: Settings, workspace: Path, port: int) -> None:
 
 def may_change(connection: HTTPConnection) -> bool:
     """May whoever sends the request change anything? Not unless a login, or the lack of one, said so."""
-    return connection.scope.get(READ_ONLY) is False
+    return connection.scope.get(ROLE) == ADMIN
 
 
 def for_everybody(app: ASGIApp) -> ASGIApp:
     """Return *app* for a UI without login: whoever gets here may do everything."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, READ_ONLY: False}, receive, send)
+        await app({**scope, ROLE: ADMIN}, receive, send)
 
     return call

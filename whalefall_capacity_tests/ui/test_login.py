@@ -16,8 +16,10 @@ from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.hosts import LOOPBACK
 from whalefall_capacity.console.http.principals import PrincipalCache
+from whalefall_capacity.launch_request import LAUNCH, launch_params
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
+from whalefall_capacity.tasks import LOCATION
 from whalefall_capacity.ui.documents import DocumentRules
 from whalefall_capacity.ui.guard import Guard
 from whalefall_capacity.ui.login import RECHECK_SECONDS, LoginRequired, with_login
@@ -157,6 +159,47 @@ def test_what_a_viewer_sends_must_be_understood_first(ui: Ui, body: bytes) -> No
 def test_a_viewer_sends_no_more_than_a_query_needs(ui: Ui) -> None:
     answer = ui.script(Role.VIEW).post("/graphql", json={"query": QUERY, "variables": {"x": "x" * 2**18}})
     assert answer.status_code == 413
+
+
+def launch(job: str, document: str = LAUNCH, **selector: str) -> dict[str, object]:
+    """Return the body with which the console starts a job."""
+    params = launch_params(job, {}, {})
+    params["selector"] |= selector
+    return {"query": document, "variables": {"params": params}}
+
+
+@pytest.mark.parametrize("job", ["sync_databases", "capacity_aggregate_current"])
+def test_an_operator_starts_what_the_console_starts_for_one(ui: Ui, job: str) -> None:
+    assert ui.script(Role.OPERATOR).post("/graphql", json=launch(job)).status_code == 200
+    assert [may_change for _, _, may_change in ui.dagster.reached] == [True]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": MUTATION},
+        launch("partition_maintenance"),
+        launch("sync_databases", LAUNCH + " mutation B { x }"),
+        launch("sync_databases", LAUNCH.replace("__typename", "__typename x: y")),
+        launch("sync_databases", repositoryLocationName="another"),
+        {"query": LAUNCH},
+        {"query": LAUNCH, "variables": {"params": []}},
+        {"query": LAUNCH, "variables": {"params": {"selector": {"repositoryLocationName": LOCATION, "jobName": []}}}},
+    ],
+    ids=str,
+)
+def test_an_operator_changes_nothing_else_in_the_ui(ui: Ui, body: dict[str, object]) -> None:
+    client = ui.script(Role.OPERATOR)
+    answer = client.post("/graphql", json=body)
+    assert answer.status_code == 403
+    assert answer.json()["errors"] == [{"message": "No mutation can be sent with the role operator."}]
+    assert client.post("/graphql", json={"query": QUERY}).status_code == 200
+    assert [may_change for _, _, may_change in ui.dagster.reached] == [False]
+
+
+def test_a_viewer_starts_nothing(ui: Ui) -> None:
+    assert ui.script(Role.VIEW).post("/graphql", json=launch("sync_databases")).status_code == 403
+    assert ui.dagster.reached == []
 
 
 def test_an_admin_script_may_do_everything_until_its_token_is_revoked(ui: Ui) -> None:

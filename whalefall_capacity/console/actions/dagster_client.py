@@ -12,20 +12,7 @@ import requests
 from whalefall_capacity.console.http.cookies import HOST_PREFIX
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, Credential
 from whalefall_capacity.errors import DagsterError
-from whalefall_capacity.tasks import LOCATION
-
-REPOSITORY = "__repository__"
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on Error { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
+from whalefall_capacity.launch_request import LAUNCH, launch_params
 
 
 @dataclass(frozen=True)
@@ -40,12 +27,8 @@ class DagsterClient:
         self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str], credential: Credential
     ) -> str:
         """Start a run of *job* for whoever sent *credential*, and return its id. Raises DagsterError."""
-        params = {
-            "selector": {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job},
-            "runConfigData": run_config,
-            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
-        }
-        answer = self._ask(LAUNCH, {"params": params}, credential)["launchRun"]
+        variables = {"params": launch_params(job, run_config, tags)}
+        answer = self._ask(LAUNCH, variables, credential)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             reasons = [error["message"] for error in answer.get("errors", [])] or [answer.get("message", "")]
             raise DagsterError(f"Dagster did not start {job}: {answer['__typename']}: {'; '.join(reasons)}")

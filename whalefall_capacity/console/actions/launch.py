@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,6 +31,7 @@ class Launch:
     run_config: Mapping[str, object]
     summary: TaskSummary
     caller: Caller
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def launch_task(
@@ -47,7 +48,7 @@ def launch_task(
             run_id = open_run(connection)
             if run_id is not None:
                 return run_id, True
-            tags = {TRIGGER_TAG: TRIGGER, CREATED_BY_TAG: launch.caller.principal.name}
+            tags = {**launch.tags, TRIGGER_TAG: TRIGGER, CREATED_BY_TAG: launch.caller.principal.name}
             run_id = console.dagster.launch(launch.task.key, launch.run_config, tags, launch.caller.credential)
             # The run's own mirror may have been quicker, and says the same.
             insert_task_run(connection, _task_run(console, launch, run_id))

@@ -24,7 +24,7 @@ from whalefall_capacity.store.maintenance.plan import PlannedDrop
 from whalefall_capacity.store.maintenance.retire import make_plan
 
 reading = router_for(Role.VIEW)
-changing = router_for(Role.ADMIN)
+administering = router_for(Role.ADMIN)
 PLANNED_DROPS = TypeAdapter(list[PlannedDrop])
 
 
@@ -115,7 +115,7 @@ def partitions_status(console: CurrentConsole) -> Response:
     )
 
 
-@changing.post("/partitions", response_model=Envelope[Created])
+@administering.post("/partitions", response_model=Envelope[Created])
 def create_partitions(console: CurrentConsole, body: Annotated[CreateBody | None, Body()] = None) -> Response:
     """Create the table partitions that hold a day, or all that are due."""
     day = body.day if body is not None else None
@@ -125,7 +125,7 @@ def create_partitions(console: CurrentConsole, body: Annotated[CreateBody | None
     return success({"created": create_table_partitions(console, day)})
 
 
-@changing.post(
+@administering.post(
     "/partitions/actions/cleanup", status_code=202, response_model=Envelope[MaintenanceRun], responses=CONFLICT
 )
 def cleanup_partitions(

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.responses import Response
 
 from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
-from whalefall_capacity.console.api import details, lists, partitions, task_runs
+from whalefall_capacity.console.api import collections, details, lists, partitions, task_runs
 from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.principals import Principal
@@ -28,7 +28,7 @@ from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, Instanc
 from whalefall_capacity.store.aggregations.statements import Level
 
 reading = router_for(Role.VIEW)
-changing = router_for(Role.ADMIN)
+operating = router_for(Role.OPERATOR)
 
 
 def _blank(value: Any) -> Any:
@@ -102,7 +102,7 @@ def instances_summary(console: CurrentConsole, query: Annotated[CapacityFilter, 
     return _summary(console, Level.INSTANCE, query)
 
 
-@changing.post("/capacity/aggregations/current", status_code=202, response_model=Envelope[CurrentRun])
+@operating.post("/capacity/aggregations/current", status_code=202, response_model=Envelope[CurrentRun])
 def aggregate_current_period(
     console: CurrentConsole, caller: CurrentCaller, body: Annotated[AggregateCurrentBody | None, Body()] = None
 ) -> Response:
@@ -129,12 +129,13 @@ def _page(
 router = APIRouter()
 for each in (
     reading,
-    changing,
+    operating,
+    collections.operating,
     lists.reading,
     details.reading,
     task_runs.reading,
-    task_runs.changing,
+    task_runs.operating,
     partitions.reading,
-    partitions.changing,
+    partitions.administering,
 ):
     router.include_router(each)

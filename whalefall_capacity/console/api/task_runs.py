@@ -17,7 +17,7 @@ from whalefall_capacity.store.task_runs import read
 from whalefall_capacity.store.task_runs.read import TaskRun, TaskRunItem
 
 reading = router_for(Role.VIEW)
-changing = router_for(Role.ADMIN)
+operating = router_for(Role.OPERATOR)
 
 
 class TaskRunFilter(Page):
@@ -75,7 +75,9 @@ def task_run(console: CurrentConsole, run_id: RunId, query: Annotated[ItemPage, 
     )
 
 
-@changing.post("/task-runs/{run_id}/actions/cancel", response_model=Envelope[Cancelled], responses=NOT_FOUND | CONFLICT)
+@operating.post(
+    "/task-runs/{run_id}/actions/cancel", response_model=Envelope[Cancelled], responses=NOT_FOUND | CONFLICT
+)
 def cancel_task_run(console: CurrentConsole, run_id: RunId) -> Response:
     """Cancel a run that is pending or running; its Dagster run ends between two instances at the latest."""
     if not read.request_cancel(console.engine, run_id):

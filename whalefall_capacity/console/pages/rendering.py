@@ -62,6 +62,10 @@ class PageContext:
         """The page to which somebody who has just logged in is led."""
         return "/" if self.prefix else "/instances"
 
+    def may(self, role: Role) -> bool:
+        """Tell whether the caller may do what *role* allows."""
+        return self.principal is not None and self.principal.role.includes(role)
+
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
@@ -132,7 +136,8 @@ def render(context: PageContext, template: str, **values: Any) -> Response:
             context=context,
             request=context.request,
             principal=context.principal,
-            is_admin=context.principal is not None and context.principal.role is Role.ADMIN,
+            is_admin=context.may(Role.ADMIN),
+            is_operator=context.may(Role.OPERATOR),
             t=context.translate,
             static=lambda name: context.prefix + static_url(name),
             words=words,

@@ -77,7 +77,7 @@ def _measures(kind: str) -> tuple[Column[object], ...]:
 
 _PERIOD_TYPES = "period_type IN ('daily', 'weekly', 'monthly', 'quarterly')"
 _RUN_STATUSES = _one_of("status", Status)
-_ROLES = "role IN ('view', 'admin')"
+_ROLES = "role IN ('view', 'operator', 'admin')"
 _ITEM_STATUSES = _one_of("status", ITEM_STATUSES)
 
 credentials = Table(

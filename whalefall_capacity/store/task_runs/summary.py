@@ -6,6 +6,7 @@ to say beyond the common part goes into `ext.data`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Literal, Self
 
@@ -96,3 +97,31 @@ class TaskSummary(_Part):
         """Return a copy that says why there was nothing to do."""
         common = self.common.model_copy(update={"flags": Flags(skipped=True, skip_reason=reason)})
         return self.model_copy(update={"common": common})
+
+
+def summary_of_days(
+    task_key: str,
+    timezone: str,
+    *,
+    days: tuple[date, date] | None,
+    instance_ids: Sequence[int] | None = None,
+    levels: Sequence[str] = (),
+    period_type: str | None = None,
+) -> TaskSummary:
+    """Return the summary, before its work, of a run over *days*, the first and the last; None for one without days."""
+    inputs: dict[str, JsonValue] = {}
+    target: dict[str, JsonValue] = {}
+    time = None
+    if days is not None:
+        first, last = days
+        inputs |= {"first": first.isoformat(), "last": last.isoformat()}
+        time = Day(timezone=timezone, date=first) if first == last else None
+    if instance_ids is not None:
+        target["instance_ids"] = list(instance_ids)
+    if levels:
+        target["levels"] = list(levels)
+    if period_type is not None:
+        target["period_type"] = period_type
+    return TaskSummary(
+        common=Common(inputs=inputs, scope=Scope(time=time, target=target)), ext=Extension(type=task_key)
+    )

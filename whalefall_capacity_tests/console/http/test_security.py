@@ -32,12 +32,16 @@ READS = (
     "/api/v1/partitions",
     "/api/v1/partitions/status",
 )
-CHANGES = (
+OPERATED = (
     CURRENT,
+    "/api/v1/capacity/collections",
     "/api/v1/task-runs/none/actions/cancel",
+)
+ADMINISTERED = (
     "/api/v1/partitions",
     "/api/v1/partitions/actions/cleanup",
 )
+CHANGES = OPERATED + ADMINISTERED
 PAGES = (
     "/instances",
     "/databases",
@@ -83,6 +87,28 @@ def test_the_role_comes_before_csrf_and_body(callers: Callers, dagster: FakeDags
         answer = client.post(path, content=b"{")
         assert code_of(answer) == (403, "PERMISSION_REQUIRED")
     assert dagster.launched == []
+
+
+def test_what_the_api_changes_is_known_here(viewer: TestClient) -> None:
+    paths = viewer.get("/api/v1/openapi.json").json()["paths"]
+    changing = {path.replace("{run_id}", "none") for path, found in paths.items() if set(found) - {"get"}}
+    assert changing == set(CHANGES)
+
+
+@pytest.mark.usefixtures("admin")
+def test_an_operator_collects_aggregates_and_cancels_and_retires_nothing(callers: Callers) -> None:
+    for client in (callers.script(Role.OPERATOR), callers.browser(Role.OPERATOR)):
+        headers = csrf_of(client) if client.cookies else {}
+        answers = {path: client.post(path, headers=headers) for path in CHANGES}
+        assert [answers[path].status_code for path in OPERATED] == [202, 202, 404]
+        for path in ADMINISTERED:
+            assert code_of(answers[path]) == (403, "PERMISSION_REQUIRED")
+            assert answers[path].json()["message"] == "this takes the role admin"
+
+
+def test_an_operator_is_no_admin_who_could_have_been_made(callers: Callers) -> None:
+    answer = callers.script(Role.OPERATOR).post(CURRENT)
+    assert code_of(answer) == (403, "PERMISSION_REQUIRED")
 
 
 @pytest.mark.parametrize("path", CHANGES)

@@ -81,6 +81,10 @@ CONTENT = {
         SELECT 'ab12', name, session_key FROM console_users
     """,
     "0011": "INSERT INTO alerts (cause, day, channel, message_json) VALUES ('run failed', '2026-06-01', 'slack', '{}')",
+    "0012": """
+        INSERT INTO console_users (name, role, password_hash) VALUES ('ops', 'operator', 'x');
+        INSERT INTO console_tokens (name, role, token_hash) VALUES ('ops', 'operator', 'y');
+    """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """

@@ -1,6 +1,6 @@
 "use strict";
 
-// Filters that apply at once, the button, runs that are watched, and cancel. Without script every page still works.
+// Filters that apply at once, buttons that start runs, runs that are watched, and cancel. Without script every page still works.
 (() => {
   const words = JSON.parse(document.getElementById("words").textContent);
   const word = (key, values = {}) =>
@@ -63,7 +63,6 @@
     if (event.persisted) location.reload();
   });
 
-  const button = document.getElementById("aggregate");
   const line = document.getElementById("current-status");
   function say(text, run = null, link = null) {
     line.hidden = false;
@@ -80,29 +79,34 @@
     if (link) line.append(Object.assign(document.createElement("a"), { href: `/runs/${link}`, textContent: word("current.open_run") }));
   }
 
-  async function watch(runId) {
+  async function watch(runId, done) {
     const open = ["pending", "running"];
     for (;;) {
       const { run } = await ask(`/api/v1/task-runs/${runId}?limit=1`);
       if (!open.includes(run.status)) {
-        const done = run.status === "completed";
-        if (done || run.status === "completed_with_errors") await refresh("cards", "charts");
-        say(done ? word("current.done") : word("current.ended", { status: word(`status.${run.status}`) }), done ? { ...run, progress_total: run.progress_total || 1, progress_completed: run.progress_total ? run.progress_completed : 1 } : run, runId);
-        if (!done) line.classList.add("bad");
+        const good = run.status === "completed";
+        if (good || run.status === "completed_with_errors") await refresh(...parts());
+        say(good ? done : word("current.ended", { status: word(`status.${run.status}`) }), good ? { ...run, progress_total: run.progress_total || 1, progress_completed: run.progress_total ? run.progress_completed : 1 } : run, runId);
+        if (!good) line.classList.add("bad");
         return;
       }
-      const done = run.progress_completed + run.progress_failed;
-      say(run.progress_total ? word("current.progress", { done, total: run.progress_total }) : word("current.waiting"), run, runId);
+      const ended = run.progress_completed + run.progress_failed;
+      say(run.progress_total ? word("current.progress", { done: ended, total: run.progress_total }) : word("current.waiting"), run, runId);
       await wait(700);
     }
   }
 
-  button?.addEventListener("click", async () => {
+  // Whatever of the page shows sizes or runs: they are others once the run is over.
+  const parts = () => ["cards", "charts", "live", ...[...document.querySelectorAll("[data-fresh][id]")].map((part) => part.id)];
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest?.("[data-launch]");
+    if (!button) return;
     button.disabled = true;
     say(word("current.starting"));
     try {
-      const { run_id } = await ask("/api/v1/capacity/aggregations/current", "POST", { scope: button.dataset.scope });
-      await watch(run_id);
+      const { run_id } = await ask(button.dataset.launch, "POST", JSON.parse(button.dataset.body));
+      await watch(run_id, button.dataset.done);
     } catch (error) {
       say(word("current.failed", { message: error.message }));
       line.classList.add("bad");
