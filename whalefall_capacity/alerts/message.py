@@ -1,4 +1,4 @@
-"""What an alert says: what failed, where, since when, where to look, and what to do next."""
+"""Text of an alert: what failed, where, since when, where to look, and what to do next."""
 
 from __future__ import annotations
 

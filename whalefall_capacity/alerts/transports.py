@@ -60,7 +60,7 @@ Channel = Callable[[Alert], str | None]
 
 
 def channels(settings: Settings) -> dict[str, Channel]:
-    """Return the ways out that the settings name, by the name that the store knows each by; none by default."""
+    """Return the channels that the settings name, by the name that the store knows each by; none by default."""
     # At DEBUG it tells the path of each request, which is the secret of a webhook.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     sends: dict[str, Channel] = {

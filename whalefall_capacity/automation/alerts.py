@@ -1,4 +1,4 @@
-"""What goes wrong is told to every receiver that is set, once a cause and day; off until there is one.
+"""Alerts about what goes wrong, to every receiver that is set, once a cause and day; off until there is one.
 
 Each look goes by state and not by events: task runs that were closed since the last look, the latest evaluation of
 every asset check, the freshness of every asset, the days of which nothing is stored. What was told before is in the
@@ -39,6 +39,8 @@ from whalefall_capacity.store.alerts import (
 )
 from whalefall_capacity.tasks import CALCULATE_DATABASE, SYNC_DATABASES
 
+# Where to look, by the name of each.
+Sources = Mapping[str, Callable[[], Iterator[Alert]]]
 # With no cursor: what failed before alerts were turned on is old news.
 FIRST_LOOK_BACK = timedelta(days=1)
 # A row may become visible later than its time says.
@@ -65,22 +67,22 @@ REMEDIES: Mapping[str, str] = {
 )
 def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     settings = load_settings()
-    ways = channels(settings)
-    if not ways:
+    receivers = channels(settings)
+    if not receivers:
         return dg.SkipReason("no receiver of alerts is set")
     now = utc_now()
     since = (datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK_BACK) - OVERLAP
     instance, repository, this_day = context.instance, context.repository_def, today(settings.zone, now)
     assert repository is not None
     with store_engine() as engine:
-        sources: Mapping[str, Callable[[], Iterator[Alert]]] = {
+        sources: Sources = {
             "task runs": lambda: run_alerts(engine, settings, since),
             "days": lambda: missed_day_alerts(engine, settings, this_day),
             "asset checks": lambda: check_alerts(instance, repository, settings, since),
             "freshness": lambda: freshness_alerts(instance, repository, settings, this_day, context.log),
         }
-        new, unread = look(engine, sources, ways, context.log)
-        sent, failed = deliver(engine, ways, context.log)
+        new, unread = look(engine, sources, receivers, context.log)
+        sent, failed = deliver(engine, receivers, context.log)
         delete_old_alerts(engine)
     if unread:
         # The cursor stays, so that the next look covers the same time.
@@ -89,34 +91,32 @@ def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     return dg.SensorResult(skip_reason=reason, cursor=now.isoformat())
 
 
-def look(
-    engine: Engine, sources: Mapping[str, Callable[[], Iterator[Alert]]], ways: Collection[str], log: logging.Logger
-) -> tuple[int, list[str]]:
+def look(engine: Engine, sources: Sources, receivers: Collection[str], log: logging.Logger) -> tuple[int, list[str]]:
     """File the alerts of *sources*; return how many are new, and which sources could not be read."""
     new, unread = 0, []
     for name, source in sources.items():
         try:
-            new += file_alerts(engine, list(source()), ways)
+            new += file_alerts(engine, list(source()), receivers)
         except Exception as error:
             log.exception("the %s could not be looked at for alerts", name)
             unread.append(f"{name} ({type(error).__name__})")
     return new, unread
 
 
-def deliver(engine: Engine, ways: Mapping[str, Channel], log: logging.Logger) -> tuple[int, int]:
-    """Send what is due and return how many were sent and how many were not; a way that fails rests for this tick."""
+def deliver(engine: Engine, receivers: Mapping[str, Channel], log: logging.Logger) -> tuple[int, int]:
+    """Send what is due, and nothing more in this tick to a receiver that fails; return how many were sent or not."""
     for cause, channel in give_up_unknown(engine):
         log.warning("whether this alert arrived by %s is not known, and it is not sent again: %s", channel, cause)
     deadline = time.monotonic() + SENDING_SECONDS
-    open_ways = dict(ways)
+    remaining = dict(receivers)
     sent = failed = 0
-    while open_ways and time.monotonic() < deadline and (claimed := claim_alert(engine, open_ways)):
+    while remaining and time.monotonic() < deadline and (claimed := claim_alert(engine, remaining)):
         try:
-            note = open_ways[claimed.channel](claimed.alert)
+            note = remaining[claimed.channel](claimed.alert)
         except AlertError as error:
             pause = alert_was_not_sent(engine, claimed, str(error))
             log.warning("alert not sent: %s; tried again in %s: %s", error, pause, claimed.alert.title)
-            del open_ways[claimed.channel]
+            del remaining[claimed.channel]
             failed += 1
         else:
             alert_was_sent(engine, claimed, note)

@@ -77,7 +77,6 @@ NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
 DROPPED = "dropped during the visit"
 INVALID = "invalid: an interrupted DROP DATABASE; drop it again"
 NO_FILES = "pg_database_size found none of its files: its folder is lost, or the server cannot read it"
-NAMED_IN_A_CAPABILITY = 10
 
 
 class LimitReachedError(CollectionError):
@@ -137,15 +136,8 @@ class PostgresqlSession:
         wal_grant = self._wal_grant() if isinstance(wal_size, psycopg2.errors.InsufficientPrivilege) else None
         # Whoever gets the one for the WAL needs no other.
         grant = wal_grant if wal_grant and "pg_monitor" in wal_grant else self._grant("pg_read_all_stats")
-        detail = f"{len(databases) - len(missing)} of {len(databases)} databases"
         return [
-            Capability(
-                "database sizes",
-                available=not missing,
-                required=True,
-                detail=f"{detail}; not: {_some(missing)}" if missing else detail,
-                grant=grant if NO_PRIVILEGE in missing.values() else None,
-            ),
+            Capability.of_sizes(len(databases), missing, grant if NO_PRIVILEGE in missing.values() else None),
             Capability(
                 "WAL size",
                 available=isinstance(wal_size, int),
@@ -448,10 +440,3 @@ def _words(error: Exception) -> str:
     """Return what an error says, without where in the statement it happened."""
     primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
     return primary or str(error).strip()
-
-
-def _some(missing: Mapping[str, str | None]) -> str:
-    """Return the first few of *missing* with their reasons, and how many more there are."""
-    named = [f"{name} ({reason})" for name, reason in list(missing.items())[:NAMED_IN_A_CAPABILITY]]
-    more = len(missing) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")

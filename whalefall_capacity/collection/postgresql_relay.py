@@ -138,32 +138,26 @@ class Relay:
 
 def _is_of_this_process(accepted: socket.socket) -> bool:
     """Tell whether this process holds the other end of a connection over TCP."""
-    wanted = _ends_of(accepted)
-    if wanted is None:
-        return False
+    ends = _ends_of(accepted.fileno())
     # libpq has had its end since before it connected.
-    return any(_ends_of_descriptor(int(name.name)) == wanted[::-1] for name in Path("/dev/fd").iterdir())
+    return ends is not None and any(_ends_of(int(name.name)) == ends[::-1] for name in Path("/dev/fd").iterdir())
 
 
-def _ends_of_descriptor(descriptor: int) -> tuple[object, object] | None:
-    """Return like `_ends_of`; nothing is duplicated, for to close a duplicate would give up the locks on a file."""
+def _ends_of(descriptor: int) -> tuple[object, object] | None:
+    """Return the addresses of both ends of a connection, from this one; None for what is no connection.
+
+    Nothing is duplicated, for to close a duplicate would give up the locks on a file.
+    """
+    found = None
     try:
         found = socket.socket(fileno=descriptor)
+        return found.getsockname(), found.getpeername()
     except OSError:
-        # No socket, or closed since it was listed.
+        # No socket, not connected, or closed since it was listed.
         return None
-    try:
-        return _ends_of(found)
     finally:
-        found.detach()
-
-
-def _ends_of(connection: socket.socket) -> tuple[object, object] | None:
-    """Return the addresses of both ends, from this one; None when it is not connected."""
-    try:
-        return connection.getsockname(), connection.getpeername()
-    except OSError:
-        return None
+        if found is not None:
+            found.detach()
 
 
 def _socket_path(host: str, port: int) -> str:
@@ -185,7 +179,7 @@ class _Pair:
 
     @property
     def is_over(self) -> bool:
-        """Whether one end has gone, and the other has heard all that it said."""
+        """True when one end has gone, and the other has heard all that it said."""
         return any(not self._waiting[self._other(end)] for end in self._gone)
 
     def register(self, poll: select.poll) -> None:

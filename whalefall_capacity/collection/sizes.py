@@ -1,4 +1,4 @@
-"""What a visit to a server needs and what it brings back. Sizes are bytes; None means not known."""
+"""Input and results of a visit to a server. Sizes are bytes; None means not known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
 DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
 SHARE_OF_WHAT_IS_LEFT = 0.9
+DATABASES_NAMED = 10
 
 
 class ServerEngine(StrEnum):
@@ -77,12 +79,12 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        """Whether the server is visited through a Unix socket."""
+        """True when the server is visited through a Unix socket."""
         return self.host.startswith(("/", "@"))
 
     @property
     def verifies_server(self) -> bool:
-        """Whether the server has to show, before it hears anything, that it is the one that was meant."""
+        """True when the server has to show, before it hears anything, that it is the one that was meant."""
         return not self.is_local and self.tls.mode in {"verify-ca", "verify-full"}
 
 
@@ -117,7 +119,7 @@ class DatabaseSize:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one server answered. *log_size_bytes*: WAL or binary logs, None when not allowed or not kept."""
+    """Sizes that one server reported. *log_size_bytes*: WAL or binary logs, None when not allowed or not kept."""
 
     version: str
     databases: tuple[DatabaseSize, ...]
@@ -136,6 +138,16 @@ class Capability:
     required: bool
     detail: str
     grant: str | None = None
+
+    @classmethod
+    def of_sizes(cls, listed: int, missing: Mapping[str, str | None], grant: str | None) -> Capability:
+        """Say how many of the *listed* databases have a size, and which are *missing*, with the reasons given."""
+        detail = f"{listed - len(missing)} of {listed} databases"
+        if missing:
+            named = [f"{name} ({why})" if why else name for name, why in islice(missing.items(), DATABASES_NAMED)]
+            more = len(missing) - len(named)
+            detail += f"; not: {', '.join(named)}" + (f" and {more} more" if more else "")
+        return cls("database sizes", not missing, required=True, detail=detail, grant=grant)
 
 
 @dataclass(frozen=True)
@@ -159,7 +171,7 @@ class FailedVisit:
 
 
 class Findings:
-    """What a visit has found so far: written by the visit, and read by whoever ends it before it is done."""
+    """Findings of a visit so far: written by the visit, and read by whoever ends it before it is done."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

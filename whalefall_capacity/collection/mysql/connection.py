@@ -6,7 +6,7 @@ import socket
 import ssl
 from pathlib import Path
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 from pymysql.constants import CR
@@ -20,14 +20,8 @@ from whalefall_capacity.errors import CollectionError
 
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
 
-if TYPE_CHECKING:
-    # Only its types have a parameter.
-    _Connection = pymysql.Connection[Any]
-else:
-    _Connection = pymysql.Connection
 
-
-class PlainConnection(_Connection):
+class PlainConnection(pymysql.Connection):
     """The driver's connection without the statements that it would run first.
 
     A proxy may hand the server's session to somebody else afterwards. Names travel as bytes, so that the character

@@ -1,4 +1,4 @@
-"""What `SHOW GRANTS` says of an account."""
+"""Privileges of an account, as `SHOW GRANTS` lists them."""
 
 from __future__ import annotations
 

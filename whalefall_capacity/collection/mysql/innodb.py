@@ -1,4 +1,4 @@
-"""What InnoDB's own views tell: the true size of each file, in its directory.
+"""InnoDB's own views: the true size of each file, in its directory.
 
 They need the PROCESS privilege. Tablespaces are found by their id: the names that MySQL 8 shows for them are not
 encoded, and `a/b.c/t` may be a table of `a` or of `a/b.c`.
@@ -43,7 +43,7 @@ OF_SPACES = " WHERE SPACE IN ({spaces})"
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
 SMALLEST_PAGE = 1024
 # How often tables are looked for again of which a file seems to be lost.
-LOOKS = 2
+SECOND_LOOKS = 2
 
 
 class File(NamedTuple):
@@ -53,7 +53,7 @@ class File(NamedTuple):
     allocated: int | None
 
 
-LOST = File(None, None)
+LOST_FILE = File(None, None)
 
 
 class Table(NamedTuple):
@@ -63,7 +63,7 @@ class Table(NamedTuple):
     table_id: int | None
     name: bytes
     space: int
-    is_alone: int
+    has_own_tablespace: int
     is_in_general_tablespace: int
     is_compressed: int
 
@@ -79,7 +79,7 @@ class Table(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        return not self.is_alone
+        return not self.has_own_tablespace
 
     def bytes_of(self, file: File) -> int:
         """Return what the file of the table takes: less than its length when its pages are compressed."""
@@ -151,7 +151,7 @@ class InnodbFiles:
         return [
             share
             for (space, is_general), members in used.items()
-            for share in _divided(members, self.files.get(space, LOST).length if is_general else None).items()
+            for share in _divided(members, self.files.get(space, LOST_FILE).length if is_general else None).items()
         ]
 
 
@@ -162,14 +162,14 @@ def read_files(server: Server) -> InnodbFiles:
     tables = _read_tables(server)
     files = _read_tablespaces(server)
     lost = _lost(tables, files)
-    for _ in range(LOOKS):
+    for _ in range(SECOND_LOOKS):
         if not lost:
             break
         # A table that was made, dropped or rebuilt between the two statements looks like one whose file is lost.
         changing = {name.partition(b"/")[0] for name in lost}
         again = _read_tables(server, changing)
         tables = [table for table in tables if table.directory not in changing] + again
-        files |= dict.fromkeys((table.space for table in again), LOST) | _read_tablespaces(server, again)
+        files |= dict.fromkeys((table.space for table in again), LOST_FILE) | _read_tablespaces(server, again)
         lost &= _lost(again, files)
     tables = [table for table in tables if table.is_shared or table.name in lost or files[table.space].length]
     return InnodbFiles(tables, files, read_pages(server, tables), frozenset(lost))
@@ -207,7 +207,7 @@ def _length(size: int | None) -> int | None:
 
 
 def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[bytes]:
-    return {table.name for table in tables if not table.is_shared and files.get(table.space, LOST).length is None}
+    return {table.name for table in tables if not table.is_shared and files.get(table.space, LOST_FILE).length is None}
 
 
 def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[bytes, int | None]:

@@ -1,4 +1,4 @@
-"""What a server of the MySQL family is told of the password, by the method that it asks for.
+"""Logins to servers of the MySQL family: how the password is proved, or sent, for each method that they ask for.
 
 A server chooses the method, and so does whoever stands in its place. Proofs (`mysql_native_password`, ed25519, the
 fast path of `caching_sha2_password`) show no password. The password itself goes to a server whose certificate was
@@ -77,7 +77,7 @@ class _Sha2Login:
 
     @property
     def _is_unseen(self) -> bool:
-        """Whether nobody on the way can read: inside TLS, or there is no way."""
+        """True when nobody on the way can read: inside TLS, or where there is no way."""
         return self.target.is_local or bool(self.connection._secure)
 
     def _encrypted(self, ask_for_key: Callable[[], bytes]) -> bytes:

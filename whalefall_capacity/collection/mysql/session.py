@@ -65,14 +65,11 @@ def _visible(survey: Survey, name: str, kind: str, every: bool, privilege: str) 
 
 
 def _database_sizes(survey: Survey) -> Capability:
-    missing = {name: size for name, size in survey.sizes.items() if isinstance(size, str)}
-    detail = f"{len(survey.sizes) - len(missing)} of {len(survey.sizes)} databases"
-    unseen = [name for name, reason in missing.items() if reason in {NOT_VISIBLE, SOME_VISIBLE}]
-    if unseen:
-        detail += f"; not: {', '.join(unseen[:10])}"
-    detail += "".join(f"; {name}: {reason}" for name, reason in list(missing.items())[:10] if name not in unseen)
-    grant = survey.missing_grant("SHOW VIEW") if unseen else None
-    return Capability("database sizes", not missing, required=True, detail=detail, grant=grant)
+    # Of those that the account cannot see, the grant says it all.
+    unseen = {NOT_VISIBLE, SOME_VISIBLE}
+    missing = {name: None if why in unseen else why for name, why in survey.sizes.items() if isinstance(why, str)}
+    grant = survey.missing_grant("SHOW VIEW") if None in missing.values() else None
+    return Capability.of_sizes(len(survey.sizes), missing, grant)
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:

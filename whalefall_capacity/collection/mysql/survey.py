@@ -42,7 +42,7 @@ DROPPED = "dropped during the visit"
 
 
 class Survey:
-    """What a server answers, noted in *findings* as it comes.
+    """Answers of a server, noted in *findings* as they come.
 
     After `run`, *sizes* has every database, and *innodb* and *logs* have an error where those could not be read.
     """

@@ -1,4 +1,4 @@
-"""What `information_schema.TABLES` tells: which tables there are, of which engine, and how long those are.
+"""Contents of `information_schema.TABLES`: which tables there are, of which engine, and how long those are.
 
 It shows only tables on which the account has some privilege, and of the others it is silent. To tell the length of a
 table the server opens it, and that of a remote one may never end: lengths are asked for by name, and only of tables
@@ -70,7 +70,7 @@ class Table(NamedTuple):
 
     @property
     def is_never_empty(self) -> bool:
-        """Whether the table takes some bytes, however few rows it has."""
+        """True when the table takes some bytes, however few rows it has."""
         return self._engine in NEVER_EMPTY
 
     @property
