@@ -15,8 +15,7 @@ from psycopg2 import sql
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine, Target
-from whalefall_capacity.demo.local_server import LocalServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import LocalServer, MysqlServer
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 WITHOUT_MYSQL = "WHALEFALL_TEST_WITHOUT_MYSQL"

@@ -15,8 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from whalefall_capacity.cli import app
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres, bundled_psql
 from whalefall_capacity_tests.other_account import UID, needs_root
 from whalefall_capacity_tests.processes import deployment, processes_below, run, wait_for

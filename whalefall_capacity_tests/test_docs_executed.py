@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from whalefall_capacity import supervisor
-from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql_family import MariadbServer
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres, bundled_psql
 from whalefall_capacity.supervisor import Program, stop_families

@@ -1,1 +1,1 @@
-"""Messages that leave the house: what they say, and the ways out. Nothing here knows Dagster or the store."""
+"""Alerts: their text, and their delivery. Nothing here knows Dagster or the store."""

@@ -1,9 +1,8 @@
-"""What an alert says: what failed, where, since when, where to look, and what to do next."""
+"""Text of an alert: what failed, where, since when, where to look, and what to do next."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import date, datetime, timezone
 
 from pydantic import BaseModel, ConfigDict
@@ -53,13 +52,6 @@ class Alert(BaseModel):
         if self.link is not None:
             lines.append(f"Link: {self.link}")
         return "\n".join([*lines, f"Next: {_short(self.remedy)}"])
-
-
-@dataclass(frozen=True)
-class Sent:
-    """An alert that a receiver took; *note* says what was not perfect about it."""
-
-    note: str | None = None
 
 
 def names(many: tuple[str, ...]) -> str:

@@ -1,11 +1,12 @@
-"""The ways out, each within a bounded time: apprise, and the webhook and the mail server of the settings before it.
+"""Delivery of alerts within a bounded time: by apprise, and by the webhook and the mail server of the older settings.
 
-Those two keep code of their own, because apprise could not serve their receivers as they are used to: its JSON has no
-lists, no nulls and no key of the alert, and its mail goes to each recipient alone, without that key, and names neither
-who was refused nor why.
+Those two keep transports of their own, because apprise would not send their receivers the same. Its mail goes to each
+recipient in a message of its own, so one that runs out of time would be sent again to those who have it; it reads some
+addresses as others (`o'brien@example.com` as `brien@example.com`), drops those at an IP address, and names neither who
+was refused nor why. Its JSON has no lists, no nulls and no key of the alert.
 
-What goes wrong is an AlertError that tells the kind of trouble and never the address, which is a secret of a webhook,
-nor what a library makes of it, which quotes the address.
+An AlertError tells the kind of trouble, and never the address, which is a secret of a webhook, nor the words of a
+library, which quotes the address.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ssl
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate
 from functools import partial
@@ -27,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 
 from whalefall_capacity.alert_urls import service_of
-from whalefall_capacity.alerts.message import Alert, Sent
+from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.settings import Settings
 
@@ -41,12 +42,25 @@ TIMEOUT_SECONDS = 10.0
 DEADLINE_SECONDS = 20.0
 RECEIVERS: Mapping[str, str] = {WEBHOOK: "the webhook", EMAIL: "the mail server"}
 SMTP_PORTS: Mapping[str, int] = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+# The first that fits; in no word of the server, which may repeat what it was given.
+MAIL_TROUBLES: Sequence[tuple[type[Exception], str]] = (
+    (smtplib.SMTPAuthenticationError, "the mail server refused the user or the password ({code})"),
+    (smtplib.SMTPRecipientsRefused, "the mail server refused every recipient"),
+    (smtplib.SMTPResponseException, "the mail server answered {code}"),
+    (smtplib.SMTPNotSupportedError, "the mail server does not offer STARTTLS or a login"),
+    (ssl.SSLError, "TLS with the mail server failed: its certificate is not trusted, or its port speaks no TLS"),
+    (TimeoutError, "the mail server hung up, or did not answer within {limit:g} s"),
+    # The library makes the one of the other once the server has greeted.
+    (smtplib.SMTPServerDisconnected, "the mail server hung up, or did not answer within {limit:g} s"),
+    (Exception, "the mail server cannot be reached ({error})"),
+)
 
-Channel = Callable[[Alert], Sent]
+# Sends an alert and returns what was not perfect about it, None when nothing was. Raises AlertError.
+Channel = Callable[[Alert], str | None]
 
 
 def channels(settings: Settings) -> dict[str, Channel]:
-    """Return the ways out that the settings name, by the name that the store knows each by; none by default."""
+    """Return the channels that the settings name, by the name that the store knows each by; none by default."""
     # At DEBUG it tells the path of each request, which is the secret of a webhook.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     sends: dict[str, Channel] = {
@@ -85,7 +99,7 @@ def _services(settings: Settings) -> dict[str, NotifyBase]:
     return found
 
 
-def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
+def send_by_service(service: NotifyBase, alert: Alert) -> str | None:
     """Send *alert* through apprise. Raises AlertError unless the service took it, for one recipient at least."""
     from apprise import Apprise, NotifyFormat, NotifyType
 
@@ -97,11 +111,11 @@ def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
         log_level=logging.INFO,
     )
     if result:
-        return Sent()
+        return None
     logged = [entry.message for entry in result.logs()]
     # As its services say it, of each recipient. Those who have the message would get it with every new attempt.
     if len(service) > 1 and any(line.startswith("Sent ") for line in logged):
-        return Sent("the service did not take it for every recipient")
+        return "the service did not take it for every recipient"
     # Of its words only the status of the answer is sure to be no secret.
     statuses = [match[1] for line in logged for match in re.finditer(r"error=(\d{3})\b", line)]
     raise AlertError(
@@ -109,18 +123,17 @@ def send_by_service(service: NotifyBase, alert: Alert) -> Sent:
     )
 
 
-def send_webhook(url: SecretStr, alert: Alert) -> Sent:
+def send_webhook(url: SecretStr, alert: Alert) -> None:
     """Post *alert* as JSON; `text` is the whole message, as chats want it.
 
     Raises AlertError unless the answer is 2xx.
     """
     import requests
 
-    content = alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text}
     try:
         with requests.post(
             url.get_secret_value(),
-            json=content,
+            json=alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text},
             headers={"Idempotency-Key": alert.key},
             timeout=TIMEOUT_SECONDS,
             # Following one could hand the message to somebody else, as a GET without it.
@@ -130,22 +143,16 @@ def send_webhook(url: SecretStr, alert: Alert) -> Sent:
         ) as answer:
             status = answer.status_code
     except requests.Timeout:
-        trouble = f"the webhook did not answer within {TIMEOUT_SECONDS:g} s"
+        raise AlertError(f"the webhook did not answer within {TIMEOUT_SECONDS:g} s") from None
     except requests.exceptions.SSLError:
-        trouble = "the certificate of the webhook is not trusted"
+        raise AlertError("the certificate of the webhook is not trusted") from None
     except requests.ConnectionError:
-        trouble = "the webhook cannot be reached, or hung up"
-    except (requests.RequestException, ValueError) as error:
-        trouble = f"the webhook cannot be used ({type(error).__name__})"
-    else:
-        if 200 <= status < 300:
-            return Sent()
-        trouble = f"the webhook answered {status}"
-    # Not raised from the handlers: their errors carry the address.
-    raise AlertError(trouble)
+        raise AlertError("the webhook cannot be reached, or hung up") from None
+    if not 200 <= status < 300:
+        raise AlertError(f"the webhook answered {status}")
 
 
-def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> Sent:
+def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> str | None:
     """Mail *alert*. Raises AlertError unless the server took it for one recipient at least."""
     message = EmailMessage()
     message["Subject"] = alert.subject
@@ -157,25 +164,11 @@ def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: 
     message.set_content(alert.text)
     try:
         refused = _mail(url, sender, recipients, message)
-    except smtplib.SMTPAuthenticationError as error:
-        # What the server says here may repeat what it was given.
-        trouble = f"the mail server refused the user or the password ({error.smtp_code})"
-    except smtplib.SMTPRecipientsRefused:
-        trouble = "the mail server refused every recipient"
-    except smtplib.SMTPResponseException as error:
-        trouble = f"the mail server answered {error.smtp_code}"
-    except smtplib.SMTPNotSupportedError:
-        trouble = "the mail server does not offer STARTTLS or a login"
-    except ssl.SSLError:
-        trouble = "TLS with the mail server failed: its certificate is not trusted, or its port speaks no TLS"
-    except (TimeoutError, smtplib.SMTPServerDisconnected):
-        # The library makes the one of the other once the server has greeted.
-        trouble = f"the mail server hung up, or did not answer within {TIMEOUT_SECONDS:g} s"
     except (OSError, smtplib.SMTPException) as error:
-        trouble = f"the mail server cannot be reached ({type(error).__name__})"
-    else:
-        return Sent(f"the mail server refused {', '.join(sorted(refused))}" if refused else None)
-    raise AlertError(trouble)
+        trouble = next(text for kind, text in MAIL_TROUBLES if isinstance(error, kind))
+        code = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else None
+        raise AlertError(trouble.format(code=code, limit=TIMEOUT_SECONDS, error=type(error).__name__)) from None
+    return f"the mail server refused {', '.join(sorted(refused))}" if refused else None
 
 
 def _mail(
@@ -201,25 +194,24 @@ def _mail(
         server.close()
 
 
-def _within_deadline(send: Channel, receiver: str, alert: Alert) -> Sent:
+def _within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
     """Send *alert*. Raises AlertError when that takes too long; it is left to end by itself."""
-    done: list[Sent] = []
-    failed: list[AlertError] = []
+    notes: list[str | None] = []
+    troubles: list[str] = []
 
     def work() -> None:
         try:
-            done.append(send(alert))
+            notes.append(send(alert))
         except AlertError as error:
-            failed.append(error)
+            troubles.append(str(error))
         except Exception as error:
             # Its text may carry what it choked on.
-            failed.append(AlertError(f"{receiver} cannot be used ({type(error).__name__})"))
+            troubles.append(f"{receiver} cannot be used ({type(error).__name__})")
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     worker.join(DEADLINE_SECONDS)
-    if failed:
-        raise failed[0]
-    if not done:
-        raise AlertError(f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s")
-    return done[0]
+    if notes:
+        return notes[0]
+    # A new error: the one of the thread carries those that it came from, and they carry the address.
+    raise AlertError(troubles[0] if troubles else f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s")

@@ -1,4 +1,4 @@
-"""What goes wrong is told to every receiver that is set, once a cause and day; off until there is one.
+"""Alerts about what goes wrong, to every receiver that is set, once a cause and day; off until there is one.
 
 Each look goes by state and not by events: task runs that were closed since the last look, the latest evaluation of
 every asset check, the freshness of every asset, the days of which nothing is stored. What was told before is in the
@@ -28,7 +28,6 @@ from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.alerts import (
-    FailedRun,
     alert_was_not_sent,
     alert_was_sent,
     claim_alert,
@@ -40,6 +39,8 @@ from whalefall_capacity.store.alerts import (
 )
 from whalefall_capacity.tasks import CALCULATE_DATABASE, SYNC_DATABASES
 
+# Where to look, by the name of each.
+Sources = Mapping[str, Callable[[], Iterator[Alert]]]
 # With no cursor: what failed before alerts were turned on is old news.
 FIRST_LOOK_BACK = timedelta(days=1)
 # A row may become visible later than its time says.
@@ -66,15 +67,22 @@ REMEDIES: Mapping[str, str] = {
 )
 def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     settings = load_settings()
-    ways = channels(settings)
-    if not ways:
+    receivers = channels(settings)
+    if not receivers:
         return dg.SkipReason("no receiver of alerts is set")
     now = utc_now()
     since = (datetime.fromisoformat(context.cursor) if context.cursor else now - FIRST_LOOK_BACK) - OVERLAP
-    assert context.repository_def is not None
+    instance, repository, this_day = context.instance, context.repository_def, today(settings.zone, now)
+    assert repository is not None
     with store_engine() as engine:
-        new, unread = look(engine, context.instance, context.repository_def, settings, since, now, ways, context.log)
-        sent, failed = deliver(engine, ways, context.log)
+        sources: Sources = {
+            "task runs": lambda: run_alerts(engine, settings, since),
+            "days": lambda: missed_day_alerts(engine, settings, this_day),
+            "asset checks": lambda: check_alerts(instance, repository, settings, since),
+            "freshness": lambda: freshness_alerts(instance, repository, settings, this_day, context.log),
+        }
+        new, unread = look(engine, sources, receivers, context.log)
+        sent, failed = deliver(engine, receivers, context.log)
         delete_old_alerts(engine)
     if unread:
         # The cursor stays, so that the next look covers the same time.
@@ -83,52 +91,37 @@ def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
     return dg.SensorResult(skip_reason=reason, cursor=now.isoformat())
 
 
-def look(
-    engine: Engine,
-    instance: dg.DagsterInstance,
-    repository: dg.RepositoryDefinition,
-    settings: Settings,
-    since: datetime,
-    now: datetime,
-    ways: Collection[str],
-    log: logging.Logger,
-) -> tuple[int, list[str]]:
-    """File alerts for what is wrong; return how many are new, and which sources could not be read."""
-    sources: Mapping[str, Callable[[], Iterator[Alert]]] = {
-        "task runs": lambda: run_alerts(engine, settings, since),
-        "days": lambda: missed_day_alerts(engine, settings, today(settings.zone, now)),
-        "asset checks": lambda: check_alerts(instance, repository, settings, since),
-        "freshness": lambda: freshness_alerts(instance, repository, settings, today(settings.zone, now), log),
-    }
+def look(engine: Engine, sources: Sources, receivers: Collection[str], log: logging.Logger) -> tuple[int, list[str]]:
+    """File the alerts of *sources*; return how many are new, and which sources could not be read."""
     new, unread = 0, []
     for name, source in sources.items():
         try:
-            new += file_alerts(engine, list(source()), ways)
+            new += file_alerts(engine, list(source()), receivers)
         except Exception as error:
             log.exception("the %s could not be looked at for alerts", name)
             unread.append(f"{name} ({type(error).__name__})")
     return new, unread
 
 
-def deliver(engine: Engine, ways: Mapping[str, Channel], log: logging.Logger) -> tuple[int, int]:
-    """Send what is due and return how many were sent and how many were not; a way that fails rests for this tick."""
+def deliver(engine: Engine, receivers: Mapping[str, Channel], log: logging.Logger) -> tuple[int, int]:
+    """Send what is due, and nothing more in this tick to a receiver that fails; return how many were sent or not."""
     for cause, channel in give_up_unknown(engine):
         log.warning("whether this alert arrived by %s is not known, and it is not sent again: %s", channel, cause)
     deadline = time.monotonic() + SENDING_SECONDS
-    open_ways = dict(ways)
+    remaining = dict(receivers)
     sent = failed = 0
-    while open_ways and time.monotonic() < deadline and (claimed := claim_alert(engine, open_ways)):
+    while remaining and time.monotonic() < deadline and (claimed := claim_alert(engine, remaining)):
         try:
-            outcome = open_ways[claimed.channel](claimed.alert)
+            note = remaining[claimed.channel](claimed.alert)
         except AlertError as error:
             pause = alert_was_not_sent(engine, claimed, str(error))
             log.warning("alert not sent: %s; tried again in %s: %s", error, pause, claimed.alert.title)
-            del open_ways[claimed.channel]
+            del remaining[claimed.channel]
             failed += 1
         else:
-            alert_was_sent(engine, claimed, outcome.note)
-            if outcome.note:
-                log.warning("%s: %s", outcome.note, claimed.alert.title)
+            alert_was_sent(engine, claimed, note)
+            if note:
+                log.warning("%s: %s", note, claimed.alert.title)
             sent += 1
     return sent, failed
 
@@ -138,11 +131,12 @@ def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[
     with engine.connect() as connection:
         runs = failed_runs(connection, since)
     for run in runs:
+        what_failed = "run" if run.status == "failed" else str(len(run.names))
         ended = run.completed_at.astimezone(settings.zone)
         yield Alert(
             cause=f"run {run.task_key} {run.status} {_digest(run.names)}",
             day=ended.date(),
-            title=_run_title(run),
+            title=f"{what_failed} failed: {run.task_name}",
             what=f"{run.task_name}: {run.error or 'no reason was given'}",
             where=run.names,
             since=ended,
@@ -179,11 +173,12 @@ def check_alerts(
             continue
         # Tables and counts are for the UI; the description says what they come to.
         texts = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
+        severity = "warning" if evaluation.severity is dg.AssetCheckSeverity.WARN else "error"
         reasons = [f"{name}: {reason}" for name, reason in texts.items()][:REASONS_SHOWN]
         yield Alert(
             cause=f"check {key.to_user_string()}",
             day=evaluated.astimezone(settings.zone).date(),
-            title=f"check {key.name} failed ({'warning' if _is_warning(record) else 'error'})",
+            title=f"check {key.name} failed ({severity})",
             what="; ".join(filter(None, [evaluation.description, *reasons])) or "no reason was given",
             where=(f"asset {key.asset_key.to_user_string()}",),
             since=_failing_since(instance, record).astimezone(settings.zone),
@@ -220,12 +215,6 @@ def freshness_alerts(
             )
 
 
-def _run_title(run: FailedRun) -> str:
-    if run.status == "failed":
-        return f"run failed: {run.task_name}"
-    return f"{len(run.names)} failed: {run.task_name}"
-
-
 def _digest(names: Collection[str]) -> str:
     """Return what tells one set of *names* from another: the same servers failing again are no news that day."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
@@ -234,10 +223,6 @@ def _digest(names: Collection[str]) -> str:
 def _evaluated_at(record: AssetCheckExecutionRecord) -> datetime:
     seconds = record.create_timestamp if record.event is None else record.event.timestamp
     return datetime.fromtimestamp(seconds, timezone.utc)
-
-
-def _is_warning(record: AssetCheckExecutionRecord) -> bool:
-    return record.evaluation is not None and record.evaluation.severity is dg.AssetCheckSeverity.WARN
 
 
 def _failing_since(instance: dg.DagsterInstance, latest: AssetCheckExecutionRecord) -> datetime:

@@ -1,4 +1,4 @@
-"""What a server answered, as far as it can be true: a server may say anything, and costs only its own sizes.
+"""Answers of a server, as far as they can be true: a server may say anything, and costs only its own sizes.
 
 Names stay as they are, for they are keys; what no server can mean by them or by a size is missing, with the reason.
 """

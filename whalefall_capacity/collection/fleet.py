@@ -8,6 +8,7 @@ the process.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -33,8 +34,8 @@ from whalefall_capacity.errors import CollectionError
 LISTEN_SECONDS = 1.0
 
 T = TypeVar("T")
-Call = Callable[[Target, Cutoff, Findings], T]
-Rescue = Callable[[Target, Findings, float], T | None]
+# A target, what came of it, and after how many seconds.
+Ended = tuple[Target, T | Exception, float]
 
 
 @dataclass
@@ -45,35 +46,30 @@ class _Running:
     findings: Findings = field(default_factory=Findings)
 
 
+@dataclass
 class _FanOut(Generic[T]):
     """Runs a call per target on at most *concurrency* threads; *began* is told of each as its thread starts.
 
     *rescue* makes an outcome of what a call has found when its deadline is reached, or returns None.
 
-    Yields (target, outcome, seconds) in batches of whatever ended since the last look, so that a slow
-    consumer gets larger batches rather than a longer queue; an empty one when nothing ended for a second.
+    Yields batches of whatever ended since the last look, so that a slow consumer gets larger batches rather than a
+    longer queue; an empty one when nothing ended for a second.
     """
 
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        call: Call[T],
-        rescue: Rescue[T],
-        concurrency: int,
-        deadline_seconds: float,
-        began: Callable[[Target], None],
-    ) -> None:
-        self._waiting = deque(targets)
-        self._call = call
-        self._rescue = rescue
-        self._began = began
-        self._concurrency = concurrency
-        self._deadline_seconds = deadline_seconds
+    targets: Sequence[Target]
+    call: Callable[[Target, Cutoff, Findings], T]
+    rescue: Callable[[Target, Findings, float], T | None]
+    concurrency: int
+    deadline_seconds: float
+    began: Callable[[Target], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        self._waiting = deque(self.targets)
         self._running: dict[int, _Running] = {}
         self._ended: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
-        self._tickets = iter(range(len(targets)))
+        self._tickets = itertools.count()
 
-    def batches(self) -> Iterator[list[tuple[Target, T | Exception, float]]]:
+    def batches(self) -> Iterator[list[Ended[T]]]:
         try:
             while self._waiting or self._running:
                 self._start_what_fits()
@@ -84,28 +80,26 @@ class _FanOut(Generic[T]):
                 run.cutoff.cut()
 
     def _start_what_fits(self) -> None:
-        while self._waiting and len(self._running) < self._concurrency:
+        while self._waiting and len(self._running) < self.concurrency:
             ticket = next(self._tickets)
             run = self._running[ticket] = _Running(self._waiting.popleft(), time.monotonic())
-            self._began(run.target)
-            thread = threading.Thread(
-                target=self._work, args=(ticket, run), name=f"visit-{run.target.name}", daemon=True
-            )
-            thread.start()
+            self.began(run.target)
+            name = f"visit-{run.target.name}"
+            threading.Thread(target=self._work, args=(ticket, run), name=name, daemon=True).start()
 
     def _work(self, ticket: int, run: _Running) -> None:
         outcome: T | Exception
         try:
-            outcome = self._call(run.target, run.cutoff, run.findings)
+            outcome = self.call(run.target, run.cutoff, run.findings)
         except Exception as error:
             outcome = error
         self._ended.put((ticket, outcome))
 
-    def _next_ended(self) -> list[tuple[Target, T | Exception, float]]:
+    def _next_ended(self) -> list[Ended[T]]:
         """Wait for the next visit to end, the next deadline, or a second; return all that have ended."""
-        batch: list[tuple[Target, T | Exception, float]] = []
+        batch: list[Ended[T]] = []
         oldest = min((run.started for run in self._running.values()), default=0.0)
-        patience = min(max(oldest + self._deadline_seconds - time.monotonic(), 0.0), LISTEN_SECONDS)
+        patience = min(max(oldest + self.deadline_seconds - time.monotonic(), 0.0), LISTEN_SECONDS)
         while True:
             try:
                 ticket, outcome = self._ended.get(timeout=patience)
@@ -118,18 +112,18 @@ class _FanOut(Generic[T]):
                 self._start_what_fits()
             patience = 0.0
 
-    def _expired(self) -> list[tuple[Target, T | Exception, float]]:
+    def _expired(self) -> list[Ended[T]]:
         now = time.monotonic()
-        late = [t for t, run in self._running.items() if now - run.started >= self._deadline_seconds]
+        late = [t for t, run in self._running.items() if now - run.started >= self.deadline_seconds]
         return [self._give_up(self._running.pop(ticket), now) for ticket in late]
 
-    def _give_up(self, run: _Running, now: float) -> tuple[Target, T | Exception, float]:
+    def _give_up(self, run: _Running, now: float) -> Ended[T]:
         outcome: T | Exception
         # Before the cut, whose error the visit might take for an answer of the server.
         try:
-            outcome = self._rescue(run.target, run.findings, now - run.started) or CollectionError(
+            outcome = self.rescue(run.target, run.findings, now - run.started) or CollectionError(
                 f"{run.target.name}: no answer from {run.target.address} within the deadline of "
-                f"{self._deadline_seconds:g} s; look at the server's load, or raise {DEADLINE_SETTING}"
+                f"{self.deadline_seconds:g} s; look at the server's load, or raise {DEADLINE_SETTING}"
             )
         except CollectionError as error:
             outcome = error
@@ -172,11 +166,10 @@ def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, con
     def call(target: Target, cutoff: Cutoff, _: Findings) -> Checkup:
         return check(target, limits, filters, cutoff)
 
-    def rescue(*_: object) -> None:
-        """A check-up that did not end says nothing of what it did not ask."""
-
+    # A check-up that did not end says nothing of what it did not ask: nothing is rescued.
+    checkups = _FanOut[Checkup](targets, call, lambda *_: None, concurrency, limits.deadline_seconds)
     found: dict[int, Checkup] = {}
-    for batch in _FanOut(targets, call, rescue, concurrency, limits.deadline_seconds, lambda _: None).batches():
+    for batch in checkups.batches():
         for target, outcome, seconds in batch:
             found[target.instance_id] = (
                 outcome

@@ -1,4 +1,4 @@
-"""How much memory the answers of one visit may take: more is an error, before it is taken."""
+"""Memory that the answers of one visit may take: more is an error, before it is taken."""
 
 from __future__ import annotations
 

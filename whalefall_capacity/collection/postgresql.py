@@ -77,7 +77,6 @@ NO_PRIVILEGE = "no CONNECT privilege and not a member of pg_read_all_stats"
 DROPPED = "dropped during the visit"
 INVALID = "invalid: an interrupted DROP DATABASE; drop it again"
 NO_FILES = "pg_database_size found none of its files: its folder is lost, or the server cannot read it"
-NAMED_IN_A_CAPABILITY = 10
 
 
 class LimitReachedError(CollectionError):
@@ -137,15 +136,8 @@ class PostgresqlSession:
         wal_grant = self._wal_grant() if isinstance(wal_size, psycopg2.errors.InsufficientPrivilege) else None
         # Whoever gets the one for the WAL needs no other.
         grant = wal_grant if wal_grant and "pg_monitor" in wal_grant else self._grant("pg_read_all_stats")
-        detail = f"{len(databases) - len(missing)} of {len(databases)} databases"
         return [
-            Capability(
-                "database sizes",
-                available=not missing,
-                required=True,
-                detail=f"{detail}; not: {_some(missing)}" if missing else detail,
-                grant=grant if NO_PRIVILEGE in missing.values() else None,
-            ),
+            Capability.of_sizes(len(databases), missing, grant if NO_PRIVILEGE in missing.values() else None),
             Capability(
                 "WAL size",
                 available=isinstance(wal_size, int),
@@ -178,7 +170,7 @@ class PostgresqlSession:
 
     def _list(self) -> list[Database]:
         try:
-            rows = self._rows(sql.SQL(RAW_NAMES + LIST_DATABASES))
+            rows = self._rows(RAW_NAMES + LIST_DATABASES)
         except LimitReachedError as error:
             raise CollectionError(f"listing its databases {error}") from None
         server_encoding = str(self._connection.get_parameter_status("server_encoding"))
@@ -216,11 +208,11 @@ class PostgresqlSession:
     def _folders(self) -> Folders:
         """Look for the folders of all databases. Raises psycopg2.Error or LimitReachedError when none are told."""
         found = Folders({}, {}, {})
-        for tablespace, raw_name in self._rows(sql.SQL(RAW_NAMES + LIST_TABLESPACES)):
+        for tablespace, raw_name in self._rows(RAW_NAMES + LIST_TABLESPACES):
             name = _decode(bytes(raw_name), "utf-8")
             self._connection.notices.clear()
             try:
-                rows = self._rows(sql.SQL(LIST_FOLDERS).format(tablespace=sql.Literal(tablespace)), FOLDERS_SECONDS)
+                rows = self._rows(LIST_FOLDERS, FOLDERS_SECONDS, tablespace=tablespace)
             except psycopg2.Error as error:
                 folder = FOLDER.search(_words(error))
                 if self._connection.closed or folder is None:
@@ -253,26 +245,20 @@ class PostgresqlSession:
         if self._open_other is None:
             return None
         with closing(PostgresqlSession(self._open_other(name), self._limits)) as other:
-            return [oid for (oid,) in other._rows(sql.SQL(USED_TABLESPACES))]
+            return [oid for (oid,) in other._rows(USED_TABLESPACES)]
 
     def _measure_together(self, names: Mapping[int, str], findings: Findings) -> list[int]:
         """Measure as many databases as give their size quickly; return the others."""
         waiting, others = list(names), []
         while waiting:
-            sizes: dict[int, int | None] = {}
-
-            def note(oid: int, size: int | None, sizes: dict[int, int | None] = sizes) -> None:
-                sizes[oid] = size
-                if size is not None:
-                    findings.measured(names[oid], size)
-
+            rows = _CopiedRows(names, findings)
             try:
-                self._copy(sql.SQL(MEASURE_ALL).format(oids=sql.Literal(waiting)), note)
+                self._copy(_composed(MEASURE_ALL, {"oids": waiting}), rows)
             except (psycopg2.Error, LimitReachedError):
                 if self._connection.closed:
                     raise
-            others += [oid for oid, size in sizes.items() if size is None]
-            waiting = [oid for oid in waiting if oid not in sizes]
+            others += [oid for oid, size in rows.sizes.items() if size is None]
+            waiting = [oid for oid in waiting if oid not in rows.sizes]
             # The one at which the statement ended.
             others += waiting[:1]
             waiting = waiting[1:]
@@ -280,7 +266,7 @@ class PostgresqlSession:
 
     def _note_dropped(self, databases: list[Database], findings: Findings) -> None:
         """Take back the sizes of databases that were dropped meanwhile: files go first, and may have gone uncounted."""
-        intact = {oid for (oid,) in self._rows(sql.SQL(INTACT))}
+        intact = {oid for (oid,) in self._rows(INTACT)}
         for database in databases:
             if database.oid not in intact:
                 findings.missing(database.name, self._looked_at_again(database.oid))
@@ -288,7 +274,7 @@ class PostgresqlSession:
     def _size(self, oid: int) -> int | str:
         """Return the size of one database, or why it has none."""
         try:
-            rows = self._rows(sql.SQL(MEASURE_ONE).format(oid=sql.Literal(oid)))
+            rows = self._rows(MEASURE_ONE, oid=oid)
         except LimitReachedError as error:
             return f"pg_database_size {error}"
         except psycopg2.Error as error:
@@ -300,9 +286,7 @@ class PostgresqlSession:
 
     def _looked_at_again(self, oid: int) -> str:
         """Say why a database has no size though nothing failed."""
-        rows = self._rows(
-            sql.SQL("SELECT datconnlimit FROM pg_database WHERE oid = {oid}").format(oid=sql.Literal(oid))
-        )
+        rows = self._rows("SELECT datconnlimit FROM pg_database WHERE oid = {oid}", oid=oid)
         if not rows:
             return DROPPED
         return INVALID if rows[0][0] == -2 else NO_FILES
@@ -310,7 +294,7 @@ class PostgresqlSession:
     def _wal_size(self) -> int | Exception:
         """Return the size of the WAL, or what went wrong: it is never worth the sizes of the databases."""
         try:
-            size: int | None = self._rows(sql.SQL(MEASURE_WAL))[0][0]
+            size: int | None = self._rows(MEASURE_WAL)[0][0]
         except (psycopg2.Error, LimitReachedError) as error:
             return error
         return CollectionError("it lists no file") if size is None else size
@@ -319,13 +303,13 @@ class PostgresqlSession:
         """Return what lets the account list the WAL; None when it already may, and the refusal was another's."""
         if grant := self._grant("pg_monitor"):
             return grant
-        if self._rows(sql.SQL("SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')"))[0][0]:
+        if self._rows("SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')")[0][0]:
             return None
         return f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {self._account()};"
 
     def _grant(self, role: str) -> str | None:
         """Return what gives the account the use of *role*; None when it has it, or there is no such role."""
-        rows = self._rows(sql.SQL(MEMBERSHIP).format(role=sql.Literal(role)))
+        rows = self._rows(MEMBERSHIP, role=role)
         if not rows or rows[0][0] == 2:
             return None
         if rows[0][0] == 0:
@@ -335,10 +319,11 @@ class PostgresqlSession:
         return f"ALTER ROLE {self._account()} INHERIT;"
 
     def _account(self) -> str:
-        raw_name = bytes(self._rows(sql.SQL(RAW_NAMES + "SELECT namesend(current_user)"))[0][0])
+        raw_name = bytes(self._rows(RAW_NAMES + "SELECT namesend(current_user)")[0][0])
         return sql.Identifier(_decode(raw_name, "utf-8")).as_string(self._connection)
 
-    def _rows(self, statement: sql.Composable, at_most_seconds: float = math.inf) -> list[tuple[Any, ...]]:
+    def _rows(self, statement: str, at_most_seconds: float = math.inf, **values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement in which *values* stand by name."""
         rows: list[tuple[Any, ...]] = []
 
         def run(cursor: psycopg2.extensions.cursor, text: sql.Composable) -> None:
@@ -347,13 +332,12 @@ class PostgresqlSession:
                 self._meter.count_row(row)
                 rows.append(row)
 
-        self._in_transaction(statement, min(self._time.for_statement(), at_most_seconds), run)
+        self._in_transaction(_composed(statement, values), min(self._time.for_statement(), at_most_seconds), run)
         return rows
 
-    def _copy(self, statement: sql.Composable, note: Callable[[int, int | None], None]) -> None:
-        """Run a COPY of (oid, size), and note each row as it comes."""
+    def _copy(self, statement: sql.Composable, rows: _CopiedRows) -> None:
         seconds = min(QUICK_SECONDS, self._time.for_statement())
-        self._in_transaction(statement, seconds, lambda cursor, text: cursor.copy_expert(text, _CopiedRows(note)))
+        self._in_transaction(statement, seconds, lambda cursor, text: cursor.copy_expert(text, rows))
 
     def _in_transaction(
         self,
@@ -363,7 +347,7 @@ class PostgresqlSession:
     ) -> None:
         """Run *statement* in a read-only transaction. Raises LimitReachedError when *seconds* are over."""
         own_timeout = NO_TRANSACTION_TIMEOUT if self._connection.server_version >= 170_000 else ""
-        settings = sql.SQL(own_timeout + SETTINGS).format(timeout=sql.Literal(f"{math.ceil(seconds * 1000)}ms"))
+        settings = _composed(own_timeout + SETTINGS, {"timeout": f"{math.ceil(seconds * 1000)}ms"})
         started = time.monotonic()
         with self._connection.cursor() as cursor:
             try:
@@ -385,18 +369,26 @@ class PostgresqlSession:
                 raise LimitReachedError(self._time.limit_reached()) from None
 
 
-class _CopiedRows:
-    """The file into which psycopg2 writes the rows of a COPY."""
+def _composed(statement: str, values: Mapping[str, object]) -> sql.Composed:
+    return sql.SQL(statement).format(**{name: sql.Literal(value) for name, value in values.items()})
 
-    def __init__(self, note: Callable[[int, int | None], None]) -> None:
-        self._note = note
+
+class _CopiedRows:
+    """The file into which psycopg2 writes the rows of a COPY: ids and sizes, each noted as it comes."""
+
+    def __init__(self, names: Mapping[int, str], findings: Findings) -> None:
+        self._names = names
+        self._findings = findings
         self._begun = b""
+        self.sizes: dict[int, int | None] = {}
 
     def write(self, data: bytes) -> None:
         *lines, self._begun = (self._begun + data).split(b"\n")
         for line in lines:
             oid, size = line.split(b"\t")
-            self._note(int(oid), None if size == rb"\N" else int(size))
+            self.sizes[int(oid)] = size_bytes = None if size == rb"\N" else int(size)
+            if size_bytes is not None:
+                self._findings.measured(self._names[int(oid)], size_bytes)
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:
@@ -448,10 +440,3 @@ def _words(error: Exception) -> str:
     """Return what an error says, without where in the statement it happened."""
     primary = error.diag.message_primary if isinstance(error, psycopg2.Error) else None
     return primary or str(error).strip()
-
-
-def _some(missing: Mapping[str, str | None]) -> str:
-    """Return the first few of *missing* with their reasons, and how many more there are."""
-    named = [f"{name} ({reason})" for name, reason in list(missing.items())[:NAMED_IN_A_CAPABILITY]]
-    more = len(missing) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")

@@ -49,10 +49,8 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> psycopg2.
     with Relay(target, limits.connect_timeout_seconds, cutoff) as relay:
         try:
             connection = _connect(_parameters(target, limits) | relay.parameters)
-        except psycopg2.OperationalError as error:
-            raise psycopg2.OperationalError(relay.in_words(str(error))) from None
-        except CollectionError as error:
-            raise CollectionError(relay.in_words(str(error))) from None
+        except (psycopg2.OperationalError, CollectionError) as error:
+            raise type(error)(relay.in_words(str(error))) from None
     connection.autocommit = True
     cutoff.watch(connection.fileno())
     if 0 < connection.server_version < OLDEST_VERSION:
@@ -70,9 +68,10 @@ def _connect(parameters: dict[str, Any]) -> psycopg2.extensions.connection:
         # The one encoding of a server that is not converted to UTF-8; to this one, nothing has to be converted.
         if "MULE_INTERNAL" in message and parameters["client_encoding"] != "SQL_ASCII":
             return _connect({**parameters, "client_encoding": "SQL_ASCII"})
-        if hint := _hint(message):
-            raise CollectionError(f"{message.strip()}; {hint}") from None
-        raise
+        hints = [hint for marks, hint in HINTS if any(mark in message for mark in marks)]
+        if not hints:
+            raise
+        raise CollectionError(f"{message.strip()}; {hints[0]}") from None
     return connection
 
 
@@ -105,7 +104,3 @@ def _authorities(tls: Tls) -> str:
     if tls.ca_file is not None:
         return tls.ca_file
     return ssl.get_default_verify_paths().cafile or "system" if tls.mode.startswith("verify") else NO_FILE
-
-
-def _hint(message: str) -> str | None:
-    return next((hint for marks, hint in HINTS if any(mark in message for mark in marks)), None)

@@ -10,18 +10,16 @@ Other accounts may find it: whoever connects and is not this process is hung up 
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import socket
-import stat
 import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 from whalefall_capacity.collection.meter import Meter
-from whalefall_capacity.collection.sizes import Cutoff, Target
+from whalefall_capacity.collection.sizes import Cutoff, Target, open_socket
 from whalefall_capacity.errors import CollectionError
 
 CHUNK_BYTES = 64 * 1024
@@ -44,18 +42,11 @@ class Relay:
         self._login_meter, self._meter = Meter(LOGIN_LIMIT_BYTES), Meter()
         self._first: socket.socket | None = self._reach()
         self._folder: Path | None = None
+        self.parameters: dict[str, str | int]
         self._listener = self._listen()
         self._pairs: list[_Pair] = []
         self._is_closed = False
         threading.Thread(target=self._run, name=f"relay-{target.name}", daemon=True).start()
-
-    @property
-    def parameters(self) -> dict[str, str | int | None]:
-        """Where libpq is to connect; the name of the host is still that of the server, for TLS."""
-        if self._folder is not None:
-            return {"host": str(self._folder), "port": self._target.port}
-        address, port = self._address
-        return {"host": self._target.host, "hostaddr": address, "port": port}
 
     def __enter__(self) -> Relay:
         return self
@@ -69,36 +60,32 @@ class Relay:
 
     def in_words(self, message: str) -> str:
         """Return a message of libpq with the address of the server in place of the relay's."""
-        if self._folder is not None:
-            return message.replace(str(self._folder), self._target.host)
-        address, port = self._address
-        return message.replace(f'"{address}", port {port} ', f'"{self._target.host}", port {self._target.port} ')
+        return message.replace(self._own_address, self._server_address)
 
     def _reach(self) -> socket.socket:
-        host = self._target.host
-        if self._target.is_local:
-            reached = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            reached.settimeout(self._timeout_seconds)
-            try:
-                reached.connect(_socket_path(host, self._target.port))
-            except OSError:
-                reached.close()
-                raise
-        else:
-            reached = socket.create_connection((host, self._target.port), self._timeout_seconds)
-            reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = self._target.host, self._target.port
+        where = _socket_path(host, port) if self._target.is_local else (host, port)
+        reached = open_socket(where, self._timeout_seconds)
         self._cutoff.watch(reached.fileno())
         return reached
 
     def _listen(self) -> socket.socket:
+        """Return a listening socket, and note where it is and what libpq calls it in its messages."""
+        host, port = self._target.host, self._target.port
         if not self._target.is_local:
             listener = socket.create_server(("127.0.0.1", 0))
-            self._address = listener.getsockname()
+            own_host, own_port = listener.getsockname()
+            # The name of the host is still that of the server, for TLS.
+            self.parameters = {"host": host, "hostaddr": own_host, "port": own_port}
+            self._own_address = f'"{own_host}", port {own_port} '
+            self._server_address = f'"{host}", port {port} '
             return listener
         # Of this account alone, as `mkdtemp` makes it.
         self._folder = Path(tempfile.mkdtemp(prefix="whalefall-"))
+        self.parameters = {"host": str(self._folder), "port": port}
+        self._own_address, self._server_address = str(self._folder), host
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(self._folder / f".s.PGSQL.{self._target.port}"))
+        listener.bind(str(self._folder / f".s.PGSQL.{port}"))
         listener.listen()
         return listener
 
@@ -151,34 +138,26 @@ class Relay:
 
 def _is_of_this_process(accepted: socket.socket) -> bool:
     """Tell whether this process holds the other end of a connection over TCP."""
-    wanted = _ends_of(accepted)
-    if wanted is None:
-        return False
+    ends = _ends_of(accepted.fileno())
     # libpq has had its end since before it connected.
-    return any(_ends_of_descriptor(int(name.name)) == wanted[::-1] for name in Path("/dev/fd").iterdir())
+    return ends is not None and any(_ends_of(int(name.name)) == ends[::-1] for name in Path("/dev/fd").iterdir())
 
 
-def _ends_of_descriptor(descriptor: int) -> tuple[object, object] | None:
-    """Return like `_ends_of`; nothing is duplicated, for to close a duplicate would give up the locks on a file."""
+def _ends_of(descriptor: int) -> tuple[object, object] | None:
+    """Return the addresses of both ends of a connection, from this one; None for what is no connection.
+
+    Nothing is duplicated, for to close a duplicate would give up the locks on a file.
+    """
+    found = None
     try:
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            return None
         found = socket.socket(fileno=descriptor)
+        return found.getsockname(), found.getpeername()
     except OSError:
-        # Closed since it was listed.
+        # No socket, not connected, or closed since it was listed.
         return None
-    try:
-        return _ends_of(found)
     finally:
-        found.detach()
-
-
-def _ends_of(connection: socket.socket) -> tuple[object, object] | None:
-    """Return the addresses of both ends, from this one; None when it is not connected."""
-    try:
-        return connection.getsockname(), connection.getpeername()
-    except OSError:
-        return None
+        if found is not None:
+            found.detach()
 
 
 def _socket_path(host: str, port: int) -> str:
@@ -200,7 +179,7 @@ class _Pair:
 
     @property
     def is_over(self) -> bool:
-        """Whether one end has gone, and the other has heard all that it said."""
+        """True when one end has gone, and the other has heard all that it said."""
         return any(not self._waiting[self._other(end)] for end in self._gone)
 
     def register(self, poll: select.poll) -> None:

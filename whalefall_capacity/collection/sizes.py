@@ -1,4 +1,4 @@
-"""What a visit to a server needs and what it brings back. Sizes are bytes; None means not known."""
+"""Input and results of a visit to a server. Sizes are bytes; None means not known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
 DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
 SHARE_OF_WHAT_IS_LEFT = 0.9
+DATABASES_NAMED = 10
 
 
 class ServerEngine(StrEnum):
@@ -30,7 +32,7 @@ class ServerEngine(StrEnum):
 
     @property
     def default_port(self) -> int:
-        return 5432 if self is ServerEngine.POSTGRESQL else 3306
+        return {ServerEngine.POSTGRESQL: 5432, ServerEngine.MYSQL: 3306, ServerEngine.MARIADB: 3306}[self]
 
 
 def address(host: str, port: int) -> str:
@@ -77,12 +79,12 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        """Whether the server is visited through a Unix socket."""
+        """True when the server is visited through a Unix socket."""
         return self.host.startswith(("/", "@"))
 
     @property
     def verifies_server(self) -> bool:
-        """Whether the server has to show, before it hears anything, that it is the one that was meant."""
+        """True when the server has to show, before it hears anything, that it is the one that was meant."""
         return not self.is_local and self.tls.mode in {"verify-ca", "verify-full"}
 
 
@@ -117,7 +119,7 @@ class DatabaseSize:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one server answered. *log_size_bytes*: WAL or binary logs, None when not allowed or not kept."""
+    """Sizes that one server reported. *log_size_bytes*: WAL or binary logs, None when not allowed or not kept."""
 
     version: str
     databases: tuple[DatabaseSize, ...]
@@ -136,6 +138,16 @@ class Capability:
     required: bool
     detail: str
     grant: str | None = None
+
+    @classmethod
+    def of_sizes(cls, listed: int, missing: Mapping[str, str | None], grant: str | None) -> Capability:
+        """Say how many of the *listed* databases have a size, and which are *missing*, with the reasons given."""
+        detail = f"{listed - len(missing)} of {listed} databases"
+        if missing:
+            named = [f"{name} ({why})" if why else name for name, why in islice(missing.items(), DATABASES_NAMED)]
+            more = len(missing) - len(named)
+            detail += f"; not: {', '.join(named)}" + (f" and {more} more" if more else "")
+        return cls("database sizes", not missing, required=True, detail=detail, grant=grant)
 
 
 @dataclass(frozen=True)
@@ -159,24 +171,19 @@ class FailedVisit:
 
 
 class Findings:
-    """What a visit has found so far: written by the visit, and read by whoever ends it before it is done."""
+    """Findings of a visit so far: written by the visit, and read by whoever ends it before it is done."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._version = ""
-        self._databases: dict[str, DatabaseSize | None] = {}
-        self._repeated: list[str] = []
+        self._names: list[str] = []
+        self._databases: dict[str, DatabaseSize] = {}
         self._log_size_bytes: int | None = None
 
     def listed(self, version: str, names: Iterable[str]) -> None:
         """Note the whole list of databases to measure; a list cut short must never get here."""
         with self._lock:
-            self._version = version
-            self._databases, self._repeated = {}, []
-            for name in names:
-                if name in self._databases:
-                    self._repeated.append(name)
-                self._databases[name] = None
+            self._version, self._names, self._databases = version, list(names), {}
 
     def measured(self, name: str, size_bytes: int) -> None:
         """Note the size of a listed database."""
@@ -196,7 +203,7 @@ class Findings:
     @property
     def has_sizes(self) -> bool:
         with self._lock:
-            return any(found is not None and found.size_bytes is not None for found in self._databases.values())
+            return any(found.size_bytes is not None for found in self._databases.values())
 
     def measurement(self, reason_for_the_rest: str) -> Measurement:
         """Return what was found; databases that were not come to are missing with *reason_for_the_rest*.
@@ -205,9 +212,8 @@ class Findings:
         """
         with self._lock:
             databases = tuple(
-                found or DatabaseSize(name, None, reason_for_the_rest) for name, found in self._databases.items()
+                self._databases.get(name) or DatabaseSize(name, None, reason_for_the_rest) for name in self._names
             )
-            databases += tuple(DatabaseSize(name, None, reason_for_the_rest) for name in self._repeated)
             return Measurement(self._version, databases, self._log_size_bytes)
 
 
@@ -277,6 +283,22 @@ class Cutoff:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def open_socket(where: str | tuple[str, int], timeout_seconds: float) -> socket.socket:
+    """Connect to a host and port, or to a Unix socket by its path or its name. Raises OSError."""
+    if isinstance(where, tuple):
+        opened = socket.create_connection(where, timeout_seconds)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.settimeout(timeout_seconds)
+    try:
+        opened.connect(where)
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 class Session(Protocol):

@@ -28,7 +28,7 @@ Filters = Mapping[ServerEngine, NameFilter]
 
 @dataclass(frozen=True)
 class Checkup:
-    """What the privilege doctor found on one server; *error* when it could not connect, or not stay connected."""
+    """Findings of the privilege doctor on one server; *error* when it could not connect, or not stay connected."""
 
     name: str
     version: str | None
@@ -52,7 +52,7 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
         session.measure(filters[target.engine], findings)
     except Exception as error:
         if not findings.has_sizes:
-            raise CollectionError(_describe(target, "measuring", _cause(error, cutoff))) from None
+            raise CollectionError(_describe(target, "measuring on", _cause(error, cutoff))) from None
         reason_for_the_rest = f"the visit ended before it was measured: {_reason(target, _cause(error, cutoff))}"
     finally:
         session.close()
@@ -75,7 +75,7 @@ def visit_of(target: Target, findings: Findings, reason_for_the_rest: str, secon
     try:
         measurement = credible(findings.measurement(reason_for_the_rest), lambda text: _without_secret(target, text))
     except CollectionError as error:
-        raise CollectionError(_describe(target, "measuring", error)) from None
+        raise CollectionError(_describe(target, "measuring on", error)) from None
     return Visit(target, measurement, utc_now(), seconds)
 
 
@@ -90,7 +90,7 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
         found = [*session.capabilities(filters[target.engine]), _identity(target)]
         return Checkup(target.name, version, tuple(map(_printable, found)), None)
     except Exception as error:
-        return Checkup(target.name, None, (), _describe(target, "checking", _cause(error, cutoff)))
+        return Checkup(target.name, None, (), _describe(target, "checking on", _cause(error, cutoff)))
     finally:
         session.close()
         cutoff.release()
@@ -104,17 +104,19 @@ def failed(target: Target, error: str, seconds: float) -> FailedVisit:
 def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
     # Imported here: a fleet of one engine needs only that engine's driver.
     try:
-        if target.engine is ServerEngine.POSTGRESQL:
-            from whalefall_capacity.collection import postgresql
+        match target.engine:
+            case ServerEngine.POSTGRESQL:
+                from whalefall_capacity.collection import postgresql
 
-            return postgresql.connect(target, limits, cutoff)
-        from whalefall_capacity.collection import mysql
+                return postgresql.connect(target, limits, cutoff)
+            case ServerEngine.MYSQL | ServerEngine.MARIADB:
+                from whalefall_capacity.collection import mysql
 
-        return mysql.connect(target, limits, cutoff)
+                return mysql.connect(target, limits, cutoff)
     except Exception as error:
         cutoff.cut()
         cutoff.release()
-        raise CollectionError(_describe(target, "connecting", _cause(error, cutoff))) from None
+        raise CollectionError(_describe(target, "connecting to", _cause(error, cutoff))) from None
 
 
 def _cause(error: Exception, cutoff: Cutoff) -> Exception:
@@ -123,9 +125,7 @@ def _cause(error: Exception, cutoff: Cutoff) -> Exception:
 
 
 def _describe(target: Target, doing: str, error: Exception) -> str:
-    where = "to" if doing == "connecting" else "on"
-    reason = _reason(target, error)
-    text = f"{target.name}: {doing} {where} {target.address} as {target.username} failed: {reason}"
+    text = f"{target.name}: {doing} {target.address} as {target.username} failed: {_reason(target, error)}"
     return _without_secret(target, text)
 
 
@@ -139,13 +139,12 @@ def _reason(target: Target, error: Exception) -> str:
 def _identity(target: Target) -> Capability:
     """Say whether it is known who answered: without, somebody on the way may be asked instead. docs/servers.md"""
     if target.is_local:
-        return Capability("who answers", True, required=False, detail="whoever may listen at that path")
-    if target.verifies_server:
-        return Capability(
-            "who answers", True, required=False, detail=f"its certificate is verified ({target.tls.mode})"
-        )
-    detail = f"tls.mode is {target.tls.mode}; set verify-full, and ca_file, in the fleet file to have it verified"
-    return Capability("who answers", False, required=False, detail=detail)
+        detail = "whoever may listen at that path"
+    elif target.verifies_server:
+        detail = f"its certificate is verified ({target.tls.mode})"
+    else:
+        detail = f"tls.mode is {target.tls.mode}; set verify-full, and ca_file, in the fleet file to have it verified"
+    return Capability("who answers", target.is_local or target.verifies_server, required=False, detail=detail)
 
 
 def _printable(capability: Capability) -> Capability:

@@ -33,11 +33,11 @@ def test() -> None:
     failed = []
     for name, send in found.items():
         try:
-            sent = send(message)
+            note = send(message)
         except AlertError as error:
             err.print(f"{name}: {error}", markup=False)
             failed.append(name)
         else:
-            out.print(f"{name}: sent" + (f"; {sent.note}" if sent.note else ""), markup=False)
+            out.print(f"{name}: sent" + (f"; {note}" if note else ""), markup=False)
     if failed:
         raise AlertError(f"the test message was not sent by {' and '.join(failed)}")

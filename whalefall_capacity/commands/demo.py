@@ -15,8 +15,7 @@ from whalefall_capacity.commands.output import binary_size, err, out, print_tabl
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.serving import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.demo.past import DAYS, write_past
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.fleet_file import read_fleet_file

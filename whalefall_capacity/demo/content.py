@@ -10,22 +10,23 @@ import pymysql
 from psycopg2 import sql
 from pydantic import SecretStr
 
-from whalefall_capacity.demo.local_server import LocalServer
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.demo.mysql_family import LocalServer
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 ACCOUNT = "whalefall"
 
 # Rows of some 150 bytes each.
 POSTGRESQL_ROWS: Mapping[str, int] = {"analytics": 600_000, "shop": 250_000, "crm": 60_000, "blog": 5_000}
-MARIADB_ROWS: Mapping[str, int] = {"orders": 300_000, "web-logs": 120_000, "inventory": 40_000, "会员": 8_000}
+MYSQL_FAMILY_ROWS: Mapping[ServerEngine, Mapping[str, int]] = {
+    ServerEngine.MARIADB: {"orders": 300_000, "web-logs": 120_000, "inventory": 40_000, "会员": 8_000},
+    ServerEngine.MYSQL: {"billing": 200_000, "app/v2.1": 80_000, "sessions": 30_000, "客户": 6_000},
+}
 
 POSTGRESQL_TABLE = """
 CREATE TABLE entries (id bigint PRIMARY KEY, token text NOT NULL, note text NOT NULL);
 INSERT INTO entries SELECT n, md5(n::text), repeat('demo ', 15) FROM generate_series(1, %s) AS n;
 """
-MYSQL_ROWS: Mapping[str, int] = {"billing": 200_000, "app/v2.1": 80_000, "sessions": 30_000, "客户": 6_000}
 MYSQL_FAMILY_TABLES = """
 CREATE TABLE `{database}`.entries (id BIGINT PRIMARY KEY, token CHAR(32) NOT NULL, note VARCHAR(100) NOT NULL);
 INSERT INTO `{database}`.entries WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
@@ -59,26 +60,16 @@ def fill_postgresql(server: EmbeddedPostgres, password: SecretStr) -> None:
                 cursor.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(unfinished, sql.Identifier(database)))
 
 
-def fill_mariadb(server: MariadbServer, password: SecretStr) -> None:
+def fill_mysql_family(server: LocalServer, password: SecretStr) -> None:
     """Create what is not there yet: the monitoring account and the databases."""
-    _fill_mysql_family(server, password, MARIADB_ROWS, "BINLOG MONITOR", "max_recursive_iterations")
-
-
-def fill_mysql(server: MysqlServer, password: SecretStr) -> None:
-    """Create what is not there yet: the monitoring account and the databases."""
-    _fill_mysql_family(server, password, MYSQL_ROWS, "REPLICATION CLIENT", "cte_max_recursion_depth")
-
-
-def _fill_mysql_family(
-    server: LocalServer, password: SecretStr, rows_of: Mapping[str, int], log_privilege: str, recursion_limit: str
-) -> None:
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(
             "CREATE USER IF NOT EXISTS %s@localhost IDENTIFIED BY %s", (ACCOUNT, password.get_secret_value())
         )
-        cursor.execute(f"GRANT PROCESS, SHOW DATABASES, SHOW VIEW, {log_privilege} ON *.* TO %s@localhost", (ACCOUNT,))
-        cursor.execute(f"SET SESSION {recursion_limit} = 10000000")
-        for database, rows in rows_of.items():
+        privileges = f"PROCESS, SHOW DATABASES, SHOW VIEW, {server.log_privilege}"
+        cursor.execute(f"GRANT {privileges} ON *.* TO %s@localhost", (ACCOUNT,))
+        cursor.execute(f"SET SESSION {server.recursion_limit} = 10000000")
+        for database, rows in MYSQL_FAMILY_ROWS[server.engine].items():
             _fill_mysql_database(cursor, database, rows)
 
 

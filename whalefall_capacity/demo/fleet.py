@@ -12,9 +12,9 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.demo.content import ACCOUNT, fill_mariadb, fill_mysql, fill_postgresql
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.demo.content import ACCOUNT, fill_mysql_family, fill_postgresql
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import make_private_folder, write_private
 from whalefall_capacity.store.fleet import list_instances
@@ -42,36 +42,29 @@ def demo_fleet(folder: Path) -> Iterator[Path]:
     """Hold the demo's servers for the length of the block and yield the path of its fleet file."""
     make_private_folder(folder)
     password_file = folder / "password"
-    password = _password(password_file)
+    if not password_file.exists():
+        write_private(password_file, secrets.token_urlsafe(24))
+    password = SecretStr(password_file.read_text())
     credential = {"username": ACCOUNT, "password_file": str(password_file)}
     with ExitStack() as servers:
         postgresql = servers.enter_context(EmbeddedPostgres(folder / "postgresql", POSTGRESQL_VERSION).running())
         fill_postgresql(postgresql, password)
-        instances = [_entry("postgresql", str(postgresql.socket_dir), credential)]
-        if MariadbServer.program() is not None:
-            mariadb = servers.enter_context(MariadbServer(folder / "mariadb").running(*BINARY_LOGS))
-            fill_mariadb(mariadb, password)
-            instances.append(_entry("mariadb", str(mariadb.socket), credential))
-        if MysqlServer.program() is not None:
-            mysql = servers.enter_context(MysqlServer(folder / "mysql").running(*BINARY_LOGS))
-            fill_mysql(mysql, password)
-            instances.append(_entry("mysql", str(mysql.socket), credential))
+        instances = [_entry(ServerEngine.POSTGRESQL, str(postgresql.socket_dir), credential)]
+        for product in (MariadbServer, MysqlServer):
+            if product.program() is not None:
+                server = servers.enter_context(product(folder / product.engine).running(*BINARY_LOGS))
+                fill_mysql_family(server, password)
+                instances.append(_entry(product.engine, str(server.socket), credential))
         fleet_file = folder / "fleet.yaml"
         write_private(fleet_file, yaml.safe_dump({"instances": instances}, sort_keys=False))
         yield fleet_file
 
 
-def _entry(engine: str, host: str, credential: dict[str, str]) -> dict[str, Any]:
+def _entry(engine: ServerEngine, host: str, credential: dict[str, str]) -> dict[str, Any]:
     return {
         "name": f"{PREFIX}{engine}",
-        "engine": engine,
+        "engine": engine.value,
         "host": host,
         "credential": credential,
         "description": DESCRIPTION,
     }
-
-
-def _password(path: Path) -> SecretStr:
-    if not path.exists():
-        write_private(path, secrets.token_urlsafe(24))
-    return SecretStr(path.read_text())

@@ -1,4 +1,4 @@
-"""Alerts on their way out, and what of the store they tell.
+"""Alerts that wait or were sent, and what of the store they tell.
 
 A row per cause, day and channel is written when the cause is found and stays when it was sent: the next look, also of
 a daemon that was started again, finds it there and writes no second. Before an alert is sent its row says `sending`,
@@ -21,6 +21,7 @@ SENDING_AT_MOST = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(hours=1)
 RETENTION = timedelta(days=90)
 
+# The unique key of cause, day and channel decides what is new, also beside another look at the same time.
 FILE = """
 INSERT INTO alerts (cause, day, channel, message_json)
 SELECT filed.cause, filed.day, channel, filed.message
@@ -28,7 +29,8 @@ FROM unnest(CAST(:causes AS text[]), CAST(:days AS date[]), CAST(:messages AS js
 CROSS JOIN unnest(CAST(:channels AS text[])) AS channel
 ON CONFLICT (cause, day, channel) DO NOTHING
 """
-# What was tried least recently comes first: a message that its receiver does not want holds up no other.
+# What was tried least recently comes first: a message that its receiver does not want holds up no other. A row that
+# another sender is claiming is skipped, so that nobody waits and no two send it.
 CLAIM = """
 UPDATE alerts SET state = 'sending', attempts = attempts + 1, updated_at = now()
 WHERE id = (SELECT id FROM alerts
@@ -97,7 +99,7 @@ class FailedRun:
 
 
 def file_alerts(engine: Engine, alerts: Sequence[Alert], channels: Iterable[str]) -> int:
-    """Put *alerts* on their way, on each of *channels*, but those that were already; return how many are new."""
+    """File *alerts* for each of *channels*, but those filed already; return how many are new."""
     if not alerts:
         return 0
     values = {
@@ -114,9 +116,7 @@ def claim_alert(engine: Engine, channels: Iterable[str]) -> Claimed | None:
     """Return an alert to send now, which nobody else will send; None when none is due."""
     with engine.begin() as connection:
         row = connection.execute(text(CLAIM), {"channels": list(channels)}).one_or_none()
-    if row is None:
-        return None
-    return Claimed(row.id, row.channel, row.attempts, Alert.model_validate(row.message_json))
+    return None if row is None else Claimed(row.id, row.channel, row.attempts, Alert.model_validate(row.message_json))
 
 
 def alert_was_sent(engine: Engine, claimed: Claimed, note: str | None) -> None:

@@ -70,7 +70,7 @@ async def _checked(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
     if role == OPERATOR and is_launch_by_operator(_object_in(body)):
         # To Dagster this one document is that of somebody who may change things.
         return {**scope, ROLE: ADMIN}, _replayed(body, receive)
-    _require(OperationType.QUERY, [_query_in(body)], 403, f"with the role {role}")
+    _require(OperationType.QUERY, [_text_of(_object_in(body).get("query"))], 403, f"with the role {role}")
     return scope, _replayed(body, receive)
 
 
@@ -113,10 +113,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replay
-
-
-def _query_in(text: str | bytes) -> str:
-    return _text_of(_object_in(text).get("query"))
 
 
 def _object_in(text: str | bytes) -> dict[str, Any]:

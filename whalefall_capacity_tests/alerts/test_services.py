@@ -65,7 +65,7 @@ def mail_url(port: int, *to: str) -> str:
 def send(url: str) -> str | None:
     """Send the alert and return the note."""
     [way] = channels(build_settings(alert_urls=url)).values()
-    return way(ALERT).note
+    return way(ALERT)
 
 
 def refusal(url: str) -> str:

@@ -59,7 +59,7 @@ def post(url: str) -> None:
 def send_mail(url: str, *to: str) -> str | None:
     """Mail the alert and return the note."""
     settings = build_settings(alert_smtp_url=url, alert_email_from="dba@example.com", alert_email_to=to)
-    return channels(settings)["email"](ALERT).note
+    return channels(settings)["email"](ALERT)
 
 
 def refusal_of_post(url: str) -> str:

@@ -15,8 +15,7 @@ import pytest
 
 from whalefall_capacity.collection.sizes import Cutoff, ServerEngine, Target, Tls
 from whalefall_capacity.collection.visit import check
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity_tests.collection.certificates import Authority
 from whalefall_capacity_tests.collection.support import PASSWORD, refusing_port, target
 from whalefall_capacity_tests.processes import wait_for

@@ -16,8 +16,7 @@ from whalefall_capacity.collection.mysql import MysqlSession
 from whalefall_capacity.collection.mysql.connection import open_connection
 from whalefall_capacity.collection.mysql.server import Server
 from whalefall_capacity.collection.sizes import Capability, Cutoff, DatabaseSize, Findings, NameFilter, TimeLeft
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity_tests.collection.mysql_family import (
     EVERY_TABLE,

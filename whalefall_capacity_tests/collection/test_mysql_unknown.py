@@ -10,7 +10,7 @@ import pymysql
 import pytest
 
 from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MysqlServer
 from whalefall_capacity_tests.collection.mysql_family import (
     INNODB,
     MYISAM,

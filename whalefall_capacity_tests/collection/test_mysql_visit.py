@@ -14,8 +14,7 @@ import pytest
 
 from whalefall_capacity.collection.sizes import Cutoff, Findings, NameFilter, ServerEngine, Target, Tls, Visit
 from whalefall_capacity.collection.visit import check, visit
-from whalefall_capacity.demo.mariadb import MariadbServer
-from whalefall_capacity.demo.mysql import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity_tests.collection.mysql_family import (
     INNODB,

@@ -27,7 +27,7 @@ from whalefall_capacity.collection.sizes import (
     Visit,
 )
 from whalefall_capacity.collection.visit import Checkup, check, failed, visit
-from whalefall_capacity.demo.mariadb import MariadbServer
+from whalefall_capacity.demo.mysql_family import MariadbServer
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity_tests.collection.certificates import Authority
 from whalefall_capacity_tests.collection.support import (

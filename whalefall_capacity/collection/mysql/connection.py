@@ -6,7 +6,7 @@ import socket
 import ssl
 from pathlib import Path
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 from pymysql.constants import CR
@@ -15,22 +15,13 @@ from pymysql.cursors import SSCursor
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.mysql.login import logins
 from whalefall_capacity.collection.mysql.wire import metered
-from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
+from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls, open_socket
 from whalefall_capacity.errors import CollectionError
 
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
-# Logins for which the driver needs a package that it does not bring, by the name that it calls it.
-NEEDS_PACKAGE = {"pynacl": ("client_ed25519", "PyNaCl"), "cryptography": ("caching_sha2_password", "cryptography")}
 
 
-if TYPE_CHECKING:
-    # Only its types have a parameter.
-    _Connection = pymysql.Connection[Any]
-else:
-    _Connection = pymysql.Connection
-
-
-class PlainConnection(_Connection):
+class PlainConnection(pymysql.Connection):
     """The driver's connection without the statements that it would run first.
 
     A proxy may hand the server's session to somebody else afterwards. Names travel as bytes, so that the character
@@ -65,7 +56,8 @@ class PlainConnection(_Connection):
 def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConnection:
     """Log in. Raises CollectionError, pymysql.Error or OSError."""
     meter = Meter()
-    opened = metered(socket.socket, meter)(fileno=_open_socket(target, limits.connect_timeout_seconds).detach())
+    where = target.host if target.is_local else (target.host, target.port)
+    opened = metered(socket.socket, meter)(fileno=open_socket(where, limits.connect_timeout_seconds).detach())
     opened.settimeout(limits.connect_timeout_seconds)
     cutoff.watch(opened.fileno())
     try:
@@ -111,33 +103,16 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
     try:
         connection.connect(opened)
     except RuntimeError as error:
-        # This is how the driver says that it lacks a package.
-        for named, (method, package) in NEEDS_PACKAGE.items():
-            if named in str(error):
-                raise CollectionError(
-                    f"the account logs in by {method}: install {package} beside this program "
-                    f"(pip install {package.lower()})"
-                ) from None
-        raise
+        # This is how the driver says that it lacks the one package that it does not bring.
+        if "pynacl" not in str(error):
+            raise
+        raise CollectionError(
+            "the account logs in by client_ed25519: install PyNaCl beside this program (pip install pynacl)"
+        ) from None
     except pymysql.OperationalError as error:
         if error.args[0] not in {CR.CR_AUTH_PLUGIN_CANNOT_LOAD, CR.CR_AUTH_PLUGIN_ERR}:
             raise
         raise CollectionError(f"{error.args[1]}: the driver has no such login; {ANOTHER_LOGIN}") from None
-
-
-def _open_socket(target: Target, timeout_seconds: float) -> socket.socket:
-    if not target.is_local:
-        opened = socket.create_connection((target.host, target.port), timeout_seconds)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return opened
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    opened.settimeout(timeout_seconds)
-    try:
-        opened.connect(target.host)
-    except OSError:
-        opened.close()
-        raise
-    return opened
 
 
 def _await_greeting(opened: socket.socket, timeout_seconds: float) -> None:

@@ -1,10 +1,10 @@
-"""What `SHOW GRANTS` says of an account."""
+"""Privileges of an account, as `SHOW GRANTS` lists them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # Any of them shows a table in information_schema.TABLES, or all tables of a database, or all; no other does.
 # TABLE_ACLS in sql/auth/auth_acls.h (MySQL) and sql/privilege.h (MariaDB)
@@ -25,35 +25,26 @@ REVOKED = re.compile(rf"REVOKE (.+?) ON {NAME}\.\* FROM ")
 class Grants:
     """Privileges that an account has everywhere, its own and those of the roles that are on."""
 
-    everywhere: frozenset[str]
-    revoked: frozenset[tuple[str, str]]
+    everywhere: set[str] = field(default_factory=set)
+    revoked: set[tuple[str, str]] = field(default_factory=set)
     # Databases all of whose tables are shown, with the wildcards of LIKE.
-    shown_databases: frozenset[str]
-    on_tables_of: frozenset[str]
+    shown_databases: set[str] = field(default_factory=set)
+    on_tables_of: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> Grants:
         """Read what `SHOW GRANTS` prints."""
-        texts = list(lines)
-        everywhere = (
-            privilege for text in texts if (found := EVERYWHERE.match(text)) for privilege in _names(found[1])
-        )
-        revoked = (
-            (_unquoted(found[2]), privilege)
-            for text in texts
-            if (found := REVOKED.match(text))
-            for privilege in _names(found[1])
-        )
-        return cls(
-            frozenset(everywhere),
-            frozenset(revoked),
-            frozenset(
-                _unquoted(found[2])
-                for text in texts
-                if (found := ON_DATABASE.match(text)) and TABLE_PRIVILEGES.intersection(_names(found[1]))
-            ),
-            frozenset(_unquoted(found[1]) for text in texts if (found := ON_TABLE.match(text))),
-        )
+        grants = cls()
+        for line in lines:
+            if found := EVERYWHERE.match(line):
+                grants.everywhere.update(_names(found[1]))
+            if found := REVOKED.match(line):
+                grants.revoked.update((_unquoted(found[2]), privilege) for privilege in _names(found[1]))
+            if (found := ON_DATABASE.match(line)) and TABLE_PRIVILEGES.intersection(_names(found[1])):
+                grants.shown_databases.add(_unquoted(found[2]))
+            if found := ON_TABLE.match(line):
+                grants.on_tables_of.add(_unquoted(found[1]))
+        return grants
 
     def has(self, privilege: str) -> bool:
         """Does the account have *privilege* everywhere?"""

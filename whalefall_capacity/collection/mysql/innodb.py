@@ -1,4 +1,4 @@
-"""What InnoDB's own views tell: the true size of each file, in its directory.
+"""InnoDB's own views: the true size of each file, in its directory.
 
 They need the PROCESS privilege. Tablespaces are found by their id: the names that MySQL 8 shows for them are not
 encoded, and `a/b.c/t` may be a table of `a` or of `a/b.c`.
@@ -42,10 +42,8 @@ WHERE t.SPACE_TYPE <> 'Single' AND t.NAME LIKE '%/%'
 OF_SPACES = " WHERE SPACE IN ({spaces})"
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
 SMALLEST_PAGE = 1024
-
-
 # How often tables are looked for again of which a file seems to be lost.
-LOOKS = 2
+SECOND_LOOKS = 2
 
 
 class File(NamedTuple):
@@ -55,7 +53,7 @@ class File(NamedTuple):
     allocated: int | None
 
 
-LOST = File(None, None)
+LOST_FILE = File(None, None)
 
 
 class Table(NamedTuple):
@@ -65,7 +63,7 @@ class Table(NamedTuple):
     table_id: int | None
     name: bytes
     space: int
-    is_alone: int
+    has_own_tablespace: int
     is_in_general_tablespace: int
     is_compressed: int
 
@@ -81,7 +79,7 @@ class Table(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        return not self.is_alone
+        return not self.has_own_tablespace
 
     def bytes_of(self, file: File) -> int:
         """Return what the file of the table takes: less than its length when its pages are compressed."""
@@ -148,11 +146,12 @@ class InnodbFiles:
                 if pages is None and table.key in left:
                     pages, left[table.key] = left[table.key], 0
                 members = used[table.space, bool(table.is_in_general_tablespace)]
-                members[table.directory] = _plus(members.get(table.directory, 0), pages)
+                before = members.get(table.directory, 0)
+                members[table.directory] = None if before is None or pages is None else before + pages
         return [
             share
             for (space, is_general), members in used.items()
-            for share in _divided(members, self.files.get(space, LOST).length if is_general else None).items()
+            for share in _divided(members, self.files.get(space, LOST_FILE).length if is_general else None).items()
         ]
 
 
@@ -163,14 +162,14 @@ def read_files(server: Server) -> InnodbFiles:
     tables = _read_tables(server)
     files = _read_tablespaces(server)
     lost = _lost(tables, files)
-    for _ in range(LOOKS):
+    for _ in range(SECOND_LOOKS):
         if not lost:
             break
         # A table that was made, dropped or rebuilt between the two statements looks like one whose file is lost.
         changing = {name.partition(b"/")[0] for name in lost}
         again = _read_tables(server, changing)
         tables = [table for table in tables if table.directory not in changing] + again
-        files |= dict.fromkeys((table.space for table in again), LOST) | _read_tablespaces(server, again)
+        files |= dict.fromkeys((table.space for table in again), LOST_FILE) | _read_tablespaces(server, again)
         lost &= _lost(again, files)
     tables = [table for table in tables if table.is_shared or table.name in lost or files[table.space].length]
     return InnodbFiles(tables, files, read_pages(server, tables), frozenset(lost))
@@ -208,7 +207,7 @@ def _length(size: int | None) -> int | None:
 
 
 def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[bytes]:
-    return {table.name for table in tables if not table.is_shared and files.get(table.space, LOST).length is None}
+    return {table.name for table in tables if not table.is_shared and files.get(table.space, LOST_FILE).length is None}
 
 
 def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[bytes, int | None]:
@@ -217,11 +216,6 @@ def _divided(used: Mapping[bytes, int | None], file: int | None) -> Mapping[byte
         return used
     if len(used) == 1:
         return dict.fromkeys(used, file)
-    total: int | None = 0
-    for size in used.values():
-        total = _plus(total, size)
+    known = [size for size in used.values() if size is not None]
+    total = sum(known) if len(known) == len(used) else 0
     return {directory: file * (size or 0) // total if total else None for directory, size in used.items()}
-
-
-def _plus(left: int | None, right: int | None) -> int | None:
-    return None if left is None or right is None else left + right

@@ -1,4 +1,4 @@
-"""What a server of the MySQL family is told of the password, by the method that it asks for.
+"""Logins to servers of the MySQL family: how the password is proved, or sent, for each method that they ask for.
 
 A server chooses the method, and so does whoever stands in its place. Proofs (`mysql_native_password`, ed25519, the
 fast path of `caching_sha2_password`) show no password. The password itself goes to a server whose certificate was
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,71 +26,71 @@ PASSWORD_WANTED = b"\x01\x04"
 KEY_REQUEST = b"\x02"
 SALT_BYTES = 20
 
-Login = Callable[[Any], Any]
 
-
-def logins(target: Target) -> dict[str, Login]:
-    """Return how each method is answered that the driver must not answer by itself."""
-    answers: dict[str, Login] = {
-        "caching_sha2_password": lambda connection: CachingSha2Login(connection, target),
-        "sha256_password": lambda connection: Sha256Login(connection, target),
-        "mysql_old_password": lambda _: RefusedLogin("mysql_old_password, which is broken"),
-    }
+def logins(target: Target) -> dict[str, Callable[[Any], Any]]:
+    """Return how each method is answered that the driver must not answer by itself, for a connection of the driver."""
+    faults = {"mysql_old_password": "is broken"}
     if not target.verifies_server:
-        answers |= {
-            "mysql_clear_password": lambda _: RefusedLogin("mysql_clear_password, which sends the password as it is"),
-            "dialog": lambda _: RefusedLogin("dialog, which sends the password as it is"),
-        }
-    return answers
+        faults |= dict.fromkeys(("mysql_clear_password", "dialog"), "sends the password as it is")
+    return {
+        "caching_sha2_password": partial(CachingSha2Login, target),
+        "sha256_password": partial(Sha256Login, target),
+        **{method: partial(RefusedLogin, f"{method}, which {fault}") for method, fault in faults.items()},
+    }
 
 
+@dataclass
 class RefusedLogin:
     """A method that gets no answer."""
 
-    def __init__(self, method: str) -> None:
-        self._method = method
+    method: str
+    connection: Any
 
     def authenticate(self, _: Any) -> Any:
         """Refuse. Raises CollectionError."""
         raise CollectionError(
-            f"the server asks for {self._method}; the password was not sent. To a server whose certificate is verified "
+            f"the server asks for {self.method}; the password was not sent. To a server whose certificate is verified "
             "it would be: set tls.mode: verify-full and tls.ca_file in the fleet file. docs/servers.md"
         )
 
 
+@dataclass
 class _Sha2Login:
-    def __init__(self, connection: Any, target: Target) -> None:
-        self._connection = connection
-        self._target = target
-        self._password: bytes = connection.password
+    target: Target
+    connection: Any
+
+    @property
+    def _password(self) -> bytes:
+        password: bytes = self.connection.password
+        return password
 
     def _ask(self, answer: bytes) -> Any:
-        self._connection.write_packet(answer)
+        self.connection.write_packet(answer)
         return self._next()
 
     def _next(self) -> Any:
         # Handlers of the driver's `auth_plugin_map` have no other way to read.
-        return self._connection._read_packet()
+        return self.connection._read_packet()
 
     def _take_salt(self, switch_request: Any) -> None:
-        self._connection.salt = switch_request.read_all().removesuffix(b"\0")
+        self.connection.salt = switch_request.read_all().removesuffix(b"\0")
 
     @property
     def _is_unseen(self) -> bool:
-        """Whether nobody on the way can read: inside TLS, or there is no way."""
-        return self._target.is_local or bool(self._connection._secure)
+        """True when nobody on the way can read: inside TLS, or where there is no way."""
+        return self.target.is_local or bool(self.connection._secure)
 
     def _encrypted(self, ask_for_key: Callable[[], bytes]) -> bytes:
         """Return the password under the key that is pinned, or the server's where TLS was disabled on purpose."""
-        key_file = self._target.tls.server_public_key_file
+        key_file = self.target.tls.server_public_key_file
         if key_file is not None:
-            return encrypted(self._password, self._connection.salt, _key_of(key_file))
-        if self._target.tls.mode != "disable":
+            return encrypted(self._password, self.connection.salt, _key_of(key_file))
+        if self.target.tls.mode != "disable":
             raise CollectionError(
                 "the server asks for the whole password on a connection without TLS; it was not sent. Enable TLS on "
                 "the server, or name its key with tls.server_public_key_file in the fleet file. docs/servers.md"
             )
-        return encrypted(self._password, self._connection.salt, ask_for_key())
+        return encrypted(self._password, self.connection.salt, ask_for_key())
 
 
 class CachingSha2Login(_Sha2Login):
@@ -98,7 +100,7 @@ class CachingSha2Login(_Sha2Login):
         """Answer the server's wish, and return what it says to that. Raises CollectionError."""
         if packet.is_auth_switch_request():
             self._take_salt(packet)
-            packet = self._ask(proof(self._password, self._connection.salt))
+            packet = self._ask(proof(self._password, self.connection.salt))
         said = packet.get_all_data()
         if said == PROOF_ACCEPTED:
             return self._next()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from string import ascii_lowercase, ascii_uppercase
 
 # Runs of letters whose escapes follow each other: the first letter's code, how many there are, the first escape.
 # After `*` capital and small letters take turns, and a pair has one escape, in capitals and in small letters.
@@ -35,9 +36,9 @@ c0+23@0G d8+7@1K df+1@1j e0+23@0g f8+8@1k 100*24@1S 131+1@2w 132*3@2X 138+1@3g 1
 ONES = "ghijklmnopqrstuvwxyz"
 TWENTIES = "0123456789abcdefghijklmnopqrstuvwxyz"
 KEPT = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
-# Circled letters and those of full width have the letter itself in their escape.
-CIRCLED = ("Ⓐ", "ⓐ")
-FULL_WIDTH = ("\uff21", "\uff41")
+# Circled letters and those of full width, from A to Z and from a to z, have the letter itself in their escape.
+CIRCLED = range(0x24B6, 0x24EA)
+FULL_WIDTH = (*range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))
 RESERVED = re.compile(r"aux|con|nul|prn|(com|lpt)[1-9]", re.IGNORECASE)
 UNENCODED = "#mysql50#"
 
@@ -76,20 +77,12 @@ def _run(text: str) -> Iterator[tuple[str, str]]:
             yield chr(first_code + place * len(forms) + turn), "@" + "".join(pair)
 
 
-def _letters(first: str, capital: bool) -> Iterator[tuple[str, str]]:
-    """Yield (letter, a to z) of an alphabet that begins with *first*."""
-    for place in range(26):
-        yield chr(ord(first) + place), chr(ord("A" if capital else "a") + place)
-
-
 def _escapes() -> Iterator[tuple[str, str]]:
     for text in RUNS.split():
         yield from _run(text)
-    for capital in (True, False):
-        for letter, plain in _letters(CIRCLED[not capital], capital):
-            yield letter, f"@@{plain}"
-        for letter, plain in _letters(FULL_WIDTH[not capital], capital):
-            yield letter, f"@{plain}@"
+    for circled, wide, plain in zip(CIRCLED, FULL_WIDTH, ascii_uppercase + ascii_lowercase, strict=True):
+        yield chr(circled), f"@@{plain}"
+        yield chr(wide), f"@{plain}@"
 
 
 _ESCAPES = dict(_escapes())

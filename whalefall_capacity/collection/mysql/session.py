@@ -9,6 +9,8 @@ from whalefall_capacity.collection.mysql.server import Server, is_denied
 from whalefall_capacity.collection.mysql.survey import NOT_VISIBLE, SOME_VISIBLE, Survey
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
 
+ESTIMATES = "estimates of information_schema.TABLES instead"
+
 
 class MysqlSession:
     """An open connection to one MySQL or MariaDB server, in a transaction that only reads."""
@@ -27,28 +29,14 @@ class MysqlSession:
         """Ask all that a visit asks, and say what came of it."""
         survey = Survey(self._server, excluded, Findings())
         survey.run(fail_when_blind=False)
+        log_privilege = "BINLOG MONITOR" if self._server.is_mariadb else "REPLICATION CLIENT"
+        grants, logs = survey.grants, "SHOW BINARY LOGS"
         return [
-            _visible(
-                survey,
-                "list of databases",
-                "database",
-                survey.grants.shows_every_database,
-                "SHOW DATABASES",
-                required=True,
-            ),
+            _visible(survey, "list of databases", "database", grants.shows_every_database, "SHOW DATABASES"),
             _database_sizes(survey),
             self._optional(survey, "InnoDB files", survey.innodb, "PROCESS", "sizes of the files", ESTIMATES),
-            _visible(
-                survey, "tables of other engines", "table", survey.grants.shows_every_table, "SHOW VIEW", required=False
-            ),
-            self._optional(
-                survey,
-                "binary log size",
-                survey.logs,
-                "BINLOG MONITOR" if self._server.is_mariadb else "REPLICATION CLIENT",
-                "SHOW BINARY LOGS",
-                "SHOW BINARY LOGS",
-            ),
+            _visible(survey, "tables of other engines", "table", grants.shows_every_table, "SHOW VIEW"),
+            self._optional(survey, "binary log size", survey.logs, log_privilege, logs, logs),
         ]
 
     def close(self) -> None:
@@ -64,29 +52,24 @@ class MysqlSession:
         return Capability(name, False, required=False, detail=detail, grant=grant)
 
 
-ESTIMATES = "estimates of information_schema.TABLES instead"
-
-
-def _visible(survey: Survey, name: str, kind: str, every: bool, privilege: str, required: bool) -> Capability:
+def _visible(survey: Survey, name: str, kind: str, every: bool, privilege: str) -> Capability:
     """Say whether the account sees *every* database or table, and what shows it the others."""
     return Capability(
         name,
         every,
-        required=required,
+        # A database that is not listed is not even missing; one whose tables are not seen is.
+        required=kind == "database",
         detail=f"every {kind}" if every else f"only {kind}s on which the account has a privilege",
         grant=None if every else survey.missing_grant(privilege),
     )
 
 
 def _database_sizes(survey: Survey) -> Capability:
-    missing = {name: size for name, size in survey.sizes.items() if isinstance(size, str)}
-    detail = f"{len(survey.sizes) - len(missing)} of {len(survey.sizes)} databases"
-    unseen = [name for name, reason in missing.items() if reason in {NOT_VISIBLE, SOME_VISIBLE}]
-    if unseen:
-        detail += f"; not: {', '.join(unseen[:10])}"
-    detail += "".join(f"; {name}: {reason}" for name, reason in list(missing.items())[:10] if name not in unseen)
-    grant = survey.missing_grant("SHOW VIEW") if unseen else None
-    return Capability("database sizes", not missing, required=True, detail=detail, grant=grant)
+    # Of those that the account cannot see, the grant says it all.
+    unseen = {NOT_VISIBLE, SOME_VISIBLE}
+    missing = {name: None if why in unseen else why for name, why in survey.sizes.items() if isinstance(why, str)}
+    grant = survey.missing_grant("SHOW VIEW") if None in missing.values() else None
+    return Capability.of_sizes(len(survey.sizes), missing, grant)
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> MysqlSession:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import ParamSpec, TypeVar
 
 import pymysql
@@ -42,7 +42,7 @@ DROPPED = "dropped during the visit"
 
 
 class Survey:
-    """What a server answers, noted in *findings* as it comes.
+    """Answers of a server, noted in *findings* as they come.
 
     After `run`, *sizes* has every database, and *innodb* and *logs* have an error where those could not be read.
     """
@@ -258,20 +258,12 @@ class Survey:
 
 def _total(sizes: Sequence[Size]) -> Size:
     """Return the sum of *sizes*, or the reason why one of them is not known."""
-    total = 0
-    for size in sizes:
-        if isinstance(size, str):
-            return size
-        total += size
-    return total
+    reasons = [size for size in sizes if isinstance(size, str)]
+    return reasons[0] if reasons else sum(size for size in sizes if isinstance(size, int))
 
 
 def _batches(tables: Mapping[str, list[Table]]) -> Iterator[list[str]]:
     """Yield databases in lists that have few enough tables for one statement, as far as they can be few."""
-    before = 0
-    numbered: list[tuple[int, str]] = []
-    for name, members in tables.items():
-        numbered.append((before // BATCH, name))
-        before += len(members)
-    for _, group in groupby(numbered, key=lambda pair: pair[0]):
+    tables_before = accumulate(map(len, tables.values()), initial=0)
+    for _, group in groupby(zip(tables_before, tables, strict=False), key=lambda pair: pair[0] // BATCH):
         yield [name for _, name in group]

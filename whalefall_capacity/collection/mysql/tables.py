@@ -1,4 +1,4 @@
-"""What `information_schema.TABLES` tells: which tables there are, of which engine, and how long those are.
+"""Contents of `information_schema.TABLES`: which tables there are, of which engine, and how long those are.
 
 It shows only tables on which the account has some privilege, and of the others it is silent. To tell the length of a
 table the server opens it, and that of a remote one may never end: lengths are asked for by name, and only of tables
@@ -62,18 +62,27 @@ class Table(NamedTuple):
 
     @property
     def has_length(self) -> bool:
-        return (self.engine or "").lower() in MEASURED_ENGINES
+        return self._engine in MEASURED_ENGINES
 
     @property
     def is_innodb(self) -> bool:
-        return (self.engine or "").lower() == "innodb"
+        return self._engine == "innodb"
+
+    @property
+    def is_never_empty(self) -> bool:
+        """True when the table takes some bytes, however few rows it has."""
+        return self._engine in NEVER_EMPTY
+
+    @property
+    def _engine(self) -> str:
+        return (self.engine or "").lower()
 
     @property
     def problem(self) -> str | None:
         """Say why the size of such a table cannot be known."""
         if self.engine is None:
             return f"the server does not know the storage engine of the table {self.name}"
-        if not self.has_length and self.engine.lower() not in NOTHING_HERE:
+        if not self.has_length and self._engine not in NOTHING_HERE:
             return f"the size of the table {self.name} is not known: its storage engine {self.engine} does not tell it"
         return None
 
@@ -113,18 +122,10 @@ def read_lengths(server: Server, tables: Sequence[Table]) -> dict[Table, int | s
 
 def _length(table: Table, row: Row, errors: frozenset[str]) -> int | str:
     _, _, data, index, comment = row
-    if data is None or index is None or data in NO_LENGTH or index in NO_LENGTH:
-        opened = False
-    else:
-        opened = data + index > 0 or not (_is_never_empty(table) or comment in errors)
-    if not opened:
-        return f"the table {table.name} cannot be opened" + (f": {comment}" if comment else "")
-    return int(data + index)
-
-
-def _is_never_empty(table: Table) -> bool:
-    """Does the table take some bytes, however few rows it has?"""
-    return (table.engine or "").lower() in NEVER_EMPTY
+    is_known = not {data, index} & {None, *NO_LENGTH}
+    if is_known and (data + index > 0 or not (table.is_never_empty or comment in errors)):
+        return int(data + index)
+    return f"the table {table.name} cannot be opened" + (f": {comment}" if comment else "")
 
 
 def text(raw_name: bytes) -> str:

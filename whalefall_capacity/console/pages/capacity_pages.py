@@ -27,6 +27,7 @@ from whalefall_capacity.console.http.queries import (
 )
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
+from whalefall_capacity.console.pages.csv_cells import harmless
 from whalefall_capacity.console.pages.formats import window_label
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, json_in_page, render, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
@@ -40,8 +41,6 @@ from whalefall_capacity.store.aggregations.summaries import summary
 
 TOP_CHOICES = (5, 10, 20)
 MOST_PERIODS = 400
-# Spreadsheets take a cell that begins like this for a formula.
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 LEVELS = {"instances": Level.INSTANCE, "databases": Level.DATABASE}
 
 router = APIRouter()
@@ -177,12 +176,8 @@ def _csv_of(chart: Chart, level: Level) -> str:
         names = [series.instance, series.database_name or ""][: len(keys)]
         for window, value in zip(chart.windows, series.values, strict=True):
             if value is not None:
-                writer.writerow([*map(_harmless, names), window.start, window.end, value])
+                writer.writerow([*map(harmless, names), window.start, window.end, value])
     return content.getvalue()
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
 
 
 def _charts(console: Console, view: View, level: Level) -> tuple[list[Chart], Selection, list[Window]]:

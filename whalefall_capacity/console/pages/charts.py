@@ -111,6 +111,11 @@ def charts(largest: LargestSeries, windows: Sequence[Window], today: date) -> li
     return [Chart(metric, windows, _all_series(metric, largest[metric.measure], windows), today) for metric in METRICS]
 
 
+def size_chart(rows: Sequence[DatabaseGrowth | InstanceGrowth], windows: Sequence[Window], today: date) -> Chart:
+    """Return the chart of sizes alone."""
+    return Chart(METRICS[0], windows, _all_series(METRICS[0], rows, windows), today)
+
+
 def _all_series(
     metric: Metric, rows: Sequence[DatabaseGrowth | InstanceGrowth], windows: Sequence[Window]
 ) -> list[Series]:

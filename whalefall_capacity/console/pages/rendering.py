@@ -20,7 +20,8 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode, inva
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.console.pages.formats import NOT_KNOWN, binary_size, duration, moment, window_label
+from whalefall_capacity.console.pages.formats import NOT_KNOWN, binary_size, duration, moment, signed_size, window_label
+from whalefall_capacity.console.pages.sparklines import spark_path
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred
 from whalefall_capacity.printable import printable_lines
@@ -68,11 +69,15 @@ class PageContext:
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
-    def here(self, **changes: str) -> str:
-        """Return the URL of this page with some parameters changed."""
-        others = [(name, value) for name, value in self.request.query_params.multi_items() if name not in changes]
-        parameters = [*others, *changes.items()]
-        return f"{self.request.url.path}?{urlencode(parameters)}"
+    def here(self, **changes: str | None) -> str:
+        """Return the URL of this page with some parameters changed; None takes a parameter away."""
+        return self.url(self.request.url.path, **changes)
+
+    def url(self, path: str, **changes: str | None) -> str:
+        """Return the URL of *path* with the parameters of this page, and *changes* to them."""
+        kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in changes]
+        parameters = kept + [(name, value) for name, value in changes.items() if value is not None]
+        return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
 def prefix_of(request: Request) -> str:
@@ -180,13 +185,21 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"as_it_is": escape, "size": binary_size, "moment": moment, "duration": duration}
+    environment.filters |= {
+        "as_it_is": escape,
+        "size": binary_size,
+        "change": signed_size,
+        "moment": moment,
+        "duration": duration,
+        "spark": spark_path,
+    }
     environment.tests["open"] = lambda run: not run.status.is_terminal
     environment.globals |= {
         "metrics_of": _metrics_of,
         "figure": _figure,
         "task_label": _task_label,
         "window_label": window_label,
+        "urlencode": urlencode,
     }
     return environment
 

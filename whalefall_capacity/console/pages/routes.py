@@ -6,7 +6,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
-from whalefall_capacity.console.pages import capacity_pages, login, partitions_page, run_centre
+from whalefall_capacity.console.pages import (
+    capacity_pages,
+    detail_pages,
+    list_pages,
+    login,
+    partitions_page,
+    run_centre,
+)
 from whalefall_capacity.console.pages.rendering import (
     anonymous_context,
     page_context,
@@ -16,6 +23,8 @@ from whalefall_capacity.console.pages.rendering import (
 
 router = APIRouter()
 router.include_router(login.router)
+router.include_router(list_pages.router)
+router.include_router(detail_pages.router)
 router.include_router(capacity_pages.router)
 router.include_router(run_centre.router)
 router.include_router(partitions_page.router)

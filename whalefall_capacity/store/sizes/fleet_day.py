@@ -18,7 +18,8 @@ MOST_NAMED = 100
 VISITS_REACH = timedelta(days=3)
 
 MEASURED = """
-SELECT count(*) AS fleet, count(s.instance_id) AS measured, coalesce(sum(s.missing_count), 0)::bigint AS missing_databases
+SELECT count(*) AS fleet, count(s.instance_id) AS measured,
+       coalesce(sum(s.missing_count), 0)::bigint AS missing_databases
 FROM instances AS i
 LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
 WHERE i.is_active AND i.deleted_at IS NULL

@@ -31,7 +31,8 @@ DATABASES = """
 <visits>, compared AS MATERIALIZED (
     SELECT instance_id, database_name, latest.size_bytes, base.size_bytes AS base_size_bytes, latest.day, base.since
     FROM (SELECT s.instance_id, s.database_name, s.size_bytes, s.collected_date AS day
-          FROM database_size_stats AS s JOIN visits ON visits.instance_id = s.instance_id AND visits.day = s.collected_date
+          FROM database_size_stats AS s
+          JOIN visits ON visits.instance_id = s.instance_id AND visits.day = s.collected_date
           WHERE s.collected_date BETWEEN CAST(:day AS date) - :reach_days AND :day
             AND s.collected_date = ANY (ARRAY(SELECT DISTINCT day FROM visits))) AS latest
     FULL JOIN (SELECT s.instance_id, s.database_name, s.size_bytes, s.collected_date AS since

@@ -30,4 +30,6 @@ def failed_runs(engine: Engine, most: int) -> list[TaskRun]:
 
 def _runs(engine: Engine, condition: str, most: int) -> list[TaskRun]:
     with engine.connect() as connection:
-        return [task_run_of(row) for row in connection.execute(text(RUN_COLUMNS + condition), {"most": most}).mappings()]
+        return [
+            task_run_of(row) for row in connection.execute(text(RUN_COLUMNS + condition), {"most": most}).mappings()
+        ]

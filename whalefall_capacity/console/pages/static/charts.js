@@ -65,7 +65,7 @@
       showlegend: false, hovermode: "x unified", bargap: 0.25, bargroupgap: 0.05,
       hoverlabel: { bgcolor: style("--raised"), bordercolor: style("--strong-line"), font: { ...font, color: style("--ink") } },
       xaxis: {
-        type: "category", fixedrange: true, nticks: Math.max(2, Math.floor(place.clientWidth / 100)), tickangle: 0,
+        type: "category", fixedrange: !document.getElementById("charts").dataset.zoom, nticks: Math.max(2, Math.floor(place.clientWidth / 100)), tickangle: 0,
         linecolor: style("--strong-line"), showgrid: false, ticks: "outside", ticklen: 4, tickcolor: style("--strong-line"),
       },
       yaxis: {

@@ -1,4 +1,4 @@
-"""A local server of the MySQL family on a Unix socket, with its data in a folder of ours."""
+"""Local servers of the MySQL family on Unix sockets, with their data in folders of ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import psutil
 import pymysql
 
+from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import open_private
 from whalefall_capacity.signals import put_off
@@ -30,11 +31,18 @@ class LocalServer(ABC):
     """One server with its data in *folder*; `root` has no password, and only this user reaches the socket."""
 
     product: ClassVar[str]
+    engine: ClassVar[ServerEngine]
     how_to_install: ClassVar[str]
+    # With which a small server starts quickly.
+    own_options: ClassVar[Sequence[str]] = ()
+    # What shows binary logs, and the variable that limits how many rows WITH RECURSIVE makes.
+    log_privilege: ClassVar[str]
+    recursion_limit: ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.data_dir = self.folder / "data"
+        self._log = self.folder / "server.log"
         self.socket = self.folder / SOCKET
 
     @staticmethod
@@ -46,15 +54,12 @@ class LocalServer(ABC):
     def _install_command(self, program: str, common: list[str]) -> list[str]:
         """Return the command that makes the data directory which the options *common* name."""
 
-    @abstractmethod
-    def _own_options(self) -> list[str]:
-        """Return the options of this product with which a small server starts quickly."""
-
     @contextmanager
     def running(self, *options: str) -> Iterator[Self]:
         """Hold the server for the length of the block."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.socket = self._socket_path()
+        inside = self.folder / SOCKET
+        self.socket = inside if is_short_enough(inside) else short_folder(self.folder, SOCKET) / SOCKET
         process: psutil.Process | None = None
         try:
             with put_off():
@@ -71,10 +76,6 @@ class LocalServer(ABC):
     def connect(self) -> pymysql.Connection[Any]:
         """Connect as root."""
         return pymysql.connect(unix_socket=str(self.socket), user="root", charset="utf8mb4", autocommit=True)
-
-    @property
-    def _log(self) -> Path:
-        return self.folder / "server.log"
 
     def _start(self, options: tuple[str, ...]) -> psutil.Process:
         program = self.program()
@@ -101,7 +102,7 @@ class LocalServer(ABC):
                     f"--pid-file={self.folder / 'server.pid'}",
                     "--skip-networking",
                     "--innodb-buffer-pool-size=64M",
-                    *self._own_options(),
+                    *self.own_options,
                     *options,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -148,9 +149,59 @@ class LocalServer(ABC):
             else:
                 return
 
-    def _socket_path(self) -> Path:
-        inside = self.folder / SOCKET
-        return inside if is_short_enough(inside) else short_folder(self.folder, SOCKET) / SOCKET
+
+class MariadbServer(LocalServer):
+    """MariaDB, from the machine's own package."""
+
+    product = "MariaDB"
+    engine = ServerEngine.MARIADB
+    how_to_install = "apt-get install mariadb-server-core mariadb-client-core"
+    log_privilege = "BINLOG MONITOR"
+    recursion_limit = "max_recursive_iterations"
+
+    @staticmethod
+    def program() -> str | None:
+        return shutil.which("mariadbd") or shutil.which("mariadbd", path=SEARCH_PATH)
+
+    def _install_command(self, program: str, common: list[str]) -> list[str]:  # noqa: ARG002 - it has one of its own
+        install = shutil.which("mariadb-install-db", path=SEARCH_PATH) or "mariadb-install-db"
+        return [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
+
+
+class MysqlServer(LocalServer):
+    """MySQL: one that is installed, or the one that `scripts/mysql-server` has brought."""
+
+    product = "MySQL"
+    engine = ServerEngine.MYSQL
+    how_to_install = "put a mysqld that is MySQL on the PATH, or run scripts/mysql-server in a checkout"
+    own_options = (
+        "--mysqlx=OFF",
+        # The folder of the package is not ours to read.
+        "--secure-file-priv=NULL",
+        # Half of its memory, and binary logs that nobody asked for.
+        "--performance-schema=OFF",
+        "--disable-log-bin",
+    )
+    log_privilege = "REPLICATION CLIENT"
+    recursion_limit = "cte_max_recursion_depth"
+
+    @staticmethod
+    def program() -> str | None:
+        cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        brought = cache_folder / "whalefall_capacity" / "mysql" / "mysqld"
+        if brought.exists():
+            return str(brought)
+        installed = shutil.which("mysqld") or shutil.which("mysqld", path=SEARCH_PATH)
+        return installed if installed is not None and not _is_mariadb(installed) else None
+
+    def _install_command(self, program: str, common: list[str]) -> list[str]:
+        return [program, *common, "--initialize-insecure"]
+
+
+def _is_mariadb(program: str) -> bool:
+    """Is this `mysqld` MariaDB's, which carries the old name too?"""
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return "mariadb" in shown.stdout.lower()
 
 
 def stop(process: psutil.Process) -> None:
