@@ -46,7 +46,9 @@ LEVELS = {"instances": Level.INSTANCE, "databases": Level.DATABASE}
 router = APIRouter()
 
 
-def _one_of(allowed: Mapping[str, int]) -> Any:
+def one_of(allowed: Mapping[str, int]) -> Any:
+    """Return a validator that lets through what stands in *allowed*, as the number that it means."""
+
     def check(value: Any) -> Any:
         if value not in allowed:
             raise ValueError(f"must be one of {', '.join(allowed)}")
@@ -65,7 +67,7 @@ class View(BaseModel):
     periods: Annotated[Whole, Field(ge=1, le=MOST_PERIODS)] | None = None
     start_date: Day | None = None
     end_date: Day | None = None
-    top: Annotated[int, _one_of({str(top): top for top in TOP_CHOICES})] = TOP_CHOICES[0]
+    top: Annotated[int, one_of({str(top): top for top in TOP_CHOICES})] = TOP_CHOICES[0]
     chart: Literal["line", "bar"] = "line"
 
     @property

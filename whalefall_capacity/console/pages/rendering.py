@@ -57,15 +57,6 @@ class PageContext:
         """The path below which these pages are served."""
         return prefix_of(self.request)
 
-    @property
-    def home(self) -> str:
-        """The page to which somebody who has just logged in is led."""
-        return "/" if self.prefix else "/instances"
-
-    def may(self, role: Role) -> bool:
-        """Tell whether the caller may do what *role* allows."""
-        return self.principal is not None and self.principal.role.includes(role)
-
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
@@ -188,6 +179,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "as_it_is": escape,
         "size": binary_size,
+        "signed_size": signed_size,
+        "signed_percent": signed_percent,
         "change": signed_size,
         "moment": moment,
         "duration": duration,

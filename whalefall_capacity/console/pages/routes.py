@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
 from whalefall_capacity.console.pages import (
@@ -11,6 +11,7 @@ from whalefall_capacity.console.pages import (
     detail_pages,
     list_pages,
     login,
+    overview_page,
     partitions_page,
     run_centre,
 )
@@ -23,6 +24,7 @@ from whalefall_capacity.console.pages.rendering import (
 
 router = APIRouter()
 router.include_router(login.router)
+router.include_router(overview_page.router)
 router.include_router(list_pages.router)
 router.include_router(detail_pages.router)
 router.include_router(capacity_pages.router)
@@ -34,12 +36,6 @@ router.include_router(partitions_page.router)
 def health() -> Response:
     """Say that the console answers."""
     return Response("ok\n", media_type="text/plain")
-
-
-@router.get("/")
-def home() -> Response:
-    """Lead to the instances."""
-    return RedirectResponse("/instances", 303)
 
 
 def error_page(request: Request, error: ApiError) -> Response:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
-from sqlalchemy import Connection, text
+from pydantic import Field
+from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.periods import Window, look_back, window_before, window_of
 from whalefall_capacity.store.aggregations.latest_sizes import LATEST_SIZES
-from whalefall_capacity.store.aggregations.selection import Scope, Selection, newest_window
+from whalefall_capacity.store.aggregations.selection import Scope, Selection, newest_window, scope_of
 from whalefall_capacity.store.aggregations.statements import Level
 
 # The most that a chart shows.
@@ -35,10 +36,19 @@ class Measure(StrEnum):
 KEYS = {Level.DATABASE: "instance_id, database_name", Level.INSTANCE: "instance_id"}
 BY_SIZE = {
     Level.DATABASE: """
-<sizes> SELECT instance_id, database_name FROM sizes ORDER BY sum_size_bytes / data_count DESC, 1, 2 LIMIT :count
+<sizes>
+SELECT instance_id, i.name AS instance, database_name, CAST(round(size) AS bigint) AS size_bytes
+FROM (SELECT instance_id, database_name, sum_size_bytes / data_count AS size FROM sizes
+      ORDER BY size DESC, instance_id, database_name LIMIT :count) AS largest
+JOIN instances AS i ON i.id = instance_id
+ORDER BY size DESC, instance_id, database_name
 """.replace("<sizes>", LATEST_SIZES[Level.DATABASE]),
     Level.INSTANCE: """
-<sizes> SELECT instance_id FROM sizes ORDER BY size DESC, 1 LIMIT :count
+<sizes>
+SELECT instance_id, i.name AS instance, NULL AS database_name, CAST(round(size) AS bigint) AS size_bytes
+FROM (SELECT instance_id, size FROM sizes ORDER BY size DESC, instance_id LIMIT :count) AS largest
+JOIN instances AS i ON i.id = instance_id
+ORDER BY size DESC, instance_id
 """.replace("<sizes>", LATEST_SIZES[Level.INSTANCE]),
 }
 CALCULATED = """
@@ -86,8 +96,23 @@ def _largest_changes(level: Level) -> str:
 
 
 BY_CHANGE = {level: _largest_changes(level) for level in Level}
+CHANGES = (Measure.CHANGE, Measure.PERCENT)
 # The largest changes of a window by measure, largest first, each with its key.
 WindowChanges = dict[Measure, list[tuple[float, Key]]]
+
+
+@dataclass(frozen=True)
+class LargestKey:
+    """An instance or a database with its latest size."""
+
+    instance_id: int
+    instance: str
+    database_name: Annotated[str | None, Field(description="null: the instance as a whole.")]
+    size_bytes: int
+
+    @property
+    def key(self) -> Key:
+        return (self.instance_id,) if self.database_name is None else (self.instance_id, self.database_name)
 
 
 @dataclass
@@ -138,20 +163,25 @@ def ranked(
     """Return for each measure the *count* keys that are largest by it, largest first."""
     changes = rankings.of_range(connection, scope, selection)
     return {
-        Measure.SIZE: _by_size(connection, scope, selection, count),
+        Measure.SIZE: [one.key for one in _by_size(connection, scope, selection, count)],
         **{measure: _largest((window[measure] for window in changes), count) for measure in CHANGES},
     }
 
 
-CHANGES = (Measure.CHANGE, Measure.PERCENT)
+def largest_keys(engine: Engine, level: Level, selection: Selection, count: int) -> list[LargestKey]:
+    """Return the *count* instances (databases) that are largest by their own latest size, largest first."""
+    with engine.connect() as connection:
+        scope = scope_of(connection, selection, level)
+        return [] if scope is None else _by_size(connection, scope, selection, count)
 
 
-def _by_size(connection: Connection, scope: Scope, selection: Selection, count: int) -> list[Key]:
+def _by_size(connection: Connection, scope: Scope, selection: Selection, count: int) -> list[LargestKey]:
     newest = newest_window(connection, scope)
     if newest is None:
         return []
     values = {"newest": newest, "newest_end": window_of(newest, selection.period_type).end, "count": count}
-    return [tuple(row) for row in connection.execute(scope.statement(BY_SIZE[scope.level]), scope.values | values)]
+    rows = connection.execute(scope.statement(BY_SIZE[scope.level]), scope.values | values)
+    return [LargestKey(*row) for row in rows]
 
 
 def _changes_of(connection: Connection, scope: Scope, window: Window) -> WindowChanges:
