@@ -20,7 +20,15 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode, inva
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.console.pages.formats import NOT_KNOWN, binary_size, duration, moment, signed_size, window_label
+from whalefall_capacity.console.pages.formats import (
+    NOT_KNOWN,
+    binary_size,
+    duration,
+    moment,
+    signed_percent,
+    signed_size,
+    window_label,
+)
 from whalefall_capacity.console.pages.sparklines import spark_path
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred
@@ -56,6 +64,10 @@ class PageContext:
     def prefix(self) -> str:
         """The path below which these pages are served."""
         return prefix_of(self.request)
+
+    def may(self, role: Role) -> bool:
+        """Tell whether the caller may do what *role* allows."""
+        return self.principal is not None and self.principal.role.includes(role)
 
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
@@ -179,8 +191,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "as_it_is": escape,
         "size": binary_size,
-        "signed_size": signed_size,
-        "signed_percent": signed_percent,
+        "percent_change": signed_percent,
         "change": signed_size,
         "moment": moment,
         "duration": duration,

@@ -37,11 +37,11 @@ KEYS = {Level.DATABASE: "instance_id, database_name", Level.INSTANCE: "instance_
 BY_SIZE = {
     Level.DATABASE: """
 <sizes>
-SELECT instance_id, i.name AS instance, database_name, CAST(round(size) AS bigint) AS size_bytes
+SELECT instance_id, i.name AS instance, largest.database_name, CAST(round(size) AS bigint) AS size_bytes
 FROM (SELECT instance_id, database_name, sum_size_bytes / data_count AS size FROM sizes
       ORDER BY size DESC, instance_id, database_name LIMIT :count) AS largest
 JOIN instances AS i ON i.id = instance_id
-ORDER BY size DESC, instance_id, database_name
+ORDER BY size DESC, instance_id, largest.database_name
 """.replace("<sizes>", LATEST_SIZES[Level.DATABASE]),
     Level.INSTANCE: """
 <sizes>
