@@ -28,8 +28,9 @@ from benchmarks.harness import console, fresh_store, print_result
 from whalefall_capacity.periods import PeriodType, month_starts, today
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.access import Role, create_token
-from whalefall_capacity.store.aggregations.console_series import Selection, summary
+from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.summaries import summary
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.engine import libpq_environment
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
@@ -150,7 +151,9 @@ def _assert_same_summaries(engine: Engine, last: date) -> None:
     for level, statement in ((Level.DATABASE, DATABASE_SUMMARY), (Level.INSTANCE, INSTANCE_SUMMARY)):
         with engine.connect() as connection, raw_cursor(connection) as cursor:
             cursor.execute(statement, {"first": selection.first, "last": last})
-            assert cursor.fetchall() == [astuple(summary(engine, level, selection))]
+            # Here every database has a size on the newest day, which is then everybody's latest: nobody is missing.
+            figures = astuple(summary(engine, level, selection))
+            assert cursor.fetchall() == [figures[:8]]
 
 
 def _in_turns(

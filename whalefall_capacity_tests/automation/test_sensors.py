@@ -22,6 +22,7 @@ from whalefall_capacity.automation.sensors import aggregations_follow_stats, ran
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
+from whalefall_capacity.store.aggregations.growth import database_growth
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.watching import Watcher, shown_by
@@ -29,7 +30,6 @@ from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.from_scratch import aggregation_rows, assert_as_from_scratch
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
-from whalefall_capacity_tests.store.growth import database_growth
 from whalefall_capacity_tests.store.past import put_sizes
 
 RANGE_START = "dagster/asset_partition_range_start"

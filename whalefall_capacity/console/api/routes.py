@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.responses import Response
 
 from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
-from whalefall_capacity.console.api import collections, partitions, task_runs
+from whalefall_capacity.console.api import collections, details, lists, overview, partitions, task_runs
 from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.principals import Principal
@@ -23,9 +23,11 @@ from whalefall_capacity.current_period import ALL, SCOPES, AggregationScope
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.aggregations import console_series
-from whalefall_capacity.store.aggregations.console_series import Page, Selection, Summary
+from whalefall_capacity.store.aggregations.console_series import Page
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.summaries import Summary, summary
 
 reading = router_for(Role.VIEW)
 operating = router_for(Role.OPERATOR)
@@ -54,7 +56,7 @@ class CapacityRows(Rows[Row], Generic[Row]):
 
 @dataclass(frozen=True)
 class CapacitySummary(Summary):
-    """The newest window with data in the range."""
+    """The latest sizes of the range, and who is missing on its newest day."""
 
     period_type: PeriodType
 
@@ -86,7 +88,7 @@ def databases(console: CurrentConsole, query: Annotated[CapacityPage, Query()]) 
 
 @reading.get("/capacity/databases/summary", response_model=Envelope[CapacitySummary])
 def databases_summary(console: CurrentConsole, query: Annotated[CapacityFilter, Query()]) -> Response:
-    """Return count, total, average and largest of the databases in the newest window with data."""
+    """Return count, total, average and largest of the databases, each with its latest size in the range."""
     return _summary(console, Level.DATABASE, query)
 
 
@@ -98,7 +100,7 @@ def instances(console: CurrentConsole, query: Annotated[CapacityPage, Query()]) 
 
 @reading.get("/capacity/instances/summary", response_model=Envelope[CapacitySummary])
 def instances_summary(console: CurrentConsole, query: Annotated[CapacityFilter, Query()]) -> Response:
-    """Return count, total, average and largest of the instances in the newest window with data."""
+    """Return count, total, average and largest of the instances, each with its latest size in the range."""
     return _summary(console, Level.INSTANCE, query)
 
 
@@ -113,7 +115,7 @@ def aggregate_current_period(
 
 
 def _summary(console: Console, level: Level, query: CapacityFilter) -> Response:
-    found = console_series.summary(console.reading, level, query.selection(console.today()))
+    found = summary(console.reading, level, query.selection(console.today()))
     return success({"period_type": query.period_type} | vars(found))
 
 
@@ -129,8 +131,11 @@ def _page(
 router = APIRouter()
 for each in (
     reading,
+    overview.reading,
     operating,
     collections.operating,
+    lists.reading,
+    details.reading,
     task_runs.reading,
     task_runs.operating,
     partitions.reading,

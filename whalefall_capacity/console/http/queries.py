@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from enum import StrEnum
@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from whalefall_capacity.console.http.envelope import invalid
 from whalefall_capacity.periods import PeriodType, window_of, windows_back
-from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Selection
+from whalefall_capacity.store.aggregations.console_series import MOST_ROWS
+from whalefall_capacity.store.aggregations.selection import Selection
 
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 WHOLE = re.compile(r"[0-9]{1,18}")
@@ -103,50 +104,60 @@ class Page(BaseModel):
         }
 
 
-class CapacityFilter(BaseModel):
-    """A filter of windows, databases and instances."""
+class DayRange(BaseModel):
+    """A range of days."""
 
     model_config = ConfigDict(extra="forbid")
+
+    start_date: Day | None = Field(default=None, description="The first day, or a day of the first window.")
+    end_date: Day | None = Field(default=None, description="The last day, or a day of the last window; unset: today.")
+    time_range: Annotated[Whole, Field(ge=1, le=LONGEST_RANGE_DAYS)] | None = Field(
+        default=None, description="The last so many days, in place of start_date and end_date."
+    )
+
+    def days(self, today: date, first_of: Callable[[date], date]) -> tuple[date, date]:
+        """Return the first and the last day; *first_of* gives the first where nothing does.
+
+        Raises ApiError when the range is none.
+        """
+        if self.time_range is not None:
+            if self.start_date is not None or self.end_date is not None:
+                raise invalid("time_range", "does not go together with start_date and end_date")
+            return today - timedelta(days=self.time_range - 1), today
+        last = self.end_date or today
+        if self.start_date is not None and self.start_date > last:
+            raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
+        last = min(max(last, EARLIEST), LATEST)
+        return max(self.start_date or first_of(last), EARLIEST), last
+
+
+class CapacityFilter(DayRange):
+    """A filter of windows, databases and instances."""
 
     instance_id: list[Annotated[Whole, Field(ge=1)]] = Field(
         default=[], max_length=MOST_INSTANCES, description="Ids of instances; may be repeated."
     )
     db_type: list[DbType] = Field(default=[], max_length=len(DbType), description="Engines; may be repeated.")
-    database_name: Name | None = Field(
-        default=None,
-        description="The exact name of a database, upper and lower case told apart. Of instances: those that have it.",
+    database_name: list[Name] = Field(
+        default=[],
+        max_length=MOST_INSTANCES,
+        description="Exact names of databases, upper and lower case told apart; may be repeated. Of instances: those "
+        "that have one of them.",
     )
     period_type: PeriodType = Field(default=PeriodType.DAILY, description="Length of the windows.")
-    start_date: Day | None = Field(default=None, description="A day of the first window.")
-    end_date: Day | None = Field(default=None, description="A day of the last window; unset: today.")
-    time_range: Annotated[Whole, Field(ge=1, le=LONGEST_RANGE_DAYS)] | None = Field(
-        default=None, description="The last so many days, in place of start_date and end_date."
-    )
 
     def selection(self, today: date) -> Selection:
         """Return the windows that have a day in the range. Raises ApiError when the range is none."""
-        first, last = self._days(today)
-        first, last = max(first, EARLIEST), min(last, LATEST)
+        shown = self.period_type.calendar.shown_windows
+        first, last = self.days(today, lambda last: windows_back(last, self.period_type, shown - 1))
         return Selection(
             period_type=self.period_type,
             first=window_of(first, self.period_type).start,
             last=last,
             instance_ids=self.instance_id or None,
             db_types=[db_type.value for db_type in self.db_type] or None,
-            database_name=self.database_name,
+            database_names=self.database_name or None,
         )
-
-    def _days(self, today: date) -> tuple[date, date]:
-        if self.time_range is not None:
-            if self.start_date is not None or self.end_date is not None:
-                raise invalid("time_range", "does not go together with start_date and end_date")
-            return today - timedelta(days=self.time_range - 1), today
-        last = self.end_date or today
-        if self.start_date is not None:
-            if self.start_date > last:
-                raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
-            return self.start_date, last
-        return windows_back(max(last, EARLIEST), self.period_type, self.period_type.calendar.shown_windows - 1), last
 
 
 class CapacityPage(CapacityFilter, Page):

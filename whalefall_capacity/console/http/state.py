@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.aggregations.ranking import ChangeRankings
 
 
 class Launcher(Protocol):
@@ -35,6 +36,7 @@ class Console:
     dagster: Launcher
     limiter: LoginLimiter
     principals: PrincipalCache
+    rankings: ChangeRankings = field(default_factory=ChangeRankings)
 
     def today(self) -> date:
         """Return the day it is in the configured zone."""

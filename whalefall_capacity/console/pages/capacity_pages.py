@@ -17,6 +17,7 @@ from whalefall_capacity.console.http.envelope import invalid, not_found
 from whalefall_capacity.console.http.queries import (
     EARLIEST,
     LATEST,
+    MOST_INSTANCES,
     Day,
     DbType,
     Name,
@@ -24,25 +25,28 @@ from whalefall_capacity.console.http.queries import (
 )
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
+from whalefall_capacity.console.pages.csv_cells import harmless
 from whalefall_capacity.console.pages.formats import window_label
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, json_in_page, render, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
 from whalefall_capacity.periods import PeriodType, Window, windows_back, windows_between
 from whalefall_capacity.store.aggregations import console_series
-from whalefall_capacity.store.aggregations.console_series import InstanceChoice, Selection
+from whalefall_capacity.store.aggregations.console_series import InstanceChoice
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.summaries import summary
 
 TOP_CHOICES = (5, 10, 20)
 MOST_PERIODS = 400
-# Spreadsheets take a cell that begins like this for a formula.
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 LEVELS = {"instances": Level.INSTANCE, "databases": Level.DATABASE}
 
 router = APIRouter()
 
 
-def _one_of(allowed: Mapping[str, int]) -> Any:
+def one_of(allowed: Mapping[str, int]) -> Any:
+    """Return a validator that lets through what stands in *allowed*, as the number that it means."""
+
     def check(value: Any) -> Any:
         if value not in allowed:
             raise ValueError(f"must be one of {', '.join(allowed)}")
@@ -54,14 +58,14 @@ def _one_of(allowed: Mapping[str, int]) -> Any:
 class View(BaseModel):
     """The state of a page of capacity: everything that its URL says."""
 
-    db_type: DbType | None = None
-    instance_id: Annotated[Whole, Field(ge=1)] | None = None
-    database_name: Name | None = None
+    db_type: list[DbType] = Field(default=[], max_length=len(DbType))
+    instance_id: list[Annotated[Whole, Field(ge=1)]] = Field(default=[], max_length=MOST_INSTANCES)
+    database_name: list[Name] = Field(default=[], max_length=MOST_INSTANCES)
     period_type: PeriodType = PeriodType.DAILY
     periods: Annotated[Whole, Field(ge=1, le=MOST_PERIODS)] | None = None
     start_date: Day | None = None
     end_date: Day | None = None
-    top: Annotated[int, _one_of({str(top): top for top in TOP_CHOICES})] = TOP_CHOICES[0]
+    top: Annotated[int, one_of({str(top): top for top in TOP_CHOICES})] = TOP_CHOICES[0]
     chart: Literal["line", "bar"] = "line"
 
     @property
@@ -87,16 +91,15 @@ class View(BaseModel):
             raise invalid("start_date", f"at most {MOST_PERIODS} periods can be shown, these are {len(windows)}")
         return windows
 
-    def parameters(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, Any]:
         """Return what of the state differs from the default, as it stands in the URL."""
-        found = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        return {name: str(value) for name, value in found.items()}
+        found: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        return found
 
     def url(self, path: str, **changes: object) -> str:
         """Return the URL of *path* with this state and *changes* to it; None takes a parameter away."""
-        parameters = self.parameters() | {name: str(value) for name, value in changes.items() if value is not None}
-        kept = {name: value for name, value in parameters.items() if name not in changes or changes[name] is not None}
-        return f"{path}?{urlencode(kept)}" if kept else path
+        kept = {name: value for name, value in (self.parameters() | changes).items() if value is not None}
+        return f"{path}?{urlencode(kept, doseq=True)}" if kept else path
 
 
 @router.get("/instances")
@@ -125,25 +128,21 @@ def databases_csv(context: Reader, metric: str) -> Response:
 
 def _capacity_page(context: PageContext, page: str) -> Response:
     console, level = context.console, LEVELS[page]
-    view = view_of(context.request, View)
     choices = console_series.instance_choices(console.reading)
-    view = _without_contradiction(view, choices, level)
+    view = _without_contradiction(view_of(context.request, View), choices)
     found, selection, windows = _charts(console, view, level)
     return render(
         context,
         "capacity.html",
         page=page,
         view=view,
-        summary=console_series.summary(console.reading, level, selection),
+        summary=summary(console.reading, level, selection),
         charts=found,
         payload=json_in_page([chart.payload() for chart in found]),
         columns=[(i, window_label(w.start, w.period_type)) for i, w in reversed(list(enumerate(windows)))],
-        first_day=windows[0].start,
-        last_day=selection.last,
-        instances=[choice for choice in choices if view.db_type in (None, choice.db_type)],
-        databases=console_series.database_choices(console.reading, view.instance_id)
-        if view.instance_id is not None and level is Level.DATABASE
-        else [],
+        in_progress=found[0].in_progress,
+        instances=[choice for choice in choices if not view.db_type or choice.db_type in view.db_type],
+        databases=_database_choices(console, view) if level is Level.DATABASE else [],
         db_types=list(DbType),
         period_types=list(PeriodType),
         tops=TOP_CHOICES,
@@ -155,9 +154,7 @@ def _csv(context: PageContext, page: str, metric_key: str) -> Response:
     if metric_key not in METRIC_KEYS:
         raise not_found("there is no such table")
     console, level = context.console, LEVELS[page]
-    view = _without_contradiction(
-        view_of(context.request, View), console_series.instance_choices(console.reading), level
-    )
+    view = _without_contradiction(view_of(context.request, View), console_series.instance_choices(console.reading))
     found, _, _ = _charts(console, view, level)
     (chart,) = [chart for chart in found if chart.metric.key == metric_key]
     name = f"{page}-{metric_key}-{view.period_type.value}.csv"
@@ -179,12 +176,8 @@ def _csv_of(chart: Chart, level: Level) -> str:
         names = [series.instance, series.database_name or ""][: len(keys)]
         for window, value in zip(chart.windows, series.values, strict=True):
             if value is not None:
-                writer.writerow([*map(_harmless, names), window.start, window.end, value])
+                writer.writerow([*map(harmless, names), window.start, window.end, value])
     return content.getvalue()
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
 
 
 def _charts(console: Console, view: View, level: Level) -> tuple[list[Chart], Selection, list[Window]]:
@@ -193,22 +186,22 @@ def _charts(console: Console, view: View, level: Level) -> tuple[list[Chart], Se
         period_type=view.period_type,
         first=windows[0].start,
         last=windows[-1].start,
-        instance_ids=None if view.instance_id is None else [view.instance_id],
-        db_types=None if view.db_type is None else [view.db_type.value],
-        database_name=view.database_name,
+        instance_ids=view.instance_id or None,
+        db_types=[db_type.value for db_type in view.db_type] or None,
+        database_names=view.database_name or None if level is Level.DATABASE else None,
     )
-    if level is Level.DATABASE:
-        return charts(console_series.top_databases(console.reading, selection, view.top), windows), selection, windows
-    return charts(console_series.top_instances(console.reading, selection, view.top), windows), selection, windows
+    largest = console_series.largest_series(console.reading, console.rankings, level, selection, view.top)
+    return charts(largest, windows, console.today()), selection, windows
 
 
-def _without_contradiction(view: View, choices: list[InstanceChoice], level: Level) -> View:
-    """Return *view* without an instance that is of another engine, and without a database of no instance."""
+def _database_choices(console: Console, view: View) -> list[str]:
+    """Return the names to choose from: of the databases of the chosen instances, and what is chosen already."""
+    return sorted({*console_series.database_choices(console.reading, view.instance_id), *view.database_name})
+
+
+def _without_contradiction(view: View, choices: list[InstanceChoice]) -> View:
+    """Return *view* without instances of other engines; without a database name when no instance is left of them."""
     known = {choice.id: choice.db_type for choice in choices}
-    instance_id = view.instance_id
-    if instance_id is not None and view.db_type is not None and known.get(instance_id) != view.db_type.value:
-        instance_id = None
-    keeps_name = level is Level.DATABASE and (view.instance_id is None or instance_id is not None)
-    return view.model_copy(
-        update={"instance_id": instance_id, "database_name": view.database_name if keeps_name else None}
-    )
+    kept = [id_ for id_ in view.instance_id if not view.db_type or known.get(id_) in view.db_type]
+    names = [] if view.instance_id and not kept else view.database_name
+    return view.model_copy(update={"instance_id": kept, "database_name": names})

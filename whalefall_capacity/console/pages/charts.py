@@ -1,4 +1,4 @@
-"""Series out of rows of growth: three charts over the same windows, with a gap where a window has no row."""
+"""Series out of rows of growth: three charts over the same windows, each of what is largest by its own measure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from whalefall_capacity.console.pages.formats import binary_size, signed_percent, signed_size, window_label
 from whalefall_capacity.periods import Window
 from whalefall_capacity.printable import printable
+from whalefall_capacity.store.aggregations.console_series import LargestSeries
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.aggregations.ranking import Measure
 
 Value = float | int | None
 
@@ -19,19 +21,26 @@ Value = float | int | None
 class Metric:
     """One of the three charts: *unit* is bytes or percent, *columns* the column per row type."""
 
-    key: str
+    measure: Measure
     unit: str
     show: Callable[[Any], str]
     columns: Mapping[type, str]
 
+    @property
+    def key(self) -> str:
+        return self.measure.value
+
 
 METRICS = (
-    Metric("size", "bytes", binary_size, {DatabaseGrowth: "avg_size_bytes", InstanceGrowth: "total_size_bytes"}),
+    Metric(Measure.SIZE, "bytes", binary_size, {DatabaseGrowth: "avg_size_bytes", InstanceGrowth: "total_size_bytes"}),
     Metric(
-        "change", "bytes", signed_size, {DatabaseGrowth: "size_change_bytes", InstanceGrowth: "total_size_change_bytes"}
+        Measure.CHANGE,
+        "bytes",
+        signed_size,
+        {DatabaseGrowth: "size_change_bytes", InstanceGrowth: "total_size_change_bytes"},
     ),
     Metric(
-        "percent",
+        Measure.PERCENT,
         "percent",
         signed_percent,
         {DatabaseGrowth: "size_change_percent", InstanceGrowth: "total_size_change_percent"},
@@ -58,6 +67,13 @@ class Chart:
     metric: Metric
     windows: Sequence[Window]
     series: Sequence[Series]
+    today: date
+
+    @property
+    def in_progress(self) -> Window | None:
+        """The last window, when days of it are still to come. A day is measured at once."""
+        last = self.windows[-1]
+        return last if last.start < last.end and last.start <= self.today <= last.end else None
 
     @property
     def labels(self) -> list[str]:
@@ -73,6 +89,7 @@ class Chart:
             "metric": self.metric.key,
             "unit": self.metric.unit,
             "labels": self.labels,
+            "in_progress": self.in_progress is not None,
             "series": [
                 {
                     "name": printable(one.name),
@@ -89,16 +106,24 @@ def series_name(row: DatabaseGrowth | InstanceGrowth) -> str:
     return f"{row.database_name} ({row.instance})" if isinstance(row, DatabaseGrowth) else row.instance
 
 
-def charts(rows: Sequence[DatabaseGrowth] | Sequence[InstanceGrowth], windows: Sequence[Window]) -> list[Chart]:
+def charts(largest: LargestSeries, windows: Sequence[Window], today: date) -> list[Chart]:
     """Return the three charts; the order of the rows is the order of the series."""
+    return [Chart(metric, windows, _all_series(metric, largest[metric.measure], windows), today) for metric in METRICS]
+
+
+def size_chart(rows: Sequence[DatabaseGrowth | InstanceGrowth], windows: Sequence[Window], today: date) -> Chart:
+    """Return the chart of sizes alone."""
+    return Chart(METRICS[0], windows, _all_series(METRICS[0], rows, windows), today)
+
+
+def _all_series(
+    metric: Metric, rows: Sequence[DatabaseGrowth | InstanceGrowth], windows: Sequence[Window]
+) -> list[Series]:
     by_key: dict[tuple[int, str | None], dict[date, DatabaseGrowth | InstanceGrowth]] = {}
     for row in rows:
         key = (row.instance_id, row.database_name if isinstance(row, DatabaseGrowth) else None)
         by_key.setdefault(key, {})[row.period_start] = row
-    return [
-        Chart(metric, windows, [_series(metric, database, found, windows) for (_, database), found in by_key.items()])
-        for metric in METRICS
-    ]
+    return [_series(metric, database, found, windows) for (_, database), found in by_key.items()]
 
 
 def _series(

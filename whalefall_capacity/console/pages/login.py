@@ -133,4 +133,4 @@ def _login_form(context: PageContext, next_url: str, problem: str = "", status: 
 def _next(context: PageContext, url: str) -> str:
     """Return *url* when it leads to a page of ours, else the first page."""
     is_ours = url.startswith("/") and not url.startswith(("//", "/\\")) and "\\" not in url and url.isprintable()
-    return url if is_ours and not url.startswith(f"{context.prefix}/login") else context.home
+    return url if is_ours and not url.startswith(f"{context.prefix}/login") else "/"

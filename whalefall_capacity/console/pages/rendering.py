@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request
@@ -20,7 +20,16 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode, inva
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.console.pages.formats import NOT_KNOWN, binary_size, duration, moment, window_label
+from whalefall_capacity.console.pages.formats import (
+    NOT_KNOWN,
+    binary_size,
+    duration,
+    moment,
+    signed_percent,
+    signed_size,
+    window_label,
+)
+from whalefall_capacity.console.pages.sparklines import spark_path
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred
 from whalefall_capacity.printable import printable_lines
@@ -56,11 +65,6 @@ class PageContext:
         """The path below which these pages are served."""
         return prefix_of(self.request)
 
-    @property
-    def home(self) -> str:
-        """The page to which somebody who has just logged in is led."""
-        return "/" if self.prefix else "/instances"
-
     def may(self, role: Role) -> bool:
         """Tell whether the caller may do what *role* allows."""
         return self.principal is not None and self.principal.role.includes(role)
@@ -68,10 +72,15 @@ class PageContext:
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
-    def here(self, **changes: str) -> str:
-        """Return the URL of this page with some parameters changed."""
-        parameters = dict(self.request.query_params) | changes
-        return f"{self.request.url.path}?{urlencode(parameters)}"
+    def here(self, **changes: str | None) -> str:
+        """Return the URL of this page with some parameters changed; None takes a parameter away."""
+        return self.url(self.request.url.path, **changes)
+
+    def url(self, path: str, **changes: str | None) -> str:
+        """Return the URL of *path* with the parameters of this page, and *changes* to them."""
+        kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in changes]
+        parameters = kept + [(name, value) for name, value in changes.items() if value is not None]
+        return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
 def prefix_of(request: Request) -> str:
@@ -103,8 +112,12 @@ Reader = Annotated[PageContext, Depends(reader_context)]
 
 def view_of(request: Request, model: type[Any]) -> Any:
     """Return the state that the URL says; an empty field of a form says nothing."""
+    said = [(name, value) for name, value in request.query_params.multi_items() if value != ""]
+    several = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+    values: dict[str, Any] = {name: value for name, value in said if name not in several}
+    values |= {name: [value for other, value in said if other == name] for name in several}
     try:
-        return model.model_validate({name: value for name, value in request.query_params.items() if value != ""})
+        return model.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         raise invalid(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")) from error
@@ -175,13 +188,22 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"as_it_is": escape, "size": binary_size, "moment": moment, "duration": duration}
+    environment.filters |= {
+        "as_it_is": escape,
+        "size": binary_size,
+        "percent_change": signed_percent,
+        "change": signed_size,
+        "moment": moment,
+        "duration": duration,
+        "spark": spark_path,
+    }
     environment.tests["open"] = lambda run: not run.status.is_terminal
     environment.globals |= {
         "metrics_of": _metrics_of,
         "figure": _figure,
         "task_label": _task_label,
         "window_label": window_label,
+        "urlencode": urlencode,
     }
     return environment
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
-from whalefall_capacity.console.pages import capacity_pages, login, partitions_page, run_centre
+from whalefall_capacity.console.pages import (
+    capacity_pages,
+    detail_pages,
+    list_pages,
+    login,
+    overview_page,
+    partitions_page,
+    run_centre,
+)
 from whalefall_capacity.console.pages.rendering import (
     anonymous_context,
     page_context,
@@ -16,6 +24,9 @@ from whalefall_capacity.console.pages.rendering import (
 
 router = APIRouter()
 router.include_router(login.router)
+router.include_router(overview_page.router)
+router.include_router(list_pages.router)
+router.include_router(detail_pages.router)
 router.include_router(capacity_pages.router)
 router.include_router(run_centre.router)
 router.include_router(partitions_page.router)
@@ -25,12 +36,6 @@ router.include_router(partitions_page.router)
 def health() -> Response:
     """Say that the console answers."""
     return Response("ok\n", media_type="text/plain")
-
-
-@router.get("/")
-def home() -> Response:
-    """Lead to the instances."""
-    return RedirectResponse("/instances", 303)
 
 
 def error_page(request: Request, error: ApiError) -> Response:

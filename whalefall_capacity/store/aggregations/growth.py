@@ -145,6 +145,8 @@ FROM (
 JOIN instances AS i ON i.id = growth.instance_id
 """
 EVERYTHING = "true"
+OF_INSTANCE = "instance_id = :instance_id"
+OF_DATABASE = "instance_id = :instance_id AND database_name = :database_name"
 OF_KEYS = """(instance_id, database_name) IN (
     SELECT * FROM unnest(CAST(:instance_ids AS integer[]), CAST(:database_names AS text[])))"""
 IN_ORDER = " ORDER BY i.name, period_start"
@@ -181,6 +183,28 @@ LIMIT :count
 TOP_SETTINGS = """
 SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_memoize = off; SET LOCAL work_mem = '64MB'
 """
+
+
+def database_growth(
+    engine: Engine, period_type: PeriodType, first: date, last: date, instance_id: int, database_name: str | None = None
+) -> list[DatabaseGrowth]:
+    """Return the windows that start in first..last of one database, or of every database of an instance."""
+    statement = DATABASE_GROWTH.format(scope=OF_INSTANCE if database_name is None else OF_DATABASE)
+    values = {"instance_id": instance_id, "database_name": database_name} | growth_range(period_type, first, last)
+    with engine.connect() as connection:
+        rows = connection.execute(text(statement + DATABASES_IN_ORDER), values).all()
+        return [DatabaseGrowth(*row) for row in rows]
+
+
+def instance_growth(
+    engine: Engine, period_type: PeriodType, first: date, last: date, instance_id: int
+) -> list[InstanceGrowth]:
+    """Return the windows of one instance that start in first..last, oldest first."""
+    statement = INSTANCE_GROWTH.format(scope=OF_INSTANCE)
+    values = {"instance_id": instance_id} | growth_range(period_type, first, last)
+    with engine.connect() as connection:
+        rows = connection.execute(text(statement + IN_ORDER), values).all()
+        return [InstanceGrowth(*row) for row in rows]
 
 
 @again_if_connection_lost

@@ -197,6 +197,11 @@ def test_the_summary_of_databases_is_of_the_newest_window(reader: TestClient, da
         "largest_size_bytes": 1000 * MIB,
         "largest_instance": "instance-2",
         "largest_database": "shop",
+        "newest_day": str(day),
+        "measured": 3,
+        "expected": 3,
+        "missing": [],
+        "missing_not_named": 0,
     }
 
 
@@ -211,6 +216,11 @@ def test_the_summary_of_instances_is_of_the_newest_window(reader: TestClient, da
         "largest_size_bytes": 1000 * MIB,
         "largest_instance": "instance-2",
         "largest_database": None,
+        "newest_day": str(day),
+        "measured": 2,
+        "expected": 2,
+        "missing": [],
+        "missing_not_named": 0,
     }
 
 
@@ -225,7 +235,8 @@ def test_a_summary_goes_back_to_the_newest_window_that_has_what_is_asked_for(
 
 def test_a_summary_of_a_past_range_is_of_its_last_window(reader: TestClient, day: date) -> None:
     data = reader.get(f"{DATABASES}/summary", params={"end_date": str(day - timedelta(days=3))}).json()["data"]
-    assert (data["period_start"], data["databases"]) == (str(day - timedelta(days=3)), 2)
+    assert (data["period_start"], data["databases"]) == (str(day - timedelta(days=3)), 3)
+    assert [(one["instance"], one["database_name"]) for one in data["missing"]] == []
 
 
 @pytest.mark.parametrize("path", PATHS)

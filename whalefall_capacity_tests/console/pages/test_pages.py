@@ -69,13 +69,16 @@ def test_there_are_three_charts_of_the_largest(reader: TestClient) -> None:
         "crm (instance-1)",
     ]
     assert charts[0]["series"][1]["values"] == [98 * MIB, 99 * MIB, 100 * MIB]
-    assert charts[1]["series"][1]["texts"][-1] == "+1.00 MiB"
+    assert [(series["name"], series["texts"][-1]) for series in charts[1]["series"]] == [
+        ("shop (instance-1)", "+1.00 MiB")
+    ]
+    assert [series["name"] for series in charts[2]["series"]] == ["shop (instance-1)"]
 
 
 def test_a_window_without_a_row_is_a_gap(reader: TestClient) -> None:
     size, change, _ = payload(reader, "/databases", database_name="crm", periods=5)
     assert size["series"][0]["values"] == [10 * MIB, None, 10 * MIB, 10 * MIB, 10 * MIB]
-    assert change["series"][0]["values"] == [0, None, 0, 0, 0]
+    assert change["series"] == []
     assert len(size["labels"]) == 5
 
 
@@ -88,7 +91,7 @@ def test_a_chart_without_any_value_says_so(reader: TestClient, day: date) -> Non
     first = str(day - timedelta(days=9))
     page = reader.get("/instances", params={"start_date": first, "end_date": first}).text
     assert re.findall(r'id="plot-(\w+)"', page) == ["size"]
-    assert page.count("No data in this range.") == 2
+    assert page.count("No change is known in this range.") == 2
 
 
 def test_only_the_top_are_shown(viewer: TestClient, store: Engine, day: date) -> None:
@@ -117,6 +120,67 @@ def test_links_keep_the_state_of_the_page(reader: TestClient) -> None:
     assert '/instances/size.csv?period_type=weekly&amp;periods=4&amp;chart=bar"' in page
     assert '/databases?period_type=weekly&amp;periods=4&amp;chart=bar&amp;instance_id=2"' in page
     assert "?period_type=weekly&amp;periods=4&amp;chart=bar&amp;lang=zh" in page
+
+
+def test_several_engines_instances_and_databases_can_be_chosen_at_once(reader: TestClient) -> None:
+    several: dict[str, list[str | int]] = {
+        "db_type": ["mysql", "postgresql"],
+        "instance_id": [1, 2],
+        "database_name": ["crm", "shop"],
+    }
+    names = [series["name"] for series in payload(reader, "/databases", **several)[0]["series"]]
+    assert names == ["shop (instance-2)", "shop (instance-1)", "crm (instance-1)"]
+    page = reader.get("/databases", params=several).text
+    assert page.count(" checked>") == 6
+    every = "db_type=mysql&amp;db_type=postgresql&amp;instance_id=1&amp;instance_id=2"
+    assert f"/databases/size.csv?{every}&amp;database_name=crm&amp;database_name=shop" in page
+    assert f"?{every}&amp;database_name=crm&amp;database_name=shop&amp;lang=zh" in page
+
+
+def test_a_window_in_progress_is_said_to_be_one(reader: TestClient, day: date) -> None:
+    size, _, _ = payload(reader, "/instances", period_type="quarterly", periods=2)
+    assert size["in_progress"] is True
+    page = reader.get("/instances", params={"period_type": "quarterly"}).text
+    assert f"{day.year} Q{(day.month + 2) // 3} is in progress" in page
+    assert payload(reader, "/instances", periods=2)[0]["in_progress"] is False
+    ended = payload(reader, "/instances", period_type="quarterly", end_date=str(day - timedelta(days=100)))
+    assert ended[0]["in_progress"] is False
+
+
+def test_a_database_that_did_not_move_is_not_in_the_charts_of_changes(
+    viewer: TestClient, store: Engine, day: date
+) -> None:
+    put_sizes(store, [(2, "archive", when, 40 * 2**40) for when in (day - timedelta(days=1), day)])
+    for when in (day - timedelta(days=1), day):
+        aggregate(store, Level.DATABASE, [window_of(when, PeriodType.DAILY)])
+    size, change, percent = payload(viewer, "/databases")
+    assert size["series"][0]["name"] == "archive (instance-2)"
+    for chart in (change, percent):
+        assert "archive (instance-2)" not in [series["name"] for series in chart["series"]]
+
+
+def test_the_cards_do_not_fall_on_a_gap_day_and_the_page_says_who_is_missing(
+    viewer: TestClient, store: Engine, day: date
+) -> None:
+    def cards(path: str) -> list[str]:
+        return re.findall(r"<dd>(.*?)</dd>", viewer.get(path).text)
+
+    before = {path: cards(path) for path in PAGES}
+    with store.begin() as connection:
+        for table in ("database_size_stats", "instance_size_stats"):
+            connection.execute(
+                text(f"DELETE FROM {table} WHERE instance_id = 2 AND collected_date = :day"), {"day": day}
+            )
+        connection.execute(
+            text("UPDATE instance_databases SET last_seen_date = last_seen_date - 1 WHERE instance_id = 2")
+        )
+    for level in Level:
+        aggregate(store, level, [window_of(day, PeriodType.DAILY)])
+    assert {path: cards(path) for path in PAGES} == before
+    for path, said in (("/instances", "1 of 2 instances"), ("/databases", "2 of 3 databases")):
+        page = viewer.get(path).text
+        assert f"{said} measured on the newest day, {day}." in page
+        assert f'<a href="/instances/2">instance-2</a> ({day - timedelta(days=1)})' in page
 
 
 def test_empty_fields_of_the_form_say_nothing(reader: TestClient) -> None:
@@ -177,7 +241,6 @@ def test_the_csv_is_the_table_in_bytes_without_the_gaps(reader: TestClient, day:
     ]
     assert table(reader, "/instances/percent.csv", periods=1) == [
         ["instance", "period_start", "period_end", "total_size_change_percent"],
-        ["instance-2", str(day), str(day), "0.0"],
         ["instance-1", str(day), str(day), "0.92"],
     ]
     assert reader.get("/instances/shape.csv").status_code == 404

@@ -18,12 +18,13 @@ from whalefall_capacity.store.aggregations.calculate import WindowResult, Window
 from whalefall_capacity.store.aggregations.growth import (
     DatabaseGrowth,
     InstanceGrowth,
+    database_growth,
+    instance_growth,
     top_growing_databases,
 )
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.processes import run, start, wait_for
-from whalefall_capacity_tests.store.growth import database_growth, instance_growth
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 
 DAILY, WEEKLY, MONTHLY, QUARTERLY = PeriodType

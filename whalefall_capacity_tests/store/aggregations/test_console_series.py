@@ -14,8 +14,12 @@ from sqlalchemy import Engine, event, text
 from whalefall_capacity.periods import PeriodType, days_to_windows, window_of
 from whalefall_capacity.store.aggregations import console_series
 from whalefall_capacity.store.aggregations.calculate import aggregate
-from whalefall_capacity.store.aggregations.console_series import Selection, Summary
+from whalefall_capacity.store.aggregations.console_series import largest_series
+from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
+from whalefall_capacity.store.aggregations.ranking import ChangeRankings, Measure
+from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.summaries import Summary, summary
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
@@ -58,23 +62,24 @@ MAY = Selection(PeriodType.DAILY, date(2026, 5, 15), date(2026, 5, 31))
 QUERIES: dict[str, Callable[[Engine, Selection], object]] = {
     "database page": lambda e, s: console_series.database_page(e, s, 20, 0),
     "instance page": lambda e, s: console_series.instance_page(e, s, 20, 0),
-    "database summary": lambda e, s: console_series.summary(e, Level.DATABASE, s),
-    "instance summary": lambda e, s: console_series.summary(e, Level.INSTANCE, s),
-    "top databases": lambda e, s: console_series.top_databases(e, s, 5),
-    "top instances": lambda e, s: console_series.top_instances(e, s, 5),
+    "database summary": lambda e, s: summary(e, Level.DATABASE, s),
+    "instance summary": lambda e, s: summary(e, Level.INSTANCE, s),
+    "largest databases": lambda e, s: largest_series(e, ChangeRankings(), Level.DATABASE, s, 5),
+    "largest instances": lambda e, s: largest_series(e, ChangeRankings(), Level.INSTANCE, s, 5),
 }
 
 
 @pytest.mark.parametrize("name", QUERIES)
 @pytest.mark.parametrize(
-    "filters", [{}, {"instance_ids": [1, 2]}, {"database_name": "shop"}, {"db_types": ["postgresql"]}], ids=str
+    "filters",
+    [{}, {"instance_ids": [1, 2]}, {"database_names": ["shop", "crm"]}, {"db_types": ["postgresql"]}],
+    ids=str,
 )
 def test_a_query_of_a_month_reads_that_month_alone(half_a_year: Engine, name: str, filters: dict[str, Any]) -> None:
     selection = Selection(MAY.period_type, MAY.first, MAY.last, **filters)
     with explained(half_a_year) as children:
         QUERIES[name](half_a_year, selection)
-    level = "instance" if "instance" in name else "database"
-    assert children == {f"{level}_size_aggregations_daily_2026_05"}
+    assert {child.partition("_aggregations_")[2] for child in children} == {"daily_2026_05"}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,11 @@ def test_rows_are_counted_no_further_than_they_can_be_paged(
     assert (len(page.rows), page.total) == (20, 50)
 
 
+def largest(store: Engine, selection: Selection, count: int) -> list[DatabaseGrowth | InstanceGrowth]:
+    """Return the windows of the largest databases."""
+    return list(largest_series(store, ChangeRankings(), Level.DATABASE, selection, count)[Measure.SIZE])
+
+
 def test_the_top_of_an_earlier_range_is_of_its_own_newest_window(half_a_year: Engine) -> None:
     with half_a_year.begin() as connection:
         connection.execute(
@@ -113,8 +123,8 @@ def test_the_top_of_an_earlier_range_is_of_its_own_newest_window(half_a_year: En
         )
     early = Selection(PeriodType.DAILY, FIRST, date(2026, 2, 28))
     late = Selection(PeriodType.DAILY, FIRST, LAST)
-    assert {row.instance_id for row in console_series.top_databases(half_a_year, early, 2)} == {1}
-    assert {row.instance_id for row in console_series.top_databases(half_a_year, late, 2)} == {3}
+    assert {row.instance_id for row in largest(half_a_year, early, 2)} == {1}
+    assert {row.instance_id for row in largest(half_a_year, late, 2)} == {3}
 
 
 WEEK = Selection(PeriodType.WEEKLY, date(2026, 6, 22), date(2026, 6, 22))
@@ -125,7 +135,7 @@ def weekly_summaries(store: Engine, sizes: list[tuple[int, str, date, int]]) -> 
     put_sizes(store, sizes)
     for level in Level:
         aggregate(store, level, [window_of(WEEK.first, PeriodType.WEEKLY)])
-    return console_series.summary(store, Level.DATABASE, WEEK), console_series.summary(store, Level.INSTANCE, WEEK)
+    return summary(store, Level.DATABASE, WEEK), summary(store, Level.INSTANCE, WEEK)
 
 
 def test_a_summary_adds_up_means_of_windows_with_unlike_days(store: Engine) -> None:
@@ -162,5 +172,8 @@ def test_of_the_largest_that_are_alike_a_summary_names_the_first_as_the_charts_d
     )
     assert (databases.largest_instance, databases.largest_database) == ("instance-1", "crm")
     assert instances.largest_instance == "instance-1"
-    assert [g.database_name for g in console_series.top_databases(store, WEEK, 1)] == ["crm"]
-    assert [g.instance for g in console_series.top_instances(store, WEEK, 1)] == ["instance-1"]
+    rankings = ChangeRankings()
+    (database,) = largest_series(store, rankings, Level.DATABASE, WEEK, 1)[Measure.SIZE]
+    (instance,) = largest_series(store, rankings, Level.INSTANCE, WEEK, 1)[Measure.SIZE]
+    assert isinstance(database, DatabaseGrowth)
+    assert (database.database_name, instance.instance) == ("crm", "instance-1")

@@ -17,9 +17,10 @@ from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.growth import (
     DatabaseGrowth,
     InstanceGrowth,
+    database_growth,
+    instance_growth,
 )
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity_tests.store.growth import database_growth, instance_growth
 from whalefall_capacity_tests.store.past import put_sizes
 
 FIRST = date(2025, 9, 25)

@@ -28,18 +28,29 @@
     };
   }
 
-  function trace(series, number, chart, kind) {
+  function traces(series, number, chart, kind) {
     const colour = style(`--s${number % COLOURS}`);
     const dotted = number >= COLOURS;
     const common = {
       name: series.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;"),
       x: chart.labels, y: series.values, text: series.texts, hovertemplate: "%{text}",
     };
-    if (kind === "bar") return { ...common, type: "bar", textposition: "none", marker: { color: colour, pattern: dotted ? { shape: "/", size: 4 } : {} } };
-    return {
-      ...common, type: "scatter", mode: chart.labels.length > 62 ? "lines" : "lines+markers", connectgaps: false,
-      line: { color: colour, width: 1.75, dash: dotted ? "dot" : "solid" }, marker: { color: colour, size: 4 },
-    };
+    // A window in progress is pale as a bar; as a line it is reached by dashes and ends in a ring.
+    const open = chart.labels.map((_, place) => chart.in_progress && place === chart.labels.length - 1);
+    if (kind === "bar") return [{ ...common, type: "bar", textposition: "none", marker: { color: colour, opacity: open.map((is) => (is ? 0.45 : 1)), pattern: dotted ? { shape: "/", size: 4 } : {} } }];
+    const line = { color: colour, width: 1.75, dash: dotted ? "dot" : "solid" };
+    const lines = { ...common, type: "scatter", connectgaps: false, line };
+    if (!chart.in_progress) return [{ ...lines, mode: chart.labels.length > 62 ? "lines" : "lines+markers", marker: { color: colour, size: 4 } }];
+    const last = chart.labels.length - 1;
+    const part = (from, to) => series.values.map((value, place) => (place >= from && place <= to ? value : null));
+    return [
+      { ...lines, y: part(0, last - 1), mode: last > 62 ? "lines" : "lines+markers", marker: { color: colour, size: 4 } },
+      {
+        ...lines, y: part(last - 1, last), mode: "lines+markers", line: { ...line, dash: "dash" }, meta: "in progress",
+        hoverinfo: open.map((is) => (is ? "all" : "skip")), hovertemplate: open.map((is) => (is ? "%{text} …" : "")),
+        marker: { color: colour, size: open.map((is) => (is ? 8 : 0)), symbol: "circle-open" },
+      },
+    ];
   }
 
   function draw(chart, kind) {
@@ -54,7 +65,7 @@
       showlegend: false, hovermode: "x unified", bargap: 0.25, bargroupgap: 0.05,
       hoverlabel: { bgcolor: style("--raised"), bordercolor: style("--strong-line"), font: { ...font, color: style("--ink") } },
       xaxis: {
-        type: "category", fixedrange: true, nticks: Math.max(2, Math.floor(place.clientWidth / 100)), tickangle: 0,
+        type: "category", fixedrange: !document.getElementById("charts").dataset.zoom, nticks: Math.max(2, Math.floor(place.clientWidth / 100)), tickangle: 0,
         linecolor: style("--strong-line"), showgrid: false, ticks: "outside", ticklen: 4, tickcolor: style("--strong-line"),
       },
       yaxis: {
@@ -62,7 +73,7 @@
         zerolinecolor: style("--strong-line"), zerolinewidth: 1,
       },
     };
-    Plotly.react(place, chart.series.map((series, number) => trace(series, number, chart, kind)), layout, {
+    Plotly.react(place, chart.series.flatMap((series, number) => traces(series, number, chart, kind)), layout, {
       displayModeBar: false, responsive: true,
     });
     place.dataset.drawn = String(chart.series.length);
@@ -71,7 +82,8 @@
   function light(metric, number) {
     const place = document.getElementById(`plot-${metric}`);
     if (!place?.data) return;
-    Plotly.restyle(place, { opacity: place.data.map((_, index) => (number === null || index === number ? 1 : 0.15)) });
+    const each = place.data.length / Number(place.dataset.drawn);
+    Plotly.restyle(place, { opacity: place.data.map((_, index) => (number === null || Math.floor(index / each) === number ? 1 : 0.15)) });
   }
 
   function drawAll() {

@@ -52,7 +52,29 @@
       if (field.name && field.value === "") field.disabled = true;
     }
   });
+  // What is ticked in a list of several is sent together, when the list is closed.
+  const ticked = (list) => [...list.querySelectorAll("input[type=checkbox]")].map((box) => box.checked).join();
+  for (const list of filters?.querySelectorAll("details[data-several]") ?? []) {
+    let before = ticked(list);
+    list.addEventListener("toggle", () => {
+      if (list.open) before = ticked(list);
+      else if (ticked(list) !== before) filters.requestSubmit();
+    });
+    list.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      list.open = false;
+      list.querySelector("summary").focus();
+    });
+    list.querySelector("[data-narrows]").addEventListener("input", (event) => {
+      const wanted = event.target.value.toLowerCase();
+      for (const label of list.querySelectorAll("label")) label.hidden = !label.textContent.toLowerCase().includes(wanted);
+    });
+    document.addEventListener("click", (event) => {
+      if (list.open && !list.contains(event.target)) list.open = false;
+    });
+  }
   filters?.addEventListener("change", (event) => {
+    if (event.target.closest("details[data-several]")) return;
     for (const name of (event.target.dataset.clears ?? "").split(" ").filter(Boolean)) {
       if (filters.elements[name]) filters.elements[name].value = "";
     }

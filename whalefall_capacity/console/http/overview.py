@@ -1,0 +1,109 @@
+"""The overview, gathered from the store: what page and API say of the fleet as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.store.aggregations.ranking import LargestKey, largest_keys
+from whalefall_capacity.store.aggregations.selection import Selection
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.maintenance.health import read_status
+from whalefall_capacity.store.sizes.day_comparison import changed_databases, lost_databases, shrunk_instances
+from whalefall_capacity.store.sizes.fleet_day import FleetDay, fleet_day
+from whalefall_capacity.store.sizes.fleet_totals import DayTotal, TotalChange, fleet_totals, total_changes
+from whalefall_capacity.store.sizes.growers import MONTH, Grower, growing_databases, growing_instances
+from whalefall_capacity.store.task_runs.attention import failed_runs, open_runs
+from whalefall_capacity.store.task_runs.read import TaskRun
+
+SHOWN = 5
+RUNS_SHOWN = 10
+# The changes of the total need the days that they are measured from, whatever the chart shows.
+LEAST_DAYS = 98
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check of the newest day that did not pass."""
+
+    check: str
+    count: Annotated[int, Field(description="What it found: instances or databases.")]
+    first: Annotated[Sequence[str], Field(description=f"The first {SHOWN} of them.")]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What needs a person, beside the servers that were not measured."""
+
+    failed_runs: Annotated[Sequence[TaskRun], Field(description="Of the last three days, and not made good since.")]
+    failed_checks: Sequence[FailedCheck]
+    table_partitions: Annotated[Sequence[str], Field(description="What is wrong with the table partitions.")]
+    nothing_since: Annotated[
+        date | None, Field(description="The newest day with a size, when that is before yesterday.")
+    ]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The fleet as a whole. Sizes are bytes; a server that was not measured counts with its size of before."""
+
+    today: FleetDay
+    total_size_bytes: int | None
+    changes: Sequence[TotalChange]
+    totals: Annotated[Sequence[DayTotal], Field(description="Oldest first.")]
+    largest_instances: Sequence[LargestKey]
+    largest_databases: Sequence[LargestKey]
+    growing_instances: Annotated[Sequence[Grower], Field(description="By their change over 30 days.")]
+    growing_databases: Annotated[Sequence[Grower], Field(description="By their change over 30 days.")]
+    attention: Attention
+    open_runs: Sequence[TaskRun]
+
+
+def overview(console: Console, days: int) -> Overview:
+    """Return the overview of today, with the totals of the last *days*."""
+    store, today = console.reading, console.today()
+    measured = fleet_day(store, today)
+    totals = fleet_totals(store, today - timedelta(days=max(days, LEAST_DAYS) - 1), today)
+    month = Selection(PeriodType.DAILY, today - MONTH + timedelta(days=1), today)
+    newest = measured.newest_day or today
+    return Overview(
+        today=measured,
+        total_size_bytes=next((one.total_size_bytes for one in reversed(totals) if one.measured), None),
+        changes=total_changes(totals),
+        totals=totals[-days:],
+        largest_instances=largest_keys(store, Level.INSTANCE, month, SHOWN),
+        largest_databases=largest_keys(store, Level.DATABASE, month, SHOWN),
+        growing_instances=growing_instances(store, newest, SHOWN),
+        growing_databases=growing_databases(store, newest, SHOWN),
+        attention=_attention(console, measured),
+        open_runs=open_runs(store, RUNS_SHOWN),
+    )
+
+
+def _attention(console: Console, measured: FleetDay) -> Attention:
+    newest, yesterday = measured.newest_day, measured.day - timedelta(days=1)
+    health = read_status(console.engine, console.settings, measured.day)
+    return Attention(
+        failed_runs=failed_runs(console.reading, RUNS_SHOWN),
+        failed_checks=[] if newest is None else _failed_checks(console, newest),
+        table_partitions=[f"{table.table}: {problem}" for table in health.tables for problem in table.problems],
+        nothing_since=newest if newest is not None and newest < yesterday else None,
+    )
+
+
+def _failed_checks(console: Console, day: date) -> list[FailedCheck]:
+    """Return what the checks of sizes say of *day*, from the same comparison as theirs."""
+    store, settings = console.reading, console.settings
+    changed = changed_databases(store, day, settings.check_change_percent, settings.check_change_bytes)
+    found = {
+        "inventory_shrank": [one.instance for one in shrunk_instances(store, day)],
+        "databases_missing": [f"{one.database} ({one.instance})" for one in lost_databases(store, day)],
+        "unusual_change": [f"{one.database} ({one.instance})" for one in changed],
+    }
+    return [FailedCheck(check, len(names), names[:SHOWN]) for check, names in found.items() if names]

@@ -1,0 +1,158 @@
+"""The lists of all instances and all databases, each row with its own latest size; and their CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field
+from starlette.responses import Response, StreamingResponse
+
+from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
+from whalefall_capacity.console.http.queries import DbType, Whole
+from whalefall_capacity.console.pages.csv_cells import harmless
+from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
+from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, instance_choices
+from whalefall_capacity.store.sizes.database_list import ListedDatabase, every_database, list_databases
+from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
+from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
+
+FIGURES = ("size_bytes", "change_7_days_bytes", "change_30_days_bytes")
+INSTANCE_COLUMNS = ("instance", "db_type", "host", "port", "version", "status", "failure", "day", *FIGURES)
+INSTANCE_COUNTS = ("database_count", "missing_count", "log_size_bytes", "capacity_limit_bytes")
+DATABASE_COLUMNS = ("instance", "database_name", "db_type", "status", "first_seen_date", "last_seen_date", "day")
+COLUMNS = {
+    "instances": (*INSTANCE_COLUMNS, *INSTANCE_COUNTS),
+    "databases": (*DATABASE_COLUMNS, *FIGURES),
+}
+# Columns of the table, and whether the largest come first when one is clicked.
+SORTS = {
+    "instances": {
+        "instance": False,
+        "db_type": False,
+        "status": False,
+        "size": True,
+        "day": False,
+        "change_7_days": True,
+        "change_30_days": True,
+        "databases": True,
+    },
+    "databases": {
+        "database": False,
+        "instance": False,
+        "status": False,
+        "size": True,
+        "day": False,
+        "change_7_days": True,
+        "change_30_days": True,
+    },
+}
+CSV_ROWS_OF_A_PART = 500
+PAGE_LIMIT = Annotated[Whole, Field(ge=1, le=200)]
+
+router = APIRouter()
+
+
+class InstanceListView(InstanceListQuery):
+    """The state of the list of instances."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    limit: PAGE_LIMIT = 50
+
+
+class DatabaseListView(DatabaseListQuery):
+    """The state of the list of databases."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    limit: PAGE_LIMIT = 50
+
+
+@router.get("/instances/list")
+def instances(context: Reader) -> Response:
+    """Show all instances."""
+    view: InstanceListView = view_of(context.request, InstanceListView)
+    found = list_instances(
+        context.console.reading, view.wanted, context.console.today(), view.sort, view.limit, view.offset
+    )
+    return _list_page(context, "instances", view, found)
+
+
+@router.get("/databases/list")
+def databases(context: Reader) -> Response:
+    """Show all databases."""
+    view: DatabaseListView = view_of(context.request, DatabaseListView)
+    found = list_databases(
+        context.console.reading, view.wanted, context.console.today(), view.sort, view.limit, view.offset
+    )
+    return _list_page(context, "databases", view, found)
+
+
+@router.get("/instances/list.csv")
+def instances_csv(context: Reader) -> Response:
+    """Return all instances that the filters let through."""
+    view: InstanceListView = view_of(context.request, InstanceListView)
+    found = list_instances(context.console.reading, view.wanted, context.console.today(), view.sort)
+    return _csv("instances", found.rows)
+
+
+@router.get("/databases/list.csv")
+def databases_csv(context: Reader) -> Response:
+    """Return all databases that the filters let through."""
+    view: DatabaseListView = view_of(context.request, DatabaseListView)
+    return _csv("databases", every_database(context.console.reading, view.wanted, context.console.today(), view.sort))
+
+
+def _list_page(
+    context: PageContext,
+    page: str,
+    view: InstanceListView | DatabaseListView,
+    found: Listed[ListedInstance] | Listed[ListedDatabase],
+) -> Response:
+    return render(
+        context,
+        f"list_{page}.html",
+        page=page,
+        view=view,
+        rows=found.rows,
+        total=found.total,
+        most_rows=MOST_ROWS,
+        sorts={key: _next_sort(view.sort, key, largest_first) for key, largest_first in SORTS[page].items()},
+        choices=instance_choices(context.console.reading) if page == "databases" else [],
+        db_types=list(DbType),
+        statuses=list(SizeStatus),
+    )
+
+
+def _next_sort(current: str, key: str, largest_first: bool) -> str:
+    """Return the order that a click on the head of a column asks for: the other way when it is sorted by already."""
+    if current.removeprefix("-") == key:
+        return key if current.startswith("-") else f"-{key}"
+    return f"-{key}" if largest_first else key
+
+
+def _csv(page: str, rows: Iterable[object]) -> Response:
+    return StreamingResponse(
+        _csv_parts(COLUMNS[page], rows),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{page}.csv"'},
+    )
+
+
+def _csv_parts(columns: tuple[str, ...], rows: Iterable[object]) -> Iterator[str]:
+    """Yield the file in parts; sizes in bytes."""
+    content = io.StringIO()
+    writer = csv.writer(content)
+    writer.writerow(columns)
+    for number, row in enumerate(rows, 1):
+        values = [getattr(row, column) for column in columns]
+        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values])
+        if number % CSV_ROWS_OF_A_PART == 0:
+            yield content.getvalue()
+            content.seek(0)
+            content.truncate()
+    yield content.getvalue()

@@ -1,0 +1,289 @@
+"""The list of all databases: each with its own latest size, its changes and its status.
+
+Which databases are on a page is decided first; figures are looked up for those alone. Only an order by a figure, or
+a filter by status, has to know that figure of every database: it reads whole days, which lie together on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import Connection, Engine, text
+
+from whalefall_capacity.store.sizes.listing import (
+    FAILED_VISITS,
+    IN_FLEET,
+    LARGEST_ID,
+    OF_INSTANCES,
+    OF_SEARCH,
+    OF_STATUSES,
+    Listed,
+    ListFilter,
+    SizeStatus,
+    Trend,
+    ordered,
+    trend_of,
+    trend_start,
+)
+
+Key = tuple[int, str]
+# How long before it was last listed the latest size of a database is looked for: four table partitions at most.
+REACH_DAYS = 92
+CHUNK_KEYS = 1000
+
+OF_NAMES = "(" + OF_SEARCH.format(name="d.database_name") + " OR " + OF_SEARCH.format(name="i.name") + ")"
+# Instances by the index of their names, and the databases of each by the primary key: it ends with the page.
+KEYS_BY_NAME = """
+SELECT d.instance_id, d.database_name
+FROM instances AS i
+JOIN instance_databases AS d ON d.instance_id = i.id
+WHERE {of_instances} AND {of_names}
+ORDER BY {order}
+LIMIT :limit OFFSET :offset
+"""
+COUNT = """
+SELECT count(*) FROM instances AS i
+JOIN instance_databases AS d ON d.instance_id = i.id
+WHERE {of_instances} AND {of_names}
+"""
+# The day on which each instance was last measured: by the primary key, ending at the first row.
+PLACES = """
+WITH failed AS MATERIALIZED ({failed_visits}), places AS MATERIALIZED (
+    SELECT i.id, i.name, i.db_type, {in_fleet} AS in_fleet, failed.instance_id IS NOT NULL AS failed,
+           (SELECT s.collected_date FROM instance_size_stats AS s
+            WHERE s.instance_id = i.id AND s.collected_date <= :today
+            ORDER BY s.collected_date DESC LIMIT 1) AS visited_on
+    FROM instances AS i
+    LEFT JOIN failed ON failed.instance_id = i.id
+    WHERE {of_instances}
+)
+"""
+# A database of which the newest visit failed, or brought no size, is failed.
+STATUS = """
+CASE WHEN NOT (i.in_fleet AND d.is_active) THEN 'dropped'
+     WHEN i.failed OR latest.collected_date < i.visited_on THEN 'failed'
+     WHEN latest.collected_date IS NULL AND i.visited_on IS NOT NULL THEN 'failed'
+     WHEN latest.collected_date >= CAST(:today AS date) - :fresh_days THEN 'measured'
+     WHEN latest.collected_date IS NULL THEN 'never_measured'
+     ELSE 'late' END
+"""
+# Each look-up goes down the primary key (instance_id, database_name, collected_date), in the table partitions of its
+# few days, and ends at its first row.
+LATEST = """
+SELECT {columns} FROM database_size_stats AS s
+WHERE s.instance_id = d.instance_id AND s.database_name = d.database_name AND s.collected_date <= :today
+  AND s.collected_date BETWEEN d.last_seen_date - :latest_days AND d.last_seen_date
+ORDER BY s.collected_date DESC LIMIT 1
+"""
+BASELINE = """
+SELECT size_bytes FROM database_size_stats AS s
+WHERE s.instance_id = d.instance_id AND s.database_name = d.database_name
+  AND s.collected_date <= latest.collected_date - {days}
+  AND s.collected_date >= latest.collected_date - {days} - :reach_days
+ORDER BY s.collected_date DESC LIMIT 1
+"""
+FIGURES = """
+{places}
+SELECT d.instance_id, i.name AS instance, i.db_type, d.database_name, {status} AS status,
+       d.first_seen_date, d.last_seen_date, latest.collected_date AS day, latest.size_bytes,
+       latest.size_bytes - week.size_bytes AS change_7_days_bytes,
+       latest.size_bytes - month.size_bytes AS change_30_days_bytes
+FROM unnest(CAST(:ids AS integer[]), CAST(:names AS text[])) WITH ORDINALITY AS wanted (instance_id, name, place)
+JOIN places AS i ON i.id = wanted.instance_id
+JOIN instance_databases AS d ON d.instance_id = wanted.instance_id AND d.database_name = wanted.name
+LEFT JOIN LATERAL ({latest}) AS latest ON true
+LEFT JOIN LATERAL ({week}) AS week ON true
+LEFT JOIN LATERAL ({month}) AS month ON true
+ORDER BY place
+"""
+# The newest day on which at least half as many instances were measured as on any day of the week.
+COMMON_DAY = """
+WITH days AS (
+    SELECT collected_date AS day, count(*) AS instances FROM instance_size_stats
+    WHERE collected_date BETWEEN CAST(:today AS date) - :week_days AND :today GROUP BY 1
+)
+SELECT max(day) FROM days WHERE 2 * instances >= (SELECT max(instances) FROM days)
+"""
+# The sizes of a whole day, by its BRIN index: nearly every database has its latest size there, and only the others
+# are looked up. Likewise their baselines.
+KEYS_BY_FIGURE = """
+{places}, known AS (
+    SELECT d.instance_id, d.database_name, i.name AS instance, latest.collected_date AS day, latest.size_bytes,
+           {change} AS change_bytes, {status} AS status
+    FROM places AS i
+    JOIN instance_databases AS d ON d.instance_id = i.id
+    LEFT JOIN database_size_stats AS common
+        ON common.instance_id = d.instance_id AND common.database_name = d.database_name
+       AND common.collected_date = :common_day AND i.visited_on <= :common_day AND {of_ids}
+    {earlier}
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN common.size_bytes IS NOT NULL THEN :common_day ELSE ({latest_day}) END AS collected_date,
+               CASE WHEN common.size_bytes IS NOT NULL THEN common.size_bytes ELSE ({latest_size}) END AS size_bytes
+    ) AS latest
+    WHERE {of_names}
+)
+SELECT instance_id, database_name, count(*) OVER () AS total FROM known
+WHERE {of_statuses}
+ORDER BY {order}
+LIMIT :limit OFFSET :offset
+"""
+EARLIER = """
+LEFT JOIN database_size_stats AS earlier
+    ON earlier.instance_id = d.instance_id AND earlier.database_name = d.database_name
+   AND earlier.collected_date = CAST(:common_day AS date) - {days} AND common.size_bytes IS NOT NULL AND {of_ids}
+"""
+CHANGE = """
+latest.size_bytes - CASE WHEN earlier.size_bytes IS NOT NULL THEN earlier.size_bytes ELSE ({baseline}) END
+"""
+OF_IDS = "(CAST(:instance_ids AS integer[]) IS NULL OR {table}.instance_id = ANY (CAST(:instance_ids AS integer[])))"
+TRENDS = """
+SELECT s.instance_id, s.database_name, s.collected_date, s.size_bytes
+FROM unnest(CAST(:ids AS integer[]), CAST(:names AS text[])) AS wanted (instance_id, name)
+JOIN database_size_stats AS s ON s.instance_id = wanted.instance_id AND s.database_name = wanted.name
+WHERE s.collected_date BETWEEN :first AND :today
+"""
+NAME_ORDERS = {"instance": "i.name, d.database_name", "database": "d.database_name, i.name"}
+FIGURE_ORDERS = {
+    "size": "size_bytes, instance, database_name",
+    "day": "day, instance, database_name",
+    "change_7_days": "change_bytes, instance, database_name",
+    "change_30_days": "change_bytes, instance, database_name",
+    "status": "status, instance, database_name",
+}
+KNOWN_ORDERS = {"instance": "instance, database_name", "database": "database_name, instance"}
+ORDERS = (*NAME_ORDERS, *FIGURE_ORDERS)
+BASELINES = {"change_7_days": ":week_days", "change_30_days": ":month_days"}
+
+
+@dataclass(frozen=True)
+class ListedDatabase:
+    """One database with its latest size."""
+
+    instance_id: int
+    instance: str
+    db_type: str
+    database_name: str
+    status: SizeStatus
+    first_seen_date: date
+    last_seen_date: date
+    day: Annotated[
+        date | None,
+        Field(description=f"The day of the latest size, of the {REACH_DAYS} days before the database was last seen."),
+    ]
+    size_bytes: int | None
+    change_7_days_bytes: int | None
+    change_30_days_bytes: int | None
+    trend: Trend
+
+
+def list_databases(
+    engine: Engine, wanted: ListFilter, today: date, sort: str, limit: int, offset: int = 0
+) -> Listed[ListedDatabase]:
+    """Return databases in the order of *sort*, one of ORDERS with a minus before it when the largest come first."""
+    with engine.connect() as connection:
+        keys, total = _keys(connection, wanted, today, sort, limit, offset)
+        rows = _figures(connection, keys, today)
+        trends = _trends(connection, keys, today)
+    return Listed([_listed(row, trends, today) for row in rows], total)
+
+
+def every_database(engine: Engine, wanted: ListFilter, today: date, sort: str) -> Iterator[ListedDatabase]:
+    """Yield all databases that *wanted* lets through, in the order of *sort*, without their trends."""
+    with engine.connect() as connection:
+        keys, _ = _keys(connection, wanted, today, sort, None, 0)
+        for start in range(0, len(keys), CHUNK_KEYS):
+            for row in _figures(connection, keys[start : start + CHUNK_KEYS], today):
+                yield ListedDatabase(**row | {"status": SizeStatus(row["status"]), "trend": ()})
+
+
+def get_database(engine: Engine, instance_id: int, database_name: str, today: date) -> ListedDatabase | None:
+    """Return one database, which may have been dropped."""
+    if instance_id > LARGEST_ID:
+        return None
+    keys = [(instance_id, database_name)]
+    with engine.connect() as connection:
+        rows = _figures(connection, keys, today)
+        trends = _trends(connection, keys, today)
+    return _listed(rows[0], trends, today) if rows else None
+
+
+def _keys(
+    connection: Connection, wanted: ListFilter, today: date, sort: str, limit: int | None, offset: int
+) -> tuple[list[Key], int]:
+    """Return the keys of the rows from *offset* on, and how many there are in all."""
+    values = wanted.values(today) | {"limit": limit, "offset": offset, "latest_days": REACH_DAYS}
+    of_rows = {"of_instances": OF_INSTANCES, "of_names": OF_NAMES}
+    key = sort.removeprefix("-")
+    if wanted.statuses is None and key in NAME_ORDERS:
+        found = connection.execute(text(KEYS_BY_NAME.format(order=ordered(NAME_ORDERS, sort), **of_rows)), values)
+        keys = [(row.instance_id, row.database_name) for row in found]
+        return keys, connection.execute(text(COUNT.format(**of_rows)), values).scalar_one()
+    values["common_day"] = connection.execute(text(COMMON_DAY), values).scalar_one()
+    statement = text(_by_figure(key, ordered(KNOWN_ORDERS | FIGURE_ORDERS, sort)))
+    rows = connection.execute(statement, values).all()
+    if not rows and offset:
+        # A page behind the last one still says how many rows there are.
+        rows = connection.execute(statement, values | {"limit": 1, "offset": 0}).all()
+        return [], rows[0].total if rows else 0
+    return [(row.instance_id, row.database_name) for row in rows], rows[0].total if rows else 0
+
+
+def _by_figure(key: str, order: str) -> str:
+    """Return the statement that knows the figure *key* of every database."""
+    earlier, change = "", "NULL::bigint"
+    if (days := BASELINES.get(key)) is not None:
+        earlier = EARLIER.format(days=days, of_ids=OF_IDS.format(table="earlier"))
+        change = CHANGE.format(baseline=BASELINE.format(days=days))
+    return KEYS_BY_FIGURE.format(
+        places=_places(),
+        of_ids=OF_IDS.format(table="common"),
+        earlier=earlier,
+        change=change,
+        status=STATUS,
+        latest_day=LATEST.format(columns="collected_date"),
+        latest_size=LATEST.format(columns="size_bytes"),
+        of_names=OF_NAMES,
+        of_statuses=OF_STATUSES,
+        order=order,
+    )
+
+
+def _places() -> str:
+    return PLACES.format(failed_visits=FAILED_VISITS, in_fleet=IN_FLEET, of_instances=OF_INSTANCES)
+
+
+def _figures(connection: Connection, keys: Sequence[Key], today: date) -> list[dict[str, Any]]:
+    """Return the figures of *keys*, in their order."""
+    if not keys:
+        return []
+    statement = FIGURES.format(
+        places=_places(),
+        status=STATUS,
+        latest=LATEST.format(columns="collected_date, size_bytes"),
+        week=BASELINE.format(days=":week_days"),
+        month=BASELINE.format(days=":month_days"),
+    )
+    of_keys = ListFilter(instance_ids=sorted({instance_id for instance_id, _ in keys})).values(today)
+    values = of_keys | _key_values(keys) | {"latest_days": REACH_DAYS}
+    return [dict(row) for row in connection.execute(text(statement), values).mappings()]
+
+
+def _trends(connection: Connection, keys: Sequence[Key], today: date) -> dict[Key, dict[date, int]]:
+    trends: dict[Key, dict[date, int]] = {key: {} for key in keys}
+    values = _key_values(keys) | {"first": trend_start(today), "today": today}
+    for instance_id, name, day, size_bytes in connection.execute(text(TRENDS), values) if keys else ():
+        trends[instance_id, name][day] = size_bytes
+    return trends
+
+
+def _key_values(keys: Sequence[Key]) -> dict[str, Any]:
+    return {"ids": [instance_id for instance_id, _ in keys], "names": [name for _, name in keys]}
+
+
+def _listed(row: Mapping[str, Any], trends: Mapping[Key, Mapping[date, int]], today: date) -> ListedDatabase:
+    trend = trend_of(trends[row["instance_id"], row["database_name"]], today)
+    return ListedDatabase(**{**row, "status": SizeStatus(row["status"]), "trend": trend})

@@ -1,0 +1,46 @@
+"""What a filter can be set to: instances, and names of databases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.store.sizes.listing import IN_FLEET, LARGEST_ID, OF_SEARCH
+
+INSTANCE_OPTIONS = """
+SELECT i.id, i.name, i.db_type, {in_fleet} AS in_fleet FROM instances AS i
+WHERE {of_search} ORDER BY i.name LIMIT :limit
+""".format(in_fleet=IN_FLEET, of_search=OF_SEARCH.format(name="i.name"))
+# Of some instances by the primary key, which begins with them; of all by a look at each.
+DATABASE_OPTIONS = """
+SELECT DISTINCT d.database_name FROM instance_databases AS d
+WHERE (CAST(:ids AS integer[]) IS NULL OR d.instance_id = ANY (CAST(:ids AS integer[]))) AND {of_search}
+ORDER BY d.database_name LIMIT :limit
+""".format(of_search=OF_SEARCH.format(name="d.database_name"))
+
+
+@dataclass(frozen=True)
+class InstanceOption:
+    """An instance to filter by."""
+
+    id: int
+    name: str
+    db_type: str
+    in_fleet: bool
+
+
+def instance_options(engine: Engine, search: str | None, limit: int) -> list[InstanceOption]:
+    """Return the first *limit* instances with *search* in their names, by name."""
+    with engine.connect() as connection:
+        rows = connection.execute(text(INSTANCE_OPTIONS), {"search": search, "limit": limit}).mappings()
+        return [InstanceOption(**row) for row in rows]
+
+
+def database_options(engine: Engine, instance_ids: Sequence[int] | None, search: str | None, limit: int) -> list[str]:
+    """Return the first *limit* names of databases with *search* in them, of *instance_ids* or of all, by name."""
+    ids = None if instance_ids is None else [instance_id for instance_id in instance_ids if instance_id <= LARGEST_ID]
+    values = {"ids": ids, "search": search, "limit": limit}
+    with engine.connect() as connection:
+        return list(connection.execute(text(DATABASE_OPTIONS), values).scalars())

@@ -1,0 +1,58 @@
+"""The visits to one server, as the items of the runs that made them tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
+from whalefall_capacity.store.task_runs.write import ItemType
+
+# The runs by the index of their times, newest first, and of each the item by the unique index (run_id, item_type,
+# item_key): it ends with the last visit that is asked for.
+VISITS = """
+SELECT run.run_id, run.trigger_source, run.created_by, run.created_at, item.status, item.started_at, item.completed_at,
+       item.error_message, item.metrics_json, item.details_json
+FROM task_runs AS run
+JOIN task_run_items AS item ON item.run_id = run.run_id
+WHERE item.item_type = :item_type AND item.item_key = :item_key
+ORDER BY run.created_at DESC
+LIMIT :limit
+"""
+
+
+@dataclass(frozen=True)
+class ServerVisit:
+    """One visit to one server."""
+
+    run_id: Annotated[str, Field(description="The task run that made it.")]
+    trigger_source: str
+    created_by: str | None
+    created_at: datetime
+    status: ItemStatus
+    started_at: datetime | None
+    completed_at: datetime | None
+    error_message: str | None
+    metrics_json: Mapping[str, Any] | None
+    details_json: Annotated[
+        Mapping[str, Any] | None, Field(description="Databases that were listed and not measured, with the reasons.")
+    ]
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """The databases that were listed and not measured, the first of very many, with their reasons."""
+        found: Mapping[str, str] = (self.details_json or {}).get("missing", {})
+        return found
+
+
+def last_visits(engine: Engine, instance_id: int, limit: int) -> list[ServerVisit]:
+    """Return the last visits to a server, newest first, those that are waiting or under way too."""
+    values = {"item_type": ItemType.COLLECTION.value, "item_key": str(instance_id), "limit": limit}
+    with engine.connect() as connection:
+        rows = connection.execute(text(VISITS), values).mappings()
+        return [ServerVisit(**{**row, "status": Status(row["status"])}) for row in rows]

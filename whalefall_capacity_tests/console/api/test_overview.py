@@ -1,0 +1,105 @@
+"""The overview over the API and as a page: the fleet as a whole, and what needs a person."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
+
+from whalefall_capacity_tests.store.past import MIB
+
+OVERVIEW = "/api/v1/overview"
+
+
+def overview(client: TestClient, **parameters: Any) -> dict[str, Any]:
+    answer = client.get(OVERVIEW, params=parameters)
+    assert answer.status_code == 200, answer.text
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def lose(store: Engine, day: date) -> None:
+    """Let the second server not answer on *day*."""
+    with store.begin() as connection:
+        for table in ("database_size_stats", "instance_size_stats"):
+            connection.execute(
+                text(f"DELETE FROM {table} WHERE instance_id = 2 AND collected_date = :day"), {"day": day}
+            )
+        connection.execute(
+            text(
+                "INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, closed_at)"
+                " VALUES ('r-1', 'sync_databases', 'Collect', 'capacity', 'scheduled', 'completed_with_errors', now())"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO task_run_items"
+                " (run_id, item_type, item_key, item_name, instance_id, status, error_message) "
+                "VALUES ('r-1', 'collection', '2', 'instance-2', 2, 'failed', 'no <route> to host')"
+            )
+        )
+
+
+def test_the_overview_says_total_changes_and_what_is_largest(reader: TestClient, day: date) -> None:
+    data = overview(reader)
+    assert (data["today"]["measured"], data["today"]["fleet"], data["total_size_bytes"]) == (2, 2, 1110 * MIB)
+    assert data["changes"][0] == {
+        "days": 7,
+        "since": str(day - timedelta(days=7)),
+        "change_bytes": 7 * MIB,
+        "change_percent": 0.63,
+    }
+    assert data["changes"][1]["change_bytes"] is None
+    assert len(data["totals"]) == 90
+    assert data["totals"][-1] == {"day": str(day), "total_size_bytes": 1110 * MIB, "measured": 2, "servers": 2}
+    assert data["totals"][0]["total_size_bytes"] is None
+    assert [(one["instance"], one["database_name"]) for one in data["largest_databases"]] == [
+        ("instance-2", "shop"),
+        ("instance-1", "shop"),
+        ("instance-1", "crm"),
+    ]
+    assert data["open_runs"] == data["attention"]["failed_runs"] == []
+
+
+def test_days_of_the_overview_are_bounded(reader: TestClient) -> None:
+    assert len(overview(reader, days=1)["totals"]) == 1
+    for bad in ("0", "401", "x"):
+        answer = reader.get(OVERVIEW, params={"days": bad})
+        assert (answer.status_code, answer.json()["data"]["errors"][0]["field"]) == (400, "days")
+
+
+def test_a_server_that_did_not_answer_is_named_and_the_total_does_not_fall(
+    viewer: TestClient, store: Engine, day: date
+) -> None:
+    lose(store, day)
+    data = overview(viewer)
+    assert (data["today"]["measured"], data["total_size_bytes"]) == (1, 1110 * MIB)
+    (missing,) = data["today"]["unmeasured"]
+    assert (missing["instance"], missing["last_day"]) == ("instance-2", str(day - timedelta(days=1)))
+    assert (missing["visit_status"], missing["reason"]) == ("failed", "no <route> to host")
+    assert [run["run_id"] for run in data["attention"]["failed_runs"]] == ["r-1"]
+
+
+def test_the_first_page_shows_the_overview(viewer: TestClient, store: Engine, day: date) -> None:
+    lose(store, day)
+    page = viewer.get("/").text
+    assert "no &lt;route&gt; to host" in page
+    assert '<a href="/instances/2">instance-2</a>' in page
+    assert '<a href="/instances/1/database?name=crm">crm (instance-1)</a>' in page
+    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    (chart,) = json.loads(found[1])
+    assert (len(chart["labels"]), chart["series"][0]["values"][-1]) == (90, 1110 * MIB)
+    assert chart["series"][0]["texts"][-1] == "1.08 GiB, 1 of 2 measured"
+    assert viewer.get("/?days=365").status_code == 200
+    assert viewer.get("/?days=7").status_code == 400
+
+
+def test_whoever_is_not_logged_in_is_led_to_the_login_and_back(viewer: TestClient) -> None:
+    viewer.headers.pop("Authorization")
+    answer = viewer.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2F")

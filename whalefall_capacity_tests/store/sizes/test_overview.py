@@ -1,0 +1,155 @@
+"""The fleet as a whole: who was measured on a day, the total day by day, and what grew."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.store.sizes.fleet_day import fleet_day
+from whalefall_capacity.store.sizes.fleet_totals import DayTotal, TotalChange, fleet_totals, total_changes
+from whalefall_capacity.store.sizes.growers import growing_databases, growing_instances
+from whalefall_capacity.store.task_runs.attention import failed_runs, open_runs
+from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
+
+DAY = date(2026, 6, 25)
+YESTERDAY = DAY - timedelta(days=1)
+NIGHT = datetime(2026, 6, 25, 1, 0, tzinfo=timezone.utc)
+
+
+def changed(store: Engine, statement: str, **values: Any) -> None:
+    with store.begin() as connection:
+        connection.execute(text(statement), values)
+
+
+def put_run(store: Engine, run_id: str, status: str, created_at: datetime, name: str = "Collect sizes") -> None:
+    changed(
+        store,
+        "INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status, created_at,"
+        " completed_at, closed_at) SELECT CAST(:run_id AS text), 'sync_databases', :name, 'capacity', 'scheduled',"
+        " CAST(:status AS text), :created_at, ended, ended"
+        " FROM (SELECT CASE WHEN :status IN ('pending', 'running') THEN NULL ELSE CAST(:created_at AS timestamptz) END"
+        " AS ended) AS run",
+        run_id=run_id,
+        name=name,
+        status=status,
+        created_at=created_at,
+    )
+
+
+def put_visit(store: Engine, run_id: str, instance_id: int, status: str, error: str | None) -> None:
+    changed(
+        store,
+        "INSERT INTO task_run_items (run_id, item_type, item_key, item_name, instance_id, status, error_message,"
+        " completed_at) VALUES (:run_id, 'collection', CAST(:id AS text), 'server', :id, :status, :error, now())",
+        run_id=run_id,
+        id=instance_id,
+        status=status,
+        error=error,
+    )
+
+
+def totals(store: Engine, first: date, last: date = DAY) -> list[tuple[int | None, int, int]]:
+    """Return total in MiB, measured and counted servers of each day."""
+    return [
+        (None if one.total_size_bytes is None else one.total_size_bytes // MIB, one.measured, one.servers)
+        for one in fleet_totals(store, first, last)
+    ]
+
+
+def test_who_was_not_measured_is_named_with_the_reason_of_the_newest_visit(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", DAY, MIB), (2, "crm", YESTERDAY, MIB), (3, "crm", DAY, MIB)])
+    put_total(store, 3, DAY, MIB, 1, missing=2)
+    changed(store, "INSERT INTO instances (id, name, db_type) VALUES (4, 'never', 'mysql')")
+    changed(store, "INSERT INTO instances (id, name, db_type, is_active) VALUES (5, 'switched-off', 'mysql', false)")
+    put_run(store, "earlier", "completed", NIGHT - timedelta(hours=20))
+    put_visit(store, "earlier", 2, "completed", None)
+    put_run(store, "night", "completed_with_errors", NIGHT)
+    put_visit(store, "night", 2, "failed", "connection refused")
+    found = fleet_day(store, DAY)
+    assert (found.fleet, found.measured, found.missing_databases, found.newest_day) == (4, 2, 2, DAY)
+    assert [(one.instance, one.last_day, one.missing_databases, one.reason) for one in found.unmeasured] == [
+        ("instance-2", YESTERDAY, 0, "connection refused"),
+        ("never", None, 0, None),
+        ("instance-3", DAY, 2, None),
+    ]
+    assert (found.unmeasured[0].run_id, found.unmeasured[0].visit_status) == ("night", "failed")
+
+
+def test_before_the_first_visit_of_a_day_the_newest_day_is_said(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", YESTERDAY, MIB)])
+    found = fleet_day(store, DAY)
+    assert (found.measured, found.fleet, found.newest_day) == (0, 1, YESTERDAY)
+    assert fleet_day(store, YESTERDAY - timedelta(days=1)).newest_day is None
+
+
+def test_a_server_that_was_not_measured_counts_with_its_size_of_before(store: Engine) -> None:
+    days = [DAY - timedelta(days=n) for n in (3, 2, 1, 0)]
+    put_sizes(store, [(1, "crm", day, 10 * MIB) for day in days])
+    put_sizes(store, [(2, "crm", days[0], 100 * MIB), (2, "crm", days[3], 130 * MIB)])
+    assert totals(store, days[0]) == [(110, 2, 2), (110, 1, 2), (110, 1, 2), (140, 2, 2)]
+
+
+def test_a_size_from_before_the_range_stands_on_its_first_day(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", DAY - timedelta(days=9), 10 * MIB), (2, "crm", DAY, 5 * MIB)])
+    assert totals(store, YESTERDAY) == [(None, 0, 1), (15, 1, 2)]
+
+
+def test_a_day_on_which_nothing_was_measured_is_not_known(store: Engine) -> None:
+    before = DAY - timedelta(days=2)
+    put_sizes(store, [(1, "crm", before, 10 * MIB), (1, "crm", DAY, 12 * MIB)])
+    assert totals(store, before) == [(10, 1, 1), (None, 0, 1), (12, 1, 1)]
+
+
+def test_a_server_that_left_the_fleet_ends_with_its_last_day(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", day, 10 * MIB) for day in (YESTERDAY, DAY)] + [(2, "crm", YESTERDAY, 7 * MIB)])
+    changed(store, "UPDATE instances SET is_active = false, deleted_at = now() WHERE id = 2")
+    assert totals(store, YESTERDAY) == [(17, 2, 2), (10, 1, 1)]
+
+
+def test_a_day_with_missing_databases_does_not_lower_the_total(store: Engine) -> None:
+    put_total(store, 1, YESTERDAY, 100 * MIB, 5)
+    put_total(store, 1, DAY, 60 * MIB, 3, missing=2)
+    put_total(store, 2, DAY, 60 * MIB, 3, missing=2)
+    assert totals(store, YESTERDAY) == [(100, 1, 1), (160, 1, 2)]
+
+
+def test_changes_are_taken_from_the_nearest_known_day_before() -> None:
+    known = {0: 300, 8: 200, 30: 150}
+    days = [DAY - timedelta(days=n) for n in range(98)][::-1]
+    found = total_changes([DayTotal(day, known.get((DAY - day).days), 1, 1) for day in days])
+    assert found == [
+        TotalChange(7, DAY - timedelta(days=8), 100, 50.0),
+        TotalChange(30, DAY - timedelta(days=30), 150, 100.0),
+        TotalChange(90, None, None, None),
+    ]
+    assert total_changes([]) == [TotalChange(days, None, None, None) for days in (7, 30, 90)]
+
+
+def test_what_grew_is_compared_with_its_own_day_a_month_before(store: Engine) -> None:
+    month = DAY - timedelta(days=30)
+    not_measured_on_either_day = [
+        (2, "crm", month - timedelta(days=3), 10 * MIB),
+        (2, "crm", YESTERDAY, 30 * MIB),
+    ]
+    put_sizes(store, [(1, "crm", month, 10 * MIB), (1, "crm", DAY, 15 * MIB), (1, "shop", month, 90 * MIB)])
+    put_sizes(store, [(1, "shop", DAY, MIB), (3, "new", DAY, 500 * MIB), *not_measured_on_either_day])
+    found = growing_databases(store, DAY, 5)
+    assert [(one.instance, one.database_name, one.change_bytes // MIB) for one in found] == [
+        ("instance-2", "crm", 20),
+        ("instance-1", "crm", 5),
+    ]
+    assert (found[0].day, found[0].since) == (YESTERDAY, month - timedelta(days=3))
+    assert [(one.instance, one.change_bytes // MIB) for one in growing_instances(store, DAY, 5)] == [("instance-2", 20)]
+
+
+def test_runs_under_way_and_failed_runs_that_were_not_made_good_are_named(store: Engine) -> None:
+    now = datetime.now(timezone.utc)
+    put_run(store, "failed", "failed", now - timedelta(hours=5), "Collect sizes of 2026-06-25")
+    put_run(store, "made-good", "failed", now - timedelta(hours=5), "Collect sizes of 2026-06-24")
+    put_run(store, "again", "completed", now - timedelta(hours=4), "Collect sizes of 2026-06-24")
+    put_run(store, "long-ago", "failed", now - timedelta(days=4), "Collect sizes of 2026-06-20")
+    put_run(store, "waiting", "pending", now)
+    assert [run.run_id for run in failed_runs(store, 10)] == ["failed"]
+    assert [run.run_id for run in open_runs(store, 10)] == ["waiting"]
