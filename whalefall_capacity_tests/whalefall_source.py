@@ -147,7 +147,7 @@ class WhaleFall:
     def everything(self) -> list[tuple[Any, ...]]:
         """Return every row of every table with its place and transaction: equal lists mean that nothing was touched."""
         tables = self.execute(
-            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'S') AND relnamespace = 'public'::regnamespace "
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace "
             "ORDER BY relname"
         )
         return [

@@ -108,7 +108,7 @@ FROM decided_databases GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 SKIPPED_DATABASES = """
 SELECT instance_id, count(*) AS rows FROM moved_databases
-WHERE instance_id IS NULL OR btrim(database_name) = ''
+WHERE is_listed AND (instance_id IS NULL OR btrim(database_name) = '')
 GROUP BY instance_id
 """
 WRITE_DATABASES = """

@@ -23,6 +23,7 @@ from whalefall_capacity.store.moving_in.report import (
 )
 from whalefall_capacity.store.moving_in.sizes import SizesMove, joined
 from whalefall_capacity.store.moving_in.source import Source, open_source
+from whalefall_capacity.store.moving_in.task_runs import TaskRunsMove
 from whalefall_capacity.store.moving_in.whalefall_tables import ALERT_LIMITS, TASK_RUNS, USERS
 
 
@@ -50,6 +51,8 @@ def move_in(engine: Engine, url: SecretStr, choices: Choices, settings: Settings
         move_inventory(engine, source, fleet, (settings.start_date, today), choices.apply, account)
         sizes = SizesMove(engine, source, fleet, choices.apply, account)
         sizes.months(settings.start_date, today)
+        if choices.task_runs:
+            TaskRunsMove(engine, source, fleet, choices.apply, account).months()
         return _report(source, fleet, sizes, choices, settings, today)
 
 

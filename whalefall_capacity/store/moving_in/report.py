@@ -89,14 +89,20 @@ class Account:
             self.lines.append(Line(table, instance, outcome, rows, reason))
 
     def merged(self) -> list[Line]:
-        """Return one line for all rows of a table and an instance that fare alike, in the order of their tables."""
+        """Return one line for all rows of a table and an instance that fare alike, in the order of the tables."""
         counts: dict[tuple[str, str | None, Outcome, str], int] = {}
         for line in self.lines:
             key = (line.table, line.instance, line.outcome, line.reason)
             counts[key] = counts.get(key, 0) + line.rows
-        return [
+        tables = list(dict.fromkeys(table for table, *_ in counts))
+        lines = [
             Line(table, instance, outcome, rows, reason) for (table, instance, outcome, reason), rows in counts.items()
         ]
+        outcomes = list(Outcome)
+        return sorted(
+            lines,
+            key=lambda line: (tables.index(line.table), line.instance or "", outcomes.index(line.outcome), line.reason),
+        )
 
 
 def summarize(lines: Sequence[Line]) -> tuple[TableSummary, ...]:

@@ -68,24 +68,22 @@ WHERE s.collected_date BETWEEN {first} AND {last}
 INSTANCE_ROWS = sql.SQL("""
 SELECT map.instance_id, s.collected_date,
        CASE WHEN s.total_size_mb >= 0 THEN s.total_size_mb::bigint * {mib} END, s.database_count, s.collected_at,
-       coalesce(d.moved, 0) > 0 AS has_databases,
-       CASE WHEN d.moved > 0 AND (d.total_mb, d.databases) <> (s.total_size_mb, s.database_count)
-            THEN abs(d.total_mb - s.total_size_mb)::bigint * {mib} END,
+       d.instance_id IS NOT NULL AS has_databases,
+       CASE WHEN d.total_mb <> s.total_size_mb THEN abs(d.total_mb - s.total_size_mb)::bigint * {mib} END,
        CAST(CASE WHEN map.instance_id IS NULL THEN {no_instance}
                  WHEN s.is_deleted THEN {deleted}
-                 WHEN coalesce(d.moved, 0) > 0 THEN NULL
+                 WHEN d.instance_id IS NOT NULL THEN NULL
                  WHEN map.zero_is_placeholder AND s.total_size_mb = 0 AND s.database_count > 0 THEN {placeholder}
                  WHEN s.total_size_mb < 0 OR s.database_count < 0 THEN {impossible} END AS smallint)
 FROM instance_size_stats AS s
 LEFT JOIN {map} ON map.source_id = s.instance_id
 LEFT JOIN (
-    SELECT instance_id, collected_date, count(*) AS databases, sum(size_mb) AS total_mb,
-           count(*) FILTER (WHERE NOT (zero_is_placeholder AND size_mb = 0) AND size_mb BETWEEN 0 AND {largest}
-                                  AND btrim(database_name) <> '') AS moved
-    FROM (SELECT source.*, map.zero_is_placeholder FROM database_size_stats AS source
-          JOIN {map} ON map.source_id = source.instance_id
-          WHERE source.collected_date BETWEEN {first} AND {last}) AS sizes
-    GROUP BY instance_id, collected_date) AS d
+    SELECT sizes.instance_id, sizes.collected_date, sum(sizes.size_mb) AS total_mb
+    FROM database_size_stats AS sizes
+    JOIN {map} ON map.source_id = sizes.instance_id
+    WHERE sizes.collected_date BETWEEN {first} AND {last} AND sizes.size_mb BETWEEN 0 AND {largest}
+      AND NOT (map.zero_is_placeholder AND sizes.size_mb = 0) AND btrim(sizes.database_name) <> ''
+    GROUP BY sizes.instance_id, sizes.collected_date) AS d
     ON d.instance_id = s.instance_id AND d.collected_date = s.collected_date
 WHERE s.collected_date BETWEEN {first} AND {last}
 """)

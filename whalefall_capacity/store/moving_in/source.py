@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
-from whalefall_capacity.errors import MigrationError
+from whalefall_capacity.errors import MigrationError, StoreError
 from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.printable import printable
 from whalefall_capacity.store.moving_in.whalefall_tables import REQUIRED, TablesAndColumns
@@ -29,14 +29,17 @@ from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.engine import APPLICATION_NAME
 
 CONNECT_TIMEOUT_SECONDS = 10
-# One COPY of a month waits for the store to take its rows; the session is idle while the store merges them.
+# One COPY of a month waits for the store to take its rows; the session is idle while the store merges them. Where the
+# tables were never analyzed, a nested loop would look through all instances for each row.
 BOUNDS = """
 SET LOCAL statement_timeout = '30min';
 SET LOCAL lock_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '30min';
+SET LOCAL enable_nestloop = off;
 SET LOCAL jit = off
 """
 PIPE_BUFFER_BYTES = 1 << 20
+LONGEST_ERROR = 500
 # The columns of each table that this session finds under its bare name.
 COLUMNS = """
 SELECT wanted.name, array_agg(attname::text) FILTER (WHERE attname IS NOT NULL)
@@ -179,7 +182,10 @@ class Source:
         out = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
         into = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(sql.Identifier(table))
         with raw_cursor(connection) as cursor, self._flowing(out) as stream:
-            cursor.copy_expert(into, stream, size=PIPE_BUFFER_BYTES)
+            try:
+                cursor.copy_expert(into, stream, size=PIPE_BUFFER_BYTES)
+            except psycopg2.Error as error:
+                raise StoreError(f"the store does not take the rows of WhaleFall: {_one_line(error)}") from None
 
     @contextmanager
     def _flowing(self, statement: sql.Composable) -> Iterator[BinaryIO]:
@@ -202,7 +208,8 @@ class Source:
         try:
             with os.fdopen(reading, "rb", buffering=PIPE_BUFFER_BYTES) as stream:
                 yield stream
-        except (psycopg2.Error, OSError):
+        except StoreError:
+            # Where both have one, the error of the side that sends is the cause.
             thread.join()
             if errors:
                 raise errors[0] from None
@@ -235,9 +242,9 @@ def open_source(url: SecretStr) -> Iterator[Source]:
             _refuse_unreadable_names(source)
             yield source
     except psycopg2.Error as error:
-        reason = printable(" ".join(str(error).split()), 500)
         raise MigrationError(
-            f"WhaleFall's database: {reason}; what was committed before stays, and the same command goes on from there"
+            f"WhaleFall's database: {_one_line(error)}; what was committed before stays, and the same command goes on "
+            "from there"
         ) from None
 
 
@@ -260,8 +267,9 @@ def _connect(url: SecretStr) -> psycopg2.extensions.connection:
             client_encoding="UTF8",
         )
     except psycopg2.Error as error:
-        reason = printable(" ".join(str(error).split()), 500)
-        raise MigrationError(f"WhaleFall's database cannot be reached: {reason}; nothing was written") from None
+        raise MigrationError(
+            f"WhaleFall's database cannot be reached: {_one_line(error)}; nothing was written"
+        ) from None
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
     return connection
 
@@ -278,6 +286,10 @@ def _refuse_unreadable_names(source: Source) -> None:
             "\n".join(f"{name}: the name is not UTF-8 and cannot be kept" for name in unreadable)
             + "\nnothing was written"
         )
+
+
+def _one_line(error: psycopg2.Error) -> str:
+    return printable(" ".join(str(error).split()), LONGEST_ERROR)
 
 
 def _is_utf8(content: bytes) -> bool:
