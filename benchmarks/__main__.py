@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror", "archive", "idle", "latency", "console")
+NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror", "archive", "idle", "latency", "console", "migration")
 
 
 def main() -> None:

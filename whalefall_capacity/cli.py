@@ -17,6 +17,7 @@ from whalefall_capacity.commands import (
     demo,
     fleet,
     history,
+    migrate,
     partitions,
     runs,
     serve,
@@ -46,6 +47,7 @@ app.command()(collect.collect)
 app.command()(aggregate.aggregate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
+app.add_typer(migrate.app, name="migrate-from")
 app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.command()(serve.serve)

@@ -25,6 +25,10 @@ class HistoryFileError(WhalefallError):
     """A history file has bad rows; nothing was written."""
 
 
+class MigrationError(WhalefallError):
+    """What another system holds cannot be taken along; nothing was written that does not stand on its own."""
+
+
 class CollectionError(WhalefallError):
     """One server could not be measured."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime, timezone
 
 import dagster as dg
 from sqlalchemy import Engine
@@ -13,12 +13,42 @@ from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STA
 from whalefall_capacity.assets.metadata import materializations, stored_days
 from whalefall_capacity.dagster_private import RUNLESS_JOB_NAME, RUNLESS_RUN_ID, StepMaterializationData
 from whalefall_capacity.periods import utc_now
+from whalefall_capacity.store.sizes.stats import imported_days
 
 
 def report_imported_days(engine: Engine, days: Iterable[date]) -> None:
     """Record a materialization of both stats assets for each of *days* in the Dagster instance of DAGSTER_HOME."""
     with dg.DagsterInstance.get() as instance:
         report_stored_days(instance, engine, days)
+
+
+def report_unreported_days(engine: Engine) -> None:
+    """Record, likewise, each day with imported rows that are newer than what Dagster was last told of that day.
+
+    A process that was killed between the two is made up for by the next one.
+    """
+    with dg.DagsterInstance.get() as instance:
+        told = _last_told(instance)
+        days = [day for day, changed_at in imported_days(engine).items() if day not in told or told[day] < changed_at]
+        report_stored_days(instance, engine, days)
+
+
+def _last_told(instance: dg.DagsterInstance) -> dict[date, datetime]:
+    """Return when each day was last materialized."""
+    latest = instance.event_log_storage.get_latest_storage_id_by_partition(
+        DATABASE_SIZE_STATS, dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+    ids = list(latest.values())
+    if not ids:
+        return {}
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=DATABASE_SIZE_STATS, storage_ids=ids), limit=len(ids)
+    ).records
+    return {
+        date.fromisoformat(record.partition_key): datetime.fromtimestamp(record.timestamp, timezone.utc)
+        for record in records
+        if record.partition_key is not None
+    }
 
 
 def report_stored_days(instance: dg.DagsterInstance, engine: Engine, days: Iterable[date]) -> None:

@@ -49,6 +49,7 @@ def test_the_commands_are_the_ones_that_are_promised() -> None:
         "fleet check",
         "fleet list",
         "history import",
+        "migrate-from whalefall",
         "partitions apply",
         "partitions plan",
         "partitions restore",

@@ -137,6 +137,13 @@ WHERE collected_date = ANY (:days)
 GROUP BY collected_date
 ORDER BY collected_date
 """
+# Whatever imports sizes of databases writes the total of their day, too.
+IMPORTED_DAYS = """
+SELECT collected_date AS day, max(updated_at) AS changed_at FROM instance_size_stats
+WHERE source = 'imported'
+GROUP BY collected_date
+ORDER BY collected_date
+"""
 CHANGED = """
 SELECT (SELECT count(*) FROM database_size_stats WHERE collected_date = :day AND updated_at >= :since)
      + (SELECT count(*) FROM instance_size_stats WHERE collected_date = :day AND updated_at >= :since)
@@ -275,6 +282,13 @@ def write_visits(
 def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     """Return what is stored of each of *days*, oldest first; days without a row are left out."""
     return read_rows(engine, DayTotals, DAY_TOTALS, days=list(days))
+
+
+@again_if_connection_lost
+def imported_days(engine: Engine) -> dict[date, datetime]:
+    """Return the days that have imported rows, oldest first, and when the last of them was written."""
+    with engine.connect() as connection:
+        return {row.day: row.changed_at for row in connection.execute(text(IMPORTED_DAYS))}
 
 
 def store_time(engine: Engine) -> datetime:
