@@ -42,8 +42,9 @@ BIN = Path(sys.executable).parent
 CHECKOUT = "/opt/whalefall-capacity"
 STATE = "/var/lib/whalefall"
 UP = f"{PROGRAM} up\n"
-# They serve until they are stopped, or need what the quick start does not make: an archive, a receiver of alerts.
-DONE_ELSEWHERE = {"up", "demo", "serve", "ui", "partitions restore", "alert test"}
+# They serve until they are stopped, or need what the quick start does not make: an archive, a receiver of alerts, the
+# database of another system.
+DONE_ELSEWHERE = {"up", "demo", "serve", "ui", "partitions restore", "alert test", "migrate-from whalefall"}
 LAUNCH = """
 mutation ($params: ExecutionParams!) {
   launchPipelineExecution(executionParams: $params) {

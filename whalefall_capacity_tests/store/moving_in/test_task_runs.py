@@ -105,7 +105,7 @@ def test_what_had_not_ended_has_failed_and_every_run_is_closed(migrate: Migrate,
     (item,) = list_items(store, HANGING, 10)
     assert (item.status, item.error_message) == ("failed", run.error_message)
     with store.connect() as connection:
-        assert not_closed(connection) == []
+        assert not_closed(connection) == {}
         assert miscounted(connection) == []
 
 
