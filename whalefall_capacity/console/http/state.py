@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from threading import BoundedSemaphore
 from typing import Protocol
 
 from sqlalchemy import Engine
@@ -13,6 +14,8 @@ from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
+
+MOST_LIVE_READS = 2
 
 
 class Launcher(Protocol):
@@ -35,6 +38,8 @@ class Console:
     dagster: Launcher
     limiter: LoginLimiter
     principals: PrincipalCache
+    # Each of them has a thread of the console for as long as a server takes to answer.
+    live_reads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_LIVE_READS))
 
     def today(self) -> date:
         """Return the day it is in the configured zone."""
