@@ -15,8 +15,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, TypeVar
 
+from whalefall_capacity.collection.database_tables import DatabaseTables
 from whalefall_capacity.collection.sizes import (
     DEADLINE_SETTING,
     Cutoff,
@@ -27,7 +29,7 @@ from whalefall_capacity.collection.sizes import (
     Visit,
     deadline_reached,
 )
-from whalefall_capacity.collection.visit import Checkup, Filters, check, failed, visit, visit_of
+from whalefall_capacity.collection.visit import Checkup, Filters, check, failed, read_tables, visit, visit_of
 from whalefall_capacity.errors import CollectionError
 
 # How often whoever waits for visits is given a turn, to hear a cancel.
@@ -177,3 +179,17 @@ def check_fleet(targets: Sequence[Target], limits: Limits, filters: Filters, con
                 else Checkup(target.name, None, (), failed(target, str(outcome), seconds).error)
             )
     return [found[target.instance_id] for target in targets]
+
+
+def read_tables_of(target: Target, database: str, limits: Limits) -> DatabaseTables:
+    """Read the tables of one database within the deadline. Raises CollectionError."""
+
+    def call(target: Target, cutoff: Cutoff, _: Findings) -> DatabaseTables:
+        return read_tables(target, database, limits, cutoff)
+
+    reading = _FanOut[DatabaseTables]([target], call, lambda *_: None, 1, limits.deadline_seconds)
+    for _, outcome, seconds in chain.from_iterable(reading.batches()):
+        if isinstance(outcome, DatabaseTables):
+            return outcome
+        raise CollectionError(failed(target, str(outcome), seconds).error)
+    raise AssertionError("a target has an outcome")

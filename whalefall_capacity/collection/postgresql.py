@@ -24,6 +24,7 @@ import psycopg2.errors
 import psycopg2.extensions
 from psycopg2 import sql
 
+from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables, largest_first
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.postgresql_connection import open_connection
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
@@ -63,6 +64,24 @@ FOLDER = re.compile(r'\bpg_tblspc/\d+(?:/PG_\w+(?:/(\d+))?)?|\bbase/(\d+)|["Â«â€
 MEASURE_ALL = "COPY (SELECT oid, pg_database_size(oid) FROM unnest({oids}::oid[]) AS oid) TO STDOUT"
 MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
 INTACT = "SELECT oid FROM pg_database WHERE datconnlimit <> -2"
+# Nobody needs a privilege on a table to ask for its size, which waits for whoever has locked it or one of its indexes:
+# such a table is not asked for. Partitioned tables are empty; their partitions are tables.
+# https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-DBSIZE
+TABLES = """
+WITH locked AS (
+    SELECT coalesce(index.indrelid, lock.relation) AS oid
+    FROM pg_locks AS lock LEFT JOIN pg_index AS index ON index.indexrelid = lock.relation
+    WHERE lock.mode = 'AccessExclusiveLock' AND lock.locktype = 'relation'
+      AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+SELECT namesend(n.nspname), namesend(c.relname), c.oid IN (SELECT oid FROM locked) AS is_locked,
+       CASE WHEN c.oid NOT IN (SELECT oid FROM locked) THEN pg_table_size(c.oid) END,
+       CASE WHEN c.oid NOT IN (SELECT oid FROM locked) THEN pg_indexes_size(c.oid) END,
+       CASE WHEN c.reltuples > 0 OR c.reltuples = 0 AND c.relpages > 0 THEN CAST(c.reltuples AS bigint) END
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm')
+  AND (n.nspname NOT IN ('pg_catalog', 'information_schema') OR c.relname = 'pg_largeobject')
+"""
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 # 2: the account has the use of the role, 1: it is a member that does not inherit. No row: there is no such role.
 MEMBERSHIP = """
@@ -146,6 +165,14 @@ class PostgresqlSession:
                 grant=wal_grant,
             ),
         ]
+
+    def tables(self, database: str) -> DatabaseTables:  # noqa: ARG002 - it is the one that is connected to
+        try:
+            rows = self._rows(RAW_NAMES + TABLES)
+        except LimitReachedError as error:
+            raise CollectionError(f"the sizes of its tables {error}") from None
+        encoding = psycopg2.extensions.encodings.get(str(self._connection.get_parameter_status("server_encoding")))
+        return largest_first(_table(row, encoding or "ascii") for row in rows)
 
     def close(self) -> None:
         self._connection.close()
@@ -434,6 +461,24 @@ def _is_text(raw_name: bytes, encoding: str | None) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _table(row: tuple[Any, ...], encoding: str) -> DatabaseTable:
+    raw_schema, raw_name, is_locked, data, index, rows = row
+    size = None if data is None or index is None else data + index
+    reason = None
+    if size is None:
+        reason = "it is locked, and its size would wait" if is_locked else "dropped meanwhile"
+    return DatabaseTable(
+        schema_name=_decode(bytes(raw_schema), encoding),
+        name=_decode(bytes(raw_name), encoding),
+        engine=None,
+        size_bytes=size,
+        data_size_bytes=data,
+        index_size_bytes=index,
+        rows=rows,
+        reason=reason,
+    )
 
 
 def _words(error: Exception) -> str:

@@ -40,6 +40,10 @@ HINTS = (
         "the password was not sent: let pg_hba.conf ask for scram-sha-256, or set tls.mode: verify-full and "
         "tls.ca_file in the fleet file, for a server whose certificate is verified may ask for the password itself",
     ),
+    (
+        ("CONNECT",),
+        "let the account into the database: GRANT CONNECT ON DATABASE … TO …",
+    ),
 )
 
 

@@ -17,6 +17,8 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from whalefall_capacity.collection.database_tables import DatabaseTables
+
 STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
 DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
 SHARE_OF_WHAT_IS_LEFT = 0.9
@@ -310,6 +312,10 @@ class Session(Protocol):
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:
         """Say what can be measured and what cannot."""
+        ...
+
+    def tables(self, database: str) -> DatabaseTables:
+        """Return the tables of *database*, to which a session of PostgreSQL has to be connected."""
         ...
 
     @property

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from whalefall_capacity.collection.answers import LONGEST_REASON, LONGEST_VERSION, credible
+from whalefall_capacity.collection.answers import LONGEST_NAME, LONGEST_REASON, LONGEST_VERSION, credible
+from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
@@ -96,6 +97,22 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
         cutoff.release()
 
 
+def read_tables(target: Target, database: str, limits: Limits, cutoff: Cutoff) -> DatabaseTables:
+    """Read the tables of one database. Raises CollectionError, which names the server and never a secret."""
+    if target.engine is ServerEngine.POSTGRESQL:
+        target = replace(target, database=database)
+    session = _open(target, limits, cutoff)
+    try:
+        found = session.tables(database)
+    except Exception as error:
+        doing = f"reading the tables of {printable(database, LONGEST_NAME)}"
+        raise CollectionError(_describe(target, doing, _cause(error, cutoff))) from None
+    finally:
+        session.close()
+        cutoff.release()
+    return replace(found, tables=[_printable_table(table) for table in found.tables])
+
+
 def failed(target: Target, error: str, seconds: float) -> FailedVisit:
     """Return a failed visit with the server's password, should a driver have quoted it, blotted out."""
     return FailedVisit(target.instance_id, target.name, printable(_without_secret(target, error)), seconds)
@@ -150,6 +167,17 @@ def _identity(target: Target) -> Capability:
 def _printable(capability: Capability) -> Capability:
     grant = None if capability.grant is None else printable(capability.grant, LONGEST_REASON)
     return replace(capability, detail=printable(capability.detail, LONGEST_REASON), grant=grant)
+
+
+def _printable_table(table: DatabaseTable) -> DatabaseTable:
+    """Return *table* with every text of the server bounded and printable."""
+    return replace(
+        table,
+        schema_name=None if table.schema_name is None else printable(table.schema_name, LONGEST_NAME),
+        name=printable(table.name, LONGEST_NAME),
+        engine=None if table.engine is None else printable(table.engine, LONGEST_NAME),
+        reason=None if table.reason is None else printable(table.reason, LONGEST_REASON),
+    )
 
 
 def _without_secret(target: Target, text: str) -> str:

@@ -65,9 +65,11 @@ class Grants:
 
     def shows_only_some_tables_of(self, database: str) -> bool:
         """Does the account see tables of *database* only because it has a privilege on each of those?"""
-        if database not in self.on_tables_of or self.shows_tables_of(database):
-            return False
-        return not any(_is_like(database, pattern) for pattern in self.shown_databases)
+        return database in self.on_tables_of and not self.shows_all_tables_of(database)
+
+    def shows_all_tables_of(self, database: str) -> bool:
+        """Does a privilege on everything, or on the whole of *database*, show the account all of its tables?"""
+        return self.shows_tables_of(database) or any(_is_like(database, name) for name in self.shown_databases)
 
 
 def _is_like(name: str, pattern: str) -> bool:

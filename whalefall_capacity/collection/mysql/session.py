@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pymysql
 
+from whalefall_capacity.collection.database_tables import DatabaseTables
 from whalefall_capacity.collection.mysql.connection import open_connection
+from whalefall_capacity.collection.mysql.database_tables import read_tables
 from whalefall_capacity.collection.mysql.server import Server, is_denied
 from whalefall_capacity.collection.mysql.survey import NOT_VISIBLE, SOME_VISIBLE, Survey
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
+from whalefall_capacity.errors import CollectionError
 
 ESTIMATES = "estimates of information_schema.TABLES instead"
 
@@ -38,6 +41,12 @@ class MysqlSession:
             _visible(survey, "tables of other engines", "table", grants.shows_every_table, "SHOW VIEW"),
             self._optional(survey, "binary log size", survey.logs, log_privilege, logs, logs),
         ]
+
+    def tables(self, database: str) -> DatabaseTables:
+        try:
+            return read_tables(self._server, database)
+        except pymysql.Error as error:
+            raise CollectionError(self._server.explain(error)) from None
 
     def close(self) -> None:
         self._server.close()

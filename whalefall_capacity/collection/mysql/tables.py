@@ -39,18 +39,35 @@ OF_SCHEMA = " AND HEX(TABLE_SCHEMA) = %s"
 # Conditions on names alone are looked at before a table is opened. Names are compared as bytes: the collation of
 # names would throw `Sales` and `sales` together.
 LENGTHS = """
-SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), DATA_LENGTH, INDEX_LENGTH, TABLE_COMMENT
+SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), DATA_LENGTH, INDEX_LENGTH, TABLE_ROWS,
+       TABLE_COMMENT
 FROM information_schema.TABLES
 WHERE CONCAT(HEX(TABLE_SCHEMA), '/', HEX(TABLE_NAME)) IN %s
 """
 # MySQL 8 shows in TABLES what it remembers, for a day; information_schema_stats_expiry, which turns that off, can be
 # set for a whole session only. In PARTITIONS it remembers nothing.
 FRESH_LENGTHS = """
-SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), p.DATA_LENGTH, p.INDEX_LENGTH, t.TABLE_COMMENT
+SELECT CAST(TABLE_SCHEMA AS BINARY), CAST(TABLE_NAME AS BINARY), p.DATA_LENGTH, p.INDEX_LENGTH,
+       p.TABLE_ROWS, t.TABLE_COMMENT
 FROM information_schema.PARTITIONS AS p
 JOIN information_schema.TABLES AS t USING (TABLE_SCHEMA, TABLE_NAME)
 WHERE CONCAT(HEX(TABLE_SCHEMA), '/', HEX(TABLE_NAME)) IN %s
 """
+
+
+class Figures(NamedTuple):
+    """Bytes of a table, and how many rows the server believes it to have."""
+
+    data: int
+    indexes: int
+    rows: int | None
+
+    def plus(self, other: Figures) -> Figures:
+        rows = None if self.rows is None or other.rows is None else self.rows + other.rows
+        return Figures(self.data + other.data, self.indexes + other.indexes, rows)
+
+
+NO_FIGURES = Figures(0, 0, 0)
 
 
 class Table(NamedTuple):
@@ -105,26 +122,35 @@ def read_lengths(server: Server, tables: Sequence[Table]) -> dict[Table, int | s
 
     Raises pymysql.Error.
     """
+    found = read_figures(server, tables).items()
+    return {table: figures if isinstance(figures, str) else figures.data + figures.indexes for table, figures in found}
+
+
+def read_figures(server: Server, tables: Sequence[Table]) -> dict[Table, Figures | str]:
+    """Return the figures of each table, or why it could not be opened; nothing of one that is gone.
+
+    Raises pymysql.Error.
+    """
     wanted = {(table.database, table.name): table for table in tables}
     keys = tuple(f"{_hexadecimal(table.database)}/{_hexadecimal(table.name)}" for table in tables)
     rows = server.rows(FRESH_LENGTHS if server.has_dictionary else LENGTHS, (keys,))
     # MySQL 8 shows the error instead of the comment, and 0 instead of the lengths.
     errors = server.warnings() if server.has_dictionary and any(row[2:4] == (0, 0) for row in rows) else frozenset()
-    lengths: dict[Table, int | str] = {}
+    found: dict[Table, Figures | str] = {}
     for row in rows:
         table = wanted[text(row[0]), text(row[1])]
-        length = _length(table, row, errors)
-        before = lengths.get(table, 0)
+        figures = _figures(table, row, errors)
+        before = found.get(table, NO_FIGURES)
         # Several rows are those of table partitions.
-        lengths[table] = before + length if isinstance(before, int) and isinstance(length, int) else length
-    return lengths
+        found[table] = figures if isinstance(before, str) or isinstance(figures, str) else before.plus(figures)
+    return found
 
 
-def _length(table: Table, row: Row, errors: frozenset[str]) -> int | str:
-    _, _, data, index, comment = row
+def _figures(table: Table, row: Row, errors: frozenset[str]) -> Figures | str:
+    _, _, data, index, rows, comment = row
     is_known = not {data, index} & {None, *NO_LENGTH}
     if is_known and (data + index > 0 or not (table.is_never_empty or comment in errors)):
-        return int(data + index)
+        return Figures(int(data), int(index), None if rows is None else int(rows))
     return f"the table {table.name} cannot be opened" + (f": {comment}" if comment else "")
 
 

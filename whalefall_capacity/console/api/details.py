@@ -9,7 +9,9 @@ from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from whalefall_capacity.console.api.routing import NOT_FOUND, CurrentConsole, router_for
+from whalefall_capacity.collection.database_tables import DatabaseTables
+from whalefall_capacity.console.actions.live_tables import read_live_tables
+from whalefall_capacity.console.api.routing import CONFLICT, NOT_FOUND, CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.known import known_database, known_instance
 from whalefall_capacity.console.http.queries import DayRange, Name, Row, Whole
@@ -90,6 +92,17 @@ def days_of_database(
     first, last = query.days(console.today(), _default_first)
     items = database_days(console.reading, instance_id, query.database_name, first, last)
     return success({"start_date": first, "end_date": last, "items": items})
+
+
+@reading.get(
+    "/instances/{instance_id}/database/tables",
+    response_model=Envelope[DatabaseTables],
+    responses=NOT_FOUND | CONFLICT,
+)
+def tables(console: CurrentConsole, instance_id: InstanceId, query: Annotated[OneDatabase, Query()]) -> Response:
+    """Read the tables of one database from its server, largest first; 503 when that does not tell them in time."""
+    known_database(console, instance_id, query.database_name)
+    return success(read_live_tables(console, instance_id, query.database_name))
 
 
 def _default_first(last: date) -> date:

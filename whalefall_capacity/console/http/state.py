@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from threading import BoundedSemaphore
 from typing import Protocol
 
 from sqlalchemy import Engine
@@ -14,6 +15,8 @@ from whalefall_capacity.console.http.principals import Credential, PrincipalCach
 from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings
+
+MOST_LIVE_READS = 2
 
 
 class Launcher(Protocol):
@@ -37,6 +40,8 @@ class Console:
     limiter: LoginLimiter
     principals: PrincipalCache
     rankings: ChangeRankings = field(default_factory=ChangeRankings)
+    # Each of them has a thread of the console for as long as a server takes to answer.
+    live_reads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_LIVE_READS))
 
     def today(self) -> date:
         """Return the day it is in the configured zone."""

@@ -9,6 +9,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from whalefall_capacity.console.actions.live_tables import read_live_tables
+from whalefall_capacity.console.http.envelope import ApiError
 from whalefall_capacity.console.http.known import known_database, known_instance
 from whalefall_capacity.console.http.queries import Name
 from whalefall_capacity.console.pages.capacity_pages import View
@@ -79,6 +81,18 @@ def database(context: Reader, instance_id: int) -> Response:
         visits=last_visits(console.reading, instance_id, VISITS_SHOWN),
         **_size_chart(view, rows, windows, today),
     )
+
+
+@router.get("/instances/{instance_id:int}/database/tables")
+def tables(context: Reader, instance_id: int) -> Response:
+    """Show the tables of one database, as its server tells them now."""
+    name: str = view_of(context.request, DatabaseName).name
+    found = known_database(context.console, instance_id, name)
+    try:
+        live, problem = read_live_tables(context.console, instance_id, name), None
+    except ApiError as error:
+        live, problem = None, error.message
+    return render(context, "tables.html", database=found, live=live, problem=problem)
 
 
 def _size_chart(

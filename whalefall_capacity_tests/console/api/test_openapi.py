@@ -72,6 +72,7 @@ OPERATIONS = (
     ("GET", "/api/v1/instances/{instance_id}/visits"),
     ("GET", "/api/v1/instances/{instance_id}/database"),
     ("GET", "/api/v1/instances/{instance_id}/database/days"),
+    ("GET", "/api/v1/instances/{instance_id}/database/tables"),
     ("GET", "/api/v1/databases"),
     ("GET", "/api/v1/options/instances"),
     ("GET", "/api/v1/options/databases"),

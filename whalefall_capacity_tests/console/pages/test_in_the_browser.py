@@ -30,6 +30,11 @@ PAGES = {
     "databases": "/databases?top=20",
     "databases-bar": "/databases?period_type=monthly&chart=bar&top=10",
     "databases-empty": "/databases?start_date=2001-01-01&end_date=2001-02-01",
+    "instance-list": "/instances/list",
+    "database-list": "/databases/list?sort=-size",
+    "instance": "/instances/1",
+    "database": "/instances/1/database?name=shop",
+    "tables": "/instances/1/database/tables?name=shop",
     "runs": "/runs",
     "runs-sorted": "/runs?task_category=capacity&sort=-duration",
     "partitions": "/partitions",
@@ -393,12 +398,63 @@ def test_every_page_has_no_serious_accessibility_fault(
         run = page.locator("table.rows tbody th a").first.get_attribute("href") or ""
         for name, path in {**PAGES, "run": run}.items():
             page.goto(path)
-            if page.locator(".plot").count():
-                expect(page.locator(".plot[data-drawn]")).to_have_count(3)
+            expect(page.locator(".plot[data-drawn]")).to_have_count(page.locator(".plot").count())
             page.screenshot(path=SCREENSHOTS / f"console-{name}-{width}-{scheme}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
             faults += _serious(page, name)
     assert faults == []
+
+
+def test_a_list_leads_to_an_instance_its_databases_and_their_tables(demo: Demo, browser: Browser) -> None:
+    engines = {"demo-postgresql": "public", "demo-mariadb": "InnoDB", "demo-mysql": "InnoDB"}
+    with demo.store.connect() as connection:
+        names = list(connection.execute(text("SELECT name FROM instances ORDER BY name")).scalars())
+    with visiting(browser, demo, "viewer") as page:
+        for name in names:
+            page.goto("/instances/list")
+            page.get_by_role("link", name=name, exact=True).click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(name)
+            expect(page.locator("#plot-size")).to_have_attribute("data-drawn", "1")
+            assert page.locator(".calendar td.imported, .calendar td.measured").count() > 0
+            page.locator("#databases tbody th a").first.click()
+            page.get_by_role("link", name="Read them from the server now").click()
+            expect(page.get_by_role("heading", level=1)).to_contain_text("Tables of ")
+            expect(page.locator("table.list tbody tr").first).to_contain_text(engines[name])
+
+
+def test_a_list_is_searched_sorted_and_downloaded(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/databases/list")
+        page.get_by_role("link", name="Latest size").click()
+        page.wait_for_url("**sort=-size*")
+        expect(page.locator("th[aria-sort=descending]")).to_contain_text("Latest size")
+        page.get_by_label("postgresql", exact=True).check()
+        page.wait_for_url(lambda url: "db_type=postgresql" in url and "sort=-size" in url)
+        page.get_by_role("searchbox", name="Search").fill("SHO")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**search=SHO*")
+        expect(page.locator("table.list tbody th")).to_have_text(["shop"])
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV of all rows").click()
+        lines = Path(download.value.path()).read_text().splitlines()
+        assert lines[0].startswith("instance,database_name,db_type,status,")
+        assert [line.split(",")[1] for line in lines[1:]] == ["shop"]
+
+
+def test_a_chart_is_zoomed_by_dragging_across_it(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/instances/1")
+        plot = page.locator("#plot-size")
+        expect(plot).to_have_attribute("data-drawn", "1")
+        shown = "plot => plot._fullLayout.xaxis.range[1] - plot._fullLayout.xaxis.range[0]"
+        before = plot.evaluate(shown)
+        box = plot.bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] / 2, steps=5)
+        page.mouse.up()
+        assert plot.evaluate(shown) < before
 
 
 def _serious(page: Page, name: str) -> list[str]:

@@ -1,0 +1,42 @@
+"""The tables of one database with their lengths, which are InnoDB's estimates rather than the sizes of its files."""
+
+from __future__ import annotations
+
+from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables, largest_first
+from whalefall_capacity.collection.mysql.grants import Grants
+from whalefall_capacity.collection.mysql.server import Server
+from whalefall_capacity.collection.mysql.tables import Figures, Table, list_tables, read_figures
+
+# How many tables one statement asks for the lengths of.
+BATCH = 2000
+GONE = "dropped meanwhile"
+ELSEWHERE = "its storage engine keeps nothing on this server's disk"
+
+
+def read_tables(server: Server, database: str) -> DatabaseTables:
+    """Return the tables of *database* that the account sees. Raises pymysql.Error."""
+    grants = Grants.of(str(row[0]) for row in server.rows("SHOW GRANTS"))
+    tables = list_tables(server, database, names_of_innodb=True)
+    figures: dict[Table, Figures | str] = {}
+    measured = [table for table in tables if table.has_length]
+    for start in range(0, len(measured), BATCH):
+        figures |= read_figures(server, measured[start : start + BATCH])
+    missing_grant = None
+    if not grants.shows_all_tables_of(database):
+        missing_grant = f"GRANT SHOW VIEW ON *.* TO {server.account()};"
+    return largest_first((_table(table, figures.get(table)) for table in tables), missing_grant)
+
+
+def _table(table: Table, figures: Figures | str | None) -> DatabaseTable:
+    if isinstance(figures, Figures):
+        return DatabaseTable(
+            None,
+            table.name,
+            table.engine,
+            figures.data + figures.indexes,
+            figures.data,
+            figures.indexes,
+            figures.rows,
+        )
+    reason = figures or table.problem or (GONE if table.has_length else ELSEWHERE)
+    return DatabaseTable(None, table.name, table.engine, None, None, None, None, reason)
