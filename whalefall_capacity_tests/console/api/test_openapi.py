@@ -60,6 +60,7 @@ def api(store_server: EmbeddedPostgres, past: str, tokens: dict[Role, str]) -> I
 
 OPERATIONS = (
     ("GET", "/api/v1/session"),
+    ("GET", "/api/v1/overview"),
     ("GET", "/api/v1/capacity/databases"),
     ("GET", "/api/v1/capacity/databases/summary"),
     ("GET", "/api/v1/capacity/instances"),
