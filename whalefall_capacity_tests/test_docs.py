@@ -23,6 +23,7 @@ ENGLISH = page("README.md")
 CHINESE = page("README.zh-CN.md")
 # Of PostgreSQL, MySQL, Dagster and nginx.
 OTHERS = {
+    "client_ed25519",
     "information_schema",
     "max_join_size",
     "mysql_native_password",

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from whalefall_capacity.collection.sizes import address
 from whalefall_capacity.console.http.cookies import cookie_name, set_cookie
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, invalid
 from whalefall_capacity.console.http.principals import Principal
@@ -204,6 +205,7 @@ def _environment() -> Environment:
         "task_label": _task_label,
         "window_label": window_label,
         "urlencode": urlencode,
+        "address": address,
     }
     return environment
 

@@ -60,12 +60,14 @@ def api(store_server: EmbeddedPostgres, past: str, tokens: dict[Role, str]) -> I
 
 OPERATIONS = (
     ("GET", "/api/v1/session"),
+    ("GET", "/api/v1/overview"),
     ("GET", "/api/v1/capacity/databases"),
     ("GET", "/api/v1/capacity/databases/summary"),
     ("GET", "/api/v1/capacity/instances"),
     ("GET", "/api/v1/capacity/instances/summary"),
     ("POST", "/api/v1/capacity/aggregations/current"),
     ("POST", "/api/v1/capacity/collections"),
+    ("GET", "/api/v1/overview"),
     ("GET", "/api/v1/instances"),
     ("GET", "/api/v1/instances/{instance_id}"),
     ("GET", "/api/v1/instances/{instance_id}/days"),
