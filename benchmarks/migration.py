@@ -147,6 +147,7 @@ def _fill(address: str, instances: int) -> None:
                     f"FOR VALUES FROM ('{first}') TO ('{add_months(first, 1)}')"
                 )
             cursor.execute(FILL_MONTH.format(first=first, last=until, instances=instances, databases=DATABASES))
+        cursor.execute("ANALYZE")
 
 
 def _months() -> list[tuple[date, date]]:

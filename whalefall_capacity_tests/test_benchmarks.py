@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, mirror, writing
+from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, migration, mirror, writing
 
 Report = Callable[[Callable[[float], None], float], "dict[str, Table]"]
 # Figures are printed with two digits.
@@ -185,3 +185,11 @@ def test_questions_to_the_console_are_measured_beside_bare_sql(report: Report) -
     ]
     table.assert_ratio(3, 1, 2)
     assert all(median > 0 for median in table.figures(4))
+
+
+@pytest.mark.slow
+def test_a_migration_is_measured_beside_copy_and_merge(report: Report) -> None:
+    table = report(migration.run, 0.001)["moving in from WhaleFall"]
+    assert table.labels() == ["20,000", "400,000"]
+    table.assert_ratio(4, 2, 3)
+    assert all(peak > 0 for peak in table.figures(7))

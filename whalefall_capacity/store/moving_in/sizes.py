@@ -170,7 +170,10 @@ DECIDED_TOTALS_TABLE = """
 CREATE TEMPORARY TABLE decided_totals ON COMMIT DROP AS
 SELECT moved.instance_id, moved.day, moved.total_size_bytes, moved.database_count, moved.collected_at,
        CASE WHEN stored.source = 'measured' THEN 'measured'
-            WHEN moved.has_databases OR sizes.instance_id IS NOT NULL THEN 'computed'
+            WHEN moved.has_databases THEN 'computed'
+            WHEN EXISTS (SELECT FROM database_size_stats AS sizes
+                         WHERE sizes.instance_id = moved.instance_id AND sizes.collected_date = moved.day
+                           AND sizes.collected_date BETWEEN :first AND :last) THEN 'computed'
             WHEN stored.instance_id IS NULL THEN 'created'
             WHEN (stored.total_size_bytes, stored.database_count, stored.collected_at)
                  IS DISTINCT FROM (moved.total_size_bytes, moved.database_count, moved.collected_at) THEN 'changed'
@@ -179,9 +182,6 @@ FROM moved_totals AS moved
 LEFT JOIN instance_size_stats AS stored
   ON stored.instance_id = moved.instance_id AND stored.collected_date = moved.day
  AND stored.collected_date BETWEEN :first AND :last
-LEFT JOIN (SELECT DISTINCT instance_id, collected_date AS day FROM database_size_stats
-           WHERE collected_date BETWEEN :first AND :last AND instance_id = ANY (:ids)) AS sizes
-  ON sizes.instance_id = moved.instance_id AND sizes.day = moved.day
 WHERE moved.skip IS NULL
 """
 TOTAL_OUTCOMES = "SELECT instance_id, outcome, count(*) AS rows FROM decided_totals GROUP BY 1, 2 ORDER BY 1, 2"
@@ -245,7 +245,7 @@ class SizesMove:
                 connection.execute(text(MERGE_COMPUTED_TOTALS))
 
     def _instances(self, month: Month) -> None:
-        values = {"first": month.first, "last": month.last, "ids": self.fleet.ids}
+        values = {"first": month.first, "last": month.last}
         with self.engine.begin() as connection:
             self._load(connection, MOVED_TOTALS_TABLE, "moved_totals", INSTANCE_ROWS, month)
             self._count_skipped(connection, INSTANCES, "moved_totals")
@@ -266,7 +266,6 @@ class SizesMove:
         sizes = {"mib": sql.Literal(MIB), "largest": sql.Literal(LARGEST_MIB)}
         composed = query.format(map=self.fleet.as_table(), **numbers, **bounds, **sizes)
         self.source.copy_into(connection, composed, table)
-        connection.execute(text(f"ANALYZE {table}"))
 
     def _count_days(self, connection: Connection) -> int:
         """Account for the sizes of databases, and return how many rows are new or other than stored."""

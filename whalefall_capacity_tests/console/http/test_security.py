@@ -232,7 +232,7 @@ def test_a_login_form_that_another_browser_got_is_refused(callers: Callers, stor
 )
 def test_a_login_leads_to_no_other_site(callers: Callers, store: Engine, next_url: str) -> None:
     set_user(store, "root", Role.ADMIN, SecretStr(PASSWORD))
-    assert log_in(callers.nobody(), "root", PASSWORD, next_url).headers["location"] == "/instances"
+    assert log_in(callers.nobody(), "root", PASSWORD, next_url).headers["location"] == "/"
 
 
 def test_a_login_leads_back_to_where_one_was(callers: Callers, store: Engine) -> None:
