@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from datetime import date, timedelta
 
 import psycopg2
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
+from benchmarks.console_pages import DATABASE_RANKING, INSTANCE_RANKING, OVERVIEW
 from benchmarks.harness import console, fresh_store, print_result
 from whalefall_capacity.periods import PeriodType, month_starts, today
 from whalefall_capacity.settings import PREFIX, load_settings
@@ -33,10 +34,12 @@ from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.aggregations.summaries import summary
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.engine import libpq_environment
-from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
+from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, STATS_TABLES, ensure_children
 
 USERS = 20
 REQUESTS = 40
+# Of questions that take a second and more by hand.
+FEW_REQUESTS = 3
 ROUNDS = 3
 DATABASES = 50
 DAYS = 400
@@ -60,6 +63,19 @@ RECORD = """
 INSERT INTO aggregation_windows (level, period_type, period_start, calculated_at, source_rows, source_sum_bytes,
                                  result_rows, instances)
 SELECT level, 'daily', :day, now(), 1, 1, 1, 1 FROM unnest(ARRAY['database', 'instance']) AS level
+"""
+# The days that the overview looks at: months of totals, and for what grew the databases of little more than one.
+STATS_DAYS, TOTALS_DAYS = 40, 130
+STATS = """
+INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+SELECT instance_id, database_name, :day, closing_size_bytes, 'measured', now()
+FROM database_size_aggregations WHERE period_type = 'daily' AND period_start = :day
+"""
+TOTALS = """
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
+    collected_at)
+SELECT instance_id, :day, closing_size_bytes, max_database_count, 0, 'measured', now()
+FROM instance_size_aggregations WHERE period_type = 'daily' AND period_start = :day
 """
 REGISTER = """
 INSERT INTO instances (name, db_type) SELECT 'instance-' || i, 'postgresql' FROM generate_series(1, :instances) AS i;
@@ -117,6 +133,33 @@ OF_INSTANCE = "AND instance_id = %(instance)s"
 Call = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question to the console, and the statements that ask it by hand."""
+
+    name: str
+    path: str
+    statement: str
+    requests: int = REQUESTS
+
+
+QUESTIONS = (
+    Question("list of databases", "/api/v1/capacity/databases", DATABASE_LIST.format(scope="")),
+    Question(
+        "list of databases, one instance",
+        "/api/v1/capacity/databases?instance_id={i}",
+        DATABASE_LIST.format(scope=OF_INSTANCE),
+    ),
+    Question("summary of databases", "/api/v1/capacity/databases/summary", DATABASE_SUMMARY),
+    Question("list of instances", "/api/v1/capacity/instances", INSTANCE_LIST.format(scope="")),
+    Question("summary of instances", "/api/v1/capacity/instances/summary", INSTANCE_SUMMARY),
+    Question("overview", "/api/v1/overview", OVERVIEW, FEW_REQUESTS),
+    Question("page: overview", "/", OVERVIEW, FEW_REQUESTS),
+    Question("page: charts of instances", "/instances", INSTANCE_RANKING + INSTANCE_SUMMARY, FEW_REQUESTS),
+    Question("page: charts of databases", "/databases", DATABASE_RANKING + DATABASE_SUMMARY, FEW_REQUESTS),
+)
+
+
 def run(scale: float) -> None:
     """Print the table at 1,000 instances x 50 databases x 400 days times *scale* (of the instances)."""
     instances = max(int(1000 * scale), 2)
@@ -129,15 +172,9 @@ def run(scale: float) -> None:
         with _served(engine) as port:
             _assert_same_summaries(engine, last)
             rows = []
-            for name, path, statement, scope in (
-                ("list of databases", "/databases", DATABASE_LIST, ""),
-                ("list of databases, one instance", "/databases?instance_id={i}", DATABASE_LIST, OF_INSTANCE),
-                ("summary of databases", "/databases/summary", DATABASE_SUMMARY, ""),
-                ("list of instances", "/instances", INSTANCE_LIST, ""),
-                ("summary of instances", "/instances/summary", INSTANCE_SUMMARY, ""),
-            ):
-                bare, ours = _in_turns(engine, port, token, path, statement.format(scope=scope), last, instances)
-                rows.append((name, _p95(ours), _p95(bare), _p95(ours) / _p95(bare), statistics.median(ours)))
+            for question in QUESTIONS:
+                bare, ours = _in_turns(engine, port, token, question, last, instances)
+                rows.append((question.name, _p95(ours), _p95(bare), _p95(ours) / _p95(bare), statistics.median(ours)))
     print_result(
         f"{USERS} users at once, {instances:,} instances x {DATABASES} databases x {DAYS} days",
         ("question", "p95 ms", "bare SQL p95 ms", "ratio", "median ms"),
@@ -157,14 +194,15 @@ def _assert_same_summaries(engine: Engine, last: date) -> None:
 
 
 def _in_turns(
-    engine: Engine, port: int, token: str, path: str, statement: str, last: date, instances: int
+    engine: Engine, port: int, token: str, question: Question, last: date, instances: int
 ) -> tuple[list[float], list[float]]:
     values = {"first": last - timedelta(days=29), "last": last, "earliest": last - timedelta(days=36)}
     bare: list[float] = []
     ours: list[float] = []
     for number in range(ROUNDS + 1):
-        first = _timed([lambda: _sql_user(engine, statement, values, instances)] * USERS)
-        second = _timed([lambda: _http_user(port, token, f"/api/v1/capacity{path}", instances)] * USERS)
+        users = [lambda: _sql_user(engine, question.statement, values, instances)] * USERS
+        first = _timed(users, question.requests)
+        second = _timed([lambda: _http_user(port, token, question.path, instances)] * USERS, question.requests)
         if number:  # The first round warms caches up.
             bare += first
             ours += second
@@ -202,16 +240,16 @@ def _http_user(port: int, token: str, path: str, instances: int) -> Iterator[Cal
     connection.close()
 
 
-def _timed(users: Sequence[Callable[[], AbstractContextManager[Call]]]) -> list[float]:
+def _timed(users: Sequence[Callable[[], AbstractContextManager[Call]]], requests: int) -> list[float]:
     """Return the milliseconds of every request, of all users at once."""
     barrier, times, lock = threading.Barrier(len(users)), list[float](), threading.Lock()
 
     def work(user: Callable[[], AbstractContextManager[Call]], seed: int) -> None:
         with user() as ask:
             barrier.wait()
-            for number in range(REQUESTS):
+            for number in range(requests):
                 started = time.perf_counter()
-                ask(seed * REQUESTS + number)
+                ask(seed * requests + number)
                 with lock:
                     times.append(1000 * (time.perf_counter() - started))
 
@@ -220,7 +258,7 @@ def _timed(users: Sequence[Callable[[], AbstractContextManager[Call]]]) -> list[
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(times) == len(users) * REQUESTS
+    assert len(times) == len(users) * requests
     return times
 
 
@@ -258,6 +296,7 @@ def _fill(engine: Engine, instances: int, last: date) -> None:
     tables = [AGGREGATION_TABLES[level, PeriodType.DAILY] for level in ("database", "instance")]
     with engine.begin() as connection:
         ensure_children(connection, tables, list(month_starts(days[0], last)))
+        ensure_children(connection, STATS_TABLES, list(month_starts(days[-TOTALS_DAYS], last)))
         connection.execute(text(REGISTER), {"instances": instances, "databases": DATABASES})
     started = time.perf_counter()
     for n, day in enumerate(days):
@@ -266,6 +305,10 @@ def _fill(engine: Engine, instances: int, last: date) -> None:
             connection.execute(text(FILL), values)
             connection.execute(text(FILL_TOTALS), values)
             connection.execute(text(RECORD), values)
+            if n >= DAYS - TOTALS_DAYS:
+                connection.execute(text(TOTALS), values)
+            if n >= DAYS - STATS_DAYS:
+                connection.execute(text(STATS), values)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
     console.print(f"filled {instances * DATABASES * DAYS:,} rows in {time.perf_counter() - started:.0f} s")

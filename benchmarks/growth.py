@@ -28,14 +28,17 @@ from whalefall_capacity.store.aggregations.growth import (
 )
 
 ROUNDS = 25
+# Columns that come from the instance.
+OF_INSTANCE = {"instance": "i.name", "db_type": "i.db_type"}
 TREND = """
 CASE WHEN percent > 5 THEN 'growing' WHEN percent < -5 THEN 'shrinking' WHEN percent IS NOT NULL THEN 'stable' END
 """
 DATABASES = """
 SELECT figures.*, {trend} FROM (
-    SELECT w.instance_id, i.name, w.database_name, period_start, period_end, data_count,
+    SELECT w.instance_id, i.name, i.db_type, w.database_name, period_start, period_end, data_count,
            round(sum_size_bytes / data_count), max_size_bytes, min_size_bytes, closing_size_bytes,
-           round(sum_data_size_bytes / data_size_count), round(sum_log_size_bytes / log_size_count), b_start,
+           round(sum_data_size_bytes / data_size_count), max_data_size_bytes, min_data_size_bytes,
+           round(sum_log_size_bytes / log_size_count), b_start,
            round((sum_size_bytes * b_count - b_sum * data_count) / (data_count * b_count)),
            round(100 * (sum_size_bytes * b_count - b_sum * data_count) / nullif(b_sum * data_count, 0), 2) AS percent,
            round((sum_data_size_bytes * b_data_count - b_data_sum * data_size_count)
@@ -44,7 +47,8 @@ SELECT figures.*, {trend} FROM (
                  / nullif(b_data_sum * data_size_count, 0), 2),
            round((sum_log_size_bytes * b_log_count - b_log_sum * log_size_count) / (log_size_count * b_log_count)),
            round(100 * (sum_log_size_bytes * b_log_count - b_log_sum * log_size_count)
-                 / nullif(b_log_sum * log_size_count, 0), 2)
+                 / nullif(b_log_sum * log_size_count, 0), 2),
+           calculated_at
     FROM ({windows}) AS w
     JOIN instances AS i ON i.id = w.instance_id
     WHERE period_start >= :first
@@ -78,11 +82,11 @@ WHERE a.instance_id = :instance_id AND a.period_type = 'monthly' AND a.period_st
 """
 TOTALS = """
 SELECT figures.*, {trend} FROM (
-    SELECT w.instance_id, i.name, period_start, period_end, data_count, partial_days,
+    SELECT w.instance_id, i.name, i.db_type, period_start, period_end, data_count, partial_days,
            round(sum_size_bytes / data_count), max_size_bytes, min_size_bytes, closing_size_bytes,
            CASE WHEN sum_database_count = 0 THEN 0 ELSE round(sum_size_bytes / sum_database_count) END,
            round(sum_database_count::numeric / data_count), round(sum_database_count::numeric / data_count, 2),
-           round(sum_log_size_bytes / log_size_count), b_start,
+           max_database_count, min_database_count, round(sum_log_size_bytes / log_size_count), b_start,
            round((sum_size_bytes * b_count - b_sum * data_count) / (data_count * b_count)),
            round(100 * (sum_size_bytes * b_count - b_sum * data_count) / nullif(b_sum * data_count, 0), 2) AS percent,
            round((sum_database_count * b_count - b_databases * data_count)::numeric / (data_count * b_count)),
@@ -90,7 +94,8 @@ SELECT figures.*, {trend} FROM (
                  / nullif(b_databases * data_count, 0), 2),
            round((sum_log_size_bytes * b_log_count - b_log_sum * log_size_count) / (log_size_count * b_log_count)),
            round(100 * (sum_log_size_bytes * b_log_count - b_log_sum * log_size_count)
-                 / nullif(b_log_sum * log_size_count, 0), 2)
+                 / nullif(b_log_sum * log_size_count, 0), 2),
+           calculated_at
     FROM ({windows}) AS w
     JOIN instances AS i ON i.id = w.instance_id
     WHERE period_start >= :first
@@ -230,7 +235,7 @@ def _view(kind: type[Any], period_type: PeriodType, and_database: str = "") -> s
     """Return the question to the view of *kind*, in the order of its fields."""
     names = [field.name for field in fields(kind)]
     return VIEW.format(
-        columns=", ".join("i.name" if name == "instance" else f"g.{name}" for name in names),
+        columns=", ".join(OF_INSTANCE.get(name, f"g.{name}") for name in names),
         view="database_size_growth" if kind is DatabaseGrowth else "instance_size_growth",
         period_type=period_type.value,
         and_database=and_database,

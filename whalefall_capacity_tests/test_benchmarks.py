@@ -182,6 +182,10 @@ def test_questions_to_the_console_are_measured_beside_bare_sql(report: Report) -
         "summary of databases",
         "list of instances",
         "summary of instances",
+        "overview",
+        "page: overview",
+        "page: charts of instances",
+        "page: charts of databases",
     ]
     table.assert_ratio(3, 1, 2)
     assert all(median > 0 for median in table.figures(4))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from itertools import count
 from typing import Any
 
 from whalefall_capacity.console.pages.formats import binary_size, signed_percent, signed_size, window_label
@@ -58,6 +59,7 @@ class Series:
     instance_id: int
     database_name: str | None
     values: Sequence[Value]
+    colour: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Chart:
             "series": [
                 {
                     "name": printable(one.name),
+                    "colour": one.colour,
                     "values": one.values,
                     "texts": [self.metric.show(value) for value in one.values],
                 }
@@ -108,7 +111,26 @@ def series_name(row: DatabaseGrowth | InstanceGrowth) -> str:
 
 def charts(largest: LargestSeries, windows: Sequence[Window], today: date) -> list[Chart]:
     """Return the three charts; the order of the rows is the order of the series."""
-    return [Chart(metric, windows, _all_series(metric, largest[metric.measure], windows), today) for metric in METRICS]
+    known: dict[str, int] = {}
+    found = []
+    for metric in METRICS:
+        series = _all_series(metric, largest[metric.measure], windows)
+        colours = _colours([one.name for one in series], known)
+        known = colours | known
+        found.append(Chart(metric, windows, [replace(one, colour=colours[one.name]) for one in series], today))
+    return found
+
+
+def _colours(names: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Return a colour of its own for each series: that of the charts before, where no other of this one has it."""
+    colours: dict[str, int] = {}
+    for name in names:
+        if name in known and known[name] not in colours.values():
+            colours[name] = known[name]
+    for name in names:
+        if name not in colours:
+            colours[name] = next(colour for colour in count() if colour not in colours.values())
+    return {name: colours[name] for name in names}
 
 
 def size_chart(rows: Sequence[DatabaseGrowth | InstanceGrowth], windows: Sequence[Window], today: date) -> Chart:

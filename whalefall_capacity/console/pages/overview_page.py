@@ -57,5 +57,5 @@ def _chart(context: PageContext, totals: Sequence[DayTotal]) -> dict[str, object
         "unit": "bytes",
         "labels": [one.day.isoformat() for one in totals],
         "in_progress": False,
-        "series": [{"name": context.translate("overview.total"), "values": values, "texts": texts}],
+        "series": [{"name": context.translate("overview.total"), "colour": 0, "values": values, "texts": texts}],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,9 @@ Trend = Literal["growing", "shrinking", "stable"]
 PeriodEnd = Annotated[date, Field(description="The last day, also of the window in progress.")]
 DaysWithData = Annotated[int, Field(description="Days with data.")]
 ClosingSize = Annotated[int, Field(description="Of the last day with data.")]
+CalculatedAt = Annotated[
+    datetime, Field(description="When the row was written; a calculation that finds it right leaves it.")
+]
 BaselineStart = Annotated[date | None, Field(description="The window that the change is measured from.")]
 
 
@@ -28,6 +31,7 @@ class DatabaseGrowth:
 
     instance_id: int
     instance: str
+    db_type: str
     database_name: str
     period_start: date
     period_end: PeriodEnd
@@ -37,6 +41,8 @@ class DatabaseGrowth:
     min_size_bytes: int
     closing_size_bytes: ClosingSize
     avg_data_size_bytes: int | None
+    max_data_size_bytes: int | None
+    min_data_size_bytes: int | None
     avg_log_size_bytes: int | None
     baseline_start: BaselineStart
     size_change_bytes: int | None
@@ -45,6 +51,7 @@ class DatabaseGrowth:
     data_size_change_percent: Number | None
     log_size_change_bytes: int | None
     log_size_change_percent: Number | None
+    calculated_at: CalculatedAt
     trend_direction: Trend | None
 
 
@@ -54,6 +61,7 @@ class InstanceGrowth:
 
     instance_id: int
     instance: str
+    db_type: str
     period_start: date
     period_end: PeriodEnd
     data_count: DaysWithData
@@ -65,6 +73,8 @@ class InstanceGrowth:
     avg_database_size_bytes: int
     database_count: int
     avg_database_count: Number
+    max_database_count: int
+    min_database_count: int
     avg_log_size_bytes: int | None
     baseline_start: BaselineStart
     total_size_change_bytes: int | None
@@ -73,6 +83,7 @@ class InstanceGrowth:
     database_count_change_percent: Number | None
     log_size_change_bytes: int | None
     log_size_change_percent: Number | None
+    calculated_at: CalculatedAt
     trend_direction: Trend | None
 
 
@@ -80,10 +91,11 @@ class InstanceGrowth:
 # The baseline of a row is the last row of its key within the reach: a window frame says just that. The views look each
 # baseline up by itself, and cost the planner more than a query of a few rows takes.
 DATABASE_GROWTH = """
-SELECT growth.instance_id, i.name AS instance, growth.database_name, period_start, period_end, data_count,
+SELECT growth.instance_id, i.name AS instance, i.db_type, growth.database_name, period_start, period_end, data_count,
        rounded_ratio(sum_size_bytes, data_count, 0)::bigint AS avg_size_bytes,
        max_size_bytes, min_size_bytes, closing_size_bytes,
        rounded_ratio(sum_data_size_bytes, data_size_count, 0)::bigint AS avg_data_size_bytes,
+       max_data_size_bytes, min_data_size_bytes,
        rounded_ratio(sum_log_size_bytes, log_size_count, 0)::bigint AS avg_log_size_bytes,
        baseline_start, size_change_bytes, size_change_percent,
        mean_change(sum_data_size_bytes, data_size_count, base_sum_data, base_data_count) AS data_size_change_bytes,
@@ -91,7 +103,7 @@ SELECT growth.instance_id, i.name AS instance, growth.database_name, period_star
            AS data_size_change_percent,
        mean_change(sum_log_size_bytes, log_size_count, base_sum_log, base_log_count) AS log_size_change_bytes,
        mean_change_percent(sum_log_size_bytes, log_size_count, base_sum_log, base_log_count) AS log_size_change_percent,
-       trend_direction(size_change_percent) AS trend_direction
+       calculated_at, trend_direction(size_change_percent) AS trend_direction
 FROM (
     SELECT *, mean_change(sum_size_bytes, data_count, base_sum, base_count) AS size_change_bytes,
            mean_change_percent(sum_size_bytes, data_count, base_sum, base_count) AS size_change_percent
@@ -112,20 +124,20 @@ FROM (
 JOIN instances AS i ON i.id = growth.instance_id
 """
 INSTANCE_GROWTH = """
-SELECT growth.instance_id, i.name AS instance, period_start, period_end, data_count, partial_days,
+SELECT growth.instance_id, i.name AS instance, i.db_type, period_start, period_end, data_count, partial_days,
        rounded_ratio(sum_size_bytes, data_count, 0)::bigint AS total_size_bytes,
        max_size_bytes, min_size_bytes, closing_size_bytes,
        CASE WHEN sum_database_count = 0 THEN 0
             ELSE rounded_ratio(sum_size_bytes, sum_database_count, 0)::bigint END AS avg_database_size_bytes,
        rounded_ratio(sum_database_count, data_count, 0)::integer AS database_count,
-       rounded_ratio(sum_database_count, data_count, 2) AS avg_database_count,
+       rounded_ratio(sum_database_count, data_count, 2) AS avg_database_count, max_database_count, min_database_count,
        rounded_ratio(sum_log_size_bytes, log_size_count, 0)::bigint AS avg_log_size_bytes,
        baseline_start, total_size_change_bytes, total_size_change_percent,
        mean_change(sum_database_count, data_count, base_databases, base_count)::integer AS database_count_change,
        mean_change_percent(sum_database_count, data_count, base_databases, base_count) AS database_count_change_percent,
        mean_change(sum_log_size_bytes, log_size_count, base_sum_log, base_log_count) AS log_size_change_bytes,
        mean_change_percent(sum_log_size_bytes, log_size_count, base_sum_log, base_log_count) AS log_size_change_percent,
-       trend_direction(total_size_change_percent) AS trend_direction
+       calculated_at, trend_direction(total_size_change_percent) AS trend_direction
 FROM (
     SELECT *, mean_change(sum_size_bytes, data_count, base_sum, base_count) AS total_size_change_bytes,
            mean_change_percent(sum_size_bytes, data_count, base_sum, base_count) AS total_size_change_percent

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import console_of, create_app
-from whalefall_capacity.periods import PeriodType, window_of
+from whalefall_capacity.periods import PeriodType, window_before, window_of
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.aggregations.calculate import aggregate
@@ -97,6 +97,23 @@ def test_the_newest_window_of_a_database_has_its_size_and_its_change(reader: Tes
     assert row["size_change_percent"] == 1.01
     assert row["trend_direction"] == "stable"
     assert row["baseline_start"] == str(day - timedelta(days=1))
+
+
+def test_a_row_says_its_engine_its_extremes_and_when_it_was_calculated(
+    viewer: TestClient, store: Engine, day: date
+) -> None:
+    window = window_before(window_of(day, PeriodType.QUARTERLY))
+    first, second = window.start, window.start + timedelta(days=1)
+    put_sizes(store, [(2, "files", first, 10 * MIB, 7 * MIB, None), (2, "files", second, 10 * MIB, 5 * MIB, None)])
+    put_sizes(store, [(2, "more", second, MIB)])
+    for level in Level:
+        aggregate(store, level, [window])
+    parameters = {"period_type": "quarterly", "instance_id": 2, "start_date": first, "end_date": second}
+    files = items(viewer, DATABASES, **parameters)[0]
+    assert (files["db_type"], files["max_data_size_bytes"], files["min_data_size_bytes"]) == ("mysql", 7 * MIB, 5 * MIB)
+    assert files["calculated_at"] >= str(day - timedelta(days=1))
+    (instance,) = items(viewer, INSTANCES, **parameters)
+    assert (instance["max_database_count"], instance["min_database_count"]) == (2, 1)
 
 
 def test_databases_of_one_name_on_two_instances_stay_two(reader: TestClient, day: date) -> None:

@@ -26,9 +26,11 @@ pytestmark = pytest.mark.slow
 PASSWORD = "a password for tests"
 WIDE, NARROW = (1600, 1000), (360, 780)
 PAGES = {
+    "overview": "/",
     "instances": "/instances?top=10",
     "databases": "/databases?top=20",
     "databases-bar": "/databases?period_type=monthly&chart=bar&top=10",
+    "instances-quarterly": "/instances?period_type=quarterly&periods=4",
     "databases-empty": "/databases?start_date=2001-01-01&end_date=2001-02-01",
     "instance-list": "/instances/list",
     "database-list": "/databases/list?sort=-size",
@@ -232,26 +234,72 @@ def test_an_admin_creates_table_partitions_ahead(demo: Demo, browser: Browser) -
         )
 
 
+def tick(page: Page, field: str, *labels: str) -> None:
+    """Open the list of a field with several answers, tick some of them, and close it by keyboard."""
+    field_list = page.locator(f"details[data-several]:has([name={field}])")
+    field_list.locator("summary").click()
+    for label in labels:
+        field_list.get_by_label(label, exact=True).check()
+    page.keyboard.press("Escape")
+
+
 def test_filters_narrow_the_charts_and_stand_in_the_url(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
         page.goto("/databases")
-        page.locator("[name=db_type]").select_option("postgresql")
-        page.wait_for_url("**/databases?db_type=postgresql*")
-        page.locator("[name=instance_id]").select_option(label="demo-postgresql")
-        page.wait_for_url("**instance_id=*")
-        page.locator("[name=database_name]").select_option("shop")
-        page.wait_for_url("**database_name=shop*")
-        expect(page.locator("table[data-metric=size] tbody tr")).to_have_count(1)
-        expect(page.locator("table[data-metric=size] tbody th")).to_have_text("shop (demo-postgresql)")
-        page.locator("[name=db_type]").select_option("mariadb")
-        page.wait_for_url(lambda url: "db_type=mariadb" in url and "instance_id" not in url)
-        expect(page.locator("table[data-metric=size] tbody th").first).to_contain_text("(demo-mariadb)")
+        tick(page, "db_type", "postgresql", "mariadb")
+        page.wait_for_url("**/databases?db_type=postgresql&db_type=mariadb*")
+        tick(page, "instance_id", "demo-postgresql", "demo-mariadb")
+        page.wait_for_url("**instance_id=*&instance_id=*")
+        tick(page, "database_name", "shop", "orders")
+        page.wait_for_url("**database_name=*&database_name=*")
+        expect(page.locator("table[data-metric=size] tbody tr")).to_have_count(2)
+        expect(page.get_by_text("2 chosen")).to_have_count(3)
+        page.locator("details[data-several]:has([name=db_type]) summary").click()
+        page.locator("[name=db_type][value=postgresql]").uncheck()
+        page.get_by_role("heading", level=1).click()
+        page.wait_for_url(lambda url: "db_type=mariadb" in url and "db_type=postgresql" not in url)
+        for name in page.locator("table[data-metric=size] tbody th").all_inner_texts():
+            assert name.endswith("(demo-mariadb)")
+
+
+def test_a_list_of_choices_is_searched(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/instances")
+        choices = page.locator("details[data-several]:has([name=instance_id])")
+        choices.locator("summary").click()
+        choices.get_by_role("searchbox").fill("MARIA")
+        expect(choices.locator("label:visible")).to_have_text(["demo-mariadb"])
+
+
+def test_a_window_in_progress_is_drawn_as_one(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo) as page:
+        page.goto("/instances?period_type=quarterly&periods=4")
+        expect(page.locator(".chart-head .in-progress").first).to_contain_text("is in progress")
+        dashes = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.line.dash)")
+        assert dashes == ["solid", "dash"] * 3
+        page.goto("/instances?period_type=quarterly&periods=4&chart=bar")
+        pale = page.locator("#plot-size").evaluate("plot => plot.data[0].marker.opacity")
+        assert pale == [1, 1, 1, 0.45]
+
+
+def test_the_overview_leads_to_what_it_names(demo: Demo, browser: Browser) -> None:
+    with visiting(browser, demo, "viewer") as page:
+        expect(page.locator("#plot-size")).to_have_attribute("data-drawn", "1")
+        expect(page.locator("#cards")).to_contain_text("3 of 3")
+        page.get_by_role("link", name="30 days", exact=True).click()
+        page.wait_for_url("**/?days=30")
+        expect(page.locator("table.series thead th")).to_have_count(31)
+        page.locator("#ranking li a").first.click()
+        page.wait_for_url("**/instances/*")
+        page.go_back()
+        page.locator("section[aria-labelledby=largest-databases] li a").first.click()
+        page.wait_for_url("**/instances/*/database?name=*")
 
 
 def test_a_filtered_view_opens_from_its_url(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
         page.goto("/databases?db_type=mariadb&period_type=weekly&periods=6&top=20&chart=bar")
-        expect(page.locator("[name=db_type]")).to_have_value("mariadb")
+        expect(page.locator("[name=db_type]:checked")).to_have_value("mariadb")
         expect(page.locator("[name=period_type]")).to_have_value("weekly")
         expect(page.locator("table[data-metric=size] thead th")).to_have_count(7)
         kinds = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.type)")
@@ -327,6 +375,7 @@ def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> N
 
 def test_a_viewer_sees_everything_and_is_offered_nothing(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo, "viewer") as page:
+        page.goto("/instances")
         expect(page.locator("#plot-size")).to_have_attribute("data-drawn", "3")
         expect(page.get_by_role("button", name="Aggregate current period")).to_have_count(0)
         token = page.locator("meta[name=csrf-token]").get_attribute("content") or ""
@@ -336,6 +385,7 @@ def test_a_viewer_sees_everything_and_is_offered_nothing(demo: Demo, browser: Br
 
 def test_without_the_csrf_token_the_button_does_nothing_and_says_why(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
+        page.goto("/instances")
         page.locator("meta[name=csrf-token]").evaluate("tag => tag.remove()")
         page.get_by_role("button", name="Aggregate current period").click()
         expect(page.locator("#current-status")).to_contain_text("It could not be started")
@@ -355,6 +405,7 @@ def test_an_expired_session_leads_to_the_login_and_back(demo: Demo, browser: Bro
 
 def test_language_and_theme_are_remembered(demo: Demo, browser: Browser) -> None:
     with visiting(browser, demo) as page:
+        page.goto("/instances")
         page.get_by_role("link", name="中文").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("实例容量")
         page.get_by_role("link", name="深色").click()
@@ -367,7 +418,7 @@ def test_the_pages_work_by_keyboard_and_show_where_one_is(demo: Demo, browser: B
     with visiting(browser, demo) as page:
         page.goto("/instances")
         seen = []
-        for _ in range(16):
+        for _ in range(20):
             page.keyboard.press("Tab")
             focused = page.evaluate(
                 "() => [document.activeElement.innerText || document.activeElement.name,"

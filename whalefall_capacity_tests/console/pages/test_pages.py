@@ -356,3 +356,19 @@ def test_files_are_kept_for_good_and_compressed(reader: TestClient) -> None:
     for absent in ("/static/none.js", "/static/../pages.py", "/static/%2e%2e/pages.py", "/static/"):
         assert reader.get(absent).status_code == 404
     assert reader.post("/static/console.css").status_code == 405
+
+
+def test_a_series_has_one_colour_in_all_charts_and_none_shares_it(viewer: TestClient, store: Engine, day: date) -> None:
+    before = day - timedelta(days=1)
+    put_sizes(store, [(3, name, before, size * MIB) for name, size in (("a", 500), ("b", 400), ("c", 3), ("d", 2))])
+    put_sizes(store, [(3, name, day, size * MIB) for name, size in (("a", 501), ("b", 402), ("c", 9), ("d", 7))])
+    for level in Level:
+        for when in (before, day):
+            aggregate(store, level, [window_of(when, PeriodType.DAILY)])
+    charts = payload(viewer, "/databases", instance_id=3, top=5)
+    assert ["".join(series["name"][0] for series in chart["series"]) for chart in charts] == ["abcd", "cdba", "dcba"]
+    assert [[series["colour"] for series in chart["series"]] for chart in charts] == [
+        [0, 1, 2, 3],
+        [2, 3, 1, 0],
+        [3, 2, 1, 0],
+    ]

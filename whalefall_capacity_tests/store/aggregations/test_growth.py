@@ -121,9 +121,10 @@ def test_the_range_query_says_what_the_views_say(store: Engine, period_type: Per
 def _view(store: Engine, view: str, kind: Any, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return what *view* says of instance 1, in the order of the fields of *kind*."""
     names = [field.name for field in fields(kind)]
+    of_instance = {"instance": "i.name AS instance", "db_type": "i.db_type"}
     key = "database_name, period_start" if "database_name" in names else "period_start"
     query = f"""
-        SELECT {", ".join("i.name AS instance" if name == "instance" else f"g.{name}" for name in names)}
+        SELECT {", ".join(of_instance.get(name, f"g.{name}") for name in names)}
         FROM {view} AS g JOIN instances AS i ON i.id = g.instance_id
         WHERE instance_id = 1 AND period_type = :period_type AND period_start BETWEEN :first AND :last ORDER BY {key}
     """

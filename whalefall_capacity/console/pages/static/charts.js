@@ -28,9 +28,9 @@
     };
   }
 
-  function traces(series, number, chart, kind) {
-    const colour = style(`--s${number % COLOURS}`);
-    const dotted = number >= COLOURS;
+  function traces(series, chart, kind) {
+    const colour = style(`--s${series.colour % COLOURS}`);
+    const dotted = series.colour >= COLOURS;
     const common = {
       name: series.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;"),
       x: chart.labels, y: series.values, text: series.texts, hovertemplate: "%{text}",
@@ -73,7 +73,7 @@
         zerolinecolor: style("--strong-line"), zerolinewidth: 1,
       },
     };
-    Plotly.react(place, chart.series.flatMap((series, number) => traces(series, number, chart, kind)), layout, {
+    Plotly.react(place, chart.series.flatMap((series) => traces(series, chart, kind)), layout, {
       displayModeBar: false, responsive: true,
     });
     place.dataset.drawn = String(chart.series.length);

@@ -1,0 +1,59 @@
+"""What the console's pages show, asked for by hand: several statements a page, sent at once; the last one is fetched.
+
+They give what a page gives where every server was measured every day, as it was in the store of the benchmark: what
+the pages ask beside that, of servers and databases that are missing, is at the expense of the pages.
+"""
+
+from __future__ import annotations
+
+RANKING = """
+WITH changes AS (
+    SELECT {key}, max(abs(size - before)) AS change, max(abs(size - before) / nullif(before, 0)) AS percent
+    FROM (SELECT {key}, period_start, closing_size_bytes::float8 AS size,
+                 lag(closing_size_bytes::float8) OVER (PARTITION BY {key} ORDER BY period_start) AS before
+          FROM {level}_size_aggregations
+          WHERE period_type = 'daily' AND period_start BETWEEN %(earliest)s AND %(last)s) AS days
+    WHERE period_start >= %(first)s GROUP BY {key}
+)
+(SELECT {key} FROM changes ORDER BY change DESC LIMIT 5)
+UNION ALL (SELECT {key} FROM changes ORDER BY percent DESC LIMIT 5)
+UNION ALL (SELECT {key} FROM {level}_size_aggregations
+           WHERE period_type = 'daily' AND period_start = %(last)s ORDER BY closing_size_bytes DESC LIMIT 5);
+"""
+DATABASE_RANKING = RANKING.format(level="database", key="instance_id, database_name")
+INSTANCE_RANKING = RANKING.format(level="instance", key="instance_id")
+# The total of each day, where a day without a size is bridged, and what is largest and grew most.
+OVERVIEW = """
+SELECT count(*), count(s.instance_id) FROM instances AS i
+LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = %(last)s;
+SELECT day, sum(sum(change)) OVER (ORDER BY day), count(*)
+FROM (SELECT collected_date AS day, total_size_bytes - lag(total_size_bytes, 1, 0::bigint)
+                 OVER (PARTITION BY instance_id ORDER BY collected_date) AS change
+      FROM instance_size_stats WHERE collected_date BETWEEN CAST(%(last)s AS date) - 128 AND %(last)s) AS changes
+GROUP BY day;
+SELECT instance_id, total_size_bytes FROM instance_size_stats WHERE collected_date = %(last)s ORDER BY 2 DESC LIMIT 5;
+SELECT instance_id, database_name, size_bytes FROM database_size_stats
+WHERE collected_date = %(last)s ORDER BY 3 DESC LIMIT 5;
+SELECT s.instance_id, s.total_size_bytes - b.total_size_bytes FROM instance_size_stats AS s
+JOIN instance_size_stats AS b ON b.instance_id = s.instance_id AND b.collected_date = CAST(%(last)s AS date) - 30
+WHERE s.collected_date = %(last)s ORDER BY 2 DESC LIMIT 5;
+SELECT s.instance_id, s.database_name, s.size_bytes - b.size_bytes FROM database_size_stats AS s
+JOIN database_size_stats AS b ON b.instance_id = s.instance_id AND b.database_name = s.database_name
+                             AND b.collected_date = CAST(%(last)s AS date) - 30
+WHERE s.collected_date = %(last)s ORDER BY 3 DESC LIMIT 5;
+SELECT d.instance_id, d.database_name FROM instance_databases AS d
+LEFT JOIN database_size_stats AS s ON s.instance_id = d.instance_id AND s.database_name = d.database_name
+                                  AND s.collected_date = %(last)s
+WHERE d.is_active AND s.instance_id IS NULL;
+SELECT s.instance_id, s.database_name FROM database_size_stats AS s
+JOIN database_size_stats AS b ON b.instance_id = s.instance_id AND b.database_name = s.database_name
+                             AND b.collected_date = CAST(%(last)s AS date) - 1
+WHERE s.collected_date = %(last)s AND abs(s.size_bytes - b.size_bytes) > 10737418240;
+SELECT s.instance_id FROM instance_size_stats AS s
+JOIN instance_size_stats AS b ON b.instance_id = s.instance_id AND b.collected_date = CAST(%(last)s AS date) - 1
+WHERE s.collected_date = %(last)s AND s.database_count < b.database_count;
+SELECT run_id FROM task_runs WHERE closed_at IS NULL ORDER BY created_at LIMIT 10;
+SELECT run_id FROM task_runs WHERE status IN ('failed', 'completed_with_errors') ORDER BY closed_at DESC LIMIT 10;
+SELECT c.relname, pg_total_relation_size(c.oid), pg_get_expr(c.relpartbound, c.oid)
+FROM pg_inherits JOIN pg_class AS c ON c.oid = inhrelid WHERE c.relkind = 'r';
+"""
