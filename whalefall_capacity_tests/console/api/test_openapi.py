@@ -67,7 +67,6 @@ OPERATIONS = (
     ("GET", "/api/v1/capacity/instances/summary"),
     ("POST", "/api/v1/capacity/aggregations/current"),
     ("POST", "/api/v1/capacity/collections"),
-    ("GET", "/api/v1/overview"),
     ("GET", "/api/v1/instances"),
     ("GET", "/api/v1/instances/{instance_id}"),
     ("GET", "/api/v1/instances/{instance_id}/days"),
