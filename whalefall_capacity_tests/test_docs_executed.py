@@ -471,7 +471,7 @@ def _shell(script: str, variables: Mapping[str, str], folder: Path) -> subproces
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=5 * PATIENCE_SECONDS,
         check=False,
     )
 
