@@ -28,28 +28,6 @@ COLUMNS = {
     "instances": (*INSTANCE_COLUMNS, *INSTANCE_COUNTS),
     "databases": (*DATABASE_COLUMNS, *FIGURES),
 }
-# Columns of the table, and whether the largest come first when one is clicked.
-SORTS = {
-    "instances": {
-        "instance": False,
-        "db_type": False,
-        "status": False,
-        "size": True,
-        "day": False,
-        "change_7_days": True,
-        "change_30_days": True,
-        "databases": True,
-    },
-    "databases": {
-        "database": False,
-        "instance": False,
-        "status": False,
-        "size": True,
-        "day": False,
-        "change_7_days": True,
-        "change_30_days": True,
-    },
-}
 CSV_ROWS_OF_A_PART = 500
 PAGE_LIMIT = Annotated[Whole, Field(ge=1, le=200)]
 
@@ -121,18 +99,10 @@ def _list_page(
         rows=found.rows,
         total=found.total,
         most_rows=MOST_ROWS,
-        sorts={key: _next_sort(view.sort, key, largest_first) for key, largest_first in SORTS[page].items()},
         choices=instance_choices(context.console.reading) if page == "databases" else [],
         db_types=list(DbType),
         statuses=list(SizeStatus),
     )
-
-
-def _next_sort(current: str, key: str, largest_first: bool) -> str:
-    """Return the order that a click on the head of a column asks for: the other way when it is sorted by already."""
-    if current.removeprefix("-") == key:
-        return key if current.startswith("-") else f"-{key}"
-    return f"-{key}" if largest_first else key
 
 
 def _csv(page: str, rows: Iterable[object]) -> Response:

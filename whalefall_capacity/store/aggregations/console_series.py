@@ -25,8 +25,9 @@ from whalefall_capacity.store.aggregations.growth import (
     growth_range,
 )
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings, Measure, ranked
-from whalefall_capacity.store.aggregations.selection import LARGEST_ID, Selection, scope_of
+from whalefall_capacity.store.aggregations.selection import Selection, scope_of
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
 
 # Rows that can be paged through, and how far they are counted: a reader of more narrows the filter.
 MOST_ROWS = 10_000

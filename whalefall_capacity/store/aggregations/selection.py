@@ -13,8 +13,7 @@ from sqlalchemy import Connection, TextClause, text
 from whalefall_capacity.periods import PeriodType, window_of
 from whalefall_capacity.store.aggregations.growth import EVERYTHING
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
-
-LARGEST_ID = 2**31 - 1  # of an INTEGER
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
 
 
 @dataclass(frozen=True)

@@ -155,11 +155,13 @@ WHERE stored.source = 'imported'
   AND (stored.size_bytes, stored.collected_at, stored.data_size_bytes, stored.log_size_bytes)
       IS DISTINCT FROM (excluded.size_bytes, excluded.collected_at, NULL, NULL)
 """
-MERGE_COMPUTED_TOTALS = """
+COMPUTED_TOTALS = "moved_days WHERE created + changed > 0 AND NOT is_measured"
+DECIDED_TOTALS = "decided_totals WHERE outcome IN ('created', 'changed')"
+MERGE_TOTALS = """
 INSERT INTO instance_size_stats AS stored (instance_id, collected_date, total_size_bytes, database_count,
                                            missing_count, source, collected_at)
 SELECT instance_id, day, total_size_bytes, database_count, 0, 'imported', collected_at
-FROM moved_days WHERE created + changed > 0 AND NOT is_measured
+FROM {totals}
 ORDER BY instance_id, day
 ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count, missing_count = 0,
@@ -185,17 +187,6 @@ LEFT JOIN instance_size_stats AS stored
 WHERE moved.skip IS NULL
 """
 TOTAL_OUTCOMES = "SELECT instance_id, outcome, count(*) AS rows FROM decided_totals GROUP BY 1, 2 ORDER BY 1, 2"
-MERGE_TOTALS = """
-INSERT INTO instance_size_stats AS stored (instance_id, collected_date, total_size_bytes, database_count,
-                                           missing_count, source, collected_at)
-SELECT instance_id, day, total_size_bytes, database_count, 0, 'imported', collected_at
-FROM decided_totals WHERE outcome IN ('created', 'changed')
-ORDER BY instance_id, day
-ON CONFLICT (instance_id, collected_date) DO UPDATE
-SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count, missing_count = 0,
-    log_size_bytes = NULL, collected_at = excluded.collected_at, updated_at = now()
-WHERE stored.source = 'imported'
-"""
 # Days in a row are one line.
 DIFFERING = """
 SELECT instance_id, min(day) AS first, max(day) AS last, count(*) AS days, max(difference_bytes) AS largest
@@ -242,7 +233,7 @@ class SizesMove:
             if self.apply and written:
                 ensure_children(connection, STATS_TABLES, [month.first])
                 connection.execute(text(MERGE_SIZES))
-                connection.execute(text(MERGE_COMPUTED_TOTALS))
+                connection.execute(text(MERGE_TOTALS.format(totals=COMPUTED_TOTALS)))
 
     def _instances(self, month: Month) -> None:
         values = {"first": month.first, "last": month.last}
@@ -254,7 +245,7 @@ class SizesMove:
             self._note_differing(connection)
             if self.apply and written:
                 ensure_children(connection, STATS_TABLES, [month.first])
-                connection.execute(text(MERGE_TOTALS))
+                connection.execute(text(MERGE_TOTALS.format(totals=DECIDED_TOTALS)))
 
     def _load(self, connection: Connection, create: str, table: str, query: sql.SQL, month: Month) -> None:
         connection.execute(text(FOR_THIS_TRANSACTION))

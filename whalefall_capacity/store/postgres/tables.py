@@ -34,6 +34,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.statuses import ITEM_STATUSES, Status
 
+LARGEST_ID = 2**31 - 1  # of an INTEGER, as the ids of instances are
+
 metadata = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 from pydantic import Field
 from sqlalchemy import Connection, Engine, text
 
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
 from whalefall_capacity.store.sizes.listing import (
+    BASELINE,
     FAILED_VISITS,
     IN_FLEET,
-    LARGEST_ID,
     OF_INSTANCES,
     OF_SEARCH,
     OF_STATUSES,
@@ -77,13 +78,6 @@ LATEST = """
 SELECT {columns} FROM database_size_stats AS s
 WHERE s.instance_id = d.instance_id AND s.database_name = d.database_name AND s.collected_date <= :today
   AND s.collected_date BETWEEN d.last_seen_date - :latest_days AND d.last_seen_date
-ORDER BY s.collected_date DESC LIMIT 1
-"""
-BASELINE = """
-SELECT size_bytes FROM database_size_stats AS s
-WHERE s.instance_id = d.instance_id AND s.database_name = d.database_name
-  AND s.collected_date <= latest.collected_date - {days}
-  AND s.collected_date >= latest.collected_date - {days} - :reach_days
 ORDER BY s.collected_date DESC LIMIT 1
 """
 FIGURES = """
@@ -237,7 +231,7 @@ def _by_figure(key: str, order: str) -> str:
     earlier, change = "", "NULL::bigint"
     if (days := BASELINES.get(key)) is not None:
         earlier = EARLIER.format(days=days, of_ids=OF_IDS.format(table="earlier"))
-        change = CHANGE.format(baseline=BASELINE.format(days=days))
+        change = CHANGE.format(baseline=_baseline(days))
     return KEYS_BY_FIGURE.format(
         places=_places(),
         of_ids=OF_IDS.format(table="common"),
@@ -252,6 +246,11 @@ def _by_figure(key: str, order: str) -> str:
     )
 
 
+def _baseline(days: str) -> str:
+    key = "s.instance_id = d.instance_id AND s.database_name = d.database_name"
+    return BASELINE.format(table="database_size_stats", size="size_bytes", key=key, days=days)
+
+
 def _places() -> str:
     return PLACES.format(failed_visits=FAILED_VISITS, in_fleet=IN_FLEET, of_instances=OF_INSTANCES)
 
@@ -264,8 +263,8 @@ def _figures(connection: Connection, keys: Sequence[Key], today: date) -> list[d
         places=_places(),
         status=STATUS,
         latest=LATEST.format(columns="collected_date, size_bytes"),
-        week=BASELINE.format(days=":week_days"),
-        month=BASELINE.format(days=":month_days"),
+        week=_baseline(":week_days"),
+        month=_baseline(":month_days"),
     )
     of_keys = ListFilter(instance_ids=sorted({instance_id for instance_id, _ in keys})).values(today)
     values = of_keys | _key_values(keys) | {"latest_days": REACH_DAYS}

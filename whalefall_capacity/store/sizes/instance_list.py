@@ -10,10 +10,11 @@ from typing import Annotated
 from pydantic import Field
 from sqlalchemy import Connection, Engine, RowMapping, text
 
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
 from whalefall_capacity.store.sizes.listing import (
+    BASELINE,
     FAILED_VISITS,
     IN_FLEET,
-    LARGEST_ID,
     OF_INSTANCES,
     OF_SEARCH,
     OF_STATUSES,
@@ -49,16 +50,8 @@ SELECT *, count(*) OVER () AS total FROM (
         FROM instance_size_stats AS s
         WHERE s.instance_id = i.id AND s.collected_date <= :today
         ORDER BY s.collected_date DESC LIMIT 1) AS latest ON true
-    LEFT JOIN LATERAL (
-        SELECT total_size_bytes FROM instance_size_stats AS s
-        WHERE s.instance_id = i.id AND s.collected_date <= latest.collected_date - :week_days
-          AND s.collected_date >= latest.collected_date - :week_days - :reach_days
-        ORDER BY s.collected_date DESC LIMIT 1) AS week ON true
-    LEFT JOIN LATERAL (
-        SELECT total_size_bytes FROM instance_size_stats AS s
-        WHERE s.instance_id = i.id AND s.collected_date <= latest.collected_date - :month_days
-          AND s.collected_date >= latest.collected_date - :month_days - :reach_days
-        ORDER BY s.collected_date DESC LIMIT 1) AS month ON true
+    LEFT JOIN LATERAL ({week}) AS week ON true
+    LEFT JOIN LATERAL ({month}) AS month ON true
     WHERE {of_instances} AND {of_search}
 ) AS known
 WHERE {of_statuses}
@@ -113,6 +106,8 @@ def list_instances(
     statement = INSTANCES.format(
         failed_visits=FAILED_VISITS,
         in_fleet=IN_FLEET,
+        week=_baseline(":week_days"),
+        month=_baseline(":month_days"),
         of_instances=OF_INSTANCES,
         of_search=OF_SEARCH.format(name="i.name"),
         of_statuses=OF_STATUSES,
@@ -137,6 +132,10 @@ def get_instance(engine: Engine, instance_id: int, today: date) -> ListedInstanc
         return None
     found = list_instances(engine, ListFilter(instance_ids=[instance_id]), today, "instance", 1).rows
     return found[0] if found else None
+
+
+def _baseline(days: str) -> str:
+    return BASELINE.format(table="instance_size_stats", size="total_size_bytes", key="s.instance_id = i.id", days=days)
 
 
 def _trends(connection: Connection, ids: Sequence[int], today: date) -> dict[int, dict[date, int]]:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
 
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
+
 # Days of the small line beside each row.
 TREND_DAYS = 30
 # A size of today or of yesterday is up to date: today's visit may still be to come.
@@ -19,7 +21,6 @@ BASELINE_REACH_DAYS = 7
 # A failed visit is told as long as no later one of these days went well.
 VISIT_DAYS = 3
 WEEK_DAYS, MONTH_DAYS = 7, 30
-LARGEST_ID = 2**31 - 1  # of an INTEGER
 
 
 class SizeStatus(StrEnum):
@@ -92,6 +93,14 @@ AND (CAST(:db_types AS text[]) IS NULL OR i.db_type = ANY (CAST(:db_types AS tex
 # Names sort by code point; which letter is the capital of which, the collation of the store knows.
 OF_SEARCH = """
 (CAST(:search AS text) IS NULL OR position(lower(:search) IN lower({name} COLLATE "default")) > 0)
+"""
+# The size that a change is taken against, of what *key* says: down the primary key, in the table partitions of its few
+# days, to its first row.
+BASELINE = """
+SELECT {size} FROM {table} AS s
+WHERE {key} AND s.collected_date <= latest.collected_date - {days}
+  AND s.collected_date >= latest.collected_date - {days} - :reach_days
+ORDER BY s.collected_date DESC LIMIT 1
 """
 OF_STATUSES = "(CAST(:statuses AS text[]) IS NULL OR status = ANY (CAST(:statuses AS text[])))"
 

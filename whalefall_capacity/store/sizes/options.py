@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.sizes.listing import IN_FLEET, LARGEST_ID, OF_SEARCH
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
+from whalefall_capacity.store.sizes.listing import IN_FLEET, OF_SEARCH
 
 INSTANCE_OPTIONS = """
 SELECT i.id, i.name, i.db_type, {in_fleet} AS in_fleet FROM instances AS i

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.sizes.listing import LARGEST_ID
+from whalefall_capacity.store.postgres.tables import LARGEST_ID
 
 Source = Literal["measured", "imported"]
 # Both by a range of the primary key, in the table partitions of those days.
