@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, migration, mirror, writing
 
-Report = Callable[[Callable[[float], None], float], "dict[str, Table]"]
+Report = Callable[[Callable[[float], None], float], "Tables"]
 # Figures are printed with two digits.
 ROUNDING = 0.005
 
@@ -38,19 +38,27 @@ class Table:
             assert total <= rounding or printed - ROUNDING <= (over + ROUNDING) / (total - rounding), self
 
 
+class Tables(dict[str, Table]):
+    """Tables by their titles; what is printed before a title stands in front of it."""
+
+    def __missing__(self, title: str) -> Table:
+        (found,) = [table for printed, table in self.items() if printed.endswith(title)]
+        return found
+
+
 @pytest.fixture
 def report(capsys: pytest.CaptureFixture[str]) -> Report:
     """Run a benchmark at a share of its size and return its tables by their titles."""
 
-    def run(benchmark: Callable[[float], None], scale: float) -> dict[str, Table]:
+    def run(benchmark: Callable[[float], None], scale: float) -> Tables:
         benchmark(scale)
         return tables(capsys.readouterr().out)
 
     return run
 
 
-def tables(printed: str) -> dict[str, Table]:
-    found: dict[str, Table] = {}
+def tables(printed: str) -> Tables:
+    found = Tables()
     title: list[str] = []
     for line in printed.splitlines():
         cells = [cell.strip() for cell in re.split("[┃│]", line)[1:-1]]

@@ -1,7 +1,7 @@
 """A few minutes of a deployment that nobody touches: its own daemon, its own schedules, its own sensors.
 
-The schedules are due every minute, and still every day has one collection and one maintenance. A server is down, the
-daemon is killed, and a history is imported; in the end everything is as if it had been calculated from scratch.
+The schedules are due once in these minutes, for one collection and one maintenance. A server is down, the daemon is
+killed, and a history is imported; in the end everything is as if it had been calculated from scratch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServe
 
 pytestmark = pytest.mark.slow
 
-EVERY_MINUTE = "* * * * *"
+# Time for the deployment to start before its schedules are due, in whole minutes of the clock.
+DUE_IN = timedelta(minutes=2)
 OVER = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 SENSOR = "aggregations_follow_stats"
 PERIODS = ("weekly", "monthly", "quarterly")
@@ -44,14 +45,17 @@ def alone(
     store = create_store_engine(store_server.url("alone"))
     migrate(store)
     register(store, entry("pg", postgresql.target()), entry("maria", mariadb.target()), refusing("down"))
+    # A zone in which no midnight comes in the next minutes.
+    zone = next(z for z in ("Asia/Shanghai", "UTC") if datetime.now(ZoneInfo(z)).hour != 23)
+    due = datetime.now(ZoneInfo(zone)) + DUE_IN
+    once = f"{due.minute} {due.hour} * * *"
     settings = {
         "WHALEFALL_HOME": str(tmp_path / "home"),
         "WHALEFALL_STORE_URL": store.url.render_as_string(hide_password=False),
         "WHALEFALL_DAGSTER_URL": store_server.url("alone_dagster").get_secret_value(),
-        # One in which no midnight comes in the next minutes.
-        "WHALEFALL_TIMEZONE": next(z for z in ("Asia/Shanghai", "UTC") if datetime.now(ZoneInfo(z)).hour != 23),
-        "WHALEFALL_COLLECTION_SCHEDULE": EVERY_MINUTE,
-        "WHALEFALL_MAINTENANCE_SCHEDULE": EVERY_MINUTE,
+        "WHALEFALL_TIMEZONE": zone,
+        "WHALEFALL_COLLECTION_SCHEDULE": once,
+        "WHALEFALL_MAINTENANCE_SCHEDULE": once,
         PASSWORD_VARIABLE: "",
     }
     home, url = tmp_path / "home" / "dagster", settings["WHALEFALL_DAGSTER_URL"]

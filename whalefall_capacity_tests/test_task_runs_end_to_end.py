@@ -264,7 +264,7 @@ def test_a_run_whose_worker_is_killed_together_with_the_code_server_is_failed(ru
     worker.kill()
     row = runs.await_closed(run_id)
     assert row.status == "failed"
-    assert "The worker of this run is gone" in row.error_message
+    assert "The run's worker is gone" in row.error_message
     assert runs.visits(run_id) == {"completed": 1, "failed": 5}
     assert_books_agree(runs, run_id, "FAILURE")
 

@@ -20,7 +20,7 @@ from whalefall_capacity.settings import load_settings
     description="Measures the fleet once a day, for the day on which the tick is due.",
 )
 def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Start the collection of the day on which the tick was due; the key lets it start once.
+    """Start the collection of the day on which the tick was due; the key lets a tick start it once.
 
     Of the ticks that the daemon missed, Dagster evaluates the latest alone. One of today is caught up; one of an
     earlier day is only reported, for today's sizes are not those of that day.

@@ -35,7 +35,7 @@ def shop(postgresql: PostgresqlServer) -> Iterator[str]:
     with postgresql.connect() as cursor:
         cursor.execute("CREATE DATABASE shop")
     with postgresql.connect("shop") as cursor:
-        cursor.execute("CREATE TABLE orders AS SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+        cursor.execute("CREATE TABLE orders AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
     yield "shop"
     with postgresql.connect() as cursor:
         cursor.execute("DROP DATABASE shop WITH (FORCE)")
