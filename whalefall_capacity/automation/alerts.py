@@ -128,9 +128,7 @@ def deliver(engine: Engine, receivers: Mapping[str, Channel], log: logging.Logge
 
 def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[Alert]:
     """Yield an alert for each task run that was closed after *since* and did not do all of its work."""
-    with engine.connect() as connection:
-        runs = failed_runs(connection, since)
-    for run in runs:
+    for run in failed_runs(engine, since):
         what_failed = "run" if run.status == "failed" else str(len(run.names))
         ended = run.completed_at.astimezone(settings.zone)
         yield Alert(
@@ -138,7 +136,7 @@ def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[
             day=ended.date(),
             title=f"{what_failed} failed: {run.task_name}",
             what=f"{run.task_name}: {run.error or 'no reason was given'}",
-            where=run.names,
+            where=tuple(run.names),
             since=ended,
             link=run.result_url or settings.run_url.format(run_id=run.run_id),
             remedy=REMEDIES.get(run.task_key, SEE_LOG),
@@ -148,9 +146,7 @@ def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[
 def missed_day_alerts(engine: Engine, settings: Settings, this_day: date) -> Iterator[Alert]:
     """Yield an alert for each of the last days of which nothing is stored; it is of that day, so told once."""
     first = max(this_day - timedelta(days=DAYS_LOOKED_AT), settings.start_date)
-    with engine.connect() as connection:
-        days = missed_days(connection, first, this_day - timedelta(days=1), settings.timezone)
-    for day in days:
+    for day in missed_days(engine, first, this_day - timedelta(days=1), settings.timezone):
         yield Alert(
             cause="missed day",
             day=day,

@@ -58,25 +58,25 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
     finally:
         session.close()
         cutoff.release()
-    found = visit_of(target, findings, reason_for_the_rest, time.monotonic() - started)
-    listed = found.measurement.databases
-    if listed and all(database.size_bytes is None for database in listed):
-        raise CollectionError(
-            f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
-            "`whalefall-capacity fleet check` prints the GRANT that is missing"
-        )
-    return found
+    return visit_of(target, findings, reason_for_the_rest, time.monotonic() - started)
 
 
 def visit_of(target: Target, findings: Findings, reason_for_the_rest: str, seconds: float) -> Visit:
-    """Return what a visit has found, now; what it has not come to is missing with *reason_for_the_rest*.
+    """Return what a visit has found so far; what it has not come to is missing with *reason_for_the_rest*.
 
-    Raises CollectionError when that cannot be true.
+    Raises CollectionError when that cannot be true, and when databases are listed of which none has a size: their
+    total would be a 0 that nobody measured.
     """
     try:
         measurement = credible(findings.measurement(reason_for_the_rest), lambda text: _without_secret(target, text))
     except CollectionError as error:
         raise CollectionError(_describe(target, "measuring on", error)) from None
+    listed = measurement.databases
+    if listed and all(database.size_bytes is None for database in listed):
+        raise CollectionError(
+            f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
+            "`whalefall-capacity fleet check` prints the GRANT that is missing"
+        )
     return Visit(target, measurement, utc_now(), seconds)
 
 

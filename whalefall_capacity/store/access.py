@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.errors import AccessError
+from whalefall_capacity.store.postgres.one_statement import read_value, write
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -117,16 +118,14 @@ def set_user(engine: Engine, name: str, role: Role, password: SecretStr) -> None
     length = len(password.get_secret_value())
     if not SHORTEST_PASSWORD <= length <= LONGEST_PASSWORD:
         raise AccessError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, this one {length}")
-    values = {"name": name, "role": role.value, "password_hash": _hasher().hash(password.get_secret_value())}
-    with engine.begin() as connection:
-        connection.execute(text(SET_USER), values)
+    password_hash = _hasher().hash(password.get_secret_value())
+    write(engine, SET_USER, name=name, role=role.value, password_hash=password_hash)
 
 
 def remove_user(engine: Engine, name: str) -> None:
     """Remove a user and end the sessions. Raises AccessError when there is none of that name."""
-    with engine.begin() as connection:
-        if connection.execute(text(REMOVE_USER), {"name": name}).rowcount == 0:
-            raise AccessError(f"there is no user {name}; `whalefall-capacity user list` shows them")
+    if not write(engine, REMOVE_USER, name=name):
+        raise AccessError(f"there is no user {name}; `whalefall-capacity user list` shows them")
 
 
 def list_users(engine: Engine) -> list[ListedUser]:
@@ -172,26 +171,22 @@ def find_session(engine: Engine, cookie: str, hours: int) -> User | None:
 
 def end_session(engine: Engine, cookie: str) -> None:
     """End the session of this cookie, if there is one."""
-    with engine.begin() as connection:
-        connection.execute(text(END_SESSION), {"cookie_hash": _digest(cookie)})
+    write(engine, END_SESSION, cookie_hash=_digest(cookie))
 
 
 def create_token(engine: Engine, name: str, role: Role) -> SecretStr:
     """Return a new token; it is kept nowhere. Raises AccessError for a bad name, or one that was ever used."""
     _require_name(name)
     token = secrets.token_urlsafe(32)
-    values = {"name": name, "role": role.value, "token_hash": _digest(token)}
-    with engine.begin() as connection:
-        if connection.execute(text(INSERT_BEARER), values).rowcount == 0:
-            raise AccessError(f"there was a token {name} already: a name is used once; choose another")
+    if not write(engine, INSERT_BEARER, name=name, role=role.value, token_hash=_digest(token)):
+        raise AccessError(f"there was a token {name} already: a name is used once; choose another")
     return SecretStr(token)
 
 
 def revoke_token(engine: Engine, name: str) -> None:
     """End a token. Raises AccessError when there is no valid one of that name."""
-    with engine.begin() as connection:
-        if connection.execute(text(REVOKE_BEARER), {"name": name}).rowcount == 0:
-            raise AccessError(f"there is no valid token {name}; `whalefall-capacity token list` shows them")
+    if not write(engine, REVOKE_BEARER, name=name):
+        raise AccessError(f"there is no valid token {name}; `whalefall-capacity token list` shows them")
 
 
 def list_tokens(engine: Engine) -> list[Token]:
@@ -210,8 +205,7 @@ def find_token(engine: Engine, token: str) -> tuple[str, Role] | None:
 
 def has_admin(engine: Engine) -> bool:
     """Tell whether anybody can act as admin, by password or by token."""
-    with engine.connect() as connection:
-        return bool(connection.execute(text(HAS_ADMIN)).scalar_one())
+    return bool(read_value(engine, HAS_ADMIN))
 
 
 def _require_name(name: str) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from whalefall_capacity.alerts.message import Alert
+from whalefall_capacity.store.postgres.one_statement import read_rows, write
 
 # Longer than a sender can take.
 SENDING_AT_MOST = timedelta(minutes=5)
@@ -65,7 +66,7 @@ ORDER BY run.closed_at
 """
 # Before the first server was registered there was nothing to miss.
 MISSED_DAYS = """
-SELECT day::date FROM generate_series(CAST(:first AS date), CAST(:last AS date), interval '1 day') AS day
+SELECT day::date AS day FROM generate_series(CAST(:first AS date), CAST(:last AS date), interval '1 day') AS day
 WHERE day::date > (SELECT min(created_at AT TIME ZONE :zone)::date FROM instances
                    WHERE is_active AND deleted_at IS NULL)
   AND NOT EXISTS (SELECT FROM instance_size_stats WHERE collected_date = day::date)
@@ -95,21 +96,21 @@ class FailedRun:
     closed_at: datetime
     result_url: str | None
     error: str | None
-    names: tuple[str, ...]
+    names: Sequence[str]
 
 
 def file_alerts(engine: Engine, alerts: Sequence[Alert], channels: Iterable[str]) -> int:
     """File *alerts* for each of *channels*, but those filed already; return how many are new."""
     if not alerts:
         return 0
-    values = {
-        "causes": [alert.cause for alert in alerts],
-        "days": [alert.day for alert in alerts],
-        "messages": [alert.model_dump_json() for alert in alerts],
-        "channels": list(channels),
-    }
-    with engine.begin() as connection:
-        return connection.execute(text(FILE), values).rowcount
+    return write(
+        engine,
+        FILE,
+        causes=[alert.cause for alert in alerts],
+        days=[alert.day for alert in alerts],
+        messages=[alert.model_dump_json() for alert in alerts],
+        channels=list(channels),
+    )
 
 
 def claim_alert(engine: Engine, channels: Iterable[str]) -> Claimed | None:
@@ -121,15 +122,13 @@ def claim_alert(engine: Engine, channels: Iterable[str]) -> Claimed | None:
 
 def alert_was_sent(engine: Engine, claimed: Claimed, note: str | None) -> None:
     """Say that its receiver has *claimed*."""
-    with engine.begin() as connection:
-        connection.execute(text(MARK_SENT), {"id": claimed.id, "note": note})
+    write(engine, MARK_SENT, id=claimed.id, note=note)
 
 
 def alert_was_not_sent(engine: Engine, claimed: Claimed, error: str) -> timedelta:
     """Say that *claimed* was not taken, and return how long until it is tried again."""
     pause = min(timedelta(minutes=2 ** min(claimed.attempts - 1, 10)), LONGEST_PAUSE)
-    with engine.begin() as connection:
-        connection.execute(text(RETRY_LATER), {"id": claimed.id, "error": error, "pause": pause})
+    write(engine, RETRY_LATER, id=claimed.id, error=error, pause=pause)
     return pause
 
 
@@ -143,17 +142,14 @@ def give_up_unknown(engine: Engine) -> list[tuple[str, str]]:
 
 def delete_old_alerts(engine: Engine) -> None:
     """Forget alerts of which nothing has been heard for long."""
-    with engine.begin() as connection:
-        connection.execute(text(DELETE_OLD), {"kept": RETENTION})
+    write(engine, DELETE_OLD, kept=RETENTION)
 
 
-def failed_runs(connection: Connection, since: datetime) -> list[FailedRun]:
+def failed_runs(engine: Engine, since: datetime) -> list[FailedRun]:
     """Return the task runs that were closed after *since* and failed, or some of whose items did; oldest first."""
-    rows = connection.execute(text(FAILED_RUNS), {"since": since}).mappings()
-    return [FailedRun(**{**row, "names": tuple(row["names"])}) for row in rows]
+    return read_rows(engine, FailedRun, FAILED_RUNS, since=since)
 
 
-def missed_days(connection: Connection, first: date, last: date, zone: str) -> list[date]:
+def missed_days(engine: Engine, first: date, last: date, zone: str) -> list[date]:
     """Return the days from *first* to *last* of which nothing is stored, though there was a fleet; in order."""
-    values = {"first": first, "last": last, "zone": zone}
-    return list(connection.execute(text(MISSED_DAYS), values).scalars())
+    return read_rows(engine, lambda day: day, MISSED_DAYS, first=first, last=last, zone=zone)

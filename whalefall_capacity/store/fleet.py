@@ -16,6 +16,7 @@ from whalefall_capacity.errors import CredentialError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
 from whalefall_capacity.store.fleet_credentials import credential_name, find_secret
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
 
 REGISTERED = """
 SELECT i.name, i.db_type, i.host, i.port, i.database_name, i.tls, i.description, i.capacity_limit_bytes,
@@ -123,14 +124,12 @@ def apply_fleet(engine: Engine, fleet: FleetFile, dry_run: bool = False) -> list
 
 def list_instances(engine: Engine) -> list[RegisteredInstance]:
     """Return every registered instance, disabled ones too, by name."""
-    with engine.connect() as connection:
-        return [RegisteredInstance(**row) for row in connection.execute(text(INSTANCES)).mappings()]
+    return read_rows(engine, RegisteredInstance, INSTANCES)
 
 
 def is_in_fleet(engine: Engine, instance_id: int) -> bool:
     """Tell whether an instance is one of those that are visited."""
-    with engine.connect() as connection:
-        return bool(connection.execute(text(IN_FLEET), {"id": instance_id}).scalar_one())
+    return bool(read_value(engine, IN_FLEET, id=instance_id))
 
 
 @again_if_connection_lost

@@ -13,6 +13,7 @@ from whalefall_capacity.credentials import decrypt, encrypt, resolve_reference, 
 from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.fleet_file import CredentialEntry
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.postgres.one_statement import write
 
 REFERENCE_NAME = re.compile(r".* \((env|file):.*\)", re.DOTALL)
 SET_CREDENTIAL = """
@@ -63,9 +64,8 @@ def set_credential(
     """
     if REFERENCE_NAME.fullmatch(name):
         raise CredentialError(f"{name}: the registry names references in fleet files like that; choose another name")
-    values = {"name": name, "username": username, "password": encrypt(password, key), "description": description}
-    with engine.begin() as connection:
-        connection.execute(text(SET_CREDENTIAL), values)
+    ciphertext = encrypt(password, key)
+    write(engine, SET_CREDENTIAL, name=name, username=username, password=ciphertext, description=description)
 
 
 def rotate_credentials(engine: Engine, keys: SecretStr | None) -> int:

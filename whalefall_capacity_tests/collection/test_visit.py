@@ -18,6 +18,7 @@ from whalefall_capacity.collection.postgresql import PostgresqlSession
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
+    DatabaseSize,
     FailedVisit,
     Findings,
     NameFilter,
@@ -26,7 +27,7 @@ from whalefall_capacity.collection.sizes import (
     Tls,
     Visit,
 )
-from whalefall_capacity.collection.visit import Checkup, check, failed, visit
+from whalefall_capacity.collection.visit import Checkup, check, failed, visit, visit_of
 from whalefall_capacity.demo.mysql_family import MariadbServer
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity_tests.collection.certificates import Authority
@@ -327,6 +328,40 @@ def test_a_server_of_which_nothing_can_be_measured_fails(mariadb: MariadbFleetSe
         error = error_of(to, NameFilter(regex="(?!audit_).*"))
     assert error.startswith("maria: none of its 2 databases could be measured: the account cannot see its tables")
     assert error.endswith("`whalefall-capacity fleet check` prints the GRANT that is missing")
+
+
+SOME_TARGET = Target(1, "shop", ServerEngine.MYSQL, "shop.example", 3306, None, "app", SecretStr("hush"))
+
+
+def findings_of(databases: dict[str, int], log_size_bytes: int | None = None) -> Findings:
+    findings = Findings()
+    findings.listed("9.1", databases)
+    for name, size_bytes in databases.items():
+        findings.measured(name, size_bytes)
+    findings.logs(log_size_bytes)
+    return findings
+
+
+@pytest.mark.parametrize("impossible", [-1, 2**63])
+def test_a_size_that_no_database_can_have_is_a_missing_one_with_a_reason(impossible: int) -> None:
+    found = visit_of(SOME_TARGET, findings_of({"orders": 100, "odd": impossible}), "not come to", 0.1).measurement
+    assert found.databases == (
+        DatabaseSize("orders", 100),
+        DatabaseSize("odd", None, f"the server reported {impossible} bytes"),
+    )
+
+
+def test_logs_of_a_size_that_cannot_be_cost_no_size() -> None:
+    found = visit_of(SOME_TARGET, findings_of({"orders": 100}, log_size_bytes=2**63), "not come to", 0.1).measurement
+    assert (found.databases, found.log_size_bytes) == ((DatabaseSize("orders", 100),), None)
+
+
+def test_a_visit_cut_short_without_any_size_that_can_be_fails() -> None:
+    findings = Findings()
+    findings.listed("9.1", ["orders", "users"])
+    findings.measured("orders", -1)
+    with pytest.raises(CollectionError, match="^shop: none of its 2 databases could be measured: the server reported"):
+        visit_of(SOME_TARGET, findings, "not come to", 0.1)
 
 
 def test_a_check_up_tells_the_version_and_every_capability(real: Real) -> None:

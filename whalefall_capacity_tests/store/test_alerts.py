@@ -146,17 +146,15 @@ def test_failed_runs_come_with_the_names_of_what_failed(store: Engine) -> None:
             name=name,
             status=status,
         )
-    with store.connect() as connection:
-        found = failed_runs(connection, now - HOUR)
+    found = failed_runs(store, now - HOUR)
     assert [(run.run_id, run.names, run.error) for run in found] == [
-        ("some", ("crm", "shop"), "crm is away"),
-        ("all", (), "all of 2 items failed"),
+        ("some", ["crm", "shop"], "crm is away"),
+        ("all", [], "all of 2 items failed"),
     ]
 
 
 def missed(store: Engine) -> list[date]:
-    with store.connect() as connection:
-        return missed_days(connection, DAY, DAY + timedelta(days=4), "Asia/Shanghai")
+    return missed_days(store, DAY, DAY + timedelta(days=4), "Asia/Shanghai")
 
 
 def test_days_without_sizes_are_missed_from_the_day_after_the_first_server_came(store: Engine) -> None:

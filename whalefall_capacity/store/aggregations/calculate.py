@@ -30,7 +30,7 @@ from whalefall_capacity.store.aggregations.statements import (
 )
 from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
-from whalefall_capacity.store.postgres.reading import read_value
+from whalefall_capacity.store.postgres.one_statement import read_value, write
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
 from whalefall_capacity.watching import Watcher
 
@@ -271,15 +271,15 @@ def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[
 def _record(engine: Engine, level: Level, results: Sequence[WindowResult]) -> None:
     if not results:
         return
-    values = {
-        "level": level.value,
-        "period_type": results[0].window.period_type.value,
-        "starts": [result.window.start for result in results],
-        "source_rows": [result.source_rows for result in results],
-        "source_sums": [result.source_sum_bytes for result in results],
-        "source_updated_ats": [result.source_max_updated_at for result in results],
-        "result_rows": [result.result_rows for result in results],
-        "instances": [result.instances for result in results],
-    }
-    with engine.begin() as connection:
-        connection.execute(text(RECORD), values)
+    write(
+        engine,
+        RECORD,
+        level=level.value,
+        period_type=results[0].window.period_type.value,
+        starts=[result.window.start for result in results],
+        source_rows=[result.source_rows for result in results],
+        source_sums=[result.source_sum_bytes for result in results],
+        source_updated_ats=[result.source_max_updated_at for result in results],
+        result_rows=[result.result_rows for result in results],
+        instances=[result.instances for result in results],
+    )

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from whalefall_capacity.periods import PeriodType, look_back
-from whalefall_capacity.store.postgres.reading import read_rows, read_value
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
 
 ONE_DAY = timedelta(days=1)
 

@@ -10,20 +10,19 @@ cannot take of one instance costs that instance alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from whalefall_capacity.byte_sizes import LARGEST_SIZE
 from whalefall_capacity.collection.answers import LONGEST_REASON
-from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
+from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.printable import printable
 from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost, connection_lost
-from whalefall_capacity.store.postgres.reading import read_rows, read_value
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
 # Made once a connection and emptied at every commit: a table a batch would bloat the catalog.
@@ -259,14 +258,8 @@ def write_visits(
     """Store what *visits* brought under *day*, in one transaction, and return what became of each.
 
     A visit with an empty listing, from a server that has active databases on record, changes nothing and
-    comes back as failed, unless *accept_empty* confirms that the server really was emptied. A size that no
-    database can have comes back as not measured.
+    comes back as failed, unless *accept_empty* confirms that the server really was emptied.
     """
-    visits = [_without_impossible_sizes(visit) for visit in visits]
-    unmeasured = [visit for visit in visits if _has_no_size(visit)]
-    if unmeasured:
-        others = write_visits(engine, day, [visit for visit in visits if visit not in unmeasured], accept_empty)
-        return [*others, *(_without_size(visit) for visit in unmeasured)]
     try:
         return _write(engine, day, visits, accept_empty)
     # ValueError: the driver cannot send a text, such as one with a lone surrogate.
@@ -339,33 +332,6 @@ def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: boo
         if accepted:
             _store(connection, day, accepted)
     return outcomes
-
-
-def _without_impossible_sizes(visit: Visit) -> Visit:
-    databases = tuple(
-        database
-        if _is_possible(database.size_bytes)
-        else DatabaseSize(database.name, None, f"the server reported {database.size_bytes} bytes")
-        for database in visit.measurement.databases
-    )
-    logs = visit.measurement.log_size_bytes
-    possible = replace(visit.measurement, databases=databases, log_size_bytes=logs if _is_possible(logs) else None)
-    return replace(visit, measurement=possible)
-
-
-def _is_possible(size_bytes: int | None) -> bool:
-    return size_bytes is None or 0 <= size_bytes <= LARGEST_SIZE
-
-
-def _has_no_size(visit: Visit) -> bool:
-    """Tell whether a visit lists databases and measured none: its total would be a 0 that nobody measured."""
-    listed = visit.measurement.databases
-    return bool(listed) and all(database.size_bytes is None for database in listed)
-
-
-def _without_size(visit: Visit) -> FailedVisit:
-    listed = visit.measurement.databases
-    return _failed(visit, f"none of its {len(listed)} databases could be measured: {listed[0].reason}")
 
 
 def _refused(visit: Visit, error: Exception) -> FailedVisit:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from whalefall_capacity.store.task_runs.read import RUN_COLUMNS, TaskRun, task_run_of
+from whalefall_capacity.store.postgres.one_statement import read_rows
+from whalefall_capacity.store.task_runs.read import RUN_COLUMNS, TaskRun, with_status
 
 # By the partial index of the runs that are not closed; of those the open ones.
 OPEN = "WHERE closed_at IS NULL AND status IN ('pending', 'running') ORDER BY created_at, id LIMIT :most"
@@ -20,16 +21,9 @@ ORDER BY closed_at DESC LIMIT :most
 
 def open_runs(engine: Engine, most: int) -> list[TaskRun]:
     """Return the runs that are waiting or under way, oldest first."""
-    return _runs(engine, OPEN, most)
+    return read_rows(engine, with_status(TaskRun), RUN_COLUMNS + OPEN, most=most)
 
 
 def failed_runs(engine: Engine, most: int) -> list[TaskRun]:
     """Return the runs of the last days that failed, or failed in part, newest first."""
-    return _runs(engine, FAILED, most)
-
-
-def _runs(engine: Engine, condition: str, most: int) -> list[TaskRun]:
-    with engine.connect() as connection:
-        return [
-            task_run_of(row) for row in connection.execute(text(RUN_COLUMNS + condition), {"most": most}).mappings()
-        ]
+    return read_rows(engine, with_status(TaskRun), RUN_COLUMNS + FAILED, most=most)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
-from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy import Engine, text
 
+from whalefall_capacity.store.postgres.one_statement import read_rows, write
 from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
 
+Row = TypeVar("Row")
 # Rows that can be paged through, and how far they are counted.
 MOST_ROWS = 10_000
 
@@ -99,26 +101,18 @@ WHERE run_id = :run_id AND status IN ('pending', 'running')
 
 def list_recent_task_runs(engine: Engine, run_ids: Collection[str]) -> list[TaskRun]:
     """Return the runs that are open, those of *run_ids*, and those of the last minutes, oldest first."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(RUN_COLUMNS + RECENT), {"run_ids": list(run_ids)}).mappings()
-        return [task_run_of(row) for row in rows]
+    return read_rows(engine, with_status(TaskRun), RUN_COLUMNS + RECENT, run_ids=list(run_ids))
 
 
 def get_task_run(engine: Engine, run_id: str) -> TaskRun | None:
     """Return one run."""
-    with engine.connect() as connection:
-        row = connection.execute(text(RUN_COLUMNS + "WHERE run_id = :run_id"), {"run_id": run_id}).mappings().first()
-    return None if row is None else task_run_of(row)
+    found = read_rows(engine, with_status(TaskRun), RUN_COLUMNS + "WHERE run_id = :run_id", run_id=run_id)
+    return found[0] if found else None
 
 
 def list_items(engine: Engine, run_id: str, limit: int, offset: int = 0) -> list[TaskRunItem]:
     """Return items of a run, those that need attention first."""
-    values = {"run_id": run_id, "limit": limit, "offset": offset}
-    with engine.connect() as connection:
-        return [
-            TaskRunItem(**{**row, "status": Status(row["status"])})
-            for row in connection.execute(text(ITEMS), values).mappings()
-        ]
+    return read_rows(engine, with_status(TaskRunItem), ITEMS, run_id=run_id, limit=limit, offset=offset)
 
 
 def count_items(engine: Engine, run_id: str) -> dict[str, int]:
@@ -129,10 +123,9 @@ def count_items(engine: Engine, run_id: str) -> dict[str, int]:
 
 def request_cancel(engine: Engine, run_id: str) -> bool:
     """Ask for the end of a run; False when it has ended already, or is not known."""
-    with engine.begin() as connection:
-        return connection.execute(text(CANCEL), {"run_id": run_id}).rowcount == 1
+    return write(engine, CANCEL, run_id=run_id) == 1
 
 
-def task_run_of(row: RowMapping) -> TaskRun:
-    """Return the run of a row of RUN_COLUMNS."""
-    return TaskRun(**{**row, "status": Status(row["status"])})
+def with_status(row_type: Callable[..., Row]) -> Callable[..., Row]:
+    """Return a function that makes a *row_type* of a row of the store, in which the status is text."""
+    return lambda status, **columns: row_type(status=Status(status), **columns)

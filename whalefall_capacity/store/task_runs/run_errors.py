@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
 from whalefall_capacity.store.task_runs.read import MOST_ROWS
 
 
@@ -60,8 +61,5 @@ COUNT = "SELECT count(*) FROM (SELECT FROM of_run LIMIT :most) AS counted"
 
 def run_errors(engine: Engine, run_id: str, limit: int, offset: int = 0) -> RunErrors:
     """Return errors of a run, by the name of the item and of the database."""
-    values = {"run_id": run_id, "limit": limit, "offset": offset, "most": MOST_ROWS}
-    with engine.connect() as connection:
-        errors = [RunError(**row) for row in connection.execute(text(OF_RUN + PAGE), values).mappings()]
-        total = connection.execute(text(OF_RUN + COUNT), values).scalar_one()
-    return RunErrors(errors, total)
+    errors = read_rows(engine, RunError, OF_RUN + PAGE, run_id=run_id, limit=limit, offset=offset)
+    return RunErrors(errors, read_value(engine, OF_RUN + COUNT, run_id=run_id, most=MOST_ROWS))

@@ -8,10 +8,11 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
 from whalefall_capacity.store.postgres.statuses import Status
-from whalefall_capacity.store.task_runs.read import MOST_ROWS, RUN_COLUMNS, TaskRun, task_run_of
+from whalefall_capacity.store.task_runs.read import MOST_ROWS, RUN_COLUMNS, TaskRun, with_status
 
 TriggerSource = Literal["scheduled", "manual", "api"]
 
@@ -99,15 +100,12 @@ def list_task_runs(
     order: RunOrder = RunOrder.CREATED_DESCENDING,
 ) -> TaskRunPage:
     """Return a page of the runs that *wanted* lets through."""
-    values = {**asdict(wanted), "limit": limit, "offset": offset, "most": MOST_ROWS}
+    values = asdict(wanted)
     statement = f"{RUN_COLUMNS} {OF_FILTER} ORDER BY {ORDER_BY[order]} LIMIT :limit OFFSET :offset"
-    with engine.connect() as connection:
-        runs = [task_run_of(row) for row in connection.execute(text(statement), values).mappings()]
-        total = connection.execute(text(COUNT), values).scalar_one()
-    return TaskRunPage(runs, total)
+    runs = read_rows(engine, with_status(TaskRun), statement, **values, limit=limit, offset=offset)
+    return TaskRunPage(runs, read_value(engine, COUNT, **values, most=MOST_ROWS))
 
 
 def run_options(engine: Engine) -> RunOptions:
     """Return what there is to filter by."""
-    with engine.connect() as connection:
-        return RunOptions(**connection.execute(text(OPTIONS)).mappings().one())
+    return read_rows(engine, RunOptions, OPTIONS)[0]

@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import Field
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
+from whalefall_capacity.store.postgres.one_statement import read_rows
+from whalefall_capacity.store.postgres.statuses import ItemStatus
+from whalefall_capacity.store.task_runs.read import with_status
 from whalefall_capacity.store.task_runs.write import ItemType
 
 # The runs by the index of their times, newest first, and of each the item by the unique index (run_id, item_type,
@@ -52,7 +54,5 @@ class ServerVisit:
 
 def last_visits(engine: Engine, instance_id: int, limit: int) -> list[ServerVisit]:
     """Return the last visits to a server, newest first, those that are waiting or under way too."""
-    values = {"item_type": ItemType.COLLECTION.value, "item_key": str(instance_id), "limit": limit}
-    with engine.connect() as connection:
-        rows = connection.execute(text(VISITS), values).mappings()
-        return [ServerVisit(**{**row, "status": Status(row["status"])}) for row in rows]
+    key = {"item_type": ItemType.COLLECTION.value, "item_key": str(instance_id)}
+    return read_rows(engine, with_status(ServerVisit), VISITS, **key, limit=limit)

@@ -295,26 +295,6 @@ def test_logs_that_could_not_be_read_again_keep_what_was_read_that_day(store: En
     assert total(store, shop, TUESDAY) == (110, 1, 0, 16)
 
 
-def test_logs_of_a_size_that_cannot_be_cost_no_size(store: Engine, shop: int) -> None:
-    write_visits(store, TUESDAY, [visit(shop, {"orders": 100}, log_size_bytes=2**63)])
-    assert total(store, shop, TUESDAY) == (100, 1, 0, None)
-
-
-def test_a_visit_without_any_size_is_failed_and_stores_no_total(store: Engine, shop: int) -> None:
-    bank = add_instance(store, "bank")
-    good, bad = write_visits(
-        store, TUESDAY, [visit(shop, {"orders": -1, "users": None}), visit(bank, {"ledger": 7}, name="bank")]
-    )
-    assert isinstance(good, Visit)
-    assert bad == FailedVisit(
-        shop,
-        "shop",
-        "shop: none of its 2 databases could be measured: the server reported -1 bytes",
-        0.1,
-    )
-    assert rows(store, "SELECT instance_id, total_size_bytes FROM instance_size_stats") == [(bank, 7)]
-
-
 # The same day again, and the run's day
 
 
@@ -374,23 +354,12 @@ def test_no_visit_at_all_is_stored_as_nothing(store: Engine) -> None:
 # What the store cannot take
 
 
-@pytest.mark.parametrize("impossible", [-1, 2**63])
-def test_a_size_that_no_database_can_have_is_a_missing_one_with_a_reason(
-    store: Engine, shop: int, impossible: int
-) -> None:
-    (outcome,) = write_visits(store, TUESDAY, [visit(shop, {"orders": 100, "odd": impossible})])
-    assert isinstance(outcome, Visit)
-    odd = outcome.measurement.databases[1]
-    assert (odd.name, odd.size_bytes, odd.reason) == ("odd", None, f"the server reported {impossible} bytes")
-    assert sizes(store, shop, TUESDAY) == {"orders": 100}
-    assert total(store, shop, TUESDAY) == (100, 1, 1, None)
-
-
 @pytest.mark.parametrize(
     ("refused", "reason"),
     [
         ({"nul\0": 1}, "invalid byte sequence"),
         ({"half": 2**63 - 1, "other half": 1}, "bigint out of range"),
+        ({"less than nothing": -1}, "violates check constraint"),
     ],
 )
 def test_what_the_store_refuses_costs_that_instance_alone(
