@@ -10,6 +10,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.commands import (
+    access,
     aggregate,
     alert,
     collect,
@@ -22,10 +23,7 @@ from whalefall_capacity.commands import (
     runs,
     serve,
     store,
-    token,
-    ui,
     up,
-    user,
 )
 from whalefall_capacity.commands.output import err
 from whalefall_capacity.errors import WhalefallError
@@ -51,9 +49,9 @@ app.add_typer(migrate.app, name="migrate-from")
 app.add_typer(alert.app, name="alert")
 app.add_typer(credential.app, name="credential")
 app.command()(serve.serve)
-app.command()(ui.ui)
-app.add_typer(user.app, name="user")
-app.add_typer(token.app, name="token")
+app.command()(serve.ui)
+app.add_typer(access.users, name="user")
+app.add_typer(access.tokens, name="token")
 app.add_typer(store.app, name="store")
 app.add_typer(partitions.app, name="partitions")
 app.command()(demo.demo)

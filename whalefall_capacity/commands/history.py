@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import JsonOption, out, print_json
+from whalefall_capacity.commands.output import JsonOption, out, print_result
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.history_file import SizeUnit, read_history
 from whalefall_capacity.periods import today
@@ -55,10 +56,7 @@ def import_command(
         )
         if result.changed_days and not dry_run:
             _report(engine, result.changed_days)
-    if as_json:
-        print_json(result)
-    else:
-        _print_result(result, dry_run)
+    print_result(result, as_json, partial(_print_import, dry_run))
 
 
 def _report(engine: Engine, days: Sequence[date]) -> None:
@@ -76,7 +74,7 @@ def _report(engine: Engine, days: Sequence[date]) -> None:
         ) from error
 
 
-def _print_result(result: HistoryImport, dry_run: bool) -> None:
+def _print_import(dry_run: bool, result: HistoryImport) -> None:
     out.print(
         f"{'would write' if dry_run else 'wrote'} {result.written} of {result.rows} rows on "
         f"{len(result.changed_days)} days; {result.unchanged} unchanged, {result.kept_measured} measured rows kept"

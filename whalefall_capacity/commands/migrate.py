@@ -11,7 +11,7 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_result, print_table
 from whalefall_capacity.credentials import fernet_of
 from whalefall_capacity.errors import CredentialError, StoreError
 from whalefall_capacity.periods import today
@@ -57,10 +57,7 @@ def whalefall(
         report = move_in(engine, SecretStr(url), choices, settings, today(settings.zone))
         if apply:
             _report_to_dagster(engine)
-    if as_json:
-        print_json(report)
-    else:
-        _print(report)
+    print_result(report, as_json, _print)
 
 
 def _old_key(variable: str | None) -> OldKey | None:

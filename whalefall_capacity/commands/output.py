@@ -21,6 +21,7 @@ from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.printable import printable_json, printable_lines
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 # Into a pipe or a file a table is as wide as what it holds: a name that is broken into pieces cannot be found by grep.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
@@ -40,6 +41,14 @@ def binary_size(size_bytes: int | None) -> str:
 def print_json(content: object) -> None:
     """Print dataclasses, or lists and dictionaries of them, as JSON."""
     typer.echo(printable_json(json.dumps(content, default=_plain, ensure_ascii=False, indent=2)))
+
+
+def print_result(result: Result, as_json: bool, show: Callable[[Result], object]) -> None:
+    """Print *result* as JSON, or let *show* print it for people."""
+    if as_json:
+        print_json(result)
+    else:
+        show(result)
 
 
 def print_rows(

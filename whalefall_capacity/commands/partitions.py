@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.status import Status as RichStatus
 
-from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_table
+from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_result, print_table
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.maintenance.health import read_status
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome, Plan
-from whalefall_capacity.store.maintenance.restore import KEEP_DAYS, restore
+from whalefall_capacity.store.maintenance.restore import KEEP_DAYS, Restored, restore
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.postgres.locks import maintenance_lock
 from whalefall_capacity.watching import Watcher
@@ -109,10 +109,7 @@ def status(
     settings = load_settings()
     with open_store(settings) as engine:
         found = read_status(engine, settings, today(settings.zone), exact)
-    if as_json:
-        print_json(found)
-    else:
-        _print_status(found)
+    print_result(found, as_json, _print_status)
     if not found.healthy:
         raise typer.Exit(1)
 
@@ -130,9 +127,10 @@ def restore_command(
     settings = load_settings()
     with open_store(settings) as engine, maintenance_lock(engine):
         done = restore(engine, file, today(settings.zone), keep_days)
-    if as_json:
-        print_json(done)
-        return
+    print_result(done, as_json, _print_restored)
+
+
+def _print_restored(done: Restored) -> None:
     out.print(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
     if done.windows_sealed:
         out.print(f"{done.windows_sealed} windows stay sealed: they lack days of other table partitions")

@@ -1,14 +1,15 @@
-"""`whalefall-capacity serve`: the console alone."""
+"""`whalefall-capacity serve` and `ui`: the console alone, and the Dagster UI alone."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from whalefall_capacity.commands.output import err
-from whalefall_capacity.commands.ports import console_listener, require_free_ports
-from whalefall_capacity.runtime import open_store
+from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
+from whalefall_capacity.runtime import make_dagster_ready, open_store
 from whalefall_capacity.settings import load_settings
 
 
@@ -32,3 +33,26 @@ def serve(
         if not has_admin(engine):
             err.print(NO_ADMIN, markup=False, soft_wrap=True)
         serve_console(settings, port or settings.console_port)
+
+
+def ui(
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", exists=True, dir_okay=False, help="File that names the code server.")
+    ],
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Where to listen; WHALEFALL_WEBSERVER_PORT when not given.")
+    ] = None,
+) -> None:
+    """Serve the Dagster UI on 127.0.0.1 until Ctrl-C, guarded against pages of other origins.
+
+    Asks for the console's login with WHALEFALL_UI_LOGIN=true.
+
+    Example: whalefall-capacity ui --workspace /etc/whalefall/workspace.yaml --port 3001
+    """
+    settings = load_settings()
+    require_free_ports(ui_listener(settings, port))
+    make_dagster_ready(settings)
+    # Imported here: other commands need none of it.
+    from whalefall_capacity.ui.server import serve_ui
+
+    serve_ui(settings, workspace.resolve(), port or settings.webserver_port)

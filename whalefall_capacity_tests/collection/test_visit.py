@@ -360,7 +360,7 @@ def test_a_visit_cut_short_without_any_size_that_can_be_fails() -> None:
     findings = Findings()
     findings.listed("9.1", ["orders", "users"])
     findings.measured("orders", -1)
-    with pytest.raises(CollectionError, match="^shop: none of its 2 databases could be measured: the server reported"):
+    with pytest.raises(CollectionError, match=r"^shop: none of its 2 databases could be measured: the server reported"):
         visit_of(SOME_TARGET, findings, "not come to", 0.1)
 
 
