@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -36,18 +36,14 @@ def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Non
         yield
 
 
-@contextmanager
-def held_store_url(settings: Settings) -> Iterator[SecretStr]:
+def held_store_url(settings: Settings) -> AbstractContextManager[SecretStr]:
     """Yield the store's URL; where none is set, hold the embedded server."""
-    with _held_url(settings.store_url, settings, STORE_DATABASE) as url:
-        yield url
+    return _held_url(settings.store_url, settings, STORE_DATABASE)
 
 
-@contextmanager
-def held_dagster_url(settings: Settings) -> Iterator[SecretStr]:
+def held_dagster_url(settings: Settings) -> AbstractContextManager[SecretStr]:
     """Yield the URL of Dagster's storage; where none is set, hold the embedded server."""
-    with _held_url(settings.dagster_url, settings, DAGSTER_DATABASE) as url:
-        yield url
+    return _held_url(settings.dagster_url, settings, DAGSTER_DATABASE)
 
 
 @contextmanager

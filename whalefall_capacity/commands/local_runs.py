@@ -141,14 +141,9 @@ def _execute(
 def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:
     if metadata is None:
         return AggregatedWindow(level.value, window.start, "failed", 0, 0)
-    values = {name: metadata[name].value if name in metadata else 0 for name in ("rows_written", "rows_removed")}
-    return AggregatedWindow(
-        level.value,
-        window.start,
-        str(metadata["state"].value),
-        int(str(values["rows_written"])),
-        int(str(values["rows_removed"])),
-    )
+    # A sealed window has neither.
+    counts = (int(str(metadata[name].value)) if name in metadata else 0 for name in ("rows_written", "rows_removed"))
+    return AggregatedWindow(level.value, window.start, str(metadata["state"].value), *counts)
 
 
 def dagster_instance() -> dg.DagsterInstance:

@@ -73,8 +73,7 @@ def apply(
     settings = load_settings()
     with open_store(settings) as engine:
         plan = make_plan(engine, settings, today(settings.zone))
-        if plan_id is not None and plan.id != plan_id:
-            raise PlanError(f"the plan {plan_id} no longer holds, it is {plan.id} now; nothing was changed")
+        plan.require(plan_id)
         if not as_json:
             _print_plan(plan)
         if plan.question is not None and not yes and not typer.confirm(plan.question, err=True):

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from whalefall_capacity.assets.checks import table_partition_evaluations
 from whalefall_capacity.assets.metadata import metadata_table
-from whalefall_capacity.errors import PlanError
 from whalefall_capacity.jobs.run_retention import forget_old_runs
 from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.item_watchers import (
@@ -103,8 +102,7 @@ def plan(
     settings = build_settings(**config.overrides())
     day = today(settings.zone)
     made = make_plan(maintenance_store.engine, settings, day, config.max_drops)
-    if config.plan_id is not None and config.plan_id != made.id:
-        raise PlanError(f"the plan {config.plan_id} no longer holds, it is {made.id} now; nothing was changed")
+    made.require(config.plan_id)
     context.log.info(
         f"plan {made.id}{', dry run' if config.dry_run else ''}: {len(made.drops)} table partitions to drop, "
         f"{len(made.kept)} kept, {len(made.waiting)} wait for the next run"
@@ -136,11 +134,14 @@ class LoggedPartitions(TablePartitionItems):
         super().ended(outcome)
 
 
-Work = Callable[[Maintenance, Progress], Progress]
+Work = Callable[[Maintenance, Progress], Progress | None]
 
 
 def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
-    """Make an op of a function, which is not called in a dry run; its outcomes are logged and reported as they come."""
+    """Make an op of a function, which a dry run does not call; without a result it hands the progress on as it was.
+
+    Its outcomes are logged and reported as they come.
+    """
 
     def decorate(work: Work) -> dg.OpDefinition:
         @dg.op(name=name, description=description)
@@ -158,7 +159,7 @@ def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
                 progress.day,
                 watcher=LoggedPartitions(task_runs, context.log),
             )
-            after = work(maintenance, progress)
+            after = work(maintenance, progress) or progress
             context.add_output_metadata({"table_partitions": outcome_table(maintenance.outcomes)})
             return replace(after, outcomes=(*progress.outcomes, *maintenance.outcomes))
 
@@ -168,15 +169,13 @@ def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
 
 
 @_step("finish_leftovers", "End what an earlier maintenance, or somebody by hand, began and did not complete.")
-def leftovers(maintenance: Maintenance, progress: Progress) -> Progress:
+def leftovers(maintenance: Maintenance, _: Progress) -> None:
     finish_leftovers(maintenance)
-    return progress
 
 
 @_step("create", "Create the table partitions of every table ahead; each table in a transaction of its own.")
-def create_children(maintenance: Maintenance, progress: Progress) -> Progress:
+def create_children(maintenance: Maintenance, _: Progress) -> None:
     create(maintenance)
-    return progress
 
 
 @_step("seal", "Calculate what is behind, and make the windows final that have days of what is to go.")
@@ -192,9 +191,8 @@ def archive(maintenance: Maintenance, progress: Progress) -> Progress:
 
 
 @_step("detach_and_drop", "Detach one table partition after the other, look at it for the last time, drop it.")
-def detach(maintenance: Maintenance, progress: Progress) -> Progress:
+def detach(maintenance: Maintenance, progress: Progress) -> None:
     detach_and_drop(maintenance, progress.drops, progress.archives)
-    return progress
 
 
 @dg.op(description="Forget task runs, and Dagster's own runs with their events, that are older than the settings keep.")

@@ -61,7 +61,8 @@ def reconcile(
 
     What goes wrong with one run is logged and keeps no other from its turn; the next round tries again.
     """
-    changed = _runs_updated_after(instance, (cursor.seen or now - FIRST_LOOK_BACK) - OVERLAP)
+    since_last = dg.RunsFilter(updated_after=(cursor.seen or now - FIRST_LOOK_BACK) - OVERLAP)
+    changed = {record.dagster_run.run_id for record in instance.get_run_records(since_last)}
     with engine.connect() as connection:
         statuses = not_closed(connection)
     open_runs = set(statuses)
@@ -118,11 +119,6 @@ def _each(run_ids: Iterable[str], action: Callable[[str], None], log: logging.Lo
             action(run_id)
         except Exception:
             log.exception("run %s could not be reconciled now; the next round tries again", run_id)
-
-
-def _runs_updated_after(instance: dg.DagsterInstance, moment: datetime) -> set[str]:
-    records = instance.get_run_records(dg.RunsFilter(updated_after=moment))
-    return {record.dagster_run.run_id for record in records}
 
 
 def _our_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import add_months
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.table_partitions.catalog import ChildTable
@@ -64,6 +65,9 @@ class PlannedDrop:
     bytes: int
     reason: str
 
+    def outcome(self, outcome: Outcome, reason: str = "") -> ChildOutcome:
+        return ChildOutcome(self.table, self.child, outcome, reason, self.rows, self.bytes)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,6 +89,11 @@ class Plan:
         lines = [f"archive: {self.archive_dir or 'none'}"]
         lines += sorted(f"{drop.table} {drop.oid} {drop.child} {drop.lower} {drop.upper}" for drop in self.drops)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+    def require(self, plan_id: str | None) -> None:
+        """Raise PlanError unless *plan_id* is the id of this plan, or None, which any plan will do for."""
+        if plan_id not in (None, self.id):
+            raise PlanError(f"the plan {plan_id} no longer holds, it is {self.id} now; nothing was changed")
 
     @property
     def question(self) -> str | None:
@@ -130,7 +139,8 @@ def plan_drops(
             continue
         reason = _kept_because(child, defaults, restored, day)
         if reason is not None:
-            kept.append(_outcome(child, Outcome.KEPT, reason))
+            rows, size_bytes = child.rows_estimate, child.size_bytes
+            kept.append(ChildOutcome(child.table.name, child.name, Outcome.KEPT, reason, rows, size_bytes))
             continue
         lower, upper = child.span
         months = child.table.retention_months(settings)
@@ -158,7 +168,3 @@ def _kept_because(child: ChildTable, defaults: Mapping[str, str], restored: Rest
         return f"{child.table.name} has a default partition, {defaults[child.table.name]}: nothing can be detached"
     until = kept_until(child, restored, day)
     return None if until is None else f"was restored, and is kept until {until}"
-
-
-def _outcome(child: ChildTable, outcome: Outcome, reason: str) -> ChildOutcome:
-    return ChildOutcome(child.table.name, child.name, outcome, reason, child.rows_estimate, child.size_bytes)

@@ -154,11 +154,11 @@ def allowed_drops(maintenance: Maintenance, plan: Plan, confirmed: bool) -> tupl
         maintenance.tell(outcome)
     if plan.question is not None and not confirmed:
         for drop in (*plan.drops, *plan.waiting):
-            maintenance.tell(_outcome(drop, Outcome.KEPT, f"not confirmed: {plan.question}"))
+            maintenance.tell(drop.outcome(Outcome.KEPT, f"not confirmed: {plan.question}"))
         return ()
     for drop in plan.waiting:
         reason = f"no more than {len(plan.drops)} go in one run, the oldest first"
-        maintenance.tell(_outcome(drop, Outcome.KEPT, reason))
+        maintenance.tell(drop.outcome(Outcome.KEPT, reason))
     return plan.drops
 
 
@@ -207,11 +207,11 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
     for drop in drops:
         if drop.table in blocked:
             reason = "another table partition of its table is still being detached; the next maintenance tries again"
-            maintenance.tell(_outcome(drop, Outcome.CONTENDED, reason))
+            maintenance.tell(drop.outcome(Outcome.CONTENDED, reason))
             continue
         with _one_child(maintenance, drop.table, drop.child, drop):
             retirement = _retire(maintenance, drop, archives.get(drop.oid))
-            maintenance.tell(_outcome(drop, Outcome.DETACHED))
+            maintenance.tell(drop.outcome(Outcome.DETACHED))
             _drop_or_put_back(maintenance, retirement)
         if maintenance.outcomes[-1].outcome is Outcome.CONTENDED:
             blocked.add(drop.table)
@@ -363,7 +363,3 @@ def _find(connection: Connection, oid: int) -> Row[Any]:
 
 def _place_of(found: Row[Any]) -> sql.Identifier:
     return sql.Identifier(found.schema, found.name)
-
-
-def _outcome(drop: PlannedDrop, outcome: Outcome, reason: str = "") -> ChildOutcome:
-    return ChildOutcome(drop.table, drop.child, outcome, reason, drop.rows, drop.bytes)

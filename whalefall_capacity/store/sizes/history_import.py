@@ -14,29 +14,11 @@ from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.sizes.stats import LOCK_INSTANCES
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
-# Everything is text until the whole file has been checked.
+# In the order in which a history file is read. Everything is text until the whole file has been checked.
+TEXTS = ("instance", "database_name", "day", "size_bytes", "data_size_bytes", "log_size_bytes", "collected_at")
 LINES_TABLE = """
-CREATE TEMPORARY TABLE lines (
-    position bigint NOT NULL,
-    instance text COLLATE "C" NOT NULL,
-    database_name text COLLATE "C" NOT NULL,
-    day text NOT NULL,
-    size_bytes text NOT NULL,
-    data_size_bytes text NOT NULL,
-    log_size_bytes text NOT NULL,
-    collected_at text NOT NULL
-) ON COMMIT DROP
-"""
-LINE_COLUMNS = (
-    "position",
-    "instance",
-    "database_name",
-    "day",
-    "size_bytes",
-    "data_size_bytes",
-    "log_size_bytes",
-    "collected_at",
-)
+CREATE TEMPORARY TABLE lines (position bigint NOT NULL, {texts}) ON COMMIT DROP
+""".format(texts=", ".join(f'{column} text COLLATE "C" NOT NULL' for column in TEXTS))
 REPEATED = """
 SELECT min(position) AS first, max(position) AS position, instance, database_name, day, count(*) OVER () AS errors
 FROM lines
@@ -195,7 +177,7 @@ def _load(connection: Connection, chunks: Iterable[HistoryRows]) -> int:
     rows = 0
     for chunk in chunks:
         rows_of_chunk = zip(chunk.positions, *chunk.columns, strict=True)
-        copy_rows(connection, "lines", LINE_COLUMNS, rows_of_chunk, texts=LINE_COLUMNS[1:])
+        copy_rows(connection, "lines", ("position", *TEXTS), rows_of_chunk, texts=TEXTS)
         rows += len(chunk.positions)
     connection.execute(text("ANALYZE lines"))
     return rows
