@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Controls (C0, DEL, C1), line and paragraph separators, lone surrogates, and the invisible marks that turn the
 # direction of what follows or hide in it. https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing
@@ -16,6 +17,17 @@ def printable(text: str, longest: int | None = None) -> str:
     if longest is not None and len(text) > longest:
         text = f"{text[:longest]}… ({len(text):,} characters)"
     return _ACTING.sub(_escape, text)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what *error* says as one printable line, without the statement that SQLAlchemy quotes."""
+    return printable(" ".join(str(getattr(error, "orig", error)).split()))
+
+
+def first_of(names: Sequence[str], count: int) -> str:
+    """Return the first *count* of *names*, separated by commas, and how many more there are."""
+    shown = ", ".join(names[:count])
+    return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
 
 
 def printable_lines(text: str) -> str:

@@ -7,6 +7,8 @@ from datetime import date, datetime, timezone
 
 from pydantic import BaseModel, ConfigDict
 
+from whalefall_capacity.printable import first_of
+
 # A chat shows no more, and nobody reads a thousand names in a mail.
 NAMES_SHOWN = 20
 LONGEST_TEXT = 2000
@@ -46,18 +48,12 @@ class Alert(BaseModel):
         """The message without its subject."""
         lines = [f"What: {_short(self.what)}"]
         if self.where:
-            lines.append(f"Where: {names(self.where)}")
+            lines.append(f"Where: {first_of(self.where, NAMES_SHOWN)}")
         if self.since is not None:
             lines.append(f"Since: {self.since:%Y-%m-%d %H:%M %Z}")
         if self.link is not None:
             lines.append(f"Link: {self.link}")
         return "\n".join([*lines, f"Next: {_short(self.remedy)}"])
-
-
-def names(many: tuple[str, ...]) -> str:
-    """Return *many* as text, the first ones by name."""
-    shown = ", ".join(many[:NAMES_SHOWN])
-    return shown if len(many) <= NAMES_SHOWN else f"{shown} and {len(many) - NAMES_SHOWN} more"
 
 
 def trial(now: datetime) -> Alert:

@@ -125,20 +125,16 @@ def top_growers(store: StoreResource, level: Level, window: Window) -> dg.TableM
     """Return what grew most in *window*, against the window before in which it has a row."""
     measures = ("average_bytes", "change_bytes", "change_percent")
     if level is Level.DATABASE:
-        return metadata_table(
-            ("instance", "database", *measures),
-            [
-                (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, g.size_change_percent)
-                for g in top_growing_databases(store.engine, window)
-            ],
-        )
-    return metadata_table(
-        ("instance", *measures),
-        [
-            (g.instance, g.total_size_bytes, g.total_size_change_bytes, g.total_size_change_percent)
-            for g in top_growing_instances(store.engine, window)
-        ],
-    )
+        databases = [
+            (g.instance, g.database_name, g.avg_size_bytes, g.size_change_bytes, g.size_change_percent)
+            for g in top_growing_databases(store.engine, window)
+        ]
+        return metadata_table(("instance", "database", *measures), databases)
+    instances = [
+        (g.instance, g.total_size_bytes, g.total_size_change_bytes, g.total_size_change_percent)
+        for g in top_growing_instances(store.engine, window)
+    ]
+    return metadata_table(("instance", *measures), instances)
 
 
 AGGREGATIONS: Sequence[dg.AssetsDefinition] = [

@@ -3,7 +3,7 @@
 Annotations are not postponed here: Dagster reads the type of `config` from the function.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -20,6 +20,7 @@ from whalefall_capacity.assets.stats_checks import SECRETS_READABLE, secrets_res
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.partitions import DAILY, partition_days
 from whalefall_capacity.periods import today
+from whalefall_capacity.printable import first_of
 from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.resources.item_watchers import CollectionItems, collection_metrics, report_days
 from whalefall_capacity.resources.store import StoreResource
@@ -31,6 +32,7 @@ from whalefall_capacity.tasks import STATS_STEP
 
 # One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
 COLLECTION_POOL = "collection"
+DAYS_SHOWN = 10
 
 
 class SizeStatsConfig(dg.Config):
@@ -127,8 +129,9 @@ def size_stats(
         # Outputs of a failing step are not recorded; these events are.
         for event in materializations(stored):
             context.log_event(event)
+        days_without = first_of([str(day) for day in unknown], DAYS_SHOWN)
         raise dg.Failure(
-            f"nothing is stored for {describe_days(unknown)}, and a past day cannot be measured; "
+            f"nothing is stored for {days_without}, and a past day cannot be measured; "
             "`whalefall-capacity history import FILE` brings sizes from elsewhere",
             allow_retries=False,
         )
@@ -164,9 +167,3 @@ def collect(
             allow_retries=False,
         )
     return collection
-
-
-def describe_days(days: Sequence[date]) -> str:
-    """Return the days as text, the first ten by name."""
-    shown = ", ".join(day.isoformat() for day in days[:10])
-    return shown if len(days) <= 10 else f"{shown} and {len(days) - 10} more"

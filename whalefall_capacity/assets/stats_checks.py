@@ -12,7 +12,7 @@ import dagster as dg
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.checks import WORST, check_result
 from whalefall_capacity.assets.metadata import metadata_table
-from whalefall_capacity.printable import printable
+from whalefall_capacity.printable import first_of, printable
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.fleet_credentials import unreadable_secrets
@@ -162,7 +162,5 @@ def _state(database: LostDatabase) -> str:
     return "listed, not measured" if database.is_listed else "no longer listed"
 
 
-def _some(names: Sequence[str], count: int = 5) -> str:
-    """Return the first *count* of *names*, and how many more there are."""
-    shown = printable(", ".join(names[:count]))
-    return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
+def _some(names: Sequence[str]) -> str:
+    return printable(first_of(names, 5))

@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from itertools import islice
 from typing import Protocol
 
 from pydantic import SecretStr
 
 from whalefall_capacity.collection.database_tables import DatabaseTables
+from whalefall_capacity.printable import first_of
 
 STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
 DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
@@ -146,9 +146,8 @@ class Capability:
         """Say how many of the *listed* databases have a size, and which are *missing*, with the reasons given."""
         detail = f"{listed - len(missing)} of {listed} databases"
         if missing:
-            named = [f"{name} ({why})" if why else name for name, why in islice(missing.items(), DATABASES_NAMED)]
-            more = len(missing) - len(named)
-            detail += f"; not: {', '.join(named)}" + (f" and {more} more" if more else "")
+            named = [f"{name} ({why})" if why else name for name, why in missing.items()]
+            detail += f"; not: {first_of(named, DATABASES_NAMED)}"
         return cls("database sizes", not missing, required=True, detail=detail, grant=grant)
 
 

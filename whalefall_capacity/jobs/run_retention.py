@@ -45,14 +45,9 @@ def forget_old_runs(
         return total
 
     return Forgotten(
-        task_runs=delete_older(settings.retention_task_runs_days, partial(_delete_task_runs, engine)),
+        task_runs=delete_older(settings.retention_task_runs_days, partial(delete_old_task_runs, engine, BATCH)),
         dagster_runs=delete_older(settings.retention_dagster_runs_days, partial(_delete_dagster_runs, instance)),
     )
-
-
-def _delete_task_runs(engine: Engine, before: datetime) -> int:
-    with engine.begin() as connection:
-        return delete_old_task_runs(connection, before, BATCH)
 
 
 def _delete_dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:

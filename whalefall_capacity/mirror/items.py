@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 
 from sqlalchemy import Engine
 
@@ -21,10 +22,11 @@ AGGREGATION_ITEMS = {
 
 def expected_items(engine: Engine, plan: RunPlan) -> list[Item]:
     """Return the items that are known before the work begins: progress counts towards the whole from the start."""
-    if plan.first is None or plan.last is None:
+    if plan.days is None:
         return []
-    instances = instances_in_range(engine, plan.first, plan.last)
-    items = _collection_items(plan, instances) if plan.collects else []
+    first, last = plan.days
+    instances = instances_in_range(engine, first, last)
+    items = _collection_items(first, last, plan.instance_ids, instances) if plan.collects else []
     for level in plan.levels:
         items += aggregation_items(level, instances)
     return items
@@ -35,13 +37,13 @@ def aggregation_items(level: Level, instances: Iterable[InstanceDays]) -> list[I
     return [Item(AGGREGATION_ITEMS[level], str(i.id), i.name, i.id) for i in instances]
 
 
-def _collection_items(plan: RunPlan, instances: Sequence[InstanceDays]) -> list[Item]:
+def _collection_items(
+    first: date, last: date, instance_ids: Sequence[int] | None, instances: Sequence[InstanceDays]
+) -> list[Item]:
     """Return an item per instance that will be visited today, or of which past days will be reported."""
-    assert plan.first is not None
-    assert plan.last is not None
     this_day = today(load_settings().zone)
-    visited = {i.id for i in instances if i.is_active} if plan.last >= this_day else set[int]()
-    if plan.instance_ids is not None:
-        visited &= set(plan.instance_ids)
-    reported = {i.id for i in instances if i.days} if plan.first < this_day else set[int]()
+    visited = {i.id for i in instances if i.is_active} if last >= this_day else set[int]()
+    if instance_ids is not None:
+        visited &= set(instance_ids)
+    reported = {i.id for i in instances if i.days} if first < this_day else set[int]()
     return [Item(ItemType.COLLECTION, str(i.id), i.name, i.id) for i in instances if i.id in visited | reported]

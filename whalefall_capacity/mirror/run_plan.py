@@ -31,12 +31,11 @@ from whalefall_capacity.tasks import AGGREGATE_CURRENT, CALCULATE_DATABASE, OP_J
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The work of a run; *first* and *last* are the days it covers, None for a run without partitions."""
+    """The work of a run; *days* are the first and the last that it covers, None for a run without partitions."""
 
     task: Task
     tags: Mapping[str, str]
-    first: date | None
-    last: date | None
+    days: tuple[date, date] | None
     period_type: PeriodType | None
     levels: Sequence[Level]
     instance_ids: Sequence[int] | None = None
@@ -45,10 +44,10 @@ class RunPlan:
     @property
     def task_name(self) -> str:
         """The name of the task, with the days that it is of."""
-        if self.first is None or self.last is None:
+        if self.days is None:
             return self.task.name
-        until = "" if self.first == self.last else f" to {self.last}"
-        return f"{self.task.name} of {self.first}{until}"
+        first, last = self.days
+        return f"{self.task.name} of {first}" + ("" if first == last else f" to {last}")
 
     @property
     def created_by(self) -> str | None:
@@ -80,7 +79,7 @@ class RunPlan:
         return summary_of_days(
             self.task.key,
             timezone,
-            days=None if self.first is None or self.last is None else (self.first, self.last),
+            days=self.days,
             instance_ids=self.instance_ids,
             levels=[level.value for level in self.levels],
             period_type=None if self.period_type is None else self.period_type.value,
@@ -92,17 +91,15 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
     if run.job_name == AGGREGATE_CURRENT.key:
         period = current_period.read_run_config(run.run_config, today(load_settings().zone))
         day, daily = period.day, PeriodType.DAILY
-        return RunPlan(AGGREGATE_CURRENT, run.tags, day, day, daily, period.levels, current=period)
+        return RunPlan(AGGREGATE_CURRENT, run.tags, (day, day), daily, period.levels, current=period)
     keys = asset_keys_of(run)
     collects = any(key in STATS_KEYS for key in keys)
     aggregations = [(Level(key.path[0].split("_")[0]), PeriodType(key.path[1])) for key in keys if len(key.path) == 2]
     period_type = aggregations[0][1] if aggregations else PeriodType.DAILY if collects else None
-    first, last = _days(run.tags, period_type) if period_type else (None, None)
     return RunPlan(
         task=_task(run.job_name, collects, period_type),
         tags=run.tags,
-        first=first,
-        last=last,
+        days=_days(run.tags, period_type) if period_type else None,
         period_type=period_type,
         levels=[level for level, _ in aggregations],
         instance_ids=_instance_ids(run.run_config) if collects else None,
@@ -128,11 +125,11 @@ def _task(job_name: str, collects: bool, period_type: PeriodType | None) -> Task
     return OP_JOBS.get(job_name, Task("other", job_name, "maintenance"))
 
 
-def _days(tags: Mapping[str, str], period_type: PeriodType) -> tuple[date | None, date | None]:
+def _days(tags: Mapping[str, str], period_type: PeriodType) -> tuple[date, date] | None:
     first = tags.get(ASSET_PARTITION_RANGE_START_TAG) or tags.get(PARTITION_NAME_TAG)
     last = tags.get(ASSET_PARTITION_RANGE_END_TAG) or first
     if first is None or last is None:
-        return None, None
+        return None
     return date.fromisoformat(first), window_of(date.fromisoformat(last), period_type).end
 
 

@@ -10,12 +10,13 @@ import pytest
 from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.locks import maintenance_lock
-from whalefall_capacity.store.postgres.schema import downgrade, require_current
+from whalefall_capacity.store.postgres.schema import require_current
 from whalefall_capacity.store.table_partitions.create import create_ahead
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.store.maintenance.upkeep import stats
 from whalefall_capacity_tests.store.past import put_sizes
+from whalefall_capacity_tests.store.postgres.downgrade import downgrade
 from whalefall_capacity_tests.store.records import children
 
 

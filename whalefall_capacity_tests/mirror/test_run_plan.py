@@ -176,8 +176,7 @@ def test_partitions_are_the_days_that_they_cover(
     job: str, tags: dict[str, str], first: str | None, last: str | None, name: str
 ) -> None:
     found = plan(job, tags=tags)
-    assert found.first == (date.fromisoformat(first) if first else None)
-    assert found.last == (date.fromisoformat(last) if last else None)
+    assert found.days == ((date.fromisoformat(first), date.fromisoformat(last)) if first and last else None)
     assert found.task_name == name
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables, largest_first
 from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.server import Server
@@ -28,15 +30,8 @@ def read_tables(server: Server, database: str) -> DatabaseTables:
 
 
 def _table(table: Table, figures: Figures | str | None) -> DatabaseTable:
+    make = partial(DatabaseTable, None, table.name, table.engine)
     if isinstance(figures, Figures):
-        return DatabaseTable(
-            None,
-            table.name,
-            table.engine,
-            figures.data + figures.indexes,
-            figures.data,
-            figures.indexes,
-            figures.rows,
-        )
+        return make(figures.data + figures.indexes, figures.data, figures.indexes, figures.rows)
     reason = figures or table.problem or (GONE if table.has_length else ELSEWHERE)
-    return DatabaseTable(None, table.name, table.engine, None, None, None, None, reason)
+    return make(None, None, None, None, reason)

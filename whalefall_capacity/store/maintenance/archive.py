@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.printable import one_line
 from whalefall_capacity.private_files import make_private_folder, open_private
 from whalefall_capacity.store.maintenance.plan import PlannedDrop
 from whalefall_capacity.store.postgres.copying import name_list, raw_cursor
@@ -129,8 +130,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{error.filename} is not there: an archive is a .parquet file and the .json beside it"
         ) from error
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise StoreError(f"{path} is no manifest of an archive: {reason}") from error
+        raise StoreError(f"{path} is no manifest of an archive: {one_line(error)}") from error
     if manifest.version != VERSION:
         raise StoreError(f"{path} is of version {manifest.version}, this program reads version {VERSION}")
     if found != manifest.file_sha256:

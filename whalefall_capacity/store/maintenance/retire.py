@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.errors import StoreError, WhalefallError
+from whalefall_capacity.printable import one_line
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.maintenance.archive import checksum_of, read_manifest, write_archive
 from whalefall_capacity.store.maintenance.ledger import (
@@ -229,7 +230,7 @@ def _one_child(maintenance: Maintenance, table: str, child: str, drop: PlannedDr
         elif is_contention(error):
             outcome, reason = Outcome.CONTENDED, CONTENDED_REASON
         else:
-            outcome, reason = Outcome.FAILED, " ".join(str(getattr(error, "orig", error)).split())
+            outcome, reason = Outcome.FAILED, one_line(error)
         rows, size_bytes = (drop.rows, drop.bytes) if drop else (None, None)
         maintenance.tell(ChildOutcome(table, child, outcome, reason, rows, size_bytes))
 

@@ -55,13 +55,6 @@ def migrate(engine: Engine, revision: str = "head") -> tuple[str | None, str | N
         return before, current_revision(connection)
 
 
-def downgrade(engine: Engine, revision: str) -> None:
-    """Take the store back to *revision* in one transaction."""
-    with engine.begin() as connection:
-        lock_migration(connection)
-        command.downgrade(alembic_config(connection), revision)
-
-
 def is_current(engine: Engine) -> bool:
     """Tell whether the store is at the revision that this program needs."""
     with engine.connect() as connection:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import HistoryFileError
 from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, SizeUnit, refused, where
+from whalefall_capacity.printable import first_of
 from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.sizes.stats import LOCK_INSTANCES
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
@@ -199,9 +200,8 @@ def _refuse_repeated(connection: Connection, source: str) -> None:
 def _create_instances(connection: Connection, source: str, allowed: bool) -> tuple[str, ...]:
     unknown = list(connection.execute(text(UNKNOWN_INSTANCES)).scalars())
     if unknown and not allowed:
-        more = f" and {len(unknown) - SHOWN_ERRORS} more" if len(unknown) > SHOWN_ERRORS else ""
         raise HistoryFileError(
-            f"{source}: instances {', '.join(unknown[:SHOWN_ERRORS])}{more} are not registered: apply a fleet file "
+            f"{source}: instances {first_of(unknown, SHOWN_ERRORS)} are not registered: apply a fleet file "
             "that has them, or pass --create-instances to register them as inactive; nothing was written"
         )
     # Another import may have been faster; then the name is not among those that are returned.

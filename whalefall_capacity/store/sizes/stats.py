@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from whalefall_capacity.collection.answers import LONGEST_REASON
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
-from whalefall_capacity.printable import printable
+from whalefall_capacity.printable import one_line, printable
 from whalefall_capacity.store.postgres.copying import copy_rows
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost, connection_lost
 from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
@@ -267,7 +267,8 @@ def write_visits(
         if isinstance(error, DBAPIError | psycopg2.Error) and connection_lost(error):
             raise
         if len(visits) == 1:
-            return [_refused(visits[0], error)]
+            reason = printable(one_line(error), LONGEST_REASON)
+            return [_failed(visits[0], f"the store refused its sizes: {reason}")]
         # One of them cannot be stored: one by one, the others can.
         return [outcome for visit in visits for outcome in write_visits(engine, day, [visit], accept_empty)]
 
@@ -332,12 +333,6 @@ def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: boo
         if accepted:
             _store(connection, day, accepted)
     return outcomes
-
-
-def _refused(visit: Visit, error: Exception) -> FailedVisit:
-    # The statement that SQLAlchemy quotes is of no use to an operator.
-    reason = printable(" ".join(str(getattr(error, "orig", error)).split()), LONGEST_REASON)
-    return _failed(visit, f"the store refused its sizes: {reason}")
 
 
 def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:

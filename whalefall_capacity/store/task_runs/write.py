@@ -14,8 +14,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
+from whalefall_capacity.store.postgres.one_statement import write
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Metric, TaskSummary
 
@@ -301,9 +302,9 @@ def miscounted(connection: Connection) -> list[str]:
     return list(connection.execute(text(MISCOUNTED)).scalars())
 
 
-def delete_old_task_runs(connection: Connection, before: datetime, batch: int) -> int:
+def delete_old_task_runs(engine: Engine, batch: int, before: datetime) -> int:
     """Delete up to *batch* closed task runs, with their items, that are older; return how many."""
-    return connection.execute(text(DELETE_OLD), {"before": before, "batch": batch}).rowcount
+    return write(engine, DELETE_OLD, before=before, batch=batch)
 
 
 def _error(status: Status, counts: Counts) -> str | None:

@@ -23,9 +23,10 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
-from whalefall_capacity.store.postgres.schema import MIGRATIONS, downgrade, migrate
+from whalefall_capacity.store.postgres.schema import MIGRATIONS, migrate
 from whalefall_capacity.store.postgres.tables import metadata
 from whalefall_capacity.store.table_partitions.create import create_ahead
+from whalefall_capacity_tests.store.postgres.downgrade import downgrade
 from whalefall_capacity_tests.store.records import rows
 
 _numbers = itertools.count(1)

@@ -19,7 +19,6 @@ from whalefall_capacity.store.postgres.advisory_locks import lock_migration
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import (
     current_revision,
-    downgrade,
     latest_revision,
     migrate,
     require_current,
@@ -28,6 +27,7 @@ from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.postgres.tables import metadata
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, PARTITIONED_TABLES, ensure_children
 from whalefall_capacity_tests.processes import wait_for
+from whalefall_capacity_tests.store.postgres.downgrade import downgrade
 from whalefall_capacity_tests.store.records import rows
 
 WAITING = """

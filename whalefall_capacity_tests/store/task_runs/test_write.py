@@ -636,8 +636,7 @@ def test_old_closed_task_runs_go_in_batches_with_their_items_and_open_ones_stay(
             connection.execute(text("UPDATE task_runs SET created_at = :at WHERE run_id = :run_id"), values)
 
     def delete(batch: int) -> int:
-        with store.begin() as connection:
-            return delete_old_task_runs(connection, before, batch)
+        return delete_old_task_runs(store, batch, before)
 
     def left() -> list[str]:
         return [run_id for (run_id,) in rows(store, "SELECT run_id FROM task_runs ORDER BY run_id")]
