@@ -19,11 +19,7 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.recompute import Recomputation, recompute
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.sizes.day_comparison import (
-    MissingDays,
-    latest_stored_day,
-    missing_days,
-)
+from whalefall_capacity.store.sizes.day_comparison import MissingDays, latest_stored_day, missing_days
 
 RECOMPUTED = "recomputed"
 DAYS_MISSING = "days_missing"

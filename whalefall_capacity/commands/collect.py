@@ -72,16 +72,8 @@ def _with_missing(total: InstanceTotal, items: list[TaskRunItem]) -> dict[str, A
 def print_totals(day: str, totals: list[InstanceTotal]) -> None:
     """Print what is stored of a day, an instance a line."""
     columns = ("instance", "engine", "version", "databases", "not measured", "size", "logs")
-    rows = [
-        (
-            total.instance,
-            total.db_type,
-            total.version,
-            total.database_count,
-            total.missing_count,
-            binary_size(total.total_size_bytes),
-            binary_size(total.log_size_bytes),
-        )
-        for total in totals
-    ]
+    rows = []
+    for t in totals:
+        sizes = (binary_size(t.total_size_bytes), binary_size(t.log_size_bytes))
+        rows.append((t.instance, t.db_type, t.version, t.database_count, t.missing_count, *sizes))
     print_table(f"sizes of {day}", columns, rows, right=columns[3:])

@@ -159,18 +159,10 @@ def _print_outcomes(outcomes: Sequence[ChildOutcome]) -> None:
 
 
 def _print_status(found: Status) -> None:
-    rows = [
-        (
-            c.child,
-            str(c.lower or "-"),
-            str(c.upper or "-"),
-            c.state.value,
-            _count(c.rows) if c.rows_exact or c.rows is None else f"~{_count(c.rows)}",
-            binary_size(c.bytes),
-            c.note,
-        )
-        for c in found.children
-    ]
+    rows = []
+    for c in found.children:
+        count = _count(c.rows) if c.rows_exact or c.rows is None else f"~{_count(c.rows)}"
+        rows.append((c.child, c.lower, c.upper, c.state.value, count, binary_size(c.bytes), c.note))
     columns = ("table partition", "from", "to", "state", "rows", "size", "note")
     print_table(f"table partitions on {found.day}", columns, rows, right=("rows", "size"))
     print_table(

@@ -30,17 +30,15 @@ POLL_SECONDS = 0.5
 @app.command("list")
 def list_command(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
-    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(Status)}.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List task runs, newest first.
 
     Example: whalefall-capacity runs list --status running
     """
-    if status is not None and status not in list(Status):
-        raise typer.BadParameter(f"must be one of {', '.join(Status)}", param_hint="--status")
     with open_store(load_settings()) as engine:
-        runs = list_task_runs(engine, limit, wanted=RunFilter(Status(status) if status else None)).runs
+        runs = list_task_runs(engine, limit, wanted=RunFilter(status)).runs
     print_rows(
         runs,
         as_json,

@@ -7,7 +7,9 @@ from datetime import date, timedelta
 from typing import Annotated
 
 from pydantic import Field
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
+
+from whalefall_capacity.store.postgres.one_statement import read_rows
 
 MONTH = timedelta(days=30)
 # The latest size may lie before the day, and the one that it is compared with before the month: at most a week.
@@ -91,6 +93,5 @@ def growing_instances(engine: Engine, day: date, count: int) -> list[Grower]:
 
 
 def _growers(engine: Engine, statement: str, day: date, count: int) -> list[Grower]:
-    values = {"day": day, "month_days": MONTH.days, "reach_days": REACH.days, "count": count}
-    with engine.connect() as connection:
-        return [Grower(**row) for row in connection.execute(text(statement), values).mappings()]
+    spans = {"month_days": MONTH.days, "reach_days": REACH.days}
+    return read_rows(engine, Grower, statement, day=day, count=count, **spans)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.store.postgres.one_statement import read_rows
 from whalefall_capacity.store.postgres.tables import LARGEST_ID
 from whalefall_capacity.store.sizes.listing import IN_FLEET, OF_SEARCH
 
@@ -34,9 +35,7 @@ class InstanceOption:
 
 def instance_options(engine: Engine, search: str | None, limit: int) -> list[InstanceOption]:
     """Return the first *limit* instances with *search* in their names, by name."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(INSTANCE_OPTIONS), {"search": search, "limit": limit}).mappings()
-        return [InstanceOption(**row) for row in rows]
+    return read_rows(engine, InstanceOption, INSTANCE_OPTIONS, search=search, limit=limit)
 
 
 def database_options(engine: Engine, instance_ids: Sequence[int] | None, search: str | None, limit: int) -> list[str]:

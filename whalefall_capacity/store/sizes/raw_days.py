@@ -7,8 +7,9 @@ from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from whalefall_capacity.store.postgres.one_statement import read_rows
 from whalefall_capacity.store.postgres.tables import LARGEST_ID
 
 Source = Literal["measured", "imported"]
@@ -56,15 +57,12 @@ def instance_days(engine: Engine, instance_id: int, first: date, last: date) -> 
     """Return the days from *first* to *last* on which something of an instance is stored, oldest first."""
     if instance_id > LARGEST_ID:
         return []
-    values = {"instance_id": instance_id, "first": first, "last": last}
-    with engine.connect() as connection:
-        return [InstanceDay(**row) for row in connection.execute(text(INSTANCE_DAYS), values).mappings()]
+    return read_rows(engine, InstanceDay, INSTANCE_DAYS, instance_id=instance_id, first=first, last=last)
 
 
 def database_days(engine: Engine, instance_id: int, database_name: str, first: date, last: date) -> list[DatabaseDay]:
     """Return the days from *first* to *last* on which a size of a database is stored, oldest first."""
     if instance_id > LARGEST_ID:
         return []
-    values = {"instance_id": instance_id, "database_name": database_name, "first": first, "last": last}
-    with engine.connect() as connection:
-        return [DatabaseDay(**row) for row in connection.execute(text(DATABASE_DAYS), values).mappings()]
+    key = {"instance_id": instance_id, "database_name": database_name}
+    return read_rows(engine, DatabaseDay, DATABASE_DAYS, **key, first=first, last=last)

@@ -278,11 +278,9 @@ def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     return read_rows(engine, DayTotals, DAY_TOTALS, days=list(days))
 
 
-@again_if_connection_lost
 def imported_days(engine: Engine) -> dict[date, datetime]:
     """Return the days that have imported rows, oldest first, and when the last of them was written."""
-    with engine.connect() as connection:
-        return {row.day: row.changed_at for row in connection.execute(text(IMPORTED_DAYS))}
+    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), IMPORTED_DAYS))
 
 
 def store_time(engine: Engine) -> datetime:
@@ -312,11 +310,9 @@ def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
     return read_rows(engine, StoredSize, DATABASE_SIZES, day=day)
 
 
-@again_if_connection_lost
 def coverage(engine: Engine, day: date) -> dict[str, bool]:
     """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
-    with engine.connect() as connection:
-        return {row.name: row.stored for row in connection.execute(text(COVERAGE), {"day": day})}
+    return dict(read_rows(engine, lambda name, stored: (name, stored), COVERAGE, day=day))
 
 
 def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
