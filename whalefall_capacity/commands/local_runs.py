@@ -130,7 +130,7 @@ def _execute(
         result = defs.resolve_job_def(job_name).execute_in_process(
             run_id=run_id,
             run_config={"ops": dict(ops or {}), **QUIET},
-            tags={**(tags or {}), **_created_by()},
+            tags={**(tags or {}), CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"},
             instance=instance,
             raise_on_error=False,
             **selection,
@@ -184,10 +184,6 @@ def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
     finally:
         with store_engine() as engine:
             mirror(engine, instance, run_id)
-
-
-def _created_by() -> dict[str, str]:
-    return {CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"}
 
 
 def _user_name() -> str:

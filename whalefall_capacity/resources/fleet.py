@@ -76,7 +76,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 watcher.ended(outcome)
 
         def progressed() -> None:
-            watcher.progressed(collection.visited, len(roster))
+            watcher.progressed(collection.visited, len(roster.unresolved) + len(roster.targets))
 
         note(roster.unresolved)
         with visit_locks(engine) as locks:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.errors import AccessError
-from whalefall_capacity.store.postgres.one_statement import read_value, write
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value, typed, write
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -130,9 +130,7 @@ def remove_user(engine: Engine, name: str) -> None:
 
 def list_users(engine: Engine) -> list[ListedUser]:
     """Return every user, by name."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(LIST_USERS)).mappings()
-        return [ListedUser(**{**row, "role": Role(row["role"])}) for row in rows]
+    return read_rows(engine, typed(ListedUser, role=Role), LIST_USERS)
 
 
 def check_password(engine: Engine, name: str, password: SecretStr) -> User | None:
@@ -191,9 +189,7 @@ def revoke_token(engine: Engine, name: str) -> None:
 
 def list_tokens(engine: Engine) -> list[Token]:
     """Return every token, revoked ones too, by name."""
-    with engine.connect() as connection:
-        rows = connection.execute(text(LIST_BEARERS)).mappings()
-        return [Token(**{**row, "role": Role(row["role"])}) for row in rows]
+    return read_rows(engine, typed(Token, role=Role), LIST_BEARERS)
 
 
 def find_token(engine: Engine, token: str) -> tuple[str, Role] | None:

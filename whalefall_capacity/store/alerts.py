@@ -101,8 +101,6 @@ class FailedRun:
 
 def file_alerts(engine: Engine, alerts: Sequence[Alert], channels: Iterable[str]) -> int:
     """File *alerts* for each of *channels*, but those filed already; return how many are new."""
-    if not alerts:
-        return 0
     return write(
         engine,
         FILE,

@@ -26,6 +26,11 @@ def read_value(engine: Engine, statement: str, **values: Any) -> Any:
         return connection.execute(text(statement), values).scalar_one()
 
 
+def typed(row_type: Callable[..., T], **types: Callable[[Any], object]) -> Callable[..., T]:
+    """Return a function for `read_rows` that makes a *row_type* of a row, after giving some columns their *types*."""
+    return lambda **row: row_type(**row | {name: make(row[name]) for name, make in types.items()})
+
+
 def write(engine: Engine, statement: str, **values: Any) -> int:
     """Execute *statement* and return how many rows it wrote."""
     with engine.begin() as connection:

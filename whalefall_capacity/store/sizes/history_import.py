@@ -186,15 +186,12 @@ def _load(connection: Connection, chunks: Iterable[HistoryRows]) -> int:
 
 def _refuse_repeated(connection: Connection, source: str) -> None:
     repeated = connection.execute(text(REPEATED), {"shown": SHOWN_ERRORS}).all()
+    errors = []
+    for row in repeated:
+        key = f"{row.instance}, {row.database_name}, {row.day}"
+        errors.append(f"{where(source, row.position)}: {key} again, first at {row.first}")
     if repeated:
-        raise refused(
-            [
-                f"{where(source, row.position)}: {row.instance}, {row.database_name}, {row.day} again, first at "
-                f"{row.first}"
-                for row in repeated
-            ],
-            repeated[0].errors,
-        )
+        raise refused(errors, repeated[0].errors)
 
 
 def _create_instances(connection: Connection, source: str, allowed: bool) -> tuple[str, ...]:

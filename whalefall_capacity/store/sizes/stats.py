@@ -367,12 +367,6 @@ def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
         "log_sizes": [visit.measurement.log_size_bytes for visit in visits],
         "collected_ats": [visit.collected_at for visit in visits],
     }
-    for statement in (
-        MERGE_INVENTORY,
-        DEACTIVATE_UNLISTED,
-        DELETE_UNLISTED,
-        UPSERT_SIZES,
-        UPSERT_TOTALS,
-        MARK_CONNECTED,
-    ):
+    inventory = (MERGE_INVENTORY, DEACTIVATE_UNLISTED)
+    for statement in (*inventory, DELETE_UNLISTED, UPSERT_SIZES, UPSERT_TOTALS, MARK_CONNECTED):
         connection.execute(text(statement), values)

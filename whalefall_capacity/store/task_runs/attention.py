@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from whalefall_capacity.store.postgres.one_statement import read_rows
-from whalefall_capacity.store.task_runs.read import RUN_COLUMNS, TaskRun, with_status
+from whalefall_capacity.store.postgres.one_statement import read_rows, typed
+from whalefall_capacity.store.postgres.statuses import Status
+from whalefall_capacity.store.task_runs.read import RUN_COLUMNS, TaskRun
 
 # By the partial index of the runs that are not closed; of those the open ones.
 OPEN = "WHERE closed_at IS NULL AND status IN ('pending', 'running') ORDER BY created_at, id LIMIT :most"
@@ -21,9 +22,9 @@ ORDER BY closed_at DESC LIMIT :most
 
 def open_runs(engine: Engine, most: int) -> list[TaskRun]:
     """Return the runs that are waiting or under way, oldest first."""
-    return read_rows(engine, with_status(TaskRun), RUN_COLUMNS + OPEN, most=most)
+    return read_rows(engine, typed(TaskRun, status=Status), RUN_COLUMNS + OPEN, most=most)
 
 
 def failed_runs(engine: Engine, most: int) -> list[TaskRun]:
     """Return the runs of the last days that failed, or failed in part, newest first."""
-    return read_rows(engine, with_status(TaskRun), RUN_COLUMNS + FAILED, most=most)
+    return read_rows(engine, typed(TaskRun, status=Status), RUN_COLUMNS + FAILED, most=most)

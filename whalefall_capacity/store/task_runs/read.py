@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.postgres.one_statement import read_rows, write
+from whalefall_capacity.store.postgres.one_statement import read_rows, typed, write
 from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
 
-Row = TypeVar("Row")
 # Rows that can be paged through, and how far they are counted.
 MOST_ROWS = 10_000
 
@@ -101,18 +100,18 @@ WHERE run_id = :run_id AND status IN ('pending', 'running')
 
 def list_recent_task_runs(engine: Engine, run_ids: Collection[str]) -> list[TaskRun]:
     """Return the runs that are open, those of *run_ids*, and those of the last minutes, oldest first."""
-    return read_rows(engine, with_status(TaskRun), RUN_COLUMNS + RECENT, run_ids=list(run_ids))
+    return read_rows(engine, typed(TaskRun, status=Status), RUN_COLUMNS + RECENT, run_ids=list(run_ids))
 
 
 def get_task_run(engine: Engine, run_id: str) -> TaskRun | None:
     """Return one run."""
-    found = read_rows(engine, with_status(TaskRun), RUN_COLUMNS + "WHERE run_id = :run_id", run_id=run_id)
+    found = read_rows(engine, typed(TaskRun, status=Status), RUN_COLUMNS + "WHERE run_id = :run_id", run_id=run_id)
     return found[0] if found else None
 
 
 def list_items(engine: Engine, run_id: str, limit: int, offset: int = 0) -> list[TaskRunItem]:
     """Return items of a run, those that need attention first."""
-    return read_rows(engine, with_status(TaskRunItem), ITEMS, run_id=run_id, limit=limit, offset=offset)
+    return read_rows(engine, typed(TaskRunItem, status=Status), ITEMS, run_id=run_id, limit=limit, offset=offset)
 
 
 def count_items(engine: Engine, run_id: str) -> dict[str, int]:
@@ -124,8 +123,3 @@ def count_items(engine: Engine, run_id: str) -> dict[str, int]:
 def request_cancel(engine: Engine, run_id: str) -> bool:
     """Ask for the end of a run; False when it has ended already, or is not known."""
     return write(engine, CANCEL, run_id=run_id) == 1
-
-
-def with_status(row_type: Callable[..., Row]) -> Callable[..., Row]:
-    """Return a function that makes a *row_type* of a row of the store, in which the status is text."""
-    return lambda status, **columns: row_type(status=Status(status), **columns)

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from sqlalchemy import Engine
 
-from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
+from whalefall_capacity.store.postgres.one_statement import read_rows, read_value, typed
 from whalefall_capacity.store.postgres.statuses import Status
-from whalefall_capacity.store.task_runs.read import MOST_ROWS, RUN_COLUMNS, TaskRun, with_status
+from whalefall_capacity.store.task_runs.read import MOST_ROWS, RUN_COLUMNS, TaskRun
 
 TriggerSource = Literal["scheduled", "manual", "api"]
 
@@ -102,7 +102,7 @@ def list_task_runs(
     """Return a page of the runs that *wanted* lets through."""
     values = asdict(wanted)
     statement = f"{RUN_COLUMNS} {OF_FILTER} ORDER BY {ORDER_BY[order]} LIMIT :limit OFFSET :offset"
-    runs = read_rows(engine, with_status(TaskRun), statement, **values, limit=limit, offset=offset)
+    runs = read_rows(engine, typed(TaskRun, status=Status), statement, **values, limit=limit, offset=offset)
     return TaskRunPage(runs, read_value(engine, COUNT, **values, most=MOST_ROWS))
 
 

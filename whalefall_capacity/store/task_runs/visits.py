@@ -10,9 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from sqlalchemy import Engine
 
-from whalefall_capacity.store.postgres.one_statement import read_rows
-from whalefall_capacity.store.postgres.statuses import ItemStatus
-from whalefall_capacity.store.task_runs.read import with_status
+from whalefall_capacity.store.postgres.one_statement import read_rows, typed
+from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
 from whalefall_capacity.store.task_runs.write import ItemType
 
 # The runs by the index of their times, newest first, and of each the item by the unique index (run_id, item_type,
@@ -55,4 +54,4 @@ class ServerVisit:
 def last_visits(engine: Engine, instance_id: int, limit: int) -> list[ServerVisit]:
     """Return the last visits to a server, newest first, those that are waiting or under way too."""
     key = {"item_type": ItemType.COLLECTION.value, "item_key": str(instance_id)}
-    return read_rows(engine, with_status(ServerVisit), VISITS, **key, limit=limit)
+    return read_rows(engine, typed(ServerVisit, status=Status), VISITS, **key, limit=limit)
