@@ -22,7 +22,7 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 def _number(value: Any) -> Any:
-    """Refuse yes and no, which would count as 1 and 0."""
+    """Refuse booleans, which Python would take for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -39,7 +39,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _host(value: Any) -> Any:
-    """Accept an address in brackets, as URLs have it; refuse a port that came along."""
+    """Accept an IPv6 address in brackets, as in URLs; refuse a host with a port."""
     if not isinstance(value, str) or value.startswith(("/", "@")):
         return value
     bracketed = re.fullmatch(r"\[(.*)\]", value)
@@ -47,9 +47,9 @@ def _host(value: Any) -> Any:
         try:
             return str(IPv6Address(bracketed[1]))
         except ValueError:
-            raise ValueError("must hold an IPv6 address between its brackets") from None
+            raise ValueError("must have an IPv6 address between the brackets") from None
     if re.fullmatch(r"[^:]*:\d+|\[.*\]:\d+", value):
-        raise ValueError("must be without the port, which has a field of its own")
+        raise ValueError("must not include the port, which has its own field")
     return value
 
 
@@ -58,7 +58,7 @@ class _Strict(BaseModel):
 
 
 class CredentialEntry(_Strict):
-    """The account to connect as; its password by reference, in exactly one of three ways."""
+    """The account to connect as, with a reference to its password: exactly one of three kinds."""
 
     username: str | None = Field(default=None, min_length=1)
     password_env: str | None = Field(default=None, min_length=1)
@@ -137,11 +137,11 @@ def read_fleet_file(path: Path) -> FleetFile:
         tree = yaml.compose(source, Loader=yaml.SafeLoader)
         content = yaml.safe_load(source)
     except (OSError, ValueError) as error:
-        # ValueError: not UTF-8, or a date with a thirteenth month.
+        # ValueError: not UTF-8, or an impossible date such as one with month 13.
         raise FleetFileError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise FleetFileError(f"{path}:{_describe_yaml(error)}") from None
-    repeated = [f"{path}: line {line}: {key}: stands twice in one mapping" for line, key in _repeated_keys(tree)]
+    repeated = [f"{path}: line {line}: {key}: appears twice in one mapping" for line, key in _repeated_keys(tree)]
     if repeated:
         raise FleetFileError("\n".join(repeated) + "\nnothing was changed")
     try:
@@ -162,16 +162,16 @@ def _describe_yaml(error: yaml.YAMLError) -> str:
         return f" not YAML: {error}"
     what = " ".join(part for part in (error.context, error.problem) if part)
     line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-    # The name of an alias or a tag may be a password that begins with * or !.
+    # A password that begins with * or ! is parsed as the name of an alias or tag: do not show it.
     return f"{line} not YAML: " + re.sub(r"(alias|anchor|tag|handle) '.*'", r"\1", what)
 
 
 def _repeated_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """Yield line and key for every key that a mapping has already: YAML would silently keep the last."""
+    """Yield the line and name of every repeated key: YAML would silently keep only the last one."""
     pending, visited = [root], set[int]()
     while pending:
         node = pending.pop()
-        # An alias leads to the same node again, even to one that it is part of.
+        # An alias leads to a node that was visited, possibly one that contains it.
         if id(node) in visited:
             continue
         visited.add(id(node))
@@ -186,7 +186,7 @@ def _repeated_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Return the line of the innermost part of *location* that the file has."""
+    """Return the line of the innermost part of *location* that exists in the file."""
     if node is None:
         return 1
     line = node.start_mark.line + 1

@@ -1,8 +1,8 @@
-"""History files: sizes of past days from elsewhere, CSV or Parquet, checked row by row.
+"""History files: sizes of past days from other sources, as CSV or Parquet, checked row by row.
 
 Columns: instance, database, date (ISO), size_bytes, and optionally data_size_bytes, log_size_bytes and collected_at.
-Sizes are whole numbers of a unit, whatever the names of their columns say; bytes unless the reader is told another.
-Rows come in chunks, so that a file of many millions needs no more memory than a small one.
+Sizes are whole numbers in the unit that the reader is given, bytes by default, whatever their columns are called.
+Rows are read in chunks, so that a file with millions of rows needs no more memory than a small one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    # Rows as text, by their position in the file, and the position and reason of those that are none.
+    # The rows as text, indexed by their position in the file, and the position and reason of those that do not parse.
     Frame: TypeAlias = tuple[pd.DataFrame, Sequence[tuple[int, str]]]
 
 REQUIRED_COLUMNS = ("instance", "database", "date", "size_bytes")
@@ -33,9 +33,9 @@ OPTIONAL_COLUMNS = (*OPTIONAL_SIZES, "collected_at")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 CHUNK_ROWS = 200_000
 SHOWN_ERRORS = 20
-# No server has longer ones; the store's keys have room for them.
+# No server allows longer names, and the keys of the store have room for these.
 LONGEST_NAME = 255
-# As `COPY` of PostgreSQL writes it, and ISO 8601. Without an offset an hour of the change from summer time is two.
+# As PostgreSQL's COPY writes it, and as ISO 8601. Without an offset, an hour is ambiguous when summer time ends.
 TIME_WITH_OFFSET = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}(?::?\d{2})?)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
@@ -55,9 +55,9 @@ class SizeUnit(StrEnum):
 
 @dataclass(frozen=True)
 class HistoryRows:
-    """Some rows of a history file: text per column, empty where not known; sizes in the unit of the file.
+    """Some rows of a history file: the texts of each column, empty where not known; sizes in the unit of the file.
 
-    *positions* say where they stand: the line of a CSV on which each begins, the row of a Parquet file.
+    *positions* are the lines of a CSV file on which the rows begin, or the rows of a Parquet file.
     """
 
     positions: Sequence[int]
@@ -65,10 +65,10 @@ class HistoryRows:
 
 
 def read_history(path: Path, first: date, last: date, unit: SizeUnit = SizeUnit.BYTES) -> Iterator[HistoryRows]:
-    """Yield the rows of a history file in chunks, checked: days from *first* to *last*, sizes in *unit*.
+    """Yield the checked rows of a history file in chunks: days from *first* to *last*, sizes in *unit*.
 
-    Raises HistoryFileError at the end of the file, with the first bad rows by line (CSV) or row (Parquet):
-    the caller writes nothing until the last chunk has come.
+    Raises HistoryFileError at the end of the file, with the line (CSV) or row (Parquet) of the first bad rows:
+    the caller must not write anything before the last chunk.
     """
     errors: list[str] = []
     count = 0
@@ -83,12 +83,12 @@ def read_history(path: Path, first: date, last: date, unit: SizeUnit = SizeUnit.
 
 
 def is_parquet(path: Path) -> bool:
-    """Does the name of a history file say that it is Parquet? Any other is CSV."""
+    """Tell whether the name of a history file ends in .parquet; any other file is CSV."""
     return path.suffix.lower() == ".parquet"
 
 
 def where(path: Path | str, position: int) -> str:
-    """Return how errors name a place in a history file."""
+    """Return a position in a history file as errors name it."""
     return f"{path}: {'row' if is_parquet(Path(path)) else 'line'} {position}"
 
 
@@ -115,7 +115,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             row = next(reader, None)
         except csv.Error as error:
             raise HistoryFileError(
-                f"{where(path, line)}: the row that begins here has a quotation mark too many or too few ({error}); "
+                f"{where(path, line)}: the row that begins here has unbalanced quotation marks ({error}); "
                 "nothing was written"
             ) from None
         if row is None:
@@ -124,7 +124,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_frame(header: Sequence[str], rows: Iterable[tuple[int, list[str]]]) -> Frame:
-    """Return rows as a frame, and those that do not fit under *header* as problems."""
+    """Return the rows as a frame, and as problems those that do not match *header*."""
     import pandas as pd
 
     at_least = 1 + max(header.index(column) for column in REQUIRED_COLUMNS)
@@ -136,17 +136,19 @@ def _csv_frame(header: Sequence[str], rows: Iterable[tuple[int, list[str]]]) -> 
         if at_least <= len(row) <= len(header):
             fitting[line] = row + [""] * (len(header) - len(row))
         else:
-            misfits.append((line, f"number of fields: {len(row)}, where line 1 has {len(header)}"))
+            misfits.append((line, f"has {len(row)} fields, but line 1 has {len(header)}"))
     columns = zip(*fitting.values(), strict=True) if fitting else [()] * len(header)
     frame = pd.DataFrame(dict(zip(header, columns, strict=True)), list(fitting), dtype=str)
     return _with_all_columns(frame), misfits
 
 
 def _check_header(place: str, header: Sequence[str]) -> None:
-    """Raise HistoryFileError for what is no header, with the reason that is behind it."""
+    """Raise HistoryFileError if *header* is not a valid header, with the likely cause."""
     (only, *others) = header or [""]
     if "\0" in only:
-        raise HistoryFileError(f"{place}: has NUL characters, as UTF-16 has: save it as UTF-8; nothing was written")
+        raise HistoryFileError(
+            f"{place}: contains NUL characters, as UTF-16 does: save it as UTF-8; nothing was written"
+        )
     if not others:
         for character, name in SEPARATORS.items():
             if character in only:
@@ -177,7 +179,7 @@ def _parquet_frames(path: Path) -> Iterator[Frame]:
 
 
 def _as_text(name: str, column: pa.Array) -> list[str]:
-    """Return the values as text. Raises ValueError for a column whose values are none of text, number and time."""
+    """Return the values as text. Raises ValueError for a column that holds neither text nor numbers nor times."""
     import pyarrow as pa
 
     if pa.types.is_nested(column.type):
@@ -189,7 +191,7 @@ def _as_text(name: str, column: pa.Array) -> list[str]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.date32())
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        # A whole number in full: Arrow writes 1e+10.
+        # Whole numbers in full, where Arrow would write 1e+10.
         values = column.to_pylist()
         return ["" if value is None else str(int(value) if value % 1 == 0 else value) for value in values]
     return [value or "" for value in column.cast(pa.string()).to_pylist()]
@@ -204,7 +206,7 @@ def _check_columns(place: str, given: Iterable[str]) -> None:
             f"{place}: column {', '.join(unknown)} is unknown; allowed: {', '.join(COLUMNS)}; nothing was written"
         )
     if twice := [name for name in COLUMNS if names.count(name) > 1]:
-        raise HistoryFileError(f"{place}: column {', '.join(twice)} is there more than once; nothing was written")
+        raise HistoryFileError(f"{place}: column {', '.join(twice)} appears more than once; nothing was written")
 
 
 def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +214,7 @@ def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _errors(frame: pd.DataFrame, first: date, last: date, unit: SizeUnit) -> list[tuple[int, str]]:
-    """Return (position, message) of every bad field, in order."""
+    """Return (position, message) for every bad field, in order."""
     import pandas as pd
 
     problems: list[tuple[int, str]] = []
@@ -223,11 +225,11 @@ def _errors(frame: pd.DataFrame, first: date, last: date, unit: SizeUnit) -> lis
 
     longest = f"must not be longer than {LONGEST_NAME} characters"
     for column in ("instance", "database"):
-        # Shown short.
+        # The name itself is too long to show.
         long = frame[column].str.len() > LONGEST_NAME
         problems.extend((int(str(row)), f"{column}: {longest}") for row in frame.index[long])
         report(frame[column].str.strip() == "", column, "must not be empty")
-        report(frame[column].str.contains("\0", regex=False), column, "must not have a NUL character")
+        report(frame[column].str.contains("\0", regex=False), column, "must not contain a NUL character")
     iso = frame["date"].str.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}")
     days = pd.to_datetime(frame["date"].where(iso), format="%Y-%m-%d", errors="coerce")
     report(
@@ -248,13 +250,13 @@ def _errors(frame: pd.DataFrame, first: date, last: date, unit: SizeUnit) -> lis
     times = pd.to_datetime(
         given.where(given.str.fullmatch(TIME_WITH_OFFSET)), format="ISO8601", utc=True, errors="coerce"
     )
-    # Wherever on Earth the day was.
+    # The day may have been that of any time zone.
     around = times.between(
         pd.Timestamp(first - timedelta(days=1), tz="UTC"), pd.Timestamp(last + timedelta(days=2), tz="UTC")
     )
     report(
         ~around & (given != ""),
         "collected_at",
-        f"must be a time from {first} to {last} with its offset from UTC, as 2026-01-31T03:00:12+08:00",
+        f"must be a time between {first} and {last} with its offset from UTC, such as 2026-01-31T03:00:12+08:00",
     )
     return problems

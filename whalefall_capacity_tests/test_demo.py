@@ -156,8 +156,8 @@ def test_without_the_other_servers_it_says_so_and_goes_on(monkeypatch: pytest.Mo
     monkeypatch.setattr(MysqlServer, "program", staticmethod(lambda: None))
     done = CliRunner().invoke(app, ["demo", "--once"])
     assert done.exit_code == 0, done.output
-    assert "MariaDB is not installed: the demo goes on without it" in done.stderr
-    assert "MySQL is not installed: the demo goes on without it" in done.stderr
+    assert "MariaDB is not installed: the demo continues without it" in done.stderr
+    assert "MySQL is not installed: the demo continues without it" in done.stderr
     assert "demo-postgresql" in done.stdout
     assert "demo-mariadb" not in done.stdout
     assert "demo-mysql" not in done.stdout

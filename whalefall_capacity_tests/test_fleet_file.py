@@ -140,10 +140,10 @@ def test_a_host_may_be_an_address_in_brackets(host: str, stored: str, tmp_path: 
 @pytest.mark.parametrize(
     ("host", "problem"),
     [
-        ("'[localhost]'", "host: must hold an IPv6 address between its brackets"),
-        ("'[]'", "host: must hold an IPv6 address between its brackets"),
-        ("db.example:5432", "host: must be without the port, which has a field of its own"),
-        ("'[::1]:5432'", "host: must be without the port, which has a field of its own"),
+        ("'[localhost]'", "host: must have an IPv6 address between the brackets"),
+        ("'[]'", "host: must have an IPv6 address between the brackets"),
+        ("db.example:5432", "host: must not include the port, which has its own field"),
+        ("'[::1]:5432'", "host: must not include the port, which has its own field"),
     ],
 )
 def test_a_host_that_is_none_is_refused(host: str, problem: str, tmp_path: Path) -> None:
@@ -203,12 +203,12 @@ def test_the_name_of_a_server_is_a_text_of_1_to_128_characters(name: str, tmp_pa
 
 def test_a_field_that_stands_twice_is_refused(tmp_path: Path) -> None:
     content = SERVER + "    host: other.example\n"
-    assert _problems(tmp_path, content) == ["line 6: host: stands twice in one mapping"]
+    assert _problems(tmp_path, content) == ["line 6: host: appears twice in one mapping"]
 
 
 def test_a_second_list_of_servers_does_not_silently_replace_the_first(tmp_path: Path) -> None:
     content = SERVER + SERVER.replace("shop", "blog")
-    assert _problems(tmp_path, content) == ["line 6: instances: stands twice in one mapping"]
+    assert _problems(tmp_path, content) == ["line 6: instances: appears twice in one mapping"]
 
 
 def test_the_same_field_of_two_servers_is_no_repetition(tmp_path: Path) -> None:

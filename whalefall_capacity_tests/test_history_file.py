@@ -273,8 +273,8 @@ def test_the_time_of_a_measurement_has_its_offset_or_is_not_known(csv: Path, tim
 )
 def test_any_other_time_of_a_measurement_is_an_error(csv: Path, time: str) -> None:
     assert csv_problems(csv, f"{HEADER.strip()},collected_at\nshop,orders,2026-01-02,100,{time}\n") == [
-        f"line 2: collected_at: {time!r}: must be a time from 2026-01-01 to 2026-06-30 with its offset from UTC, as "
-        "2026-01-31T03:00:12+08:00",
+        f"line 2: collected_at: {time!r}: must be a time between 2026-01-01 and 2026-06-30 with its offset from UTC, "
+        "such as 2026-01-31T03:00:12+08:00",
         "nothing was written",
     ]
 
@@ -300,7 +300,7 @@ def test_an_empty_name_is_an_error(csv: Path, column: str, name: str) -> None:
 
 def test_a_name_that_postgresql_cannot_store_is_an_error(csv: Path) -> None:
     assert csv_problems(csv, f"{HEADER}shop,or\0ders,2026-01-02,1\n") == [
-        "line 2: database: 'or\\x00ders': must not have a NUL character",
+        "line 2: database: 'or\\x00ders': must not contain a NUL character",
         "nothing was written",
     ]
 
@@ -317,7 +317,7 @@ def test_every_bad_field_of_a_row_is_named(csv: Path) -> None:
 
 def test_a_row_that_is_cut_off_is_an_error(csv: Path) -> None:
     assert csv_problems(csv, HEADER + GOOD + "shop,orders,2026-01-0") == [
-        "line 3: number of fields: 3, where line 1 has 4",
+        "line 3: has 3 fields, but line 1 has 4",
         "nothing was written",
     ]
 
@@ -325,7 +325,7 @@ def test_a_row_that_is_cut_off_is_an_error(csv: Path) -> None:
 @pytest.mark.parametrize("first", ["", GOOD])
 def test_a_row_with_too_many_fields_is_an_error_and_never_shifted(csv: Path, first: str) -> None:
     found = csv_problems(csv, HEADER + first + "shop,orders,2026-01-02,100,\n")
-    assert found == [f"line {3 if first else 2}: number of fields: 5, where line 1 has 4", "nothing was written"]
+    assert found == [f"line {3 if first else 2}: has 5 fields, but line 1 has 4", "nothing was written"]
 
 
 def test_the_first_twenty_errors_are_shown_and_the_others_counted(csv: Path) -> None:
@@ -400,8 +400,7 @@ def test_a_file_in_utf_16_is_refused(csv: Path) -> None:
 
 def test_a_quotation_mark_that_is_never_closed_is_an_error(csv: Path) -> None:
     assert csv_problems(csv, HEADER + GOOD + 'shop,"orders,2026-01-02,1\n' + GOOD * 9) == [
-        "line 3: the row that begins here has a quotation mark too many or too few (unexpected end of data); "
-        "nothing was written"
+        "line 3: the row that begins here has unbalanced quotation marks (unexpected end of data); nothing was written"
     ]
 
 
@@ -416,7 +415,7 @@ def test_every_kind_of_line_end_counts_as_one_line(csv: Path, ending: str) -> No
 
 def test_a_file_in_utf_16_without_a_mark_is_told_from_its_nul_characters(csv: Path) -> None:
     assert csv_problems(csv, (HEADER + GOOD).encode("utf-16-le")) == [
-        "line 1: has NUL characters, as UTF-16 has: save it as UTF-8; nothing was written"
+        "line 1: contains NUL characters, as UTF-16 does: save it as UTF-8; nothing was written"
     ]
 
 
@@ -565,7 +564,7 @@ def test_the_time_of_a_measurement_in_parquet_is_a_timestamp_with_a_zone(parquet
         assert times(parquet) == ["2026-01-02T03:00:12.000005+08:00", ""]
     write_parquet(parquet, collected_at=pa.array([measured.replace(tzinfo=None)], pa.timestamp("us")))
     (problem, _) = problems(parquet)
-    assert problem.startswith("row 1: collected_at: '2026-01-02T03:00:12.000005': must be a time from ")
+    assert problem.startswith("row 1: collected_at: '2026-01-02T03:00:12.000005': must be a time between ")
 
 
 def test_a_null_in_parquet_is_not_known_where_that_is_allowed(parquet: Path) -> None:
@@ -631,7 +630,7 @@ def test_a_column_that_comes_twice_in_parquet_is_an_error(parquet: Path) -> None
     names = ["instance", "database", "date", "size_bytes", "size_bytes"]
     arrays = [pa.array(["shop"]), pa.array(["orders"]), pa.array(["2026-01-02"]), pa.array([1]), pa.array([2])]
     pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, names), parquet)
-    assert problems(parquet) == ["column size_bytes is there more than once; nothing was written"]
+    assert problems(parquet) == ["column size_bytes appears more than once; nothing was written"]
 
 
 def test_the_name_of_a_parquet_file_may_be_in_capitals(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from dagster import DagsterEvent, DagsterEventType
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.asset_keys import aggregation_keys
-from whalefall_capacity.mirror.follow import COMPLETED_ALL_THE_SAME
+from whalefall_capacity.mirror.follow import COMPLETED_DESPITE_CANCEL
 from whalefall_capacity.mirror.reconcile import audit
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
@@ -295,7 +295,7 @@ def test_a_forced_cancel_that_dagster_overwrites_with_success_stays_cancelled(ru
         return found
 
     wait_for(highlights, "highlight in the summary")
-    assert highlights() == [COMPLETED_ALL_THE_SAME]
+    assert highlights() == [COMPLETED_DESPITE_CANCEL]
     assert runs.task_run(run_id).status == "cancelled"
     assert runs.items(run_id) == before
     assert_books_agree(runs, run_id, "SUCCESS")

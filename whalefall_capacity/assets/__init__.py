@@ -1,4 +1,4 @@
-"""The assets: what is kept up to date, and how."""
+"""The assets, their checks, and the metadata that Dagster shows for them."""
 
 import warnings
 

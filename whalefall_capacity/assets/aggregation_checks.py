@@ -1,4 +1,4 @@
-"""Checks of the aggregations: are they what the stats give, and are there stats of every day? None of them blocks.
+"""Checks of the aggregations: do they match the stats, and are there stats for every day? None of them blocks.
 
 Annotations are not postponed here: Dagster reads the types of config and resource from the function.
 """
@@ -27,10 +27,10 @@ SEEDS = 2**31
 
 
 class SampleConfig(dg.Config):
-    """The sample to recompute; by default another one every time."""
+    """The sample to recompute; a new one every time by default."""
 
     seed: int | None = Field(
-        default=None, description="Seed of the sample; the metadata of an evaluation tells the one that repeats it."
+        default=None, description="Seed of the sample; the metadata of an evaluation has the seed that repeats it."
     )
 
 
@@ -41,8 +41,8 @@ def aggregation_checks(level: Level, period_type: PeriodType) -> dg.AssetChecksD
         dg.AssetCheckSpec(
             RECOMPUTED,
             asset=key,
-            description="Does a random 1 % of the latest window, and of one earlier window, equal a recomputation from "
-            "the stats? An error when a figure differs, a warning when a window is behind its stats. "
+            description="Do a random 1 % of the latest window, and of one earlier window, match a recomputation "
+            "from the stats? An error when a figure differs, a warning when a window is behind its stats. "
             f"docs/checks.md#{RECOMPUTED}",
         )
     ]
@@ -76,9 +76,10 @@ def aggregation_checks(level: Level, period_type: PeriodType) -> dg.AssetChecksD
 
 
 def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: int) -> dg.AssetCheckResult:
-    """Say whether the windows follow from their stats.
+    """Report whether the windows match their stats.
 
-    A difference in a window that is behind its stats is a matter of time; in any other window it is an error.
+    A difference in a window that is behind its stats will be resolved by the next calculation; in any other window it
+    is an error.
     """
     behind = [window for window in windows if window.behind is not None]
     wrong = [window for window in windows if window.behind is None and window.differences]
@@ -87,8 +88,8 @@ def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: 
     compared = sum(w.keys for w in windows)
     if wrong:
         bad = (
-            f"figures of the windows {', '.join(w.window.start.isoformat() for w in wrong)} are not what their stats "
-            "give: materialize these partitions again, and report it if the check still fails"
+            f"figures of the windows {', '.join(w.window.start.isoformat() for w in wrong)} do not match their "
+            "stats: materialize these partitions again, and report a bug if the check still fails"
         )
     else:
         bad = (
@@ -98,7 +99,7 @@ def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: 
     return check_result(
         dg.AssetCheckKey(key, RECOMPUTED),
         found=[*behind, *wrong],
-        good=f"{compared} rows equal a recomputation from their stats; windows {names}"
+        good=f"{compared} rows match a recomputation from their stats; windows {names}"
         if windows
         else "there is nothing to recompute",
         bad=bad,
@@ -118,14 +119,14 @@ def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: 
 
 
 def last_day_due(this_day: date, latest_stored: date | None) -> date:
-    """Return the last day of which there should be stats: today from the moment at which its first sizes arrive."""
+    """Return the last day that should have stats: today as soon as its first sizes are stored, else yesterday."""
     return this_day if latest_stored is not None and latest_stored >= this_day else this_day - timedelta(days=1)
 
 
 def missing_days_result(
     key: dg.AssetKey, window: Window, last: date, found: Sequence[MissingDays]
 ) -> dg.AssetCheckResult:
-    """Say which instances lack stats of days from the start of *window* to *last*."""
+    """Report the instances that lack stats for days from the start of *window* to *last*."""
     good = f"there are stats of every instance for every day from {window.start} to {last}"
     if last < window.start:
         good = f"no day of the period that starts on {window.start} is due yet"
@@ -134,8 +135,8 @@ def missing_days_result(
         found,
         good=good,
         bad=f"{len(found)} instances lack days from {window.start} to {last}. A past day cannot be measured: "
-        "`whalefall-capacity history import FILE` brings its sizes from elsewhere; means of the period are of the "
-        "days that there are",
+        "`whalefall-capacity history import FILE` imports its sizes from other sources; the means of the period "
+        "only cover the days with data",
         metadata={
             "instances": len(found),
             "days_missing": sum(instance.days for instance in found),
@@ -148,7 +149,7 @@ def missing_days_result(
 
 
 def _text(figure: object) -> str | None:
-    # Text, because a sum may be greater than what a browser takes for an integer.
+    # As text: a sum may be larger than the integers that a browser can represent.
     return None if figure is None else str(figure)
 
 

@@ -1,4 +1,4 @@
-"""Sizes rolled up per period: one asset per level and period type, downstream of the stats.
+"""Aggregations: one asset per level and period type, downstream of the stats.
 
 Annotations are not postponed here: Dagster reads the type of the resource from the function.
 """
@@ -30,7 +30,7 @@ SUBJECTS = {
 
 
 def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinition:
-    """Return the asset that keeps the aggregations of one level and period type up to date."""
+    """Return the asset for the aggregations of one level and period type."""
     key = aggregation_key(level, period_type)
 
     @dg.asset(
@@ -70,7 +70,7 @@ def calculate_windows(
     level: Level,
     windows: Sequence[Window],
 ) -> dict[Window, dict[str, Any]]:
-    """Bring *windows* up to date, with the items of the task run, and return what an operator sees of each."""
+    """Bring *windows* up to date, report the items of the task run, and return the metadata of each window."""
     task_runs.raise_if_cancelled()
     instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
     results = aggregate(store.engine, level, windows, AggregationItems(task_runs, level, instances, len(windows)))
@@ -80,7 +80,7 @@ def calculate_windows(
     found: dict[Window, dict[str, Any]] = {}
     for result in results:
         found[result.window] = window_metadata(result, before)
-        # Nothing was read of a sealed window; one without stats leaves the one before it to compare with.
+        # A sealed window was not read, so the next has nothing to compare with; one without stats is passed over.
         if result.state is not WindowState.SKIPPED:
             before = result.closing_size_bytes if result.state is WindowState.DONE else None
     latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
@@ -90,7 +90,7 @@ def calculate_windows(
 
 
 def describe(results: Sequence[WindowResult]) -> str:
-    """Return one line for the log of the run."""
+    """Return the results as one line for the log."""
     states = Counter(result.state.value for result in results)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     written, removed = sum(r.rows_written for r in results), sum(r.rows_removed for r in results)
@@ -98,9 +98,9 @@ def describe(results: Sequence[WindowResult]) -> str:
 
 
 def window_metadata(result: WindowResult, before: int | None) -> dict[str, Any]:
-    """Return what an operator sees of one window; numbers are plotted by the UI.
+    """Return the metadata of one window; the UI plots numbers.
 
-    *before* is the closing size of everything in the nearest window before, None when that is not known.
+    *before* is the total closing size of the nearest window before, None if it is not known.
     """
     if result.state is WindowState.SEALED:
         return {"state": result.state.value}
@@ -122,7 +122,7 @@ def window_metadata(result: WindowResult, before: int | None) -> dict[str, Any]:
 
 
 def top_growers(store: StoreResource, level: Level, window: Window) -> dg.TableMetadataValue:
-    """Return what grew most in *window*, against the window before in which it has a row."""
+    """Return what grew most in *window*, compared with its previous window that has a row."""
     measures = ("average_bytes", "change_bytes", "change_percent")
     if level is Level.DATABASE:
         databases = [

@@ -20,12 +20,12 @@ from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES
 FLEET_COVERAGE = dg.AssetCheckSpec(
     "fleet_coverage",
     asset="database_size_stats",
-    description="Did every instance of the fleet give its sizes? A warning when some did not, an error when fewer than "
-    "half did. `whalefall-capacity fleet check` says what a server lacks. docs/checks.md#fleet_coverage",
+    description="Did every instance of the fleet report its sizes? A warning if some did not, an error if fewer than "
+    "half did. `whalefall-capacity fleet check` shows what a server lacks. docs/checks.md#fleet_coverage",
 )
 
 
-# Rows of the table of the worst.
+# How many rows the tables of findings show.
 WORST = 20
 
 
@@ -37,7 +37,7 @@ def check_result(
     metadata: Mapping[str, Any],
     is_error: object = False,
 ) -> dg.AssetCheckResult:
-    """Return the result that says *bad* when anything was *found*, an error or a warning, and *good* otherwise."""
+    """Return a failed result that says *bad* if anything was *found*, else a passed one that says *good*."""
     return dg.AssetCheckResult(
         check_name=check.name,
         asset_key=check.asset_key,
@@ -49,15 +49,15 @@ def check_result(
 
 
 def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[FailedVisit]) -> dg.AssetCheckResult:
-    """Say which instances gave no sizes for *day*, and why.
+    """Report the instances without sizes for *day*, and why.
 
-    *fleet* says of every instance of today's fleet whether sizes are stored for the day; *failed* are the
-    visits that failed just now, also of servers that were measured earlier in the day.
+    *fleet* maps every instance of today's fleet to whether it has sizes stored for the day; *failed* are the
+    visits that just failed, including those to servers that were measured earlier in the day.
     """
     reasons = {name: f"nothing is stored for {day}" for name, stored in fleet.items() if not stored}
     reasons |= {visit.name: visit.error for visit in failed}
     answered = len(fleet) - len(reasons)
-    answers = f"{answered} of {len(fleet)} instances gave their sizes for {day}"
+    answers = f"{answered} of {len(fleet)} instances reported their sizes for {day}"
     return check_result(
         FLEET_COVERAGE.key,
         found=list(reasons),
@@ -69,7 +69,7 @@ def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[Faile
 
 
 TABLE_PARTITIONS = "table_partitions"
-# The asset that lives in each partitioned table.
+# The asset whose rows each partitioned table holds.
 TABLE_ASSETS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in STATS_KEYS} | {
     AGGREGATION_TABLES[level.value, period_type].name: aggregation_key(level, period_type)
     for level in Level
@@ -78,13 +78,13 @@ TABLE_ASSETS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in STATS_KEY
 
 
 def table_partition_check(table: str) -> dg.AssetChecksDefinition:
-    """Return the check of one partitioned table; the daily maintenance evaluates it too."""
+    """Return the check of one partitioned table; the daily maintenance also evaluates it."""
 
     @dg.asset_check(
         asset=TABLE_ASSETS[table],
         name=TABLE_PARTITIONS,
-        description=f"Has {table} its current and next table partition, is none of them beyond retention, "
-        "left over from an interrupted detach, or foreign? `whalefall-capacity partitions status` says more. "
+        description=f"Does {table} have its current and next table partition, and none that is beyond retention, left "
+        "over from a detach or created by hand? `whalefall-capacity partitions status` says more. "
         "docs/checks.md#table_partitions",
     )
     def check(store: StoreResource) -> dg.AssetCheckResult:
@@ -97,7 +97,7 @@ def table_partition_check(table: str) -> dg.AssetChecksDefinition:
 
 
 def table_partition_evaluations(status: Status) -> Iterator[dg.AssetCheckEvaluation]:
-    """Yield what the checks of all tables say of *status*, as events for a run that is not theirs."""
+    """Yield the evaluations of the checks of all tables by *status*, for a run that does not include the checks."""
     for health in status.tables:
         yield dg.AssetCheckEvaluation(
             asset_key=TABLE_ASSETS[health.table], check_name=TABLE_PARTITIONS, **_result(health)
@@ -108,7 +108,8 @@ def _result(health: TableHealth) -> Mapping[str, Any]:
     return {
         "passed": not health.problems,
         "severity": dg.AssetCheckSeverity.WARN if health.healthy else dg.AssetCheckSeverity.ERROR,
-        "description": "; ".join(health.problems) or f"{health.table} has all that it needs and nothing else",
+        "description": "; ".join(health.problems)
+        or f"{health.table} has the table partitions that it needs, and no others",
         "metadata": {"problems": len(health.problems)},
     }
 

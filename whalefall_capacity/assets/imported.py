@@ -23,17 +23,17 @@ def report_imported_days(engine: Engine, days: Iterable[date]) -> None:
 
 
 def report_unreported_days(engine: Engine) -> None:
-    """Record, likewise, each day with imported rows that are newer than what Dagster was last told of that day.
+    """Record the same for each day whose imported rows are newer than its latest materialization.
 
-    A process that was killed between the two is made up for by the next one.
+    This makes up for a process that was killed between the import and its report.
     """
     with dg.DagsterInstance.get() as instance:
-        told = _last_told(instance)
-        days = [day for day, changed_at in imported_days(engine).items() if day not in told or told[day] < changed_at]
+        reported = _last_reported(instance)
+        days = [day for day, at in imported_days(engine).items() if day not in reported or reported[day] < at]
         report_stored_days(instance, engine, days)
 
 
-def _last_told(instance: dg.DagsterInstance) -> dict[date, datetime]:
+def _last_reported(instance: dg.DagsterInstance) -> dict[date, datetime]:
     """Return when each day was last materialized."""
     latest = instance.event_log_storage.get_latest_storage_id_by_partition(
         DATABASE_SIZE_STATS, dg.DagsterEventType.ASSET_MATERIALIZATION
@@ -54,8 +54,8 @@ def _last_told(instance: dg.DagsterInstance) -> dict[date, datetime]:
 def report_stored_days(instance: dg.DagsterInstance, engine: Engine, days: Iterable[date]) -> None:
     """Record a materialization of both stats assets, as they are stored, for each of *days* in *instance*.
 
-    All days of an asset in one statement: the sensor that follows the sizes of databases, which come last, sees all of
-    them in one tick, or none. Dagster's own report of an event outside of a run takes one event at a time.
+    One statement for all days of an asset: the sensor that follows the database sizes, which are written last, sees all
+    of them in one tick or none. Dagster's own API for events outside a run takes one event at a time.
     """
     found = list(materializations(stored_days(engine, days, changed=None)))
     for key in (INSTANCE_SIZE_STATS, DATABASE_SIZE_STATS):
@@ -65,7 +65,7 @@ def report_stored_days(instance: dg.DagsterInstance, engine: Engine, days: Itera
 
 
 def _log_entry(event: dg.AssetMaterialization) -> dg.EventLogEntry:
-    """Return *event* as Dagster logs one that belongs to no run."""
+    """Return *event* as Dagster logs events outside a run."""
     materialized = dg.DagsterEvent(
         event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
         job_name=RUNLESS_JOB_NAME,

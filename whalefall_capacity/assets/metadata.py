@@ -1,4 +1,4 @@
-"""Metadata of a day, as an operator sees it in the Dagster UI; numbers are plotted."""
+"""Metadata of a day in the Dagster UI, which plots its numbers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.store.sizes.stats import DayTotals, StoredSize, biggest_databases, day_totals
 
-# How many stored rows a materialization of stats changed: 0 when it only reported what was there.
+# How many stored rows a materialization of stats changed; 0 if it only reported stored rows.
 ROWS_CHANGED = "rows_changed"
 
 DayMetadata = Mapping[dg.AssetKey, dict[str, Any]]
 
-# A fleet of nobody: there was nothing to measure, and that is no failure.
+# An empty fleet: nothing to measure is not a failure.
 NO_INSTANCES: DayMetadata = {key: {"skipped": True, "instances": 0, ROWS_CHANGED: 0} for key in STATS_KEYS}
 
 
 def stored_days(
     engine: Engine, days: Iterable[date], changed: Mapping[date, int] | None, collection: Collection | None = None
 ) -> dict[date, DayMetadata]:
-    """Return the metadata per asset of each of *days* that is stored, oldest first.
+    """Return the metadata per asset for each of *days* that is stored, oldest first.
 
-    *changed*: how many stored rows of a day changed just now, 0 for a day that it does not name; None when all of the
-    days changed. *collection* is what was measured just now; it belongs to the latest of the days.
+    *changed* maps days to the number of rows that just changed, 0 for days that it does not name; None means that all
+    of the days changed. *collection* is the one that just ended; it belongs to the latest of the days.
     """
     totals = {total.day: total for total in day_totals(engine, days)}
     biggest: dict[date, list[StoredSize]] = defaultdict(list)
@@ -57,7 +57,7 @@ def materializations(days: Mapping[date, DayMetadata]) -> Iterator[dg.AssetMater
 
 
 def failed_table(collection: Collection) -> dg.TableMetadataValue:
-    """Return the instances that could not be measured, with the reason of each."""
+    """Return the instances that could not be measured, each with its reason."""
     return metadata_table(
         ("instance", "error", "seconds"), [(f.name, f.error, round(f.seconds, 1)) for f in collection.failed]
     )
@@ -92,10 +92,7 @@ def _day_metadata(
 
 
 def _collection_metadata(collection: Collection) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "instances_ok": len(collection.stored),
-        "instances_failed": len(collection.failed),
-    }
+    metadata: dict[str, Any] = {"instances_ok": len(collection.stored), "instances_failed": len(collection.failed)}
     if collection.failed:
         metadata["failed_instances"] = failed_table(collection)
     if missing := collection.missing_databases():
@@ -104,7 +101,7 @@ def _collection_metadata(collection: Collection) -> dict[str, Any]:
 
 
 def metadata_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
-    """Return rows as a metadata table; the schema is given so that an empty one is a table too."""
+    """Return rows as a metadata table; the explicit schema allows for an empty one."""
     rows = [[_cell(value) for value in row] for row in rows]
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
     return dg.MetadataValue.table(
@@ -113,7 +110,7 @@ def metadata_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.
 
 
 def _cell(value: Any) -> Any:
-    """Return *value* as a cell of a metadata table holds it."""
+    """Return *value* as a type that a cell of a metadata table can hold."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, date):

@@ -1,4 +1,4 @@
-"""Database and instance sizes, a day a partition; one visit to each server feeds both.
+"""Database and instance sizes, one partition per day; one visit to each server yields both.
 
 Annotations are not postponed here: Dagster reads the type of `config` from the function.
 """
@@ -30,21 +30,21 @@ from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.sizes.stats import coverage, instances_in_range, rows_changed, store_time
 from whalefall_capacity.tasks import STATS_STEP
 
-# One run at a time (dagster.yaml): a second collection waits in the queue and does not run beside the first.
+# One run at a time (dagster.yaml): a second collection waits in the queue.
 COLLECTION_POOL = "collection"
 DAYS_SHOWN = 10
 
 
 class SizeStatsConfig(dg.Config):
-    """The servers to collect from; the defaults measure the whole fleet."""
+    """The servers to collect from; the whole fleet by default."""
 
     instance_ids: list[int] | None = Field(
         default=None,
-        description="Measure only these instances (ids as in `fleet list`); rows of the others stay as they are.",
+        description="Measure only these instances (ids as in `fleet list`); rows of the others are left as they are.",
     )
     accept_empty: bool = Field(
         default=False,
-        description="Accept that the servers in instance_ids list no database any more, and store a total of 0.",
+        description="Accept that the servers in instance_ids no longer list any database, and store a total of 0.",
     )
 
 
@@ -111,7 +111,7 @@ def size_stats(
     fleet: FleetResource,
     task_runs: TaskRunsResource,
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Measure today, report what is stored of past days, and fail for days of which nothing is stored."""
+    """Measure today, report the stored sizes of past days, and fail for days without any."""
     task_runs.raise_if_cancelled()
     yield secrets_result(store)
     days = partition_days(context)
@@ -119,20 +119,20 @@ def size_stats(
     started = store_time(store.engine)
     collection = collect(context, config, store, fleet, task_runs, this_day) if this_day in days else None
     changed = {this_day: rows_changed(store.engine, this_day, started)} if collection else {}
-    # Today is the last day that there is a partition of, so what was measured now is the latest of the days.
+    # Today's partition is the last, so what was measured now belongs to the latest of the days.
     stored = stored_days(store.engine, days, changed, collection)
     if collection is not None and not collection.visited:
         stored.setdefault(this_day, NO_INSTANCES)
     report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
     unknown = [day for day in days if day not in stored]
     if unknown:
-        # Outputs of a failing step are not recorded; these events are.
+        # Dagster does not record the outputs of a failing step, but it does record these events.
         for event in materializations(stored):
             context.log_event(event)
         days_without = first_of([str(day) for day in unknown], DAYS_SHOWN)
         raise dg.Failure(
             f"nothing is stored for {days_without}, and a past day cannot be measured; "
-            "`whalefall-capacity history import FILE` brings sizes from elsewhere",
+            "`whalefall-capacity history import FILE` imports sizes from other sources",
             allow_retries=False,
         )
     for day, metadata in stored.items():
@@ -152,7 +152,7 @@ def collect(
     task_runs: TaskRunsResource,
     day: date,
 ) -> Collection:
-    """Visit the fleet and store its sizes under *day*; fails when there was someone to visit and none answered."""
+    """Visit the fleet and store its sizes under *day*; fails if no server of those to visit could be measured."""
     if config.accept_empty and config.instance_ids is None:
         raise dg.Failure("accept_empty needs instance_ids: it confirms one server, not the fleet", allow_retries=False)
 

@@ -1,4 +1,4 @@
-"""Checks of the stats: what an operator should look at after a day was collected. None of them blocks.
+"""Checks of the stats: what an operator should look at after a collection. None of them blocks.
 
 Annotations are not postponed here: Dagster reads the type of the resource from the function.
 """
@@ -35,7 +35,7 @@ INVENTORY_SHRANK = dg.AssetCheckSpec(
 DATABASES_MISSING = dg.AssetCheckSpec(
     "databases_missing",
     asset=DATABASE_SIZE_STATS,
-    description="Is there a database without a size that had one before? It went away, or it is still listed and the "
+    description="Is there a database without a size that had one before? It is gone, or it is still listed and the "
     "account may no longer read it. docs/checks.md#databases_missing",
 )
 UNUSUAL_CHANGE = dg.AssetCheckSpec(
@@ -44,7 +44,7 @@ UNUSUAL_CHANGE = dg.AssetCheckSpec(
     description="Did a database grow or shrink by more than WHALEFALL_CHECK_CHANGE_PERCENT and "
     "WHALEFALL_CHECK_CHANGE_BYTES since the day before? docs/checks.md#unusual_change",
 )
-# Evaluated by the collection itself: without secrets no server can be visited, and no later step would run.
+# Evaluated by the collection itself: without secrets no server can be visited, and no later step runs.
 SECRETS_READABLE = dg.AssetCheckSpec(
     "secrets_readable",
     asset=INSTANCE_SIZE_STATS,
@@ -55,7 +55,7 @@ SECRETS_READABLE = dg.AssetCheckSpec(
 
 @dg.multi_asset_check(name="stats_checks", specs=[INVENTORY_SHRANK, DATABASES_MISSING, UNUSUAL_CHANGE], can_subset=True)
 def stats_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
-    """Look at the latest stored day, beside the nearest earlier day within a week."""
+    """Compare the latest stored day with the nearest earlier day within a week."""
     settings = load_settings()
     day = latest_stored_day(store.engine)
     for key in context.selected_asset_check_keys:
@@ -73,10 +73,10 @@ def stats_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -
 
 
 def secrets_result(store: StoreResource) -> dg.AssetCheckResult:
-    """Say which credentials lack their secret."""
+    """Report the credentials whose secret cannot be read."""
     found = unreadable_secrets(store.engine, load_settings().secret_key)
     needed = sorted({instance for secret in found for instance in secret.instances})
-    concerned = f"not measured without: {_some(needed)}" if needed else "no instance of the fleet needs them"
+    concerned = f"instances affected: {_some(needed)}" if needed else "no instance of the fleet needs them"
     return check_result(
         SECRETS_READABLE.key,
         found,
@@ -95,7 +95,7 @@ def secrets_result(store: StoreResource) -> dg.AssetCheckResult:
 
 
 def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetCheckResult:
-    """Say which instances list fewer databases on *day*."""
+    """Report the instances that list fewer databases on *day*."""
     return check_result(
         INVENTORY_SHRANK.key,
         shrunk,
@@ -116,15 +116,15 @@ def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetChe
 
 
 def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResult:
-    """Say which databases have no size on *day*, the biggest first."""
+    """Report the databases that have no size on *day*, largest first."""
     unmeasured = sum(database.is_listed for database in lost)
     return check_result(
         DATABASES_MISSING.key,
         lost,
         good=f"every database that had a size before has one on {day}",
         bad=f"{len(lost)} databases have no size on {day}: {_some([f'{d.instance}/{d.database}' for d in lost])}. "
-        f"{unmeasured} are still listed (`whalefall-capacity fleet check` names the grant that is missing), "
-        f"{len(lost) - unmeasured} went away",
+        f"{unmeasured} are still listed (`whalefall-capacity fleet check` prints the missing GRANT), "
+        f"{len(lost) - unmeasured} are gone",
         metadata={
             "databases_not_measured": unmeasured,
             "databases_gone": len(lost) - unmeasured,
@@ -138,7 +138,7 @@ def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResu
 
 
 def change_result(day: date, changed: Sequence[ChangedDatabase], settings: Settings) -> dg.AssetCheckResult:
-    """Say which databases grew or shrank more than is usual, the greatest change first."""
+    """Report the databases that grew or shrank beyond the limits, the greatest change first."""
     limits = f"{settings.check_change_percent:g} % and {settings.check_change_bytes} bytes"
     return check_result(
         UNUSUAL_CHANGE.key,

@@ -1,8 +1,8 @@
-"""Alerts about what goes wrong, to every receiver that is set, once a cause and day; off until there is one.
+"""Alerts about failures to every configured receiver, once per cause and day; off until a receiver is configured.
 
-Each look goes by state and not by events: task runs that were closed since the last look, the latest evaluation of
-every asset check, the freshness of every asset, the days of which nothing is stored. What was told before is in the
-store, so a look may be repeated at any time, and a source that cannot be read now keeps no other from being told.
+Each tick looks at state, not at events: task runs closed since the last tick, the latest evaluation of every asset
+check, the freshness of every asset, and days without stored sizes. Earlier alerts are kept in the store, so a tick may
+be repeated at any time, and a source that cannot be read does not hold up the others.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from whalefall_capacity.store.alerts import (
 )
 from whalefall_capacity.tasks import CALCULATE_DATABASE, SYNC_DATABASES
 
-# Where to look, by the name of each.
+# The sources of alerts, by name.
 Sources = Mapping[str, Callable[[], Iterator[Alert]]]
-# With no cursor: what failed before alerts were turned on is old news.
+# Without a cursor: failures from before alerts were turned on are old news.
 FIRST_LOOK_BACK = timedelta(days=1)
-# A row may become visible later than its time says.
+# A row may become visible after the time it carries.
 OVERLAP = timedelta(seconds=60)
-# Sending stops after this, well within what Dagster gives a tick; the next tick goes on.
+# Sending stops after this time, well within Dagster's limit for a tick; the next tick continues.
 SENDING_SECONDS = 25.0
 DAYS_LOOKED_AT = 7
 EVALUATIONS_LOOKED_AT = 100
 REASONS_SHOWN = 20
-SEE_LOG = "the log of the run says why; once that is mended, execute the run again in the Dagster UI"
+SEE_LOG = "the log of the run says why; once that is fixed, re-execute the run in the Dagster UI"
 REMEDIES: Mapping[str, str] = {
-    SYNC_DATABASES.key: "`whalefall-capacity fleet check` says what each server lacks; `whalefall-capacity collect` "
-    "measures today's sizes again, as long as it is today",
-    CALCULATE_DATABASE.key: "the log of the run says why; once that is mended, `whalefall-capacity aggregate "
+    SYNC_DATABASES.key: "`whalefall-capacity fleet check` shows what each server lacks; `whalefall-capacity collect` "
+    "measures today's sizes again, before the day is over",
+    CALCULATE_DATABASE.key: "the log of the run says why; once that is fixed, `whalefall-capacity aggregate "
     "PERIOD_TYPE --from DAY --to DAY` calculates the windows again",
 }
 
@@ -62,8 +62,8 @@ REMEDIES: Mapping[str, str] = {
 @dg.sensor(
     default_status=(dg.DefaultSensorStatus.RUNNING if channels(load_settings()) else dg.DefaultSensorStatus.STOPPED),
     minimum_interval_seconds=60,
-    description="Tells the receivers of WHALEFALL_ALERT_URLS what failed: runs, checks, missed freshness, missed days; "
-    "once a cause and day. Off until one is set.",
+    description="Reports failures to the receivers in WHALEFALL_ALERT_URLS: runs, checks, missed freshness, missed "
+    "days; once per cause and day. Off until a receiver is set.",
 )
 def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     settings = load_settings()
@@ -86,7 +86,7 @@ def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
         delete_old_alerts(engine)
     if unread:
         # The cursor stays, so that the next look covers the same time.
-        raise AlertError(f"not everything could be looked at: {'; '.join(unread)}")
+        raise AlertError(f"some sources of alerts could not be read: {'; '.join(unread)}")
     reason = f"{new} new alerts, {sent} sent, {failed} not delivered now"
     return dg.SensorResult(skip_reason=reason, cursor=now.isoformat())
 
@@ -98,15 +98,15 @@ def look(engine: Engine, sources: Sources, receivers: Collection[str], log: logg
         try:
             new += file_alerts(engine, list(source()), receivers)
         except Exception as error:
-            log.exception("the %s could not be looked at for alerts", name)
+            log.exception("the %s could not be read for alerts", name)
             unread.append(f"{name} ({type(error).__name__})")
     return new, unread
 
 
 def deliver(engine: Engine, receivers: Mapping[str, Channel], log: logging.Logger) -> tuple[int, int]:
-    """Send what is due, and nothing more in this tick to a receiver that fails; return how many were sent or not."""
+    """Send the alerts that are due and return how many were sent and failed; a receiver that fails gets no more now."""
     for cause, channel in give_up_unknown(engine):
-        log.warning("whether this alert arrived by %s is not known, and it is not sent again: %s", channel, cause)
+        log.warning("it is unknown whether this alert was delivered by %s; it is not sent again: %s", channel, cause)
     deadline = time.monotonic() + SENDING_SECONDS
     remaining = dict(receivers)
     sent = failed = 0
@@ -127,7 +127,7 @@ def deliver(engine: Engine, receivers: Mapping[str, Channel], log: logging.Logge
 
 
 def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[Alert]:
-    """Yield an alert for each task run that was closed after *since* and did not do all of its work."""
+    """Yield an alert for each task run that was closed after *since* and failed in whole or in part."""
     for run in failed_runs(engine, since):
         what_failed = "run" if run.status == "failed" else str(len(run.names))
         ended = run.completed_at.astimezone(settings.zone)
@@ -144,30 +144,30 @@ def run_alerts(engine: Engine, settings: Settings, since: datetime) -> Iterator[
 
 
 def missed_day_alerts(engine: Engine, settings: Settings, this_day: date) -> Iterator[Alert]:
-    """Yield an alert for each of the last days of which nothing is stored; it is of that day, so told once."""
+    """Yield an alert for each recent day without stored sizes; it is dated that day, and so sent only once."""
     first = max(this_day - timedelta(days=DAYS_LOOKED_AT), settings.start_date)
     for day in missed_days(engine, first, this_day - timedelta(days=1), settings.timezone):
         yield Alert(
             cause="missed day",
             day=day,
             title=f"no sizes were collected on {day}",
-            what=f"nothing is stored for {day}, and a past day cannot be measured any more",
-            remedy="see that the daemon runs at the time of WHALEFALL_COLLECTION_SCHEDULE; sizes known from elsewhere "
-            "can be brought in with `whalefall-capacity history import FILE`",
+            what=f"nothing is stored for {day}, and a past day can no longer be measured",
+            remedy="make sure that the daemon runs at the time of WHALEFALL_COLLECTION_SCHEDULE; "
+            "`whalefall-capacity history import FILE` imports sizes from other sources",
         )
 
 
 def check_alerts(
     instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, settings: Settings, since: datetime
 ) -> Iterator[Alert]:
-    """Yield an alert for each asset check that failed when it was evaluated last, after *since*."""
+    """Yield an alert for each asset check whose latest evaluation failed, after *since*."""
     graph = repository.asset_graph
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(graph.asset_check_keys))
     for key, record in latest.items():
         evaluation, evaluated = record.evaluation, _evaluated_at(record)
         if record.status is not AssetCheckExecutionRecordStatus.FAILED or evaluation is None or evaluated <= since:
             continue
-        # Tables and counts are for the UI; the description says what they come to.
+        # Tables and counts are for the UI; the description sums them up.
         texts = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
         severity = "warning" if evaluation.severity is dg.AssetCheckSeverity.WARN else "error"
         reasons = [f"{name}: {reason}" for name, reason in texts.items()][:REASONS_SHOWN]
@@ -190,29 +190,29 @@ def freshness_alerts(
     this_day: date,
     log: logging.Logger,
 ) -> Iterator[Alert]:
-    """Yield an alert for each asset that is not as fresh as its policy wants, on each day on which it is not."""
+    """Yield an alert for each asset that violates its freshness policy, for each day on which it does."""
     graph = repository.asset_graph
     keys = [key for key in graph.materializable_asset_keys if graph.get(key).freshness_policy_or_from_metadata]
     if not keys:
         return
     if not instance.freshness_enabled:
-        log.warning("freshness is turned off in dagster.yaml: missed freshness is not told")
+        log.warning("freshness is turned off in dagster.yaml: missed freshness is not reported")
     for key, record in instance.event_log_storage.get_freshness_state_records(keys).items():
         if record.freshness_state is FreshnessState.FAIL:
             yield Alert(
                 cause=f"freshness {key.to_user_string()}",
                 day=this_day,
                 title=f"{key.to_user_string()} is not fresh",
-                what=f"{key.to_user_string()} was not materialized as lately as its freshness policy wants",
+                what=f"{key.to_user_string()} was not materialized within the time that its freshness policy allows",
                 where=(f"asset {key.to_user_string()}",),
                 since=record.updated_at.astimezone(settings.zone),
-                remedy="look for a run that failed or never started: `whalefall-capacity runs list`; see that the "
-                "daemon runs and that its schedule and sensors are on",
+                remedy="look for a run that failed or never started: `whalefall-capacity runs list`; make sure that "
+                "the daemon runs and that its schedules and sensors are on",
             )
 
 
 def _digest(names: Collection[str]) -> str:
-    """Return what tells one set of *names* from another: the same servers failing again are no news that day."""
+    """Return a digest of the set of *names*: if the same servers fail again that day, it is not news."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
@@ -222,7 +222,7 @@ def _evaluated_at(record: AssetCheckExecutionRecord) -> datetime:
 
 
 def _failing_since(instance: dg.DagsterInstance, latest: AssetCheckExecutionRecord) -> datetime:
-    """Return when a check that fails began to, as far back as is looked."""
+    """Return when a failing check began to fail, within the evaluations that are looked at."""
     first = latest
     for record in instance.event_log_storage.get_asset_check_execution_history(latest.key, EVALUATIONS_LOOKED_AT):
         if record.status is AssetCheckExecutionRecordStatus.SUCCEEDED:

@@ -12,10 +12,10 @@ from whalefall_capacity.resources.store import store_engine
 
 @dg.sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
-    # The daemon looks every five seconds; of a sensor that asks for just as many it finds every other look too early.
+    # The daemon checks every five seconds; with an interval of five, every other check would come slightly too early.
     minimum_interval_seconds=1,
     description="Mirrors every run into task_runs, stops runs that the run centre cancelled, and closes the task runs "
-    "of workers that are gone.",
+    "whose worker is gone.",
 )
 def task_runs_follow_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     cursor = Cursor.model_validate_json(context.cursor) if context.cursor else Cursor()
@@ -27,7 +27,7 @@ def task_runs_follow_runs(context: dg.SensorEvaluationContext) -> dg.SensorResul
 @dg.run_failure_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="Writes why a run failed into its task run.",
+    description="Writes the reason why a run failed into its task run.",
 )
 def task_runs_hear_failures(context: dg.RunFailureSensorContext) -> None:
     with store_engine() as engine:

@@ -1,7 +1,7 @@
-"""The order in which queued runs start: made by hand, then of a schedule, of a sensor, and of a backfill.
+"""The order in which queued runs start: those requested by hand, then of schedules, of sensors, and of backfills.
 
-`dagster.yaml` names the class. Dagster starts runs of a higher `dagster/priority` first, 0 without the tag. The runs of
-a backfill are made by Dagster itself, which asks nobody for their tags: the queue is the one place that sees them all.
+`dagster.yaml` names the class. Dagster starts runs with a higher `dagster/priority` first; without the tag it is 0.
+Dagster creates the runs of a backfill itself and offers no hook for their tags: only the queue sees all runs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dagster import DagsterRun, QueuedRunCoordinator, SubmitRunContext
 
 from whalefall_capacity.dagster_private import BACKFILL_ID_TAG, PRIORITY_TAG, SCHEDULE_NAME_TAG, SENSOR_NAME_TAG
 
-# A run has the lowest of those whose tag it carries; one that somebody made by hand carries none.
+# A run gets the lowest priority among its tags; one requested by hand has none of them.
 PRIORITIES: Mapping[str, int] = {SCHEDULE_NAME_TAG: -1, SENSOR_NAME_TAG: -2, BACKFILL_ID_TAG: -3}
 
 
 class PrioritizedRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue, with a priority for every run that has none of its own."""
+    """Dagster's queue, which gives every run without a priority one by its origin."""
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         run = context.dagster_run

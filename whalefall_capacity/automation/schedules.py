@@ -20,18 +20,18 @@ from whalefall_capacity.settings import load_settings
     description="Measures the fleet once a day, for the day on which the tick is due.",
 )
 def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Start the collection of the day on which the tick was due; the key lets a tick start it once.
+    """Start the collection for the day on which the tick was due; the run key ensures that a tick starts it only once.
 
-    Of the ticks that the daemon missed, Dagster evaluates the latest alone. One of today is caught up; one of an
-    earlier day is only reported, for today's sizes are not those of that day.
+    Of the ticks that the daemon missed, Dagster evaluates only the latest. If that is today's, the collection is caught
+    up; an earlier day can only be reported, because its sizes can no longer be measured.
     """
     due = context.scheduled_execution_time.astimezone(load_settings().zone)
     day = DAILY.get_partition_key_for_timestamp(due.timestamp())
     if due.date() != today(load_settings().zone):
         missed = (
             f"{day} was missed: the daemon did not run at {due:%H:%M}, when its collection was due, nor for the rest "
-            "of the day. A past day cannot be measured; `whalefall-capacity history import FILE` brings sizes from "
-            "elsewhere"
+            "of the day. A past day cannot be measured; `whalefall-capacity history import FILE` imports sizes from "
+            "other sources"
         )
         context.log.warning(missed)
         return dg.SkipReason(missed)
@@ -43,7 +43,7 @@ def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | d
     cron_schedule=load_settings().maintenance_schedule,
     execution_timezone=load_settings().timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Creates table partitions ahead and retires past ones, once a day.",
+    description="Creates table partitions ahead and retires those beyond retention, once a day.",
 )
 def daily_maintenance(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     due = context.scheduled_execution_time.astimezone(load_settings().zone)

@@ -1,8 +1,8 @@
-"""The sensor that follows the data: every day that landed or was corrected sets off the windows that contain it.
+"""The sensor that follows the stats: each new or corrected day triggers the windows that contain it.
 
-It reads the event log with a cursor of its own. A condition on the assets would lose a day that lands while its
-target runs; an asset sensor sees one event a tick. The cursor moves only with the requests of its tick, and each
-request has a key of what it is for: a tick that fails is evaluated again and launches nothing twice.
+It reads the event log with its own cursor. A declarative automation condition would lose a day that is materialized
+while its target runs; an asset sensor sees one event per tick. The cursor moves only together with the requests of its
+tick, and the key of each request says what it is for: a failed tick is evaluated again and launches nothing twice.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from whalefall_capacity.run_tags import TRIGGER_TAG
 
 # Ten years of days: an import of any size is one tick.
 EVENTS_PER_TICK = 4000
-# Days that lie apart are runs of their own up to here; beyond, one run covers them and what lies between.
+# Up to this many runs for days that are not adjacent; beyond that, one run covers all of them and the days between.
 RUNS_PER_PERIOD = 3
 WAITING = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 
 
 @dataclass(frozen=True)
-class Landed:
-    """A day of stats that landed, and the run that brought it."""
+class MaterializedDay:
+    """A materialized day of stats and the run that materialized it."""
 
     storage_id: int
     day: date
@@ -42,24 +42,24 @@ class Landed:
     jobs=list(AGGREGATION_JOBS.values()),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=15,
-    description="Turns every day of stats that landed or was corrected into runs of the weeks, months and quarters "
-    "that contain it, and of the day itself where its own run did not aggregate it.",
+    description="Turns each new or corrected day of stats into runs for the weeks, months and quarters that contain "
+    "it, and for the day itself if its own run did not aggregate it.",
 )
 def aggregations_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     cursor = int(context.cursor or 0)
-    landed = list(read_landed(context.instance, cursor))
-    if not landed:
-        return dg.SkipReason("no day of stats has landed since the last tick")
-    changed = [event for event in landed if event.changed]
+    materialized = list(read_materialized_days(context.instance, cursor))
+    if not materialized:
+        return dg.SkipReason("no day of stats was materialized since the last tick")
+    changed = [event for event in materialized if event.changed]
     requests = [
         request
         for period_type in PeriodType
         for request in requests_for(context.instance, period_type, changed, cursor)
     ]
-    return dg.SensorResult(run_requests=requests, cursor=str(landed[-1].storage_id))
+    return dg.SensorResult(run_requests=requests, cursor=str(materialized[-1].storage_id))
 
 
-def read_landed(instance: dg.DagsterInstance, cursor: int) -> Iterator[Landed]:
+def read_materialized_days(instance: dg.DagsterInstance, cursor: int) -> Iterator[MaterializedDay]:
     """Yield the materializations of days of stats after *cursor*, oldest first."""
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=DATABASE_SIZE_STATS, after_storage_id=cursor),
@@ -70,7 +70,7 @@ def read_landed(instance: dg.DagsterInstance, cursor: int) -> Iterator[Landed]:
         materialization = record.asset_materialization
         if materialization is not None and materialization.partition is not None:
             rows_changed = materialization.metadata.get(ROWS_CHANGED)
-            yield Landed(
+            yield MaterializedDay(
                 record.storage_id,
                 date.fromisoformat(materialization.partition),
                 record.run_id,
@@ -79,25 +79,25 @@ def read_landed(instance: dg.DagsterInstance, cursor: int) -> Iterator[Landed]:
 
 
 def requests_for(
-    instance: dg.DagsterInstance, period_type: PeriodType, landed: Sequence[Landed], cursor: int
+    instance: dg.DagsterInstance, period_type: PeriodType, materialized: Sequence[MaterializedDay], cursor: int
 ) -> Iterator[dg.RunRequest]:
-    """Yield the runs that the landed days need for one period type; as few as cover them."""
+    """Yield as few runs as cover the materialized days for one period type."""
     job = AGGREGATION_JOBS[period_type]
     if period_type is PeriodType.DAILY:
         done = _aggregated_by_their_own_run(instance, cursor)
-        landed = [event for event in landed if (event.run_id, event.day) not in done]
+        materialized = [event for event in materialized if (event.run_id, event.day) not in done]
     waiting = _waiting_ranges(instance, job.name)
-    for first, last in ranges(days_to_windows({event.day for event in landed}, period_type)):
+    for first, last in ranges(days_to_windows({event.day for event in materialized}, period_type)):
         if not any(start <= first and last <= end for start, end in waiting):
             yield dg.RunRequest(
                 job_name=job.name,
-                run_key=f"{job.name} {first}..{last} after {landed[-1].storage_id}",
+                run_key=f"{job.name} {first}..{last} after {materialized[-1].storage_id}",
                 tags=range_tags(first, last) | {TRIGGER_TAG: "sensor"},
             )
 
 
 def ranges(windows: Sequence[Window]) -> list[tuple[date, date]]:
-    """Return (first start, last start) of each run of adjacent windows; of all of them when those are too many."""
+    """Return (first start, last start) of each group of adjacent windows, or one pair for all if there are too many."""
     runs = adjacent_runs(windows)
     if len(runs) > RUNS_PER_PERIOD:
         runs = [list(windows)]
@@ -105,7 +105,7 @@ def ranges(windows: Sequence[Window]) -> list[tuple[date, date]]:
 
 
 def _aggregated_by_their_own_run(instance: dg.DagsterInstance, cursor: int) -> set[tuple[str, date]]:
-    """Return (run id, day) where one run brought the stats of a day and aggregated the day on both levels."""
+    """Return (run id, day) of the days that the run that measured them also aggregated, on both levels."""
     levels = [_materialized(instance, key, cursor) for key in aggregation_keys(PeriodType.DAILY)]
     return set.intersection(*levels)
 
@@ -118,7 +118,7 @@ def _materialized(instance: dg.DagsterInstance, key: dg.AssetKey, cursor: int) -
 
 
 def _waiting_ranges(instance: dg.DagsterInstance, job_name: str) -> Iterable[tuple[date, date]]:
-    """Return what runs of a job that have not started will read anyway."""
+    """Return the ranges that the waiting runs of a job will cover anyway."""
     return [
         (
             date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_START_TAG]),

@@ -20,7 +20,7 @@ from whalefall_capacity.store.access import (
     set_user,
 )
 
-users = typer.Typer(help="Who logs in to the console.", no_args_is_help=True)
+users = typer.Typer(help="Users who can log in to the console.", no_args_is_help=True)
 tokens = typer.Typer(help="Bearer tokens for scripts that use the console's API.", no_args_is_help=True)
 RoleOption = Annotated[
     Role, typer.Option(help="view reads; operator also collects, aggregates and cancels; admin does everything.")
@@ -29,12 +29,12 @@ RoleOption = Annotated[
 
 @users.command("set")
 def set_command(
-    name: Annotated[str, typer.Argument(help="Who logs in.")],
+    name: Annotated[str, typer.Argument(help="Name to log in with.")],
     role: RoleOption,
 ) -> None:
-    """Make a user, or give one another password; it is asked for, or read from standard input.
+    """Create a user, or change the password and role of one; prompts for the password, or reads it from standard input.
 
-    Ends the sessions of the old password.
+    Ends the user's sessions.
 
     Example: whalefall-capacity user set admin --role admin < password.txt
     """
@@ -46,7 +46,7 @@ def set_command(
 
 @users.command("list")
 def list_users_command(as_json: JsonOption = False) -> None:
-    """Show every user by name.
+    """List the users by name.
 
     Example: whalefall-capacity user list --json
     """
@@ -67,8 +67,8 @@ def list_users_command(as_json: JsonOption = False) -> None:
 
 
 @users.command("remove")
-def remove(name: Annotated[str, typer.Argument(help="Who no longer logs in.")]) -> None:
-    """Remove a user and end the sessions.
+def remove(name: Annotated[str, typer.Argument(help="Name of the user.")]) -> None:
+    """Remove a user and end their sessions.
 
     Example: whalefall-capacity user remove intern
     """
@@ -79,10 +79,10 @@ def remove(name: Annotated[str, typer.Argument(help="Who no longer logs in.")]) 
 
 @tokens.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What the token is for; used once.")],
+    name: Annotated[str, typer.Argument(help="Name that says what the token is for; a name can be used only once.")],
     role: RoleOption,
 ) -> None:
-    """Make a token and print it alone: it is kept nowhere, and cannot be shown again.
+    """Create a token and print it, and nothing else: it is stored nowhere and cannot be shown again.
 
     Example: umask 077; whalefall-capacity token create grafana --role view > grafana.token
     """
@@ -93,7 +93,7 @@ def create(
 
 @tokens.command("list")
 def list_tokens_command(as_json: JsonOption = False) -> None:
-    """Show every token by name, revoked ones too.
+    """List the tokens by name, including revoked ones.
 
     Example: whalefall-capacity token list --json
     """
@@ -115,7 +115,7 @@ def list_tokens_command(as_json: JsonOption = False) -> None:
 
 @tokens.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Name of the token.")]) -> None:
-    """End a token at once.
+    """Revoke a token at once.
 
     Example: whalefall-capacity token revoke grafana
     """

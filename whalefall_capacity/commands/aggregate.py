@@ -1,4 +1,4 @@
-"""`whalefall-capacity aggregate`: roll stats up, from a terminal."""
+"""`whalefall-capacity aggregate`: calculate aggregations from a terminal."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def aggregate(
     period_type: Annotated[PeriodType, typer.Argument(help="Length of the windows.")],
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="A day of the first window.")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="A day of the last window.")],
-    scope: Annotated[AggregationScope, typer.Option(help="Which levels.")] = ALL,
+    scope: Annotated[AggregationScope, typer.Option(help="Levels to calculate.")] = ALL,
     as_json: JsonOption = False,
 ) -> None:
-    """Calculate every window that has a day from --from to --to: one Dagster run in this terminal.
+    """Calculate every window with a day between --from and --to, in one Dagster run in this terminal.
 
-    Prints what became of each window: done, skipped (no stats), sealed (final) or failed. Exits with 1 when any failed.
+    Prints the outcome of each window: done, skipped (no stats), sealed (final) or failed. Exits with 1 if any failed.
 
     Example: whalefall-capacity aggregate weekly --from 2026-01-01 --to 2026-03-31 --scope database
     """
     settings = load_settings()
     _check_days(settings, period_type, first.date(), last.date())
     with open_store(settings):
-        # Imported here: Dagster takes seconds to load, and a wrong date needs none of it.
+        # Imported here: Dagster takes seconds to load, and is not needed to refuse a wrong date.
         from whalefall_capacity.commands.local_runs import run_aggregation
 
         windows = windows_between(first.date(), last.date(), period_type)
@@ -71,6 +71,6 @@ def aggregate(
 def _check_days(settings: Settings, period_type: PeriodType, first: date, last: date) -> None:
     earliest, latest = window_of(settings.start_date, period_type).start, today(settings.zone)
     if first > last:
-        raise typer.BadParameter(f"--from {first} lies after --to {last}")
+        raise typer.BadParameter(f"--from {first} is after --to {last}")
     if first < earliest or last > window_of(latest, period_type).end:
-        raise typer.BadParameter(f"days must lie from {earliest} (WHALEFALL_START_DATE) to {latest} (today)")
+        raise typer.BadParameter(f"days must be between {earliest} (WHALEFALL_START_DATE) and {latest} (today)")

@@ -1,4 +1,4 @@
-"""`whalefall-capacity alert`: whether alerts arrive."""
+"""`whalefall-capacity alert`: a test of the delivery of alerts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from whalefall_capacity.errors import AlertError
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import load_settings
 
-app = typer.Typer(help="Messages about what failed, to chats, mail and pagers.", no_args_is_help=True)
+app = typer.Typer(help="Messages about failures, sent to chats, mail and pagers.", no_args_is_help=True)
 
 
 @app.callback()
 def alert() -> None:
-    """Messages about what failed, to chats, mail and pagers."""
+    """Messages about failures, sent to chats, mail and pagers."""
 
 
 @app.command()
 def test() -> None:
-    """Send a test message to every receiver of alerts that is set. Exits with 1 when one does not take it.
+    """Send a test message to every configured receiver of alerts. Exits with 1 if one does not accept it.
 
     Example: whalefall-capacity alert test
     """

@@ -1,4 +1,4 @@
-"""`whalefall-capacity collect`: measure the fleet now, from a terminal."""
+"""`whalefall-capacity collect`: measure the fleet now from a terminal."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def collect(
         list[str] | None, typer.Option("--instance", help="Measure only this instance; may be repeated.")
     ] = None,
     accept_empty: Annotated[
-        bool, typer.Option("--accept-empty", help="Accept that the named servers list no database any more.")
+        bool, typer.Option("--accept-empty", help="Accept that the named servers no longer list any databases.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the fleet, or a few instances of it, for today: a Dagster run in this terminal.
+    """Measure the fleet, or a few of its instances, for today, in a Dagster run in this terminal.
 
-    Names each database that was not measured, with the reason. Exits with 1 when the run fails or any instance
+    Lists each database that was not measured, with the reason. Exits with 1 if the run fails or any instance
     could not be measured.
 
     Example: whalefall-capacity collect --instance shop-primary
@@ -39,7 +39,7 @@ def collect(
         raise typer.BadParameter("--accept-empty needs --instance: it confirms one server, not the fleet")
     settings = load_settings()
     with open_store(settings) as engine:
-        # Imported here: Dagster takes seconds to load, and `--help` needs none of it.
+        # Imported here: Dagster takes seconds to load, and `--help` does not need it.
         from whalefall_capacity.commands.local_runs import run_collection
 
         day = today(settings.zone)
@@ -61,7 +61,7 @@ def collect(
 
 
 def _with_missing(total: InstanceTotal, items: list[TaskRunItem]) -> dict[str, Any]:
-    """Return what is stored of one instance, and why some of its databases were not measured."""
+    """Return the stored totals of one instance, and why some of its databases were not measured."""
     visits = [i for i in items if i.item_type == ItemType.COLLECTION.value and i.item_name == total.instance]
     return asdict(total) | {
         "missing": visits[0].missing if visits else {},
@@ -70,7 +70,7 @@ def _with_missing(total: InstanceTotal, items: list[TaskRunItem]) -> dict[str, A
 
 
 def print_totals(day: str, totals: list[InstanceTotal]) -> None:
-    """Print what is stored of a day, an instance a line."""
+    """Print the stored totals of a day, one line per instance."""
     columns = ("instance", "engine", "version", "databases", "not measured", "size", "logs")
     rows = []
     for t in totals:

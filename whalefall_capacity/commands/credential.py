@@ -29,7 +29,7 @@ def new_key() -> None:
 def rotate_key() -> None:
     """Encrypt every stored password with the first key of WHALEFALL_SECRET_KEY, in one transaction.
 
-    First set WHALEFALL_SECRET_KEY to NEW,OLD and restart: both keys are valid then. Afterwards remove the old one.
+    First set WHALEFALL_SECRET_KEY to NEW,OLD and restart, so that both keys are valid. Afterwards remove the old one.
 
     Example: whalefall-capacity credential rotate-key
     """
@@ -44,11 +44,11 @@ def rotate_key() -> None:
 
 @app.command("set")
 def set_command(
-    name: Annotated[str, typer.Argument(help="What `stored:` in the fleet file says.")],
-    username: Annotated[str, typer.Option(help="Who to connect as.")],
+    name: Annotated[str, typer.Argument(help="Name that `stored:` in the fleet file refers to.")],
+    username: Annotated[str, typer.Option(help="User to connect as.")],
     description: Annotated[str | None, typer.Option(help="A note for people.")] = None,
 ) -> None:
-    """Store a password, or replace it; it is asked for, or read from standard input when that is no terminal.
+    """Store or replace a password; prompts for it, or reads it from standard input when that is not a terminal.
 
     Example: whalefall-capacity credential set monitoring --username whalefall < password.txt
     """

@@ -30,7 +30,7 @@ from whalefall_capacity.store.sizes.stats import database_sizes
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Stop after the table.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop after printing the table.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Start a fleet of real servers on this machine, measure it, serve the Dagster UI and the console until Ctrl-C.
@@ -39,7 +39,7 @@ def demo(
     """
     for server in (MariadbServer, MysqlServer):
         if server.program() is None:
-            err.print(f"{server.product} is not installed: the demo goes on without it")
+            err.print(f"{server.product} is not installed: the demo continues without it")
     settings = load_settings()
     if not once:
         require_free_ports(ui_listener(settings), console_listener(settings))
@@ -57,7 +57,7 @@ def demo(
 
 
 def _console_password(engine: Engine) -> str:
-    """Give the console's user admin a new password and return it: the demo has nothing to protect."""
+    """Set a new password for the console's user admin and return it: the demo has nothing to protect."""
     password = secrets.token_urlsafe(9)
     set_user(engine, "admin", Role.ADMIN, SecretStr(password))
     return password

@@ -1,4 +1,4 @@
-"""`whalefall-capacity fleet`: which servers are watched, and what can be measured on them."""
+"""`whalefall-capacity fleet`: the registry of the watched servers, and a check of what can be measured on them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ app = typer.Typer(help="The servers that are watched.", no_args_is_help=True)
 @app.command()
 def apply(
     file: Annotated[Path, typer.Argument(help="The fleet file, YAML.", exists=True, dir_okay=False)],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the changes without making them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the registry equal to a fleet file; instances that it does not name are disabled, never removed.
+    """Make the registry match a fleet file; instances that the file does not name are disabled, never removed.
 
     Example: whalefall-capacity fleet apply fleet.yaml --dry-run
     """
@@ -46,7 +46,7 @@ def apply(
 
 @app.command("list")
 def list_command(as_json: JsonOption = False) -> None:
-    """List the registered instances, disabled ones too.
+    """List the registered instances, including disabled ones.
 
     Example: whalefall-capacity fleet list --json
     """
@@ -75,9 +75,9 @@ def list_command(as_json: JsonOption = False) -> None:
 
 @app.command()
 def check(as_json: JsonOption = False) -> None:
-    """Connect to every server and say what can be measured there, and which GRANT is missing.
+    """Connect to every server and report what can be measured on it, and which GRANTs are missing.
 
-    Exits with 1 when any server cannot be measured whole.
+    Exits with 1 if any server cannot be measured completely.
 
     Example: whalefall-capacity fleet check
     """
@@ -112,13 +112,13 @@ def _print_checkups(checkups: list[Checkup]) -> None:
 
 
 def _print_grants(checkups: list[Checkup], targets: list[Target]) -> None:
-    """Print each GRANT once, though several things may lack it, or several names lead to one server."""
+    """Print each GRANT once, even if several measurements need it or several names lead to one server."""
     addresses = {target.name: target.address for target in targets}
     names: dict[tuple[str, str], list[str]] = {}
     for checkup in checkups:
         for grant in dict.fromkeys(capability.grant for capability in checkup.capabilities if capability.grant):
             names.setdefault((addresses[checkup.name], grant), []).append(checkup.name)
     if names:
-        out.print("To mend, as an administrator of the server:")
+        out.print("To fix this, run as an administrator of the server:")
     for (_, grant), having in names.items():
         out.print(f"  {', '.join(having)}: {grant}", markup=False, soft_wrap=True)

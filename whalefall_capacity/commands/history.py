@@ -1,4 +1,4 @@
-"""`whalefall-capacity history`: sizes of past days from elsewhere."""
+"""`whalefall-capacity history`: sizes of past days from other sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.sizes.history_import import HistoryImport, import_history
 
-app = typer.Typer(help="Sizes of past days from elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="Sizes of past days from other sources.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -27,18 +27,18 @@ def import_command(
     file: Annotated[
         Path, typer.Argument(help="CSV (also .gz, .bz2, .xz), or Parquet (*.parquet).", exists=True, dir_okay=False)
     ],
-    unit: Annotated[SizeUnit, typer.Option("--unit", help="The unit of the sizes in the file.")] = SizeUnit.BYTES,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite measured rows too.")] = False,
+    unit: Annotated[SizeUnit, typer.Option("--unit", help="Unit of the sizes in the file.")] = SizeUnit.BYTES,
+    replace: Annotated[bool, typer.Option("--replace", help="Also overwrite measured rows.")] = False,
     create_instances: Annotated[
-        bool, typer.Option("--create-instances", help="Register unknown instances, inactive.")
+        bool, typer.Option("--create-instances", help="Register unknown instances as inactive.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything without writing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import columns instance, database, date, size_bytes and optionally data_size_bytes, log_size_bytes, collected_at.
 
-    The columns of sizes have these names whatever the unit; collected_at is when a size was measured, with its offset
-    from UTC. Measured rows stay as they are. When any row is bad, nothing is written. The days that changed become
+    The size columns keep these names whatever the unit is; collected_at is the time of the measurement, with its
+    offset from UTC. Measured rows are kept. If any row is invalid, nothing is written. The days that changed become
     materialized partitions in the Dagster UI.
 
     Example: whalefall-capacity history import sizes.csv --dry-run
@@ -60,17 +60,17 @@ def import_command(
 
 
 def _report(engine: Engine, days: Sequence[date]) -> None:
-    # Imported here: Dagster takes seconds to load, and a refused file needs none of it.
+    # Imported here: Dagster takes seconds to load, and is not needed to refuse a file.
     from whalefall_capacity.assets.imported import report_imported_days
 
     try:
         report_imported_days(engine, days)
     except Exception as error:
-        # A second import would change nothing, and so report nothing.
+        # A second import would change nothing, and therefore report nothing.
         raise StoreError(
-            f"the rows are written, but Dagster's storage could not be told: {error}; once it can be reached, run "
-            f"`whalefall-capacity aggregate daily --from {days[0]} --to {days[-1]}` and the same with weekly, monthly "
-            "and quarterly, and materialize these days of database_size_stats in the Dagster UI, so that it shows them"
+            f"the rows are written, but could not be reported to Dagster's storage: {error}; once it can be reached, "
+            f"run `whalefall-capacity aggregate daily --from {days[0]} --to {days[-1]}` and the same with weekly, "
+            "monthly and quarterly, and materialize these days of database_size_stats in the Dagster UI"
         ) from error
 
 

@@ -29,26 +29,26 @@ from whalefall_capacity.store.maintenance.plan import ChildOutcome
 from whalefall_capacity.tasks import PARTITION_MAINTENANCE, STATS_STEP, SYNC_DATABASES
 from whalefall_capacity.watching import Watcher, shown_by
 
-# The command prints what happened itself.
+# The command itself prints the outcome.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A run that is over; *error* when it failed."""
+    """A finished run; *error* is set when it failed."""
 
     run_id: str
     error: str | None
 
     def raise_error(self, error_type: type[WhalefallError]) -> None:
-        """Raise an error of the type that the command has, when the run failed."""
+        """Raise an *error_type* if the run failed."""
         if self.error is not None:
             raise error_type(f"run {self.run_id} failed: {self.error}")
 
 
 @dataclass(frozen=True)
 class LocalCollection(LocalRun):
-    """A collection; *not_measured* gives the reason per instance."""
+    """A finished collection; *not_measured* maps instances to the reason."""
 
     not_measured: Mapping[str, str]
 
@@ -71,7 +71,7 @@ def run_collection(day: date, instance_ids: Sequence[int] | None = None, accept_
 
 @dataclass(frozen=True)
 class AggregatedWindow:
-    """One window of one level; its state is done, skipped, sealed or failed."""
+    """The outcome of one window on one level; its state is done, skipped, sealed or failed."""
 
     level: str
     period_start: date
@@ -82,7 +82,7 @@ class AggregatedWindow:
 
 @dataclass(frozen=True)
 class LocalAggregation(LocalRun):
-    """An aggregation, with the outcome of each window."""
+    """A finished aggregation, with the outcome of each window."""
 
     windows: Sequence[AggregatedWindow]
 
@@ -123,7 +123,7 @@ def _execute(
     tags: Mapping[str, str] | None = None,
     **selection: Any,
 ) -> tuple[dg.ExecuteInProcessResult, str | None]:
-    """Run a job in this process; return its result, and why it failed if it did."""
+    """Run a job in this process; return its result, and the reason if it failed."""
     from whalefall_capacity.definitions import defs
 
     with dagster_instance() as instance, _mirrored(instance) as run_id:
@@ -141,7 +141,7 @@ def _execute(
 def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:
     if metadata is None:
         return AggregatedWindow(level.value, window.start, "failed", 0, 0)
-    # A sealed window has neither.
+    # The metadata of a sealed window has neither.
     counts = (int(str(metadata[name].value)) if name in metadata else 0 for name in ("rows_written", "rows_removed"))
     return AggregatedWindow(level.value, window.start, str(metadata["state"].value), *counts)
 
@@ -158,9 +158,9 @@ def dagster_instance() -> dg.DagsterInstance:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let a signal cancel the run, and then end the command as one does elsewhere.
+    """Let a signal cancel the run, and then end the command as signals end any other.
 
-    While a run works, Dagster handles SIGINT and SIGTERM; here a terminal that closes does the same.
+    During a run Dagster handles SIGINT and SIGTERM; a terminal that closes (SIGHUP) is made to do the same.
     """
     with first_of_them() as first:
         before = signal.getsignal(signal.SIGHUP)
@@ -176,7 +176,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
-    """Yield the id for a run of this process; once the run is over, however it ended, its task run says so."""
+    """Yield the id for a run in this process; however the run ends, its task run is then brought up to date."""
     run_id = str(uuid4())
     try:
         with _ended_by_signals():
@@ -187,7 +187,7 @@ def _mirrored(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _user_name() -> str:
-    """Return the name of this user, or its number where there is none, as in a container."""
+    """Return the name of the user, or the uid where there is no name, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

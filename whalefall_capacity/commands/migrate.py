@@ -1,4 +1,4 @@
-"""`whalefall-capacity migrate-from`: the history of another system, planned first and then moved."""
+"""`whalefall-capacity migrate-from`: moves the history of another system in, after printing a plan."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def whalefall(
         str,
         typer.Argument(help="WhaleFall's database, postgresql://user@host:5432/database; PGPASSWORD has the password."),
     ],
-    apply: Annotated[bool, typer.Option("--apply", help="Carry the plan out.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Carry out the plan.")] = False,
     key_env: Annotated[
         str | None,
         typer.Option("--key-env", metavar="NAME", help="Environment variable with its PASSWORD_ENCRYPTION_KEY."),
     ] = None,
-    task_runs: Annotated[bool, typer.Option("--task-runs", help="Take task runs along, too.")] = False,
+    task_runs: Annotated[bool, typer.Option("--task-runs", help="Also move task runs.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Plan what of WhaleFall would come along, and why what not; with --apply, move it.
+    """Print what can be moved from WhaleFall, and what cannot and why; with --apply, move it.
 
-    WhaleFall's database is only read. What was measured here is never overwritten. A migration that was killed goes
-    on when it is started again.
+    WhaleFall's database is only read. Sizes measured here are never overwritten. A migration that was killed
+    continues when it is started again.
 
     Example: whalefall-capacity migrate-from whalefall postgresql://whalefall@db.example/whalefall
     """
@@ -68,22 +68,22 @@ def _old_key(variable: str | None) -> OldKey | None:
         fernet_of(key)
     except ValueError:
         raise CredentialError(
-            f"environment variable {variable} has no Fernet key: let it have WhaleFall's PASSWORD_ENCRYPTION_KEY; "
-            "nothing was written"
+            f"environment variable {variable} does not hold a Fernet key: set it to WhaleFall's "
+            "PASSWORD_ENCRYPTION_KEY; nothing was written"
         ) from None
     return OldKey(variable, key)
 
 
 def _report_to_dagster(engine: Engine) -> None:
-    # Imported here: Dagster takes seconds to load, and a plan needs none of it.
+    # Imported here: Dagster takes seconds to load, and is not needed for a plan.
     from whalefall_capacity.assets.imported import report_unreported_days
 
     try:
         report_unreported_days(engine)
     except Exception as error:
         raise StoreError(
-            f"the rows are written, but Dagster's storage could not be told: {error}; once it can be reached, run the "
-            "same command again: it tells what is not told yet"
+            f"the rows are written, but could not be reported to Dagster's storage: {error}; once it can be reached, "
+            "run the same command again: it reports what is missing"
         ) from error
 
 

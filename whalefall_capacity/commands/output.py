@@ -23,7 +23,7 @@ from whalefall_capacity.printable import printable_json, printable_lines
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-# Into a pipe or a file a table is as wide as what it holds: a name that is broken into pieces cannot be found by grep.
+# In a pipe or a file a table is as wide as its content: grep would not find a name that is wrapped.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False)
 
@@ -58,7 +58,7 @@ def print_rows(
     columns: Mapping[str, Callable[[Row], object]],
     right: Sequence[str] = (),
 ) -> None:
-    """Print dataclasses as JSON or as a table, whose *columns* say what of a row they show."""
+    """Print dataclasses as JSON or as a table, with *columns* that map a title to the value of a row."""
     if as_json:
         print_json(rows)
     else:
@@ -73,20 +73,20 @@ def print_table(
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        # As text: a name such as [red] is a name, not markup.
+        # As plain text: a name such as [red] is not markup.
         table.add_row(*(_literal("-" if cell is None else str(cell)) for cell in row))
     out.print(table)
 
 
 def local_time(moment: datetime | None, zone: ZoneInfo, timespec: str = "minutes") -> str | None:
-    """Return a moment as people in *zone* write it."""
+    """Return *moment* as local time in *zone*, without its offset."""
     return None if moment is None else moment.astimezone(zone).replace(tzinfo=None).isoformat(" ", timespec)
 
 
 def read_password(otherwise: str, error_type: type[WhalefallError], confirm: bool = False) -> SecretStr:
-    """Ask for a password, or read it from standard input when that is no terminal.
+    """Prompt for a password, or read it from standard input when that is not a terminal.
 
-    Raises an error of the given type, which says *otherwise*, when none comes: the command that was to print it failed.
+    Raises an *error_type* that says *otherwise* if there is none: the command that should have printed it failed.
     """
     stdin = typer.get_text_stream("stdin")
     if stdin.isatty():
@@ -94,7 +94,7 @@ def read_password(otherwise: str, error_type: type[WhalefallError], confirm: boo
     else:
         password = stdin.readline().rstrip("\r\n")
     if not password:
-        raise error_type(f"no password came on standard input; {otherwise}")
+        raise error_type(f"no password on standard input; {otherwise}")
     return SecretStr(password)
 
 

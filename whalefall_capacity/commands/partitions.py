@@ -1,4 +1,4 @@
-"""`whalefall-capacity partitions`: the table partitions of the store, from a terminal."""
+"""`whalefall-capacity partitions`: maintenance of the table partitions from a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(help="The table partitions of the store: created ahead, retire
 
 
 class ShownOutcomes(Watcher[str, ChildOutcome]):
-    """Outcomes of table partitions, of which the terminal shows the latest."""
+    """Outcomes of table partitions; the terminal shows the latest."""
 
     def __init__(self, line: RichStatus) -> None:
         self.outcomes: list[ChildOutcome] = []
@@ -41,7 +41,7 @@ class ShownOutcomes(Watcher[str, ChildOutcome]):
 
 @app.command("plan")
 def plan_command(as_json: JsonOption = False) -> None:
-    """Print what a maintenance would drop, with an id for `apply --plan`; changes nothing.
+    """Print what maintenance would drop, with an id for `apply --plan`, without changing anything.
 
     Example: whalefall-capacity partitions plan
     """
@@ -58,15 +58,15 @@ def plan_command(as_json: JsonOption = False) -> None:
 @app.command()
 def apply(
     plan_id: Annotated[
-        str | None, typer.Option("--plan", metavar="ID", help="Only when the plan with this id still holds.")
+        str | None, typer.Option("--plan", metavar="ID", help="Apply only if the plan still has this id.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Answer yes when far more would go than last time.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm, if far more would be dropped than last time.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Do a whole maintenance: create ahead, then seal, archive, detach and drop what `plan` prints.
+    """Run the maintenance: create ahead, then seal, archive, detach and drop what `plan` prints.
 
-    One Dagster run in this terminal. Exits with 1 when a table partition failed, and when the plan does not hold or is
-    not confirmed; then nothing was changed. The table shows what was kept or is contended.
+    Runs as one Dagster run in this terminal. Exits with 1 if a table partition failed, or, with nothing changed, if the
+    plan no longer holds or is not confirmed. The table also shows what was kept or contended.
 
     Example: whalefall-capacity partitions apply --plan 3f2a9c01d4e7
     """
@@ -78,7 +78,7 @@ def apply(
             _print_plan(plan)
         if plan.question is not None and not yes and not typer.confirm(plan.question, err=True):
             raise PlanError("not confirmed; nothing was changed")
-        # Imported here: Dagster takes seconds to load, and a plan that does not hold needs none of it.
+        # Imported here: Dagster takes seconds to load, and is not needed to refuse a plan.
         from whalefall_capacity.commands.local_runs import run_maintenance
         from whalefall_capacity.jobs.partition_maintenance import final_outcomes
 
@@ -96,12 +96,12 @@ def apply(
 
 @app.command()
 def status(
-    exact: Annotated[bool, typer.Option("--exact", help="Count the rows, which reads all of them.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Count the rows by reading all of them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print every table partition, and of each table whether it has what it needs.
+    """Print every table partition, and whether each table has the ones it needs.
 
-    Exits with 1 when a table lacks its current or next partition.
+    Exits with 1 if a table lacks its current or next partition.
 
     Example: whalefall-capacity partitions status --exact
     """
@@ -116,10 +116,10 @@ def status(
 @app.command("restore")
 def restore_command(
     file: Annotated[Path, typer.Argument(help="The archive, .parquet or .json.", exists=True, dir_okay=False)],
-    keep_days: Annotated[int, typer.Option(min=0, help="Days until it is past again.")] = KEEP_DAYS,
+    keep_days: Annotated[int, typer.Option(min=0, help="Days until it may be dropped again.")] = KEEP_DAYS,
     as_json: JsonOption = False,
 ) -> None:
-    """Attach an archived table partition again, byte for byte, and open its windows.
+    """Restore an archived table partition, byte for byte, and unseal its windows.
 
     Example: whalefall-capacity partitions restore archive/database_size_stats_2025_01-1c9a2f3e.parquet
     """
@@ -132,7 +132,7 @@ def restore_command(
 def _print_restored(done: Restored) -> None:
     out.print(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
     if done.windows_sealed:
-        out.print(f"{done.windows_sealed} windows stay sealed: they lack days of other table partitions")
+        out.print(f"{done.windows_sealed} windows stay sealed because days from other table partitions are missing")
 
 
 def _print_plan(plan: Plan) -> None:
@@ -144,7 +144,7 @@ def _print_plan(plan: Plan) -> None:
     ]
     rows += [(k.child, "", "", _count(k.rows), binary_size(k.bytes), k.outcome.value, k.reason) for k in plan.kept]
     print_table(f"plan {plan.id}", columns, rows, right=("rows", "size"))
-    out.print(f"archive: {plan.archive_dir or 'none, rows are gone for good'}", markup=False)
+    out.print(f"archive: {plan.archive_dir or 'none; dropped rows cannot be restored'}", markup=False)
     if plan.question is not None:
         out.print(f"to be confirmed: {plan.question}")
 

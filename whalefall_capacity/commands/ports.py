@@ -1,4 +1,4 @@
-"""Ports on which a command will listen: checked before it starts anything that would have to be undone."""
+"""Ports on which a command will listen, checked before it starts anything that would have to be undone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def console_listener(settings: Settings, port: int | None = None) -> Listener:
 
 
 def require_free_ports(*listeners: Listener) -> None:
-    """Raise SettingsError when one of them cannot be listened on, or two are the same."""
+    """Raise SettingsError if a port is in use or two listeners share one."""
     problems = []
     with ExitStack() as held:
         for listener in listeners:
@@ -41,7 +41,7 @@ def require_free_ports(*listeners: Listener) -> None:
             except OSError as error:
                 problems.append(
                     f"{listener.variable}: {listener.port}: cannot listen on port {listener.port} of {listener.host} "
-                    f"({error.strerror}); set it to a port that is free"
+                    f"({error.strerror}); choose a free port"
                 )
     if problems:
         raise SettingsError("\n".join(problems))
@@ -50,7 +50,7 @@ def require_free_ports(*listeners: Listener) -> None:
 def _listen(listener: Listener, held: ExitStack) -> None:
     family, kind, _, _, address = socket.getaddrinfo(listener.host, listener.port, type=socket.SOCK_STREAM)[0]
     server = held.enter_context(socket.socket(family, kind))
-    # As the servers do: connections of the last one that are still closing are no obstacle.
+    # As the servers do: closing connections of a previous process are no obstacle.
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind(address)
     server.listen()

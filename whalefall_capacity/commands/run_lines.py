@@ -1,6 +1,6 @@
-"""A line in the terminal when a run starts, and one when it ends.
+"""Lines in the terminal when a run starts and when it ends.
 
-They are read from the task runs in the store, which become right whatever happens to the process of a run.
+They come from the task runs in the store, which are brought up to date whatever happens to the process of a run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from whalefall_capacity.commands.output import err, local_time, out
 from whalefall_capacity.store.task_runs.read import TaskRun, list_recent_task_runs
 
 POLL_SECONDS = 1.0
-# The last look, at the end, is one query.
+# For the final look, which is one query.
 LAST_LOOK_SECONDS = 5
 
 
 class RunLines:
-    """The lines of a store's runs, each of which is given once; what has happened before is not told."""
+    """The lines for the runs of a store, each returned once; earlier events are skipped."""
 
     def __init__(self, engine: Engine, zone: ZoneInfo) -> None:
         self._engine = engine
@@ -32,7 +32,7 @@ class RunLines:
         self.new()
 
     def new(self) -> list[str]:
-        """Return the lines of what has happened since the last call, in the order of the runs."""
+        """Return the lines for the events since the last call, in the order of the runs."""
         lines = []
         for run in list_recent_task_runs(self._engine, self._started - self._ended):
             if run.started_at is not None and run.run_id not in self._started:
@@ -70,7 +70,7 @@ def _follow(lines: RunLines, over: threading.Event) -> None:
             answers = True
         except SQLAlchemyError as error:
             if answers:
-                err.print(f"runs are not shown until the store answers: {error}", markup=False, soft_wrap=True)
+                err.print(f"runs will not be shown until the store answers: {error}", markup=False, soft_wrap=True)
             answers = False
         if is_last:
             return

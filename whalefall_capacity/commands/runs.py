@@ -1,4 +1,4 @@
-"""`whalefall-capacity runs`: what ran, what runs, and stopping it."""
+"""`whalefall-capacity runs`: task runs, listed, followed, cancelled and audited."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from whalefall_capacity.store.task_runs.read import TaskRun, TaskRunItem, get_ta
 from whalefall_capacity.store.task_runs.search import RunFilter, list_task_runs
 
 app = typer.Typer(help="Task runs: every Dagster run, instance by instance.", no_args_is_help=True)
-RunId = Annotated[str, typer.Argument(help="The run id, or the beginning of it that is enough.")]
+RunId = Annotated[str, typer.Argument(help="The run id, or enough of its beginning to be unique.")]
 ALL_ITEMS = 1_000_000
 POLL_SECONDS = 0.5
 
 
 @app.command("list")
 def list_command(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to list, newest first.")] = 20,
     status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +59,7 @@ def list_command(
 
 @app.command()
 def show(run_id: RunId, as_json: JsonOption = False) -> None:
-    """Show a task run and its items, those that need attention first.
+    """Show a task run and its items, the ones that need attention first.
 
     Example: whalefall-capacity runs show 4caf4f59
     """
@@ -76,7 +76,7 @@ def show(run_id: RunId, as_json: JsonOption = False) -> None:
 
 @app.command()
 def cancel(run_id: RunId) -> None:
-    """Ask a run to stop; it stops between two instances at the latest. One that has ended stays as it is.
+    """Ask a run to stop, which it does before the next instance at the latest. A finished run is left as it is.
 
     Example: whalefall-capacity runs cancel 4caf4f59
     """
@@ -85,7 +85,7 @@ def cancel(run_id: RunId) -> None:
         if request_cancel(engine, run.run_id):
             out.print(f"run {run.run_id} is cancelled; the daemon stops its work within seconds")
         else:
-            out.print(f"run {run.run_id} has ended already: {_find(engine, run.run_id).status}")
+            out.print(f"run {run.run_id} has already ended: {_find(engine, run.run_id).status}")
 
 
 @app.command()
@@ -108,9 +108,9 @@ def watch(run_id: RunId) -> None:
 
 @app.command()
 def audit(as_json: JsonOption = False) -> None:
-    """Compare all task runs with Dagster's runs, repair what differs, and say what was repaired.
+    """Compare all task runs with Dagster's runs, repair the differences, and list the repairs.
 
-    Waits half a minute longer when a started run seems to have no worker.
+    Waits an extra half minute if a started run seems to have no worker.
 
     Example: whalefall-capacity runs audit
     """
@@ -128,11 +128,11 @@ def audit(as_json: JsonOption = False) -> None:
     elif repairs:
         print_table("repaired", ("run", "what was wrong"), [(repair.run_id, repair.repair) for repair in repairs])
     else:
-        out.print("task runs and Dagster's runs agree: nothing to repair")
+        out.print("task runs and Dagster's runs agree; nothing to repair")
 
 
 def print_run(run: TaskRun) -> None:
-    """Print what is known of a run, a line each."""
+    """Print the details of a run, one per line."""
     rows = [
         ("run", run.run_id),
         ("task", run.task_name),
@@ -152,7 +152,7 @@ def print_run(run: TaskRun) -> None:
 
 
 def print_items(items: list[TaskRunItem]) -> None:
-    """Print items, a line each."""
+    """Print items, one per line."""
     columns = ("type", "name", "status", "seconds", "metrics", "error")
     rows = []
     for i in items:
@@ -162,7 +162,7 @@ def print_items(items: list[TaskRunItem]) -> None:
 
 
 def print_missing(items: Sequence[TaskRunItem]) -> None:
-    """Print the databases that were not measured, a line each; nothing when there are none."""
+    """Print the databases that were not measured, one per line, if there are any."""
     rows = []
     for item in items:
         rows += [(item.item_name, name, reason) for name, reason in item.missing.items()]
@@ -178,13 +178,13 @@ def _find(engine: Engine, run_id: str) -> TaskRun:
         return run
     found = [run for run in list_task_runs(engine, 10_000).runs if run.run_id.startswith(run_id)]
     if len(found) != 1:
-        problem = "begins the id of more than one task run" if found else "is no task run"
+        problem = "matches more than one task run" if found else "matches no task run"
         raise TaskRunError(f"{run_id} {problem}; `whalefall-capacity runs list` shows them")
     return found[0]
 
 
 def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> TaskRun:
-    """Show progress and print each item that ends until the run has ended; return it as it is then."""
+    """Show progress and print each item as it ends; return the run once it has ended."""
     printed: set[tuple[str, str]] = set()
     while True:
         run = _find(engine, run.run_id)

@@ -20,7 +20,7 @@ app = typer.Typer(help="The PostgreSQL database that holds the sizes.", no_args_
 
 @app.command("migrate")
 def migrate_command() -> None:
-    """Bring the store's schema to this version.
+    """Migrate the store's schema to this version of the program.
 
     Example: whalefall-capacity store migrate
     """
@@ -32,9 +32,9 @@ def migrate_command() -> None:
 
 @app.command()
 def url() -> None:
-    """Print the URL of the store, with the password if it has one.
+    """Print the URL of the store, including its password if it has one.
 
-    The embedded server answers at it as long as `up` runs.
+    The embedded server is reachable there while `up` runs.
 
     Example: pg_dump "$(whalefall-capacity store url)" > store.sql
     """
@@ -45,16 +45,16 @@ def url() -> None:
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(context: typer.Context) -> None:
-    """Open psql on the store; arguments are psql's own.
+    """Open psql on the store; all arguments are passed to psql.
 
     Example: whalefall-capacity store psql -c "SELECT count(*) FROM instances"
     """
     settings = load_settings()
     program = (shutil.which("psql") if settings.store_url else None) or str(bundled_psql())
     with open_runtime(settings):
-        # Through the environment: arguments of a process are open to every user of the machine.
+        # Through the environment: every user of the machine can read the arguments of a process.
         environment = os.environ | libpq_environment(store_url(settings))
-        # Ctrl-C is for psql, which cancels the statement and stays. Ignoring it would be handed down; a handler is not.
+        # Ctrl-C is for psql, which cancels the statement and goes on. psql would inherit SIG_IGN, but not a handler.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             status = subprocess.run([program, *context.args], env=environment, check=False).returncode

@@ -22,7 +22,7 @@ VerboseOption = Annotated[
 def up(verbose: VerboseOption = False) -> None:
     """Start the store (the embedded server if no URL is set), migrate it, and serve the Dagster UI and the console.
 
-    Runs in the foreground; Ctrl-C ends everything it started. Shows when a run starts and ends, warnings and errors.
+    Runs in the foreground; Ctrl-C ends everything it started. Prints the start and end of runs, warnings and errors.
 
     Example: WHALEFALL_WEBSERVER_PORT=3001 whalefall-capacity up
     """
@@ -33,7 +33,7 @@ def up(verbose: VerboseOption = False) -> None:
 
 
 def serve_in_foreground(engine: Engine, settings: Settings, verbose: bool, login: str = "") -> None:
-    """Print where the Dagster UI and the console are, and serve both until a signal; *login* is for the console."""
+    """Print the URLs of the Dagster UI and the console, the latter with *login*, and serve both until a signal."""
     out.print(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
     out.print(f"Console: http://127.0.0.1:{settings.console_port}{login}", markup=False)
     with run_lines_shown(engine, settings.zone):

@@ -1,4 +1,4 @@
-"""Jobs: work that an operator starts by name."""
+"""Jobs: work that can be started by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
 from whalefall_capacity.tasks import STATS_STEP, SYNC_DATABASES
 
-# The maintenance evaluates these once a day; runs of the assets leave them out.
+# The maintenance evaluates these checks once a day; runs of the assets leave them out.
 _CHECKS_OF_TABLES = dg.AssetSelection.checks(*TABLE_PARTITION_CHECKS)
 
 sync_databases = dg.define_asset_job(
@@ -20,7 +20,7 @@ sync_databases = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*KEYS_OF_JOB[SYNC_DATABASES.key]) - _CHECKS_OF_TABLES,
     description="Measure the fleet and aggregate the day: today's daily assets.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
-    # What the launchpad opens with: where the options of the collection go, and that its defaults are harmless.
+    # The launchpad opens with this: it shows where the options of the collection go, with a harmless default.
     config={"ops": {STATS_STEP: {"config": {"accept_empty": False}}}},
 )
 

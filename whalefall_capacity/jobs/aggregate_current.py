@@ -1,6 +1,6 @@
 """Aggregate the current period: today's daily aggregations, without measuring anything.
 
-Annotations are not postponed here: Dagster reads the type of the configuration and of the resource from the function.
+Annotations are not postponed here: Dagster reads the types of the config and the resources from the function.
 """
 
 from datetime import date
@@ -20,7 +20,7 @@ from whalefall_capacity.tasks import AGGREGATE_CURRENT
 
 
 class AggregateCurrentConfig(dg.Config):
-    """Selection of the aggregations to calculate."""
+    """The aggregations to calculate."""
 
     scope: AggregationScope = Field(
         default=ALL,
@@ -32,13 +32,13 @@ class AggregateCurrentConfig(dg.Config):
     )
     period_type: str | None = Field(
         default=None,
-        description="The period type that was requested; daily aggregations are calculated, whatever it is.",
+        description="The period type that was requested; daily aggregations are calculated in any case.",
     )
 
 
 @dg.op(
     name=OP,
-    description="Calculate today's daily aggregations from the sizes as they are, and report them as materialized.",
+    description="Calculate today's daily aggregations from the stored sizes, and report them as materialized.",
 )
 def aggregate_current(
     context: dg.OpExecutionContext, config: AggregateCurrentConfig, store: StoreResource, task_runs: TaskRunsResource
@@ -53,7 +53,7 @@ def aggregate_current(
 
 @dg.job(
     name=AGGREGATE_CURRENT.key,
-    description="Aggregate the current period: today's daily assets, at once, from the sizes that are stored.",
+    description="Aggregate the current period: today's daily assets, from the sizes stored so far.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
 )
 def capacity_aggregate_current() -> None:

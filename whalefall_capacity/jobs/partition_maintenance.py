@@ -1,4 +1,4 @@
-"""The maintenance of the table partitions as a graph of ops: what failed in one step costs no other.
+"""The maintenance of the table partitions as a graph of ops: a failure in one step does not stop the others.
 
 Annotations are not postponed here: Dagster reads the types of config and resources from the functions.
 """
@@ -41,21 +41,20 @@ from whalefall_capacity.store.task_runs.write import Item, ItemType
 
 
 def _instead_of(setting: str) -> Any:
-    """Return a field for this run alone of what a setting says otherwise."""
-    description = f"{Settings.model_fields[setting].description} Not given: WHALEFALL_{setting.upper()}."
+    """Return a field that overrides a setting for this run alone."""
+    description = f"{Settings.model_fields[setting].description} Default: WHALEFALL_{setting.upper()}."
     return Field(default=None, description=description)
 
 
 class MaintenanceConfig(dg.Config):
-    """Options of a maintenance; the defaults only print what would be done."""
+    """Options of a maintenance run; with the defaults it only prints what it would do."""
 
-    dry_run: bool = Field(default=True, description="Print what would be done, and change nothing.")
+    dry_run: bool = Field(default=True, description="Print what would be done without changing anything.")
     plan_id: str | None = Field(
-        default=None, description="Do exactly this plan, as printed before; refused when it no longer holds."
+        default=None, description="Do exactly the plan with this id, printed before; fail if it no longer holds."
     )
     confirm: bool = Field(
-        default=False,
-        description="Yes to the question that is asked when far more table partitions would go than last time.",
+        default=False, description="Confirm that far more table partitions are to be dropped than last time."
     )
     max_drops: int = Field(
         default=MAX_DROPS, ge=0, le=1000, description="How many table partitions may be dropped, oldest first."
@@ -69,14 +68,14 @@ class MaintenanceConfig(dg.Config):
     retention_quarterly_months: int | None = _instead_of("retention_quarterly_months")
 
     def overrides(self) -> dict[str, Any]:
-        """Return the settings that are given here instead, by name."""
+        """Return the settings that are overridden here, by name."""
         names = [name for name in type(self).model_fields if name in Settings.model_fields]
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """State that one op hands to the next; Dagster writes it to disk, so no settings, which have passwords."""
+    """State that one op passes to the next. Dagster writes it to disk: no settings, which hold passwords."""
 
     day: date
     config: MaintenanceConfig
@@ -87,11 +86,11 @@ class Progress:
 
     @property
     def settings(self) -> Settings:
-        """The settings with what was given in the launchpad instead, checked in the same way."""
+        """The settings with the overrides of the launchpad, checked in the same way."""
         return build_settings(**self.config.overrides())
 
 
-@dg.op(description="Decide what would go, print it with the id of the plan, and refuse a plan that no longer holds.")
+@dg.op(description="Decide what to drop, print it with the plan's id, and fail if another plan was requested.")
 def plan(
     context: dg.OpExecutionContext,
     config: MaintenanceConfig,
@@ -105,7 +104,7 @@ def plan(
     made.require(config.plan_id)
     context.log.info(
         f"plan {made.id}{', dry run' if config.dry_run else ''}: {len(made.drops)} table partitions to drop, "
-        f"{len(made.kept)} kept, {len(made.waiting)} wait for the next run"
+        f"{len(made.kept)} kept, {len(made.waiting)} waiting for the next run"
     )
     if made.question is not None:
         context.log.warning(
@@ -113,14 +112,14 @@ def plan(
         )
     context.add_output_metadata({"plan_id": made.id, "dry_run": config.dry_run, "would_go": plan_table(made)})
     if config.dry_run:
-        task_runs.skipped(f"a dry run changes nothing; {len(made.drops)} table partitions would go")
+        task_runs.skipped(f"a dry run changes nothing; {len(made.drops)} table partitions would be dropped")
     else:
         task_runs.declare([Item(ItemType.TABLE_PARTITION, drop.child, drop.child) for drop in made.drops])
     return Progress(day, config, made)
 
 
 class LoggedPartitions(TablePartitionItems):
-    """The items of table partitions, each outcome with its line in the log of the run."""
+    """The items of table partitions; each outcome is also logged."""
 
     def __init__(self, task_runs: TaskRunsResource, log: dg.DagsterLogManager) -> None:
         super().__init__(task_runs)
@@ -138,9 +137,9 @@ Work = Callable[[Maintenance, Progress], Progress | None]
 
 
 def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
-    """Make an op of a function, which a dry run does not call; without a result it hands the progress on as it was.
+    """Make an op of a function, which a dry run skips. If it returns None, the progress is passed on unchanged.
 
-    Its outcomes are logged and reported as they come.
+    Outcomes are logged and reported as they happen.
     """
 
     def decorate(work: Work) -> dg.OpDefinition:
@@ -168,34 +167,34 @@ def _step(name: str, description: str) -> Callable[[Work], dg.OpDefinition]:
     return decorate
 
 
-@_step("finish_leftovers", "End what an earlier maintenance, or somebody by hand, began and did not complete.")
+@_step("finish_leftovers", "Complete what an earlier maintenance, or somebody by hand, left unfinished.")
 def leftovers(maintenance: Maintenance, _: Progress) -> None:
     finish_leftovers(maintenance)
 
 
-@_step("create", "Create the table partitions of every table ahead; each table in a transaction of its own.")
+@_step("create", "Create table partitions ahead, each table in its own transaction.")
 def create_children(maintenance: Maintenance, _: Progress) -> None:
     create(maintenance)
 
 
-@_step("seal", "Calculate what is behind, and make the windows final that have days of what is to go.")
+@_step("seal", "Calculate windows that are behind, and seal those of the table partitions to be dropped.")
 def seal(maintenance: Maintenance, progress: Progress) -> Progress:
     drops = seal_children(maintenance, allowed_drops(maintenance, progress.plan, progress.config.confirm))
     return replace(progress, drops=tuple(drops))
 
 
-@_step("archive", "Write what is to go as Parquet, read it back and compare; without a folder, nothing.")
+@_step("archive", "Write the table partitions as Parquet, read them back and compare; skipped without a folder.")
 def archive(maintenance: Maintenance, progress: Progress) -> Progress:
     drops, archives = archive_children(maintenance, progress.drops)
     return replace(progress, drops=tuple(drops), archives=archives)
 
 
-@_step("detach_and_drop", "Detach one table partition after the other, look at it for the last time, drop it.")
+@_step("detach_and_drop", "Detach the table partitions one after the other, check each a last time, and drop it.")
 def detach(maintenance: Maintenance, progress: Progress) -> None:
     detach_and_drop(maintenance, progress.drops, progress.archives)
 
 
-@dg.op(description="Forget task runs, and Dagster's own runs with their events, that are older than the settings keep.")
+@dg.op(description="Delete task runs, and Dagster's own runs with their events, that are beyond their retention.")
 def forget_runs(
     context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
 ) -> Progress:
@@ -213,7 +212,7 @@ def forget_runs(
     return progress
 
 
-@dg.op(description="Report the outcome of every table partition, check the tables, and fail when one failed.")
+@dg.op(description="Report the outcome of every table partition, check the tables, and fail if one failed.")
 def report(
     context: dg.OpExecutionContext, progress: Progress, maintenance_store: MaintenanceStore, task_runs: TaskRunsResource
 ) -> list[ChildOutcome]:
@@ -243,9 +242,9 @@ def report(
 
 
 @dg.job(
-    description="Create table partitions ahead and retire past ones: seal, archive, detach, drop. A dry run "
-    "unless told otherwise.",
-    # What the launchpad opens with.
+    description="Create table partitions ahead and retire those beyond retention: seal, archive, detach, drop. A dry "
+    "run unless dry_run is set to false.",
+    # The launchpad opens with this.
     config={"ops": {"plan": {"config": MaintenanceConfig().model_dump(exclude_none=True)}}},
 )
 def partition_maintenance() -> None:
@@ -253,15 +252,12 @@ def partition_maintenance() -> None:
 
 
 def final_outcomes(outcomes: Sequence[ChildOutcome]) -> list[ChildOutcome]:
-    """Return the last outcome of each table partition, in the order in which they first came."""
-    last: dict[tuple[str, str], ChildOutcome] = {}
-    for outcome in outcomes:
-        last[outcome.table, outcome.child] = outcome
-    return list(last.values())
+    """Return the final outcome of each table partition, in the order in which they were first reported."""
+    return list({(outcome.table, outcome.child): outcome for outcome in outcomes}.values())
 
 
 def outcome_table(outcomes: Sequence[ChildOutcome]) -> dg.TableMetadataValue:
-    """Return outcomes as a table, without the table partitions that merely exist."""
+    """Return the outcomes as a table, without the table partitions that already existed."""
     rows = [
         (o.table, o.child, o.outcome.value, o.reason, o.rows, o.bytes)
         for o in outcomes

@@ -19,7 +19,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Numbers of the runs that were deleted."""
+    """How many runs were deleted."""
 
     task_runs: int
     dagster_runs: int
@@ -32,9 +32,9 @@ def forget_old_runs(
     now: datetime,
     between_batches: Callable[[], None] = lambda: None,
 ) -> Forgotten:
-    """Delete what is older than the settings keep, a small batch a transaction; runs that have not ended stay.
+    """Delete finished runs beyond their retention, in small batches, one transaction each.
 
-    *between_batches* may raise to stop; what was deleted stays deleted.
+    *between_batches* may raise to stop; runs deleted until then stay deleted.
     """
 
     def delete_older(days: int, delete_batch: Callable[[datetime], int]) -> int:

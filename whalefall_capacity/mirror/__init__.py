@@ -1,4 +1,4 @@
-"""Task runs follow Dagster's runs: what a run is about, its items, its end, and the reconciliation of both.
+"""Task runs mirror Dagster's runs: the plan of a run, its items, its end, and the reconciliation of both.
 
-It reads Dagster and writes by `store.task_runs`; the resource that steps use lies in `resources`.
+Reads Dagster and writes through `store.task_runs`; the resource that steps use is in `resources`.
 """

@@ -1,8 +1,8 @@
 """The mirror: one function that brings a task run in line with its Dagster run.
 
-It goes by the state of the run, not by events, which may be lost or come late: whoever calls `mirror`, however often
-and from however many processes, the task run ends as the run did. The row is locked first and the run's record read
-after that, so that of two callers the one that writes last has read last.
+It works from the state of the run, not from events, which may be lost or late: no matter how often and from how many
+processes `mirror` is called, the task run ends as the run did. The row is locked before the run's record is read, so
+that of two callers the one that writes last has also read last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from whalefall_capacity.store.task_runs.write import (
 )
 from whalefall_capacity.tasks import LOCATION, OP_JOBS
 
-# By pyproject.toml, and where a command of Dagster's is given the module.
+# The name in pyproject.toml, and the one that Dagster's own commands use when they are given the module.
 LOCATIONS = (LOCATION, f"{LOCATION}.definitions")
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
 ENDINGS = {
@@ -38,14 +38,14 @@ ENDINGS = {
     DagsterRunStatus.FAILURE: Status.FAILED,
     DagsterRunStatus.CANCELED: Status.CANCELLED,
 }
-# A task run may be written before its run is launched.
+# The console writes the task run in the transaction in which it launches the run: Dagster may not have it yet.
 LAUNCH_GRACE = timedelta(seconds=60)
-COMPLETED_ALL_THE_SAME = "cancelled, but the work had completed"
+COMPLETED_DESPITE_CANCEL = "cancelled, but the work had already completed"
 LONGEST_ERROR = 4000
 
 
 def mirror(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
-    """Make the task run of *run_id* say what Dagster says of the run; make it when there is none yet."""
+    """Bring the task run of *run_id* in line with Dagster's run, creating it if there is none yet."""
     with engine.begin() as connection:
         task_run = lock_task_run(connection, run_id)
         if task_run is None:
@@ -63,16 +63,16 @@ def mirror(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 def is_ours(run: dg.DagsterRun) -> bool:
-    """Return whether a run belongs to this project; one storage may serve other code locations too."""
+    """Tell whether a run belongs to this project; other code locations may share the storage."""
     origin = run.remote_job_origin
     if origin is not None:
         return origin.location_name in LOCATIONS
-    # Of the command line, ours or Dagster's, which runs in its own process.
+    # Runs of the command line, ours or Dagster's, execute in its own process and have no location.
     return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS or bool(asset_keys_of(run))
 
 
 def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:
-    """Return the task run with which the mirror of *run* begins."""
+    """Return the task run that *run* starts with."""
     plan = read_plan(run)
     return NewTaskRun(
         run_id=run.run_id,
@@ -87,7 +87,7 @@ def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:
 
 
 def failure_text(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Return why a run failed: the innermost cause of its first failed step, or what ended the run itself."""
+    """Return why a run failed: the innermost cause of its first failed step, or the failure of the run itself."""
     steps = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE, limit=1).records
     for record in steps:
         event = record.event_log_entry.get_dagster_event()
@@ -109,7 +109,7 @@ def failure_text(instance: dg.DagsterInstance, run_id: str) -> str:
 def _give_up(connection: Connection, task_run: LockedTaskRun) -> None:
     if task_run.closed_at is None and task_run.read_at - task_run.created_at > LAUNCH_GRACE:
         ending = RunEnd(
-            Status.FAILED, task_run.read_at, "Dagster knows no run of this id: it was not launched, or was deleted"
+            Status.FAILED, task_run.read_at, "Dagster has no run with this id: it was never launched, or was deleted"
         )
         close_task_run(connection, task_run, ending, started_at=None)
 
@@ -120,11 +120,11 @@ def _follow(
     status = record.dagster_run.status
     if task_run.closed_at is not None:
         if task_run.status is Status.CANCELLED and status is DagsterRunStatus.SUCCESS:
-            write_summary(connection, task_run.run_id, task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
+            write_summary(connection, task_run.run_id, task_run.summary.with_highlight(COMPLETED_DESPITE_CANCEL))
     elif status in ENDINGS:
         close_task_run(connection, *_closing(instance, task_run, record))
     elif status not in WAITING:
-        # Also a status that this version of the program does not know.
+        # Including statuses that this version of the program does not know.
         start_task_run(connection, task_run.run_id, _time(record.start_time) or record.update_timestamp)
 
 
@@ -133,7 +133,7 @@ def _closing(
 ) -> tuple[LockedTaskRun, RunEnd, datetime | None]:
     status = ENDINGS[record.dagster_run.status]
     if task_run.status is Status.CANCELLED and status is Status.COMPLETED:
-        task_run = replace(task_run, summary=task_run.summary.with_highlight(COMPLETED_ALL_THE_SAME))
+        task_run = replace(task_run, summary=task_run.summary.with_highlight(COMPLETED_DESPITE_CANCEL))
     error = failure_text(instance, task_run.run_id) if status is Status.FAILED else None
     ended_at = _time(record.end_time) or record.update_timestamp
     return task_run, RunEnd(status, ended_at, error), _time(record.start_time)

@@ -1,4 +1,4 @@
-"""The items of a run that are known before its work begins."""
+"""Items of a run that are known before its work begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AGGREGATION_ITEMS = {
 
 
 def expected_items(engine: Engine, plan: RunPlan) -> list[Item]:
-    """Return the items that are known before the work begins: progress counts towards the whole from the start."""
+    """Return the items that are known before the work begins, so that progress has its total from the start."""
     if plan.days is None:
         return []
     first, last = plan.days
@@ -33,14 +33,14 @@ def expected_items(engine: Engine, plan: RunPlan) -> list[Item]:
 
 
 def aggregation_items(level: Level, instances: Iterable[InstanceDays]) -> list[Item]:
-    """Return an item per instance."""
+    """Return one item per instance."""
     return [Item(AGGREGATION_ITEMS[level], str(i.id), i.name, i.id) for i in instances]
 
 
 def _collection_items(
     first: date, last: date, instance_ids: Sequence[int] | None, instances: Sequence[InstanceDays]
 ) -> list[Item]:
-    """Return an item per instance that will be visited today, or of which past days will be reported."""
+    """Return an item for each instance that will be visited today or has past days to report."""
     this_day = today(load_settings().zone)
     visited = {i.id for i in instances if i.is_active} if last >= this_day else set[int]()
     if instance_ids is not None:

@@ -1,7 +1,7 @@
 """Reconciliation of Dagster's runs with the task runs that the run centre reads.
 
-`reconcile` is one round of the sensor: runs that changed, task runs that are not closed, cancels that the run centre
-asked for, runs whose worker is gone. `audit` compares everything from scratch, on request.
+`reconcile` is one round of the sensor: it handles runs that changed, task runs that are not closed, cancellations that
+the run centre asked for, and runs whose worker is gone. `audit` compares everything from scratch, on request.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from whalefall_capacity.store.task_runs.write import (
     update_counters,
 )
 
-# A started run whose liveness lock has been free for this long is dead.
+# How long the liveness lock of a started run must be free before the run counts as dead.
 DEAD_AFTER = timedelta(seconds=30)
-# Clocks of workers differ, and a row may become visible later than its time says.
+# Workers' clocks differ, and a row may become visible after the time it carries.
 OVERLAP = timedelta(seconds=60)
-# With no cursor yet; older runs are the audit's.
+# Without a cursor; the audit covers older runs.
 FIRST_LOOK_BACK = timedelta(days=1)
 PAGE = 500
 WORKER_GONE = "The run's worker is gone: no process has held its liveness lock for 30 seconds."
@@ -40,7 +40,7 @@ WORKING = (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 
 
 class Cursor(BaseModel):
-    """State that one round of reconciliation hands to the next."""
+    """State that one round of reconciliation passes to the next."""
 
     seen: datetime | None = None
     without_worker_since: dict[str, datetime] = Field(default_factory=dict)
@@ -59,7 +59,7 @@ def reconcile(
 ) -> Cursor:
     """Bring task runs in line with their runs and return the cursor for the next round.
 
-    What goes wrong with one run is logged and keeps no other from its turn; the next round tries again.
+    An error with one run is logged and does not affect the others; the next round tries again.
     """
     since_last = dg.RunsFilter(updated_after=(cursor.seen or now - FIRST_LOOK_BACK) - OVERLAP)
     changed = {record.dagster_run.run_id for record in instance.get_run_records(since_last)}
@@ -67,7 +67,7 @@ def reconcile(
         statuses = not_closed(connection)
     open_runs = set(statuses)
     to_cancel = [run_id for run_id, status in statuses.items() if status is Status.CANCELLED]
-    # First: a run that leaves the queue is closed in the same round.
+    # Cancellations first: a run that leaves the queue is then closed in the same round.
     _each(to_cancel, lambda run_id: _cancel(instance, run_id), log)
     _each(changed | open_runs, lambda run_id: mirror(engine, instance, run_id), log)
     without = _without_worker(engine, instance, open_runs)
@@ -84,10 +84,10 @@ def audit(
     patience: timedelta = DEAD_AFTER,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Repair]:
-    """Compare both books from scratch, repair what differs, and return what was repaired.
+    """Compare task runs and runs from scratch, repair the differences, and return the repairs.
 
-    Runs that Dagster created before *since* get no task run again. Takes *patience* longer when started runs seem to
-    have no worker.
+    Runs that Dagster created before *since* do not get a new task run. Takes *patience* longer if started runs seem
+    to have no worker.
     """
     with engine.connect() as connection:
         before = task_run_states(connection)
@@ -104,12 +104,12 @@ def audit(
             update_counters(connection, run_id)
     with engine.connect() as connection:
         after = task_run_states(connection)
-    repairs = [Repair(run_id, "counters did not equal the items") for run_id in wrong]
+    repairs = [Repair(run_id, "counters did not match the items") for run_id in wrong]
     for run_id, (status, _) in after.items():
         if run_id not in before:
-            repairs.append(Repair(run_id, f"had no task run; it is {status.value}"))
+            repairs.append(Repair(run_id, f"had no task run; now {status.value}"))
         elif before[run_id] != after[run_id]:
-            repairs.append(Repair(run_id, f"was {before[run_id][0].value}; it is {status.value}"))
+            repairs.append(Repair(run_id, f"was {before[run_id][0].value}; now {status.value}"))
     return repairs
 
 
@@ -118,7 +118,7 @@ def _each(run_ids: Iterable[str], action: Callable[[str], None], log: logging.Lo
         try:
             action(run_id)
         except Exception:
-            log.exception("run %s could not be reconciled now; the next round tries again", run_id)
+            log.exception("run %s could not be reconciled; the next round tries again", run_id)
 
 
 def _our_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[str]:
@@ -129,14 +129,14 @@ def _our_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[str]:
 
 
 def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Stop a run that the run centre cancelled: out of the queue, or by an interrupt of its worker."""
+    """Stop a run that the run centre cancelled: remove it from the queue, or interrupt its worker."""
     run = instance.get_run_by_id(run_id)
     if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
         instance.run_coordinator.cancel_run(run_id)
 
 
 def _without_worker(engine: Engine, instance: dg.DagsterInstance, run_ids: Iterable[str]) -> set[str]:
-    """Return those of *run_ids* that have started and whose liveness lock is free."""
+    """Return the started runs among *run_ids* whose liveness lock is free."""
     ids = list(run_ids)
     if not ids:
         return set()
@@ -152,7 +152,7 @@ def _still_without_worker(
     patience: timedelta,
     sleep: Callable[[float], None],
 ) -> set[str]:
-    """Return those of *run_ids* that have no worker at any time while *patience* lasts; looks once a second."""
+    """Return the runs among *run_ids* that have no worker throughout *patience*; checks once a second."""
     suspects = _without_worker(engine, instance, run_ids)
     for _ in range(int(patience.total_seconds())):
         if not suspects:
@@ -163,7 +163,7 @@ def _still_without_worker(
 
 
 def _end_dead_run(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
-    """Report to Dagster that a run is over because its worker is gone, and close its task run."""
+    """Report to Dagster that a run has ended because its worker is gone, and close its task run."""
     run = instance.get_run_by_id(run_id)
     if run is not None and run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, WORKER_GONE)

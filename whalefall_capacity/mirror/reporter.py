@@ -1,8 +1,8 @@
-"""Reports of this process to its task run, written beside the work and never in its way.
+"""Reports of this process to its task run, written in the background so that they never delay the work.
 
-A thread with a connection of its own holds the liveness lock of the run, writes what has been noted since it last
-wrote in one transaction, and learns whether the run is to stop. When the store is away it keeps what was noted and
-tries again; the work goes on. Items are written in the order in which they were noted, one write an item.
+A thread with its own connection holds the run's liveness lock, writes everything noted since its last write in one
+transaction, and finds out whether the run should stop. While the store is unreachable the thread keeps the notes and
+retries; the work goes on. Items are written in the order in which they were noted, one write per item.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from whalefall_capacity.store.task_runs.write import (
 WRITE_SECONDS = 1.0
 LISTEN_SECONDS = 1.0
 RECONNECT_SECONDS = 1.0
-# How long a step waits to hear whether its run was cancelled while it was queued.
+# How long a step waits to find out whether its run was cancelled while queued.
 BEGIN_SECONDS = 10.0
-# How long the end of a run waits for a store that is away; after that the reconciler closes the task run.
+# How long the end of a run waits for an unreachable store; after that the reconciler closes the task run.
 END_SECONDS = 30.0
 
 SummaryChange = Callable[[TaskSummary], TaskSummary]
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Unwritten:
-    """Reports that are not written yet: items to declare, the last update of each item, changes of the summary."""
+    """Reports that are not written yet: items to declare, the latest update of each item, changes to the summary."""
 
     items: list[Item] = field(default_factory=list)
     updates: dict[tuple[ItemType, str], ItemUpdate] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Unwritten:
         return bool(self.items or self.updates or self.summary_changes)
 
     def update(self, update: ItemUpdate) -> None:
-        """Note *update*, over one that was noted before unless that one is terminal."""
+        """Note *update* in place of an earlier one for the item, unless the earlier one is terminal."""
         key = (update.item_type, update.key)
         before = self.updates.get(key)
         if before is None:
@@ -69,7 +69,7 @@ class Unwritten:
             self.updates[key] = replace(update, started_at=before.started_at or update.started_at)
 
     def add(self, later: Unwritten) -> None:
-        """Note what was noted after this."""
+        """Append the reports that were noted after these."""
         self.items += later.items
         self.summary_changes += later.summary_changes
         for update in later.updates.values():
@@ -77,7 +77,7 @@ class Unwritten:
 
 
 class Reporter:
-    """Reports for one process of one run; its methods may be called from any thread."""
+    """Reporter for one process of one run; its methods may be called from any thread."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Reporter:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Report for the length of the block; at its end, wait until all is written, but not for ever."""
+        """Report while the block runs; at its end, wait until everything is written, but only for so long."""
         self._thread.start()
         self._begun.wait(BEGIN_SECONDS)
         try:
@@ -111,23 +111,23 @@ class Reporter:
                 logger.warning("run %s: the outcomes of some items could not be written to the store", self._run_id)
 
     def declare(self, items: Sequence[Item]) -> None:
-        """Note that the run will do *items*."""
+        """Note that the run will work on *items*."""
         with self._guard:
             self._noted.items += items
 
     def update(self, updates: Sequence[ItemUpdate]) -> None:
-        """Note changes of items."""
+        """Note changes to items."""
         with self._guard:
             for update in updates:
                 self._noted.update(update)
 
     def change_summary(self, change: SummaryChange) -> None:
-        """Note a change of the summary; it is applied to whatever the summary is when it is written."""
+        """Note a change to the summary, which is applied to the summary as it is at the time of writing."""
         with self._guard:
             self._noted.summary_changes.append(change)
 
     def raise_if_cancelled(self) -> None:
-        """Raise DagsterExecutionInterruptedError once the run is to stop; Dagster then records it as cancelled."""
+        """Raise DagsterExecutionInterruptedError if the run should stop; Dagster then records it as cancelled."""
         if not self._stop_asked.is_set():
             return
         run = self._instance.get_run_by_id(self._run_id)
@@ -141,10 +141,10 @@ class Reporter:
         while give_up is None or time.monotonic() < give_up:
             try:
                 self._report_on_one_connection()
-            # Whatever is wrong with the mirror is no reason for the work to fail; the reconciler catches up.
+            # A problem with the mirror must not fail the work; the reconciler catches up.
             except Exception as error:
                 if not told:
-                    logger.warning("run %s: its task run cannot be written now: %s", self._run_id, error)
+                    logger.warning("run %s: its task run cannot be written at the moment: %s", self._run_id, error)
                     told = True
             else:
                 return
@@ -190,14 +190,14 @@ class Reporter:
         with connection.begin():
             cancelled = task_run_status(connection, self._run_id) is Status.CANCELLED
         run = self._instance.get_run_by_id(self._run_id)
-        # A run in a terminal cannot be told to stop by Dagster's launcher; its status says so all the same.
+        # Dagster's launcher cannot interrupt a run in a terminal, but still changes its status.
         if cancelled or (run and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)):
             self._stop_asked.set()
 
 
 def write_reported(connection: Connection, run_id: str, noted: Unwritten) -> None:
     task_run = lock_task_run(connection, run_id)
-    # After the end nothing changes: the worker of a run that was given up may still be at work.
+    # A closed task run is final, although the worker of a run declared dead may still be running.
     if task_run is None or task_run.closed_at is not None:
         return
     if noted.items:

@@ -1,4 +1,4 @@
-"""Plan of a Dagster run, read from its record: its task, who asked for it, the days and instances that it covers."""
+"""Plan of a Dagster run, read from its record: its task, who requested it, the days and instances that it covers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunPlan:
 
     @property
     def task_name(self) -> str:
-        """The name of the task, with the days that it is of."""
+        """The name of the task with the days that it covers."""
         if self.days is None:
             return self.task.name
         first, last = self.days
@@ -51,21 +51,21 @@ class RunPlan:
 
     @property
     def created_by(self) -> str | None:
-        """The name of the one who asked for the run; Dagster does not know who executes one again."""
-        return None if self._is_executed_again else self.tags.get(CREATED_BY_TAG)
+        """The name of the user who requested the run; for a re-execution Dagster does not know it."""
+        return None if self._is_reexecution else self.tags.get(CREATED_BY_TAG)
 
     @property
     def trigger_source(self) -> str:
         """The kind of trigger: scheduled, api or manual."""
-        if self._is_executed_again:
+        if self._is_reexecution:
             return "manual"
         if SCHEDULE_NAME_TAG in self.tags or SENSOR_NAME_TAG in self.tags:
             return "scheduled"
         return "api" if self.tags.get(TRIGGER_TAG) == "api" else "manual"
 
     @property
-    def _is_executed_again(self) -> bool:
-        """True when somebody executed an earlier run again: the UI copies its tags; a retry of Dagster has a number."""
+    def _is_reexecution(self) -> bool:
+        """True if a user re-executed an earlier run: the UI copies its tags; Dagster's own retries have a number."""
         return PARENT_RUN_ID_TAG in self.tags and RETRY_NUMBER_TAG not in self.tags
 
     @property
@@ -73,7 +73,7 @@ class RunPlan:
         return self.task == SYNC_DATABASES
 
     def summary(self, timezone: str) -> TaskSummary:
-        """Return the summary of the run before its work."""
+        """Return the summary of the run before its work begins."""
         if self.current is not None:
             return self.current.summary(timezone)
         return summary_of_days(
@@ -107,9 +107,9 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
 
 
 def asset_keys_of(run: dg.DagsterRun) -> list[dg.AssetKey]:
-    """Return the assets that the run materializes, of a re-execution those of the steps that run again."""
+    """Return the assets that the run materializes; for a re-execution, those of the steps that run again."""
     selected = run.asset_selection
-    # Some are of two jobs.
+    # Some assets belong to two jobs.
     known = dict.fromkeys(key for keys in KEYS_OF_JOB.values() for key in keys)
     keys = [key for key in known if key in selected] if selected else list(KEYS_OF_JOB.get(run.job_name, ()))
     steps = run.step_keys_to_execute
@@ -117,7 +117,7 @@ def asset_keys_of(run: dg.DagsterRun) -> list[dg.AssetKey]:
 
 
 def _task(job_name: str, collects: bool, period_type: PeriodType | None) -> Task:
-    """Return the task, named for what the run does of it."""
+    """Return the task, named after the part of it that the run does."""
     if collects:
         return SYNC_DATABASES
     if period_type is not None:

@@ -1,1 +1,1 @@
-"""The bridge: what the Dagster layer uses of the store and of the fleet."""
+"""Dagster resources: the store, the fleet and task runs, as assets and ops use them."""

@@ -1,8 +1,8 @@
-"""Dagster's storage, which dagster.yaml names: PostgreSQL by the settings, or on the embedded server.
+"""Dagster's storage, named in dagster.yaml: the PostgreSQL database in the settings, or one on the embedded server.
 
-Whatever opens Dagster's instance finds it: `up`, Dagster's own commands, code servers, the workers of runs. Where no
-URL is set, each of these processes holds the embedded server, from the moment that it opens the instance until it
-disposes of it or ends.
+Every process that opens Dagster's instance uses it: `up`, Dagster's own commands, code servers, the workers of runs.
+If no URL is set, each of these processes holds the embedded server from the moment it opens the instance until it
+disposes of the instance or ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from whalefall_capacity.settings import load_settings
 
 
 class SettingsStorage(DagsterPostgresStorage):
-    """Runs, events and schedules in one PostgreSQL database, which the settings name."""
+    """Runs, events and schedules in the one PostgreSQL database that the settings name."""
 
     def __init__(self, inst_data: Any = None) -> None:
         forget_environment()
@@ -39,13 +39,13 @@ class SettingsStorage(DagsterPostgresStorage):
 
 
 class _LastStorage(PostgresEventLogStorage):
-    """The one that an instance disposes of last; it lets the server go."""
+    """The storage that an instance disposes of last, which then releases the server."""
 
     def __init__(self, url: str, holding: ExitStack) -> None:
         super().__init__(url)
-        # At the latest when the process ends: not every one disposes of its instances.
-        self._let_go = weakref.finalize(self, holding.close)
+        # When the process ends at the latest: not every process disposes of its instances.
+        self._release = weakref.finalize(self, holding.close)
 
     def dispose(self) -> None:
         super().dispose()
-        self._let_go()
+        self._release()

@@ -1,4 +1,4 @@
-"""The fleet as a Dagster resource: visits every server and stores what each visit brought."""
+"""The fleet as a Dagster resource: visits every server and stores the sizes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity.store.sizes.visit_locks import VisitLocks, visit_locks
 from whalefall_capacity.watching import Watcher
 
-# Of the databases that were not measured; the others are counted.
+# How many unmeasured databases are named; the others are only counted.
 MOST_NAMED = 100
 
 
 @dataclass
 class Collection:
-    """The visits of one round over the fleet."""
+    """The visits of one collection."""
 
     stored: list[Visit] = field(default_factory=list)
     failed: list[FailedVisit] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Collection:
         return {visit.target.instance_id for visit in self.stored} | {visit.instance_id for visit in self.failed}
 
     def missing_databases(self) -> list[tuple[str, str, str]]:
-        """Return (instance, database, reason) of every database that was listed but not measured."""
+        """Return (instance, database, reason) for every database that was listed but not measured."""
         return [
             (visit.target.name, database.name, database.reason or "")
             for visit in self.stored
@@ -55,7 +55,7 @@ class Collection:
 
 
 class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Visits the servers of the fleet, as the settings say."""
+    """Visits the servers of the fleet within the limits of the settings."""
 
     def collect(
         self,
@@ -65,7 +65,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         accept_empty: bool,
         watcher: Watcher[Target, Visit | FailedVisit],
     ) -> Collection:
-        """Measure the fleet, or *instance_ids* of it, and store the sizes under *day* as they arrive."""
+        """Measure the fleet, or only *instance_ids*, and store the sizes under *day* as they arrive."""
         settings = load_settings()
         roster = load_roster(engine, settings.secret_key, instance_ids)
         collection = Collection()

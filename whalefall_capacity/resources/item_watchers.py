@@ -1,4 +1,4 @@
-"""Items of a task run: watchers that note how the work on servers, windows and table partitions goes on."""
+"""Items of a task run: watchers that note the progress of work on servers, windows and table partitions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from whalefall_capacity.watching import Result, Unit, Watcher, terminal
 
 
 class _Items(Watcher[Unit, Result]):
-    """Items of one task run; between two units, a cancel of the run stops the work."""
+    """Items of one task run; a cancelled run stops between two units of work."""
 
     def __init__(self, task_runs: TaskRunsResource) -> None:
         self._task_runs = task_runs
@@ -32,7 +32,7 @@ class _Items(Watcher[Unit, Result]):
 
 
 class CollectionItems(_Items[Target, Visit | FailedVisit]):
-    """Visits, an item a server."""
+    """Visits: one item per server."""
 
     def began(self, target: Target) -> None:
         self._task_runs.started(ItemType.COLLECTION, [str(target.instance_id)])
@@ -61,14 +61,14 @@ class CollectionItems(_Items[Target, Visit | FailedVisit]):
 
 
 def report_days(task_runs: TaskRunsResource, instances: Iterable[InstanceDays]) -> None:
-    """Note that stored days of *instances* were reported; items of visits of this run stay as they are."""
+    """Note that the stored days of *instances* were reported; items of this run's visits are left as they are."""
     for instance in instances:
         if instance.days:
             task_runs.completed(ItemType.COLLECTION, str(instance.id), {"days_reported": instance.days})
 
 
 class AggregationItems(_Items[range, range]):
-    """Aggregated windows, an item an instance; the instances of a chunk move together."""
+    """Aggregated windows: one item per instance; the instances of a chunk change state together."""
 
     def __init__(
         self, task_runs: TaskRunsResource, level: Level, instances: Sequence[InstanceDays], windows: int
@@ -92,7 +92,7 @@ class AggregationItems(_Items[range, range]):
 
 
 def collection_metrics(collection: Collection) -> list[Metric]:
-    """Return the figures of a round over the fleet."""
+    """Return the figures of a collection."""
     failed = len(collection.failed)
     sizes = [database.size_bytes for visit in collection.stored for database in visit.measurement.databases]
     measured = [size for size in sizes if size is not None]
@@ -106,19 +106,19 @@ def collection_metrics(collection: Collection) -> list[Metric]:
     ]
 
 
-# Outcomes that a table partition passes through; each of the others may be its last.
-PASSING_OUTCOMES = (Outcome.ARCHIVED, Outcome.DETACHED, Outcome.FINALIZED)
+# Intermediate outcomes of a table partition; each of the others may be its final one.
+INTERMEDIATE_OUTCOMES = (Outcome.ARCHIVED, Outcome.DETACHED, Outcome.FINALIZED)
 
 
 class TablePartitionItems(_Items[str, ChildOutcome]):
-    """Table partitions, an item each; it completes with the last outcome."""
+    """Table partitions: one item each, completed by the final outcome."""
 
-    def began(self, child: str) -> None:  # noqa: ARG002 - an item starts with an outcome that it passes through
+    def began(self, child: str) -> None:  # noqa: ARG002 - an item starts with its first intermediate outcome
         self._task_runs.raise_if_cancelled()
 
     def ended(self, outcome: ChildOutcome) -> None:
         self._task_runs.declare([Item(ItemType.TABLE_PARTITION, outcome.child, outcome.child)])
-        if outcome.outcome in PASSING_OUTCOMES:
+        if outcome.outcome in INTERMEDIATE_OUTCOMES:
             self._task_runs.started(ItemType.TABLE_PARTITION, [outcome.child])
         else:
             complete_table_partition(self._task_runs, outcome)
@@ -126,7 +126,7 @@ class TablePartitionItems(_Items[str, ChildOutcome]):
 
 
 def complete_table_partition(task_runs: TaskRunsResource, outcome: ChildOutcome) -> None:
-    """Note the last outcome of a table partition."""
+    """Note the final outcome of a table partition."""
     if outcome.outcome is Outcome.FAILED:
         task_runs.failed(ItemType.TABLE_PARTITION, outcome.child, outcome.reason)
         return
@@ -139,7 +139,7 @@ def complete_table_partition(task_runs: TaskRunsResource, outcome: ChildOutcome)
 
 
 def maintenance_metrics(outcomes: Sequence[ChildOutcome]) -> list[Metric]:
-    """Return the number of table partitions per last outcome; the keys are names that stored summaries have."""
+    """Return the number of table partitions per final outcome; stored summaries have the same keys."""
     counts = Counter(outcome.outcome for outcome in outcomes)
     return [
         Metric(
@@ -154,7 +154,7 @@ def maintenance_metrics(outcomes: Sequence[ChildOutcome]) -> list[Metric]:
 
 
 def aggregation_metrics(level: Level, results: Sequence[WindowResult]) -> list[Metric]:
-    """Return the figures of the calculation of one level."""
+    """Return the figures of a calculation on one level."""
     counts = {
         "windows": len(results),
         "windows_sealed": sum(result.state is WindowState.SEALED for result in results),

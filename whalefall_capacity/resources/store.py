@@ -1,4 +1,4 @@
-"""The store as Dagster resources: shared by the runs that work on it, and held alone by the maintenance."""
+"""The store as Dagster resources: one that runs share, and one that the maintenance holds exclusively."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from whalefall_capacity.store.postgres.engine import PATIENCE_SECONDS, create_st
 from whalefall_capacity.store.postgres.locks import maintenance_lock
 from whalefall_capacity.store.postgres.schema import is_current, require_current
 
-# A run that was launched twice ends soon, and a restore by hand has its time.
+# Enough for a second launch of the same run to give up, and short enough not to wait for a restore by hand.
 MAINTENANCE_WAIT_SECONDS = 10.0
 
 
 @contextmanager
 def held_store() -> Iterator[SecretStr]:
-    """Hold the store and yield its URL; an embedded one is migrated, for no command of ours may have been there yet."""
+    """Hold the store and yield its URL; an embedded one is migrated first, because no command may have done so yet."""
     settings = load_settings()
     with held_store_url(settings) as url:
         if settings.store_url is None:
@@ -33,7 +33,7 @@ def held_store() -> Iterator[SecretStr]:
 
 @contextmanager
 def store_engine() -> Iterator[Engine]:
-    """Hold connections to the store outside of a run; an error is not waited out."""
+    """Hold connections to the store outside a run; errors are raised at once."""
     with held_store() as url, disposed(create_store_engine(url, poolclass=NullPool)) as engine:
         yield engine
 
@@ -41,8 +41,8 @@ def store_engine() -> Iterator[Engine]:
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Connections to the store for the length of a run.
 
-    It has no configuration of its own, so that no URL with a password shows up in the UI: the settings say
-    where the store is.
+    It has no configuration of its own: the settings say where the store is, and no URL with a password shows up
+    in the UI.
     """
 
     _engine: Engine | None = PrivateAttr(default=None)
@@ -56,12 +56,12 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            raise RuntimeError("the store resource is open only while a run works")
+            raise RuntimeError("the store resource is only open during a run")
         return self._engine
 
 
 class MaintenanceStore(StoreResource):
-    """Connections to the store, and the lock of the maintenance for as long as the run, or a process of it, lives."""
+    """Connections to the store, and the maintenance lock for as long as a process of the run lives."""
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[MaintenanceStore]:

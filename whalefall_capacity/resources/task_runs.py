@@ -1,4 +1,4 @@
-"""The task run of a Dagster run as a resource: declares and updates its items, sums it up, stops at a cancel."""
+"""The task run of a Dagster run as a resource: declares and updates items, adds to the summary, stops if cancelled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from whalefall_capacity.store.task_runs.write import Item, ItemType, ItemUpdate
 
 
 class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Mirrors the run that it serves into task_runs and task_run_items; used by every asset and op.
+    """Mirrors its run into task_runs and task_run_items; used by every asset and op.
 
-    Nothing that it does may fail the work: all of it is noted, and written by a thread of its own.
+    It must never fail the work: everything is only noted here, and written by a thread of its own.
     """
 
     _reporter: Reporter | None = PrivateAttr(default=None)
@@ -30,7 +30,7 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[TaskRunsResource]:
         run, instance = context.run, context.instance
         if run is None or instance is None:
-            raise RuntimeError("the task runs resource serves a run")
+            raise RuntimeError("the task runs resource needs a run")
         plan = read_plan(run)
         with held_store() as url:
             self._reporter = Reporter(url, instance, run.run_id, lambda engine: expected_items(engine, plan))
@@ -40,11 +40,11 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def reporter(self) -> Reporter:
         if self._reporter is None:
-            raise RuntimeError("the task runs resource is open only while a run works")
+            raise RuntimeError("the task runs resource is only open during a run")
         return self._reporter
 
     def raise_if_cancelled(self) -> None:
-        """Stop the work here when the run is cancelled."""
+        """Stop the work here if the run is cancelled."""
         self.reporter.raise_if_cancelled()
 
     def declare(self, items: Sequence[Item]) -> None:

@@ -142,7 +142,7 @@ def test_some_failing_instances_leave_a_partition_and_a_warning_with_their_names
     assert result.success
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
-    assert check.description == f"1 of 2 instances gave their sizes for {today()}; not: gone"
+    assert check.description == f"1 of 2 instances reported their sizes for {today()}; not: gone"
     assert "gone: connecting to 127.0.0.1:1 as nobody failed" in str(check.metadata["gone"].value)
 
 

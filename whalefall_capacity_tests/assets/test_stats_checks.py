@@ -94,7 +94,7 @@ def test_secrets_are_checked_also_when_no_server_could_be_visited(
     secrets = found["secrets_readable"]
     assert (secrets.passed, secrets.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert secrets.description == (
-        "1 secrets cannot be read; not measured without: gone. Set what the table names, then collect again"
+        "1 secrets cannot be read; instances affected: gone. Set what the table names, then collect again"
     )
     assert rows(secrets, "secrets") == [
         {

@@ -94,7 +94,7 @@ def test_a_server_that_failed_is_told_with_its_name_and_where_to_look(
     assert run["link"].startswith("http://127.0.0.1:3000/runs/")
     assert "whalefall-capacity fleet check" in run["remedy"]
     check = by_title["check fleet_coverage failed (warning)"]
-    assert f"1 of 2 instances gave their sizes for {today()}" in check["what"]
+    assert f"1 of 2 instances reported their sizes for {today()}" in check["what"]
     assert check["where"] == ["asset database_size_stats"]
     assert check["link"] == run["link"]
 
@@ -219,7 +219,7 @@ def test_a_source_that_cannot_be_read_keeps_no_other_from_being_told(
         raise RuntimeError
 
     monkeypatch.setattr(module, "check_alerts", fail)
-    with pytest.raises(AlertError, match=r"not everything could be looked at: asset checks \(RuntimeError\)"):
+    with pytest.raises(AlertError, match=r"some sources of alerts could not be read: asset checks \(RuntimeError\)"):
         daemon.tick()
     assert titles(web) == [f"run failed: Collect sizes of {today()}"]
 

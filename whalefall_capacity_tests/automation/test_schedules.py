@@ -65,5 +65,5 @@ def test_a_missed_tick_of_a_day_that_is_over_starts_nothing_and_says_so(this_day
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == (
         "2026-07-01 was missed: the daemon did not run at 03:00, when its collection was due, nor for the rest of the "
-        "day. A past day cannot be measured; `whalefall-capacity history import FILE` brings sizes from elsewhere"
+        "day. A past day cannot be measured; `whalefall-capacity history import FILE` imports sizes from other sources"
     )

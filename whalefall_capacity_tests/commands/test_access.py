@@ -53,5 +53,5 @@ def test_a_user_logs_in_with_the_password_from_standard_input(whalefall: Command
 def test_no_password_makes_no_user(whalefall: CommandLine) -> None:
     done = whalefall("user", "set", "ann", "--role", "admin", stdin="")
     assert (done.status, done.out) == (1, "")
-    assert done.err == "error: no password came on standard input; user ann was left as it is\n"
+    assert done.err == "error: no password on standard input; user ann was left as it is\n"
     assert whalefall("user", "list", "--json").json == []

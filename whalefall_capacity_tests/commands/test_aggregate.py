@@ -53,9 +53,9 @@ def test_a_window_that_cannot_be_calculated_is_failed_and_so_is_the_command(whal
 @pytest.mark.parametrize(
     ("first", "last", "message"),
     [
-        ("2026-03-02", "2026-03-01", "--from 2026-03-02 lies after --to 2026-03-01"),
-        ("2024-12-31", "2026-03-01", "days must lie from 2025-01-01 (WHALEFALL_START_DATE) to "),
-        ("2026-03-01", "2199-01-01", "days must lie from 2025-01-01 (WHALEFALL_START_DATE) to "),
+        ("2026-03-02", "2026-03-01", "--from 2026-03-02 is after --to 2026-03-01"),
+        ("2024-12-31", "2026-03-01", "days must be between 2025-01-01 (WHALEFALL_START_DATE) and "),
+        ("2026-03-01", "2199-01-01", "days must be between 2025-01-01 (WHALEFALL_START_DATE) and "),
         ("yesterday", "2026-03-01", "'yesterday' does not match the formats '%Y-%m-%d'"),
     ],
 )

@@ -89,7 +89,7 @@ def test_no_password_is_an_error_and_leaves_the_old_one(whalefall: CommandLine, 
     before = rows(whalefall.store, "SELECT xmin, password FROM credentials")
     done = whalefall(*SET, stdin=stdin)
     assert (done.status, done.out) == (1, "")
-    assert done.err == "error: no password came on standard input; credential vault was left as it is\n"
+    assert done.err == "error: no password on standard input; credential vault was left as it is\n"
     assert rows(whalefall.store, "SELECT xmin, password FROM credentials") == before
 
 

@@ -218,8 +218,8 @@ def test_a_variable_without_a_key_is_one_line(whalefall: CommandLine, source: Wh
     failed = migrate(whalefall, source, "--apply")
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == (
-        "error: environment variable OLD_KEY has no Fernet key: let it have WhaleFall's PASSWORD_ENCRYPTION_KEY; "
-        "nothing was written\n"
+        "error: environment variable OLD_KEY does not hold a Fernet key: set it to WhaleFall's "
+        "PASSWORD_ENCRYPTION_KEY; nothing was written\n"
     )
 
 
@@ -233,7 +233,7 @@ def test_when_dagster_cannot_be_told_the_error_says_that_the_rows_are_there_and_
     failed = migrate(whalefall, source, "--apply")
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == (
-        "error: the rows are written, but Dagster's storage could not be told: no route to host; once it can be "
-        "reached, run the same command again: it tells what is not told yet\n"
+        "error: the rows are written, but could not be reported to Dagster's storage: no route to host; once it can be "
+        "reached, run the same command again: it reports what is missing\n"
     )
     assert rows(whalefall.store, "SELECT count(*) FROM database_size_stats") == [(3,)]

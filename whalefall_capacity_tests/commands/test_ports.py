@@ -34,7 +34,7 @@ def test_a_port_that_is_taken_is_one_message_and_nothing_is_started(
         1,
         [
             f"error: WHALEFALL_{name}: {taken}: cannot listen on port {taken} of 127.0.0.1 (Address already in use); "
-            "set it to a port that is free"
+            "choose a free port"
         ],
     )
     assert not settings.home.exists()

@@ -87,12 +87,12 @@ def test_a_run_that_is_not_there_fails_the_command(whalefall: CommandLine) -> No
     for command in ("show", "cancel", "watch"):
         done = whalefall("runs", command, "nobody")
         assert done.status == 1
-        assert "nobody is no task run; `whalefall-capacity runs list` shows them" in done.err
+        assert "nobody matches no task run; `whalefall-capacity runs list` shows them" in done.err
 
 
 def test_a_cancel_is_written_once(whalefall: CommandLine, store: Engine, running: str) -> None:
     assert "is cancelled" in whalefall("runs", "cancel", running).out
-    assert "has ended already: cancelled" in whalefall("runs", "cancel", running).out
+    assert "has already ended: cancelled" in whalefall("runs", "cancel", running).out
     with store.connect() as connection:
         assert connection.execute(text("SELECT status FROM task_runs")).scalar() == "cancelled"
 
@@ -136,4 +136,4 @@ def test_an_audit_says_what_it_repaired(whalefall: CommandLine, store: Engine, p
         connection.execute(text("DELETE FROM task_runs"))
     repairs = whalefall("runs", "audit", "--json").json
     # Dagster's storage is shared with other tests, whose runs this store has never seen.
-    assert {"run_id": run["run_id"], "repair": "had no task run; it is completed"} in repairs
+    assert {"run_id": run["run_id"], "repair": "had no task run; now completed"} in repairs

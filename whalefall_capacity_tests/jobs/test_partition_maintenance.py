@@ -120,7 +120,7 @@ def test_a_dry_run_is_a_skipped_task_run_without_items(store: Engine, dagster_in
     assert items(store, result.run_id) == {}
     with store.connect() as connection:
         flags = connection.execute(text("SELECT summary_json #> '{common,flags}' FROM task_runs")).scalar_one()
-    assert flags == {"skipped": True, "skip_reason": "a dry run changes nothing; 2 table partitions would go"}
+    assert flags == {"skipped": True, "skip_reason": "a dry run changes nothing; 2 table partitions would be dropped"}
 
 
 def test_a_maintenance_that_the_run_centre_cancels_stops_before_the_next_child(

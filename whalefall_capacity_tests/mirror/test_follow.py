@@ -15,7 +15,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.mirror import follow as module
-from whalefall_capacity.mirror.follow import COMPLETED_ALL_THE_SAME, failure_text, mirror, new_task_run
+from whalefall_capacity.mirror.follow import COMPLETED_DESPITE_CANCEL, failure_text, mirror, new_task_run
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.write import (
@@ -218,7 +218,7 @@ def test_what_the_run_centre_cancelled_is_closed_as_cancelled_however_the_run_en
     assert status_of(dagster_instance, run_id) is dagster_status
     assert task_run(store, run_id, "status, completed_at, closed_at IS NOT NULL") == ("cancelled", written, True)
     assert item_statuses(store, run_id) == {"1": "completed", "2": "cancelled"}
-    said = [COMPLETED_ALL_THE_SAME] if dagster_status is DagsterRunStatus.SUCCESS else []
+    said = [COMPLETED_DESPITE_CANCEL] if dagster_status is DagsterRunStatus.SUCCESS else []
     assert task_run(store, run_id, HIGHLIGHTS) == said
 
 
@@ -237,7 +237,7 @@ def test_a_cancelled_run_that_dagster_later_calls_a_success_stays_cancelled_and_
     assert status_of(dagster_instance, run_id) is DagsterRunStatus.SUCCESS
     assert task_run(store, run_id, f"status, {HIGHLIGHTS}") == (
         "cancelled",
-        ["cancelled, but the work had completed"],
+        ["cancelled, but the work had already completed"],
     )
     assert item_statuses(store, run_id) == {"1": "completed", "2": "cancelled"}
 
@@ -297,7 +297,7 @@ def test_a_task_run_whose_launch_never_came_is_given_up_after_a_minute(
     assert task_run(store, run.run_id) == status
     if status == "failed":
         assert task_run(store, run.run_id, "error_message, closed_at IS NOT NULL, started_at") == (
-            "Dagster knows no run of this id: it was not launched, or was deleted",
+            "Dagster has no run with this id: it was never launched, or was deleted",
             True,
             None,
         )

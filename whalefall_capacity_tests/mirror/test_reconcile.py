@@ -361,11 +361,11 @@ def test_the_audit_repairs_planted_differences_and_reports_exactly_them(
 
     repairs = audit(store, dagster_instance, BEGINNING, NO_TIME)
     assert {repair.run_id: repair.repair for repair in repairs} == {
-        miscounted: "counters did not equal the items",
-        over: "was running; it is completed",
-        dead: "was running; it is failed",
-        lost: "had no task run; it is failed",
-        never_launched.run_id: "was pending; it is failed",
+        miscounted: "counters did not match the items",
+        over: "was running; now completed",
+        dead: "was running; now failed",
+        lost: "had no task run; now failed",
+        never_launched.run_id: "was pending; now failed",
     }
     assert len(repairs) == 5
     assert task_run(store, miscounted, "progress_total, progress_completed, progress_failed") == (2, 0, 2)
@@ -386,7 +386,7 @@ def test_a_cancel_of_the_run_centre_whose_run_is_over_is_closed_by_the_audit(
     mirror(store, dagster_instance, run_id)
     cancel_by_run_centre(store, run_id)
     report(dagster_instance, run_id, DagsterEventType.RUN_CANCELED)
-    assert audit(store, dagster_instance, BEGINNING, NO_TIME) == [Repair(run_id, "was cancelled; it is cancelled")]
+    assert audit(store, dagster_instance, BEGINNING, NO_TIME) == [Repair(run_id, "was cancelled; now cancelled")]
     assert task_run(store, run_id, "status, closed_at IS NOT NULL") == ("cancelled", True)
 
 
@@ -442,7 +442,7 @@ def test_a_run_without_a_worker_is_buried_after_half_a_minute_of_looking(
     waited: list[float] = []
     repairs = audit(store, dagster_instance, BEGINNING, sleep=waited.append)
     assert waited == [1] * 30
-    assert repairs == [Repair(run_id, "was running; it is failed")]
+    assert repairs == [Repair(run_id, "was running; now failed")]
 
 
 def test_a_start_that_nobody_told_is_repaired(
@@ -452,4 +452,4 @@ def test_a_start_that_nobody_told_is_repaired(
     mirror(store, dagster_instance, run_id)
     report(dagster_instance, run_id, DagsterEventType.RUN_START)
     works(run_id)
-    assert audit(store, dagster_instance, BEGINNING, NO_TIME) == [Repair(run_id, "was pending; it is running")]
+    assert audit(store, dagster_instance, BEGINNING, NO_TIME) == [Repair(run_id, "was pending; now running")]

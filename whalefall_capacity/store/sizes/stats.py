@@ -291,8 +291,7 @@ def store_time(engine: Engine) -> datetime:
 
 def rows_changed(engine: Engine, day: date, since: datetime) -> int:
     """Return how many sizes and totals of *day* are new or other than they were at *since*, by the store's clock."""
-    changed: int = read_value(engine, CHANGED, day=day, since=since)
-    return changed
+    return int(read_value(engine, CHANGED, day=day, since=since))
 
 
 def biggest_databases(engine: Engine, days: Iterable[date], count: int = 10) -> list[StoredSize]:

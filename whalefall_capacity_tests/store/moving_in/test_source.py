@@ -144,7 +144,7 @@ def test_names_that_cannot_be_kept_are_a_line_each_and_nothing_is_written(
         "instance ' ': its name cannot be kept: it is blank; change it in WhaleFall",
         f"instance '{'n' * 60}': its name cannot be kept: String should have at most 128 characters; change it in "
         "WhaleFall",
-        "instance 'with port': its host cannot be kept: must be without the port, which has a field of its own; "
+        "instance 'with port': its host cannot be kept: must not include the port, which has its own field; "
         "change it in WhaleFall",
         "nothing was written",
     ]
