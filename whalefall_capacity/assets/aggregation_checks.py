@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from whalefall_capacity.asset_keys import aggregation_key
-from whalefall_capacity.assets.checks import WORST, check_result
+from whalefall_capacity.assets.checks import FINDINGS_SHOWN, check_result
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.periods import PeriodType, Window, today, window_of
 from whalefall_capacity.resources.store import StoreResource
@@ -112,7 +112,10 @@ def recomputed_result(key: dg.AssetKey, windows: Sequence[Recomputation], seed: 
             "windows_behind": len(behind),
             "differences": metadata_table(
                 ("window", "key", "figure", "stored", "recomputed"),
-                [(start, d.key, d.measure, _text(d.stored), _text(d.recomputed)) for start, d in differences[:WORST]],
+                [
+                    (start, d.key, d.measure, _text(d.stored), _text(d.recomputed))
+                    for start, d in differences[:FINDINGS_SHOWN]
+                ],
             ),
         },
     )
@@ -142,7 +145,7 @@ def missing_days_result(
             "days_missing": sum(instance.days for instance in found),
             "worst": metadata_table(
                 ("instance", "days", "first_day", "last_day"),
-                [astuple(instance) for instance in found[:WORST]],
+                [astuple(instance) for instance in found[:FINDINGS_SHOWN]],
             ),
         },
     )

@@ -26,7 +26,7 @@ FLEET_COVERAGE = dg.AssetCheckSpec(
 
 
 # How many rows the tables of findings show.
-WORST = 20
+FINDINGS_SHOWN = 20
 
 
 def check_result(

@@ -10,7 +10,7 @@ from datetime import date
 import dagster as dg
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
-from whalefall_capacity.assets.checks import WORST, check_result
+from whalefall_capacity.assets.checks import FINDINGS_SHOWN, check_result
 from whalefall_capacity.assets.metadata import metadata_table
 from whalefall_capacity.printable import first_of, printable
 from whalefall_capacity.resources.store import StoreResource
@@ -88,7 +88,7 @@ def secrets_result(store: StoreResource) -> dg.AssetCheckResult:
             "instances_concerned": len(needed),
             "secrets": metadata_table(
                 ("credential", "error", "instances"),
-                [(secret.credential, secret.error, _some(secret.instances)) for secret in found[:WORST]],
+                [(secret.credential, secret.error, _some(secret.instances)) for secret in found[:FINDINGS_SHOWN]],
             ),
         },
     )
@@ -109,7 +109,7 @@ def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetChe
             "databases_fewer": sum(instance.listed_before - instance.listed for instance in shrunk),
             "instances": metadata_table(
                 ("instance", "databases", "databases_before", "day_before"),
-                [astuple(instance) for instance in shrunk[:WORST]],
+                [astuple(instance) for instance in shrunk[:FINDINGS_SHOWN]],
             ),
         },
     )
@@ -131,7 +131,7 @@ def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResu
             "size_bytes_before": sum(database.size_bytes for database in lost),
             "databases": metadata_table(
                 ("instance", "database", "state", "last_day", "size_bytes"),
-                [(d.instance, d.database, _state(d), d.last_day, d.size_bytes) for d in lost[:WORST]],
+                [(d.instance, d.database, _state(d), d.last_day, d.size_bytes) for d in lost[:FINDINGS_SHOWN]],
             ),
         },
     )
@@ -152,7 +152,7 @@ def change_result(day: date, changed: Sequence[ChangedDatabase], settings: Setti
             "databases_shrunk": sum(database.change_bytes < 0 for database in changed),
             "databases": metadata_table(
                 ("instance", "database", "size_bytes", "size_bytes_before", "day_before", "change_bytes", "percent"),
-                [astuple(database) for database in changed[:WORST]],
+                [astuple(database) for database in changed[:FINDINGS_SHOWN]],
             ),
         },
     )

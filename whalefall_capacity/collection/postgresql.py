@@ -58,16 +58,16 @@ LIST_TABLESPACES = "SELECT oid, namesend(spcname) FROM pg_tablespace WHERE spcna
 # tablespace has no folder. src/backend/utils/adt/misc.c
 LIST_FOLDERS = "SELECT pg_tablespace_databases({tablespace})"
 # Where tables of the connection's own database are that are not where most of them are.
-USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablespace <> 0"
+LIST_USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablespace <> 0"
 # The folder at which the server failed, in a message of any language: of a database, whose id is in it, or of all.
 FOLDER = re.compile(r'\bpg_tblspc/\d+(?:/PG_\w+(?:/(\d+))?)?|\bbase/(\d+)|["«„“「]\s?base\s?["»“”」]')
 MEASURE_ALL = "COPY (SELECT oid, pg_database_size(oid) FROM unnest({oids}::oid[]) AS oid) TO STDOUT"
 MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
-INTACT = "SELECT oid FROM pg_database WHERE datconnlimit <> -2"
+LIST_INTACT_DATABASES = "SELECT oid FROM pg_database WHERE datconnlimit <> -2"
 # Nobody needs a privilege on a table to ask for its size, which waits for whoever has locked it or one of its indexes:
 # such a table is not asked for. Partitioned tables are empty; their partitions are tables.
 # https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-DBSIZE
-TABLES = """
+LIST_TABLES = """
 WITH locked AS (
     SELECT coalesce(index.indrelid, lock.relation) AS oid
     FROM pg_locks AS lock LEFT JOIN pg_index AS index ON index.indexrelid = lock.relation
@@ -168,7 +168,7 @@ class PostgresqlSession:
 
     def tables(self, database: str) -> DatabaseTables:  # noqa: ARG002 - it is the one that is connected to
         try:
-            rows = self._rows(RAW_NAMES + TABLES)
+            rows = self._rows(RAW_NAMES + LIST_TABLES)
         except LimitReachedError as error:
             raise CollectionError(f"the sizes of its tables {error}") from None
         encoding = psycopg2.extensions.encodings.get(str(self._connection.get_parameter_status("server_encoding")))
@@ -272,7 +272,7 @@ class PostgresqlSession:
         if self._open_other is None:
             return None
         with closing(PostgresqlSession(self._open_other(name), self._limits)) as other:
-            return [oid for (oid,) in other._rows(USED_TABLESPACES)]
+            return [oid for (oid,) in other._rows(LIST_USED_TABLESPACES)]
 
     def _measure_together(self, names: Mapping[int, str], findings: Findings) -> list[int]:
         """Measure as many databases as give their size quickly; return the others."""
@@ -293,7 +293,7 @@ class PostgresqlSession:
 
     def _note_dropped(self, databases: list[Database], findings: Findings) -> None:
         """Take back the sizes of databases that were dropped meanwhile: files go first, and may have gone uncounted."""
-        intact = {oid for (oid,) in self._rows(INTACT)}
+        intact = {oid for (oid,) in self._rows(LIST_INTACT_DATABASES)}
         for database in databases:
             if database.oid not in intact:
                 findings.missing(database.name, self._looked_at_again(database.oid))

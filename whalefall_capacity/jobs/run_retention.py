@@ -10,7 +10,7 @@ from functools import partial
 import dagster as dg
 from sqlalchemy import Engine
 
-from whalefall_capacity.mirror.follow import ENDINGS
+from whalefall_capacity.mirror.follow import FINAL_STATUSES
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.task_runs.write import delete_old_task_runs
 
@@ -51,7 +51,7 @@ def forget_old_runs(
 
 
 def _delete_dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    finished = dg.RunsFilter(created_before=before, statuses=list(ENDINGS))
+    finished = dg.RunsFilter(created_before=before, statuses=list(FINAL_STATUSES))
     records = instance.get_run_records(finished, limit=BATCH, ascending=True)
     for record in records:
         instance.delete_run(record.dagster_run.run_id)

@@ -33,7 +33,7 @@ from whalefall_capacity.tasks import LOCATION, OP_JOBS
 # The name in pyproject.toml, and the one that Dagster's own commands use when they are given the module.
 LOCATIONS = (LOCATION, f"{LOCATION}.definitions")
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING)
-ENDINGS = {
+FINAL_STATUSES = {
     DagsterRunStatus.SUCCESS: Status.COMPLETED,
     DagsterRunStatus.FAILURE: Status.FAILED,
     DagsterRunStatus.CANCELED: Status.CANCELLED,
@@ -121,7 +121,7 @@ def _follow(
     if task_run.closed_at is not None:
         if task_run.status is Status.CANCELLED and status is DagsterRunStatus.SUCCESS:
             write_summary(connection, task_run.run_id, task_run.summary.with_highlight(COMPLETED_DESPITE_CANCEL))
-    elif status in ENDINGS:
+    elif status in FINAL_STATUSES:
         close_task_run(connection, *_closing(instance, task_run, record))
     elif status not in WAITING:
         # Including statuses that this version of the program does not know.
@@ -131,7 +131,7 @@ def _follow(
 def _closing(
     instance: dg.DagsterInstance, task_run: LockedTaskRun, record: dg.RunRecord
 ) -> tuple[LockedTaskRun, RunEnd, datetime | None]:
-    status = ENDINGS[record.dagster_run.status]
+    status = FINAL_STATUSES[record.dagster_run.status]
     if task_run.status is Status.CANCELLED and status is Status.COMPLETED:
         task_run = replace(task_run, summary=task_run.summary.with_highlight(COMPLETED_DESPITE_CANCEL))
     error = failure_text(instance, task_run.run_id) if status is Status.FAILED else None

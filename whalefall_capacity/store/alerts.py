@@ -23,7 +23,7 @@ LONGEST_PAUSE = timedelta(hours=1)
 RETENTION = timedelta(days=90)
 
 # The unique key of cause, day and channel decides what is new, also beside another look at the same time.
-FILE = """
+INSERT_ALERTS = """
 INSERT INTO alerts (cause, day, channel, message_json)
 SELECT filed.cause, filed.day, channel, filed.message
 FROM unnest(CAST(:causes AS text[]), CAST(:days AS date[]), CAST(:messages AS jsonb[])) AS filed (cause, day, message)
@@ -103,7 +103,7 @@ def file_alerts(engine: Engine, alerts: Sequence[Alert], channels: Iterable[str]
     """File *alerts* for each of *channels*, but those filed already; return how many are new."""
     return write(
         engine,
-        FILE,
+        INSERT_ALERTS,
         causes=[alert.cause for alert in alerts],
         days=[alert.day for alert in alerts],
         messages=[alert.model_dump_json() for alert in alerts],

@@ -41,7 +41,7 @@ ORDER BY attnum
 """
 # Microseconds since 1970: exact, and no text to take apart.
 MICROSECONDS = sql.SQL("(extract(epoch FROM {column}) * 1000000)::bigint")
-STRETCH = sql.SQL(
+COPY_PAGES = sql.SQL(
     "COPY (SELECT {columns} FROM {child} WHERE ctid >= '({first},0)' AND ctid < '({last},0)') TO STDOUT (FORMAT csv)"
 )
 LOAD = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT csv)")
@@ -243,7 +243,7 @@ def _stretches(connection: Connection, child: sql.Identifier, columns: Sequence[
         )
         ((pages,),) = cursor.fetchall()
         for first in range(0, pages, PAGES):
-            stretch = STRETCH.format(
+            stretch = COPY_PAGES.format(
                 columns=selected, child=child, first=sql.Literal(first), last=sql.Literal(first + PAGES)
             )
             buffer = io.BytesIO()

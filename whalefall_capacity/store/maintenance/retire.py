@@ -58,16 +58,16 @@ from whalefall_capacity.watching import Watcher
 
 DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
-TAKE_BACK = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
+REINSERT_ROWS = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
 CONTENDED_REASON = "somebody else held a lock for longer than the lock timeout; the next maintenance tries again"
-WHERE_NOW = """
+LOCATE_CHILD = """
 SELECT n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
 WHERE c.oid = CAST(:oid AS oid)
 """
-PENDING = """
+PENDING_DETACHES = """
 SELECT parent.relname AS table, child.relname AS child, CAST(child.oid AS bigint) AS oid
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = inhrelid
@@ -115,7 +115,7 @@ def finish_leftovers(maintenance: Maintenance) -> None:
     """Complete the retirements that were interrupted, and the detaches that somebody else began."""
     with maintenance.engine.connect() as connection:
         leftovers = open_retirements(connection)
-        pending = connection.execute(text(PENDING), {"parents": list(TABLES)}).all()
+        pending = connection.execute(text(PENDING_DETACHES), {"parents": list(TABLES)}).all()
     for leftover in leftovers:
         with _one_child(maintenance, leftover.table, leftover.child):
             if leftover.name is None or leftover.is_pending is False:
@@ -204,7 +204,7 @@ def archive_children(
 def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], archives: Mapping[int, str]) -> None:
     """Detach and drop *drops*, one after the other; a parent whose child could not be detached is left alone."""
     with maintenance.engine.connect() as connection:
-        blocked = {row.table for row in connection.execute(text(PENDING), {"parents": list(TABLES)})}
+        blocked = {row.table for row in connection.execute(text(PENDING_DETACHES), {"parents": list(TABLES)})}
     for drop in drops:
         if drop.table in blocked:
             reason = "another table partition of its table is still being detached; the next maintenance tries again"
@@ -333,7 +333,7 @@ def _put_back(maintenance: Maintenance, retirement: Retirement) -> None:
         else:
             # A write has moved it aside, and made a new one.
             with raw_cursor(connection) as cursor:
-                cursor.execute(TAKE_BACK.format(parent=sql.Identifier(retirement.table), child=place))
+                cursor.execute(REINSERT_ROWS.format(parent=sql.Identifier(retirement.table), child=place))
                 cursor.execute(DROP.format(child=place))
         forget_retirement(connection, retirement.id)
 
@@ -356,7 +356,7 @@ def _detached_place(connection: Connection, retirement: Retirement) -> sql.Ident
 
 def _find(connection: Connection, oid: int) -> Row[Any]:
     """Return where the child with this oid is now, by whatever name, and whether its detach is pending."""
-    found = connection.execute(text(WHERE_NOW), {"oid": oid}).one_or_none()
+    found = connection.execute(text(LOCATE_CHILD), {"oid": oid}).one_or_none()
     if found is None:
         raise StoreError("it was dropped by somebody else")
     return found

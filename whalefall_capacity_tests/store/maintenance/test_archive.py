@@ -148,7 +148,7 @@ def test_what_cannot_be_read_back_the_same_is_no_archive(
 ) -> None:
     put_month(store, JANUARY)
     monkeypatch.setattr(
-        archive, "STRETCH", sql.SQL(archive.STRETCH.string.replace("ctid >= ", "size_bytes <> 107 AND ctid >= "))
+        archive, "COPY_PAGES", sql.SQL(archive.COPY_PAGES.string.replace("ctid >= ", "size_bytes <> 107 AND ctid >= "))
     )
     with pytest.raises(StoreError, match=r"says 20 rows .* but reading its file gives 18"):
         written(store, tmp_path)
