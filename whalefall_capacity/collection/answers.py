@@ -19,7 +19,7 @@ LONGEST_REASON = 1_000
 LONGEST_VERSION = 200
 # 8 PiB. A thousand servers that claim as much still add up to less than a BIGINT, and readers of JSON that count in
 # floating point keep every byte.
-LARGEST_SIZE = 2**53 - 1
+LARGEST_CREDIBLE_SIZE = 2**53 - 1
 
 
 def credible(measurement: Measurement, hide: Callable[[str], str]) -> Measurement:
@@ -29,7 +29,7 @@ def credible(measurement: Measurement, hide: Callable[[str], str]) -> Measuremen
     """
     databases = tuple(_credible_database(database, hide) for database in measurement.databases)
     total = sum(database.size_bytes or 0 for database in databases)
-    if total > LARGEST_SIZE:
+    if total > LARGEST_CREDIBLE_SIZE:
         raise CollectionError(f"the server reported {total} bytes in all, which no server can hold")
     return replace(
         measurement,
@@ -68,4 +68,4 @@ def _distinct(databases: tuple[DatabaseSize, ...]) -> tuple[DatabaseSize, ...]:
 
 
 def _is_size(size_bytes: object) -> bool:
-    return isinstance(size_bytes, int) and not isinstance(size_bytes, bool) and 0 <= size_bytes <= LARGEST_SIZE
+    return isinstance(size_bytes, int) and not isinstance(size_bytes, bool) and 0 <= size_bytes <= LARGEST_CREDIBLE_SIZE

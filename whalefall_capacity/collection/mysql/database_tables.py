@@ -7,10 +7,8 @@ from functools import partial
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables, largest_first
 from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.server import Server
-from whalefall_capacity.collection.mysql.tables import Figures, Table, list_tables, read_figures
+from whalefall_capacity.collection.mysql.tables import BATCH, Figures, Table, list_tables, read_figures
 
-# How many tables one statement asks for the lengths of.
-BATCH = 2000
 GONE = "dropped meanwhile"
 ELSEWHERE = "its storage engine keeps nothing on this server's disk"
 

@@ -19,7 +19,7 @@ from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
 from whalefall_capacity.collection.mysql.server import Server
-from whalefall_capacity.collection.mysql.tables import SYSTEM_SCHEMAS, Table, list_tables, read_lengths, text
+from whalefall_capacity.collection.mysql.tables import BATCH, SYSTEM_SCHEMAS, Table, list_tables, read_lengths, text
 from whalefall_capacity.collection.sizes import Findings, NameFilter
 from whalefall_capacity.errors import CollectionError
 
@@ -33,8 +33,6 @@ SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA
 WHERE SCHEMA_NAME NOT LIKE '#sql%'
 ORDER BY SCHEMA_NAME
 """
-# How many tables one statement asks for the lengths of: a few hundred kilobytes of names.
-BATCH = 2000
 NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT that is missing"
 SOME_VISIBLE = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
 NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"

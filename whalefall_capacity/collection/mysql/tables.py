@@ -23,6 +23,8 @@ IN_MEMORY_OR_MADE_UP = {"memory", "blackhole", "sequence", "example", "performan
 IN_OTHER_TABLES = {"mrg_myisam", "oqgraph"}
 ON_OTHER_SERVERS = {"federated", "spider", "connect", "s3", "sphinx", "ndbcluster", "ndbinfo"}
 NOTHING_HERE = IN_MEMORY_OR_MADE_UP | IN_OTHER_TABLES | ON_OTHER_SERVERS
+# How many tables one statement asks for the lengths of: a few hundred kilobytes of names.
+BATCH = 2000
 # What MySQL shows instead of a length which a storage engine could not tell.
 NO_LENGTH = (2**32 - 1, 2**64 - 1)
 SYSTEM_SCHEMAS = ("information_schema", "performance_schema", "mysql", "sys")
