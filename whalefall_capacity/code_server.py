@@ -1,7 +1,7 @@
-"""The code server's address: a Unix socket in a folder that is closed to everybody else.
+"""The code server's address: a Unix socket in a folder that is closed to other accounts.
 
-Dagster's code server does what it is asked to, and asks nobody who they are. Who reaches it can read every variable of
-its environment, and end it.
+Dagster's code server executes whatever it is asked to, without authentication. Whoever can reach it can read every
+variable of its environment, and end it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ PLAIN_PATH = re.compile(r"[A-Za-z0-9/._~-]+")
 
 
 def socket_path(home: Path) -> Path:
-    """Return the path of the socket: in *home*, or in a folder of ours where that would be too long, or open to others.
+    """Return the path of the socket: in *home*, or in our own folder if that path is too long or open to others.
 
-    Raises StoreError when somebody else has put something in the place of that folder.
+    Raises StoreError if somebody else has put something in the place of that folder.
     """
     inside = home / SOCKET
     fits = is_short_enough(inside) and PLAIN_PATH.fullmatch(str(inside))
@@ -36,23 +36,23 @@ def socket_path(home: Path) -> Path:
 
 @contextmanager
 def held_socket(home: Path) -> Iterator[Path]:
-    """Hold the socket's path for a code server. Raises WhalefallError when one listens there already."""
+    """Hold the socket's path for a code server. Raises WhalefallError if one is already listening there."""
     path = socket_path(home)
     if is_listening(path):
         raise WhalefallError(
-            f"a code server listens on {path} already: stop the `whalefall-capacity up` that it belongs to; where that "
+            f"a code server is already listening on {path}: stop the `whalefall-capacity up` that it belongs to; where that "
             "was killed, the server ends with its last run, or at once when you end it yourself"
         )
     try:
         yield path
     finally:
-        # A code server that was killed leaves it.
+        # A killed code server leaves it behind.
         path.unlink(missing_ok=True)
         if path.parent != home:
             path.parent.rmdir()
 
 
 def is_listening(path: Path) -> bool:
-    """Does a process answer on the socket?"""
+    """Tell whether a process answers on the socket."""
     with closing(socket.socket(socket.AF_UNIX)) as probe:
         return probe.connect_ex(str(path)) == 0

@@ -26,7 +26,7 @@ class HistoryFileError(WhalefallError):
 
 
 class MigrationError(WhalefallError):
-    """What another system holds cannot be taken along; nothing was written that does not stand on its own."""
+    """The data of another system cannot be moved in; nothing incomplete was written."""
 
 
 class CollectionError(WhalefallError):
@@ -38,15 +38,15 @@ class AggregationError(WhalefallError):
 
 
 class AccessError(WhalefallError):
-    """A user or token of the console cannot be made or changed."""
+    """A user or token of the console cannot be created or changed."""
 
 
 class DagsterError(WhalefallError):
-    """The Dagster webserver did not do what it was asked."""
+    """The Dagster webserver refused or failed a request."""
 
 
 class TaskRunError(WhalefallError):
-    """A task run is not there, or did not complete."""
+    """A task run does not exist, or did not complete."""
 
 
 class PlanError(WhalefallError):
@@ -54,4 +54,4 @@ class PlanError(WhalefallError):
 
 
 class AlertError(WhalefallError):
-    """An alert could not be delivered, or not all of what it would tell could be found out."""
+    """An alert could not be delivered, or a source of alerts could not be read."""

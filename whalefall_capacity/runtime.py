@@ -1,4 +1,4 @@
-"""The ground of every command, by the settings: the store, Dagster's storage and home, the limits of a visit."""
+"""The environment of every command by the settings: the store, Dagster's storage and home, the limits of a visit."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ WORKSPACE_FILE = "workspace.yaml"
 
 @contextmanager
 def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[None]:
-    """Hold the store's server where it is the embedded one, and let child processes find what this one has.
+    """Hold the store's server if it is the embedded one, and pass the settings on to child processes.
 
-    With *needs_dagster* false, nothing of Dagster is made ready.
+    With *needs_dagster* false, Dagster is not prepared.
     """
     with held_store_url(settings):
         if needs_dagster:
@@ -37,12 +37,12 @@ def open_runtime(settings: Settings, needs_dagster: bool = True) -> Iterator[Non
 
 
 def held_store_url(settings: Settings) -> AbstractContextManager[SecretStr]:
-    """Yield the store's URL; where none is set, hold the embedded server."""
+    """Yield the store's URL; if none is set, hold the embedded server."""
     return _held_url(settings.store_url, settings, STORE_DATABASE)
 
 
 def held_dagster_url(settings: Settings) -> AbstractContextManager[SecretStr]:
-    """Yield the URL of Dagster's storage; where none is set, hold the embedded server."""
+    """Yield the URL of Dagster's storage; if none is set, hold the embedded server."""
     return _held_url(settings.dagster_url, settings, DAGSTER_DATABASE)
 
 
@@ -58,7 +58,7 @@ def _held_url(configured: SecretStr | None, settings: Settings, database: str) -
 
 @contextmanager
 def open_store(settings: Settings, needs_dagster: bool = True) -> Iterator[Engine]:
-    """Hold everything `open_runtime` does and yield an engine for a store that is migrated."""
+    """Hold everything that `open_runtime` holds, and yield an engine for the migrated store."""
     with open_runtime(settings, needs_dagster), disposed(create_store_engine(store_url(settings))) as engine:
         migrate_store(engine, settings)
         yield engine
@@ -76,7 +76,7 @@ def disposed(engine: Engine) -> Iterator[Engine]:
 def migrate_store(engine: Engine, settings: Settings) -> tuple[str | None, str | None]:
     """Bring the store to this version and return the revisions before and after.
 
-    A store that is new gets its table partitions ahead; later the maintenance does that, or a write that needs one.
+    A new store gets its table partitions ahead; later the maintenance creates them, or a write that needs one.
     """
     before, after = migrate(engine)
     if before is None:
@@ -85,7 +85,7 @@ def migrate_store(engine: Engine, settings: Settings) -> tuple[str | None, str |
 
 
 def store_url(settings: Settings) -> SecretStr:
-    """Return the store's URL: the configured one, or that of the embedded server, which somebody holds."""
+    """Return the store's URL: the configured one, or that of the embedded server, which must be held."""
     return settings.store_url or EmbeddedPostgres(settings.home / "postgres").url(STORE_DATABASE)
 
 
@@ -99,7 +99,7 @@ def collection_limits(settings: Settings) -> Limits:
 
 
 def name_filters(settings: Settings) -> Filters:
-    """Return, per engine, which databases are left out."""
+    """Return the filter of databases for each engine."""
     return {
         ServerEngine.POSTGRESQL: NameFilter(frozenset(settings.postgresql_exclude), settings.postgresql_exclude_regex),
         ServerEngine.MYSQL: NameFilter(frozenset(settings.mysql_exclude), settings.mysql_exclude_regex),
@@ -108,14 +108,14 @@ def name_filters(settings: Settings) -> Filters:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Return Dagster's home folder, with the project's dagster.yaml linked into it; a file of one's own stays."""
+    """Return Dagster's home folder, with the project's dagster.yaml linked into it; a file of your own is kept."""
     source = Path(__file__).resolve().parent / DAGSTER_FILE
-    # Dagster keeps what runs print here.
+    # Dagster keeps the output of runs here.
     home = make_private_folder(settings.home / "dagster")
     close_to_others(home)
     link = home / DAGSTER_FILE
     if not link.exists() or (link.is_symlink() and link.readlink() != source):
-        # In one step: another command may be starting, too.
+        # In one step: another command may be starting at the same time.
         new = home / f"{DAGSTER_FILE}.{os.getpid()}"
         new.symlink_to(source)
         new.replace(link)
@@ -123,17 +123,17 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def make_dagster_ready(settings: Settings) -> None:
-    """Let Dagster find its home, and child processes, which work in another folder, the settings of this one.
+    """Set the environment for Dagster and for child processes, which run in another folder: Dagster's home, the settings.
 
-    The URL of an embedded server is not among them: they find it by WHALEFALL_HOME, and hold it themselves.
+    The URL of an embedded server is not included: they find the server by WHALEFALL_HOME, and hold it themselves.
     """
     os.environ.update(settings_of_file())
     for name, value in settings:
-        # Absolute by now, whatever the folder that a child process works in.
+        # Absolute by now: child processes run in another folder.
         if isinstance(value, Path):
             os.environ[f"{PREFIX}{name.upper()}"] = str(value)
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
-    # Looks for runs to execute again, each with connections of its own; the default is 5.
+    # This daemon looks for runs to re-execute, each time with new connections; the default is 5.
     os.environ.setdefault("DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS", "15")

@@ -1,8 +1,8 @@
 """Supervision of child processes in the foreground: Dagster's code server, UI and daemon, and the console.
 
-Each is started again when it ends by itself: the code server keeps its socket, so that UI and daemon find it again.
-Ctrl-C ends all of them, and on Linux so does the end of this process, whatever its cause: left alone, they would hold
-the ports and the socket of the next `up`, and there would be two daemons.
+Each is restarted if it ends unasked; the code server keeps its socket, so that the UI and the daemon find it again.
+Ctrl-C ends all of them, and on Linux so does the end of this process for whatever reason: orphans would hold the ports
+and the socket of the next `up`, and there would be two daemons.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from whalefall_capacity.runtime import WORKSPACE_FILE
 from whalefall_capacity.signals import put_off
 from whalefall_capacity.tasks import LOCATION
 
-# Beyond it runs are ended: with the servers of a demo, all is gone within half a minute.
+# After this time runs are ended: together with the servers of a demo, everything stops within half a minute.
 GRACE_SECONDS = 15
 CODE_SERVER_SECONDS = 120
 RESTART_SECONDS = 1.0
-# A program that ends so soon, so often in a row, cannot run at all.
+# A program that ends this soon, this often in a row, cannot run at all.
 TOO_SOON_SECONDS = 10.0
 TOO_OFTEN = 5
-# Of prctl(2).
+# From prctl(2).
 PR_SET_PDEATHSIG = 1
 
 
 class Program:
-    """A child process that is to run all the time."""
+    """A child process that is kept running."""
 
     def __init__(self, name: str, *arguments: str, output: int | None = None) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Program:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start it, in a session of its own: Ctrl-C is for us to pass on."""
+        """Start it in its own session, so that Ctrl-C reaches only this process, which passes it on."""
         self._started = time.monotonic()
         self._process = subprocess.Popen(
             self._command,
@@ -64,35 +64,35 @@ class Program:
             start_new_session=True,
             stdout=self._output,
             stderr=self._output,
-            # Only a call into the kernel, which no lock of another thread is in the way of.
+            # Only a system call, which cannot block on a lock held by another thread.
             preexec_fn=_dies_with_parent(),
         )
 
     def keep_running(self) -> None:
-        """Start it again when it has ended. Raises WhalefallError when it cannot stay up."""
+        """Restart it if it has ended. Raises WhalefallError if it cannot stay up."""
         if self._process is None or self._process.poll() is None:
             return
         lived = time.monotonic() - self._started
         self._early_ends = self._early_ends + 1 if lived < TOO_SOON_SECONDS else 0
         if self._early_ends >= TOO_OFTEN:
             raise WhalefallError(
-                f"the {self.name} ended by itself {TOO_OFTEN} times in a row, at last with status "
+                f"the {self.name} ended by itself {TOO_OFTEN} times in a row, the last time with status "
                 f"{self._process.returncode}; its messages are above"
             )
-        sys.stderr.write(f"the {self.name} ended with status {self._process.returncode}: starting it again\n")
+        sys.stderr.write(f"the {self.name} ended with status {self._process.returncode}; restarting it\n")
         time.sleep(RESTART_SECONDS)
         self.start()
 
 
 def serve(port: int, console_port: int, verbose: bool) -> None:
-    """Run the Dagster UI on *port*, the console on *console_port*, and what is behind them, until a signal.
+    """Run the Dagster UI on *port*, the console on *console_port*, and the processes behind them, until a signal.
 
-    The routine lines of their logs are shown when *verbose*.
+    The routine lines of their logs are only shown if *verbose*.
 
-    Raises WhalefallError when one of them cannot stay up.
+    Raises WhalefallError if one of them cannot stay up.
     """
     with (
-        # A signal between the start of a process and our knowledge of it would leave that process behind.
+        # A signal between the start of a process and our note of it would leave that process behind.
         put_off() as asked,
         held_socket(Path(os.environ["DAGSTER_HOME"]).resolve()) as code_socket,
         program_output(verbose) as output,
@@ -108,7 +108,7 @@ def serve(port: int, console_port: int, verbose: bool) -> None:
                 for program in programs:
                     program.keep_running()
         finally:
-            # The code server last: the others ask it how runs are.
+            # The code server last: the others ask it about runs.
             stop_families([program.pid for program in reversed(programs) if program.pid is not None])
 
 
@@ -129,7 +129,7 @@ def _programs(code_socket: Path, port: int, console_port: int, output: int | Non
 
 
 def _dies_with_parent() -> Callable[[], object] | None:
-    """Return what a new process does so that it is asked to end when this one has; None where the kernel cannot."""
+    """Return a function by which a new process asks for SIGTERM when this one ends; None where the kernel cannot."""
     if sys.platform != "linux":
         return None
     # Looked up here: between fork and exec nothing is loaded.
@@ -137,7 +137,7 @@ def _dies_with_parent() -> Callable[[], object] | None:
 
 
 def stop_families(pids: Iterable[int]) -> None:
-    """Interrupt processes, give them time, then end every process that they started."""
+    """Interrupt processes, give them time, then end all their descendants."""
     leaders = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     family = _with_descendants(leaders)
     for leader in leaders:
@@ -145,7 +145,7 @@ def stop_families(pids: Iterable[int]) -> None:
             leader.send_signal(signal.SIGINT)
     deadline = time.monotonic() + GRACE_SECONDS
     while family and time.monotonic() < deadline:
-        # A process that is about to end may still start one.
+        # A process that is about to end may still start another.
         family = _with_descendants(psutil.wait_procs(family, timeout=0.1)[1])
     for end in (psutil.Process.terminate, psutil.Process.kill):
         for process in family:
@@ -155,7 +155,7 @@ def stop_families(pids: Iterable[int]) -> None:
 
 
 def _with_descendants(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """Return *processes* and every process that they started, as far as they are there."""
+    """Return *processes* and their descendants, as far as they still exist."""
     family = set()
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -171,7 +171,7 @@ def _write_workspace(code_socket: Path) -> Path:
 
 
 def _wait_until_listening(code_server: Program, code_socket: Path, asked: Sequence[int]) -> None:
-    """Wait for the code server: a UI that comes up before it shows an error until it is reloaded."""
+    """Wait for the code server: a UI that starts before it shows an error until it is reloaded."""
     deadline = time.monotonic() + CODE_SERVER_SECONDS
     while not asked:
         time.sleep(0.1)

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from apprise import NotifyBase
 
 WEBHOOK, EMAIL = "webhook", "email"
-# Of one wait on the network.
+# For one wait on the network.
 TIMEOUT_SECONDS = 10.0
-# Of one message, however slowly the other side drips.
+# For one message, however slowly the other side answers.
 DEADLINE_SECONDS = 20.0
 RECEIVERS: Mapping[str, str] = {WEBHOOK: "the webhook", EMAIL: "the mail server"}
 SMTP_PORTS: Mapping[str, int] = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
@@ -60,8 +60,8 @@ Channel = Callable[[Alert], str | None]
 
 
 def channels(settings: Settings) -> dict[str, Channel]:
-    """Return the channels that the settings name, by the name that the store knows each by; none by default."""
-    # At DEBUG it tells the path of each request, which is the secret of a webhook.
+    """Return the channels in the settings by the names that the store knows them by; none by default."""
+    # At DEBUG it logs the path of each request, which is the secret of a webhook.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     sends: dict[str, Channel] = {
         name: partial(send_by_service, service) for name, service in _services(settings).items()
@@ -72,7 +72,7 @@ def channels(settings: Settings) -> dict[str, Channel]:
     if smtp is not None and sender is not None:
         sends[EMAIL] = partial(send_email, smtp, sender, settings.alert_email_to)
     if WEBHOOK in sends or EMAIL in sends:
-        # Once a process: Python shows a warning of one line once.
+        # Shown once per process: Python shows a warning of the same line only once.
         warnings.warn(
             "WHALEFALL_ALERT_WEBHOOK_URL and WHALEFALL_ALERT_SMTP_URL still work, but WHALEFALL_ALERT_URLS supersedes "
             "them: see docs/alerts.md",
@@ -85,13 +85,13 @@ def channels(settings: Settings) -> dict[str, Channel]:
 def _services(settings: Settings) -> dict[str, NotifyBase]:
     """Return the service of each URL by its scheme, the second of a scheme as `json 2`.
 
-    That tells nothing of the URL, and lets one be mended in its place: what waits then goes to the mended one.
+    The name reveals nothing of the URL, and stays if the URL is corrected: waiting alerts then go to the new one.
     """
     found: dict[str, NotifyBase] = {}
     counts: Counter[str] = Counter()
     for url in settings.alert_urls:
         service = service_of(url.get_secret_value())
-        # The settings have tried each.
+        # The settings have validated each.
         assert service is not None
         counts[service.schema] += 1
         count = counts[service.schema]
@@ -113,10 +113,10 @@ def send_by_service(service: NotifyBase, alert: Alert) -> str | None:
     if result:
         return None
     logged = [entry.message for entry in result.logs()]
-    # As its services say it, of each recipient. Those who have the message would get it with every new attempt.
+    # Its services log this for each recipient. Those who have the message would get it again with every attempt.
     if len(service) > 1 and any(line.startswith("Sent ") for line in logged):
         return "the service did not take it for every recipient"
-    # Of its words only the status of the answer is sure to be no secret.
+    # Only the status of the answer is sure to contain no secret.
     statuses = [match[1] for line in logged for match in re.finditer(r"error=(\d{3})\b", line)]
     raise AlertError(
         f"the service answered {statuses[-1]}" if statuses else "the service cannot be reached, or refused the message"
@@ -136,9 +136,9 @@ def send_webhook(url: SecretStr, alert: Alert) -> None:
             json=alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text},
             headers={"Idempotency-Key": alert.key},
             timeout=TIMEOUT_SECONDS,
-            # Following one could hand the message to somebody else, as a GET without it.
+            # A redirect could hand the message to somebody else, or turn the POST into an empty GET.
             allow_redirects=False,
-            # The body of the answer is not ours to wait for.
+            # The body of the answer is not needed.
             stream=True,
         ) as answer:
             status = answer.status_code
@@ -190,12 +190,12 @@ def _mail(
             server.login(unquote(parts.username), unquote(parts.password or ""))
         return server.send_message(message, sender, list(recipients))
     finally:
-        # It has the message by now, or never will: a farewell that fails would have it sent again.
+        # Not quit(): if that failed, a message that was accepted would be sent again.
         server.close()
 
 
 def _within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
-    """Send *alert*. Raises AlertError when that takes too long; it is left to end by itself."""
+    """Send *alert*. Raises AlertError if that takes too long; the thread is left to end on its own."""
     notes: list[str | None] = []
     troubles: list[str] = []
 
@@ -205,7 +205,7 @@ def _within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
         except AlertError as error:
             troubles.append(str(error))
         except Exception as error:
-            # Its text may carry what it choked on.
+            # Its text may contain the address.
             troubles.append(f"{receiver} cannot be used ({type(error).__name__})")
 
     worker = threading.Thread(target=work, daemon=True)
@@ -213,5 +213,5 @@ def _within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
     worker.join(DEADLINE_SECONDS)
     if notes:
         return notes[0]
-    # A new error: the one of the thread carries those that it came from, and they carry the address.
+    # A new error: the causes chained to the thread's own contain the address.
     raise AlertError(troubles[0] if troubles else f"{receiver} did not take the message within {DEADLINE_SECONDS:g} s")

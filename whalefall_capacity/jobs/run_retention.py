@@ -19,7 +19,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Forgotten:
-    """How many runs were deleted."""
+    """The numbers of deleted runs."""
 
     task_runs: int
     dagster_runs: int

@@ -28,7 +28,7 @@ class PlainConnection(pymysql.Connection):
     set of the session does not matter, and the transaction that is begun ends what the server commits by itself.
     """
 
-    # How the driver knows whether to offer TLS, and with what; its types do not tell.
+    # By these the driver knows whether to offer TLS and how; its type hints lack them.
     ssl: bool
     ctx: SSLContext
     _secure: bool
@@ -43,13 +43,13 @@ class PlainConnection(pymysql.Connection):
         """Leave the character set as the handshake made it."""
 
     def drop(self) -> None:
-        """Leave at once: the driver would first read the rest of an answer, and read it when it forgets it."""
+        """Close at once: the driver would first read the rest of an answer."""
         if self._result is not None:
             self._result.unbuffered_active = False
         self._force_close()
 
     def next_result(self, unbuffered: bool = False) -> int:  # noqa: ARG002
-        """Take no second answer. Raises CollectionError: no statement of ours has one."""
+        """Refuse a second result. Raises CollectionError: none of our statements has one."""
         raise CollectionError("the server gave several answers to one statement")
 
 
@@ -74,10 +74,10 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             # The server ends a statement that takes too long; this is for a server that no longer answers.
             read_timeout=limits.statement_timeout_seconds + 1,
             write_timeout=limits.statement_timeout_seconds + 1,
-            # Whatever the server does by itself.
+            # Leave autocommit as the server sets it.
             autocommit=None,
             program_name="whalefall_capacity",
-            # Row by row: they are counted before there are too many.
+            # Row by row, so that they are counted before there are too many.
             cursorclass=SSCursor,
             auth_plugin_map=logins(target),
             ssl_disabled=context is None or target.tls.mode == "prefer",
@@ -89,8 +89,8 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             connection.ssl, connection.ctx = True, context
         if context is not None:
             context.sslsocket_class = metered(ssl.SSLSocket, meter)
-        # The driver would know that of a socket which it has opened itself: the server gives no key for a password
-        # to a client whose way is safe, and waits for the password.
+        # The driver sets this only for a socket that it opened itself. Over a Unix socket the server offers no key, but
+        # waits for the password as it is.
         connection._secure = target.is_local
         _log_in(connection, opened)
     except BaseException:
@@ -103,7 +103,7 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
     try:
         connection.connect(opened)
     except RuntimeError as error:
-        # This is how the driver says that it lacks the one package that it does not bring.
+        # The driver raises this if PyNaCl, which it does not depend on, is not installed.
         if "pynacl" not in str(error):
             raise
         raise CollectionError(
@@ -116,7 +116,7 @@ def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
 
 
 def _await_greeting(opened: socket.socket, timeout_seconds: float) -> None:
-    """Wait for the first byte, which is the server's to send; the driver itself would wait for ever."""
+    """Wait for the first byte, which the server sends; the driver itself would wait without a limit."""
     try:
         opened.recv(1, socket.MSG_PEEK)
     except TimeoutError:

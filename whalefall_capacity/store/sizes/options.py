@@ -1,4 +1,4 @@
-"""What a filter can be set to: instances, and names of databases."""
+"""Values to filter by: instances, and names of databases."""
 
 from __future__ import annotations
 
