@@ -40,8 +40,8 @@ def held_socket(home: Path) -> Iterator[Path]:
     path = socket_path(home)
     if is_listening(path):
         raise WhalefallError(
-            f"a code server is already listening on {path}: stop the `whalefall-capacity up` that it belongs to; where that "
-            "was killed, the server ends with its last run, or at once when you end it yourself"
+            f"a code server is already listening on {path}: stop the `whalefall-capacity up` that it belongs to; if "
+            "that was killed, the server ends with its last run, or at once if you end it yourself"
         )
     try:
         yield path

@@ -123,7 +123,7 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def make_dagster_ready(settings: Settings) -> None:
-    """Set the environment for Dagster and for child processes, which run in another folder: Dagster's home, the settings.
+    """Set the environment for Dagster and for child processes, which run in another folder: its home, the settings.
 
     The URL of an embedded server is not included: they find the server by WHALEFALL_HOME, and hold it themselves.
     """
