@@ -366,7 +366,7 @@ def test_errors_come_in_the_order_of_the_lines(csv: Path) -> None:
             "line 1: column owner is unknown; allowed: instance, database, date, size_bytes, data_size_bytes, "
             "log_size_bytes, collected_at; nothing was written",
         ),
-        ("instance,database,date,size_bytes,size_bytes", "line 1: column size_bytes is there more than once; "),
+        ("instance,database,date,size_bytes,size_bytes", "line 1: column size_bytes appears more than once; "),
         ("instance,database,date,size_bytes,", "line 1: column without a name is unknown; "),
     ],
 )

@@ -80,8 +80,8 @@ def test_a_difference_is_an_error_with_figures_and_remedy() -> None:
     result = recomputed_result(KEY, [Recomputation(WEEK, None, 20, WRONG)], 4711)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert result.description == (
-        "figures of the windows 2026-06-22 are not what their stats give: materialize these partitions again, and "
-        "report it if the check still fails"
+        "figures of the windows 2026-06-22 do not match their stats: materialize these partitions again, and report "
+        "a bug if the check still fails"
     )
     table = result.metadata["differences"]
     assert isinstance(table, dg.TableMetadataValue)

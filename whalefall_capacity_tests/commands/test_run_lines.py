@@ -149,7 +149,7 @@ def test_a_store_that_does_not_answer_is_said_once(
     def said() -> bool:
         nonlocal printed
         printed += capsys.readouterr().err
-        return "runs are not shown until the store answers" in printed
+        return "runs will not be shown until the store answers" in printed
 
     with run_lines_shown(store, SHANGHAI):
         with store.begin() as connection:
@@ -159,4 +159,4 @@ def test_a_store_that_does_not_answer_is_said_once(
             connection.execute(text("ALTER TABLE hidden RENAME TO task_runs"))
         start(store, FIRST)
         wait_for(lambda: "started" in capsys.readouterr().out, "line of the start")
-    assert printed.count("runs are not shown") == 1
+    assert printed.count("runs will not be shown") == 1
