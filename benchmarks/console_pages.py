@@ -57,3 +57,64 @@ SELECT run_id FROM task_runs WHERE status IN ('failed', 'completed_with_errors')
 SELECT c.relname, pg_total_relation_size(c.oid), pg_get_expr(c.relpartbound, c.oid)
 FROM pg_inherits JOIN pg_class AS c ON c.oid = inhrelid WHERE c.relkind = 'r';
 """
+# A page of a list: which rows first, then what each shows beside its size, and its small line of thirty days.
+LISTED = """
+SELECT page.instance_id, page.database_name, page.size_bytes, page.name,
+       page.size_bytes - week.size_bytes, page.size_bytes - month.size_bytes,
+       (SELECT array_agg(size_bytes ORDER BY collected_date) FROM database_size_stats AS trend
+        WHERE trend.instance_id = page.instance_id AND trend.database_name = page.database_name
+          AND trend.collected_date BETWEEN %(first)s AND %(last)s),
+       (SELECT count(*) FROM instance_databases)
+FROM (<page>) AS page
+LEFT JOIN database_size_stats AS week
+    ON week.instance_id = page.instance_id AND week.database_name = page.database_name
+   AND week.collected_date = CAST(%(last)s AS date) - 7
+LEFT JOIN database_size_stats AS month
+    ON month.instance_id = page.instance_id AND month.database_name = page.database_name
+   AND month.collected_date = CAST(%(last)s AS date) - 30
+ORDER BY <order>
+"""
+LISTED_BY_NAME = LISTED.replace(
+    "<page>",
+    """
+    SELECT named.*, s.size_bytes
+    FROM (SELECT i.name, d.* FROM instances AS i JOIN instance_databases AS d ON d.instance_id = i.id
+          ORDER BY i.name, d.database_name LIMIT 50) AS named
+    JOIN database_size_stats AS s ON s.instance_id = named.instance_id AND s.database_name = named.database_name
+                                 AND s.collected_date = %(last)s
+    """,
+).replace("<order>", "page.name, page.database_name")
+OF_THE_DAY = """
+    SELECT i.name, d.instance_id, d.database_name, s.size_bytes{change}
+    FROM instance_databases AS d
+    JOIN instances AS i ON i.id = d.instance_id
+    JOIN database_size_stats AS s ON s.instance_id = d.instance_id AND s.database_name = d.database_name
+                                 AND s.collected_date = %(last)s
+"""
+LARGEST_FIRST = "size_bytes DESC, name, database_name"
+EVERY_BY_SIZE = OF_THE_DAY.format(change="") + f" ORDER BY {LARGEST_FIRST}"
+LISTED_BY_SIZE = LISTED.replace("<page>", f"{EVERY_BY_SIZE} LIMIT 50 OFFSET {{offset}}").replace(
+    "<order>", "page.size_bytes DESC, page.name, page.database_name"
+)
+LISTED_BY_CHANGE = LISTED.replace(
+    "<page>",
+    OF_THE_DAY.format(change=", s.size_bytes - b.size_bytes AS change")
+    + """
+    LEFT JOIN database_size_stats AS b ON b.instance_id = d.instance_id AND b.database_name = d.database_name
+                                      AND b.collected_date = CAST(%(last)s AS date) - 30
+    ORDER BY change DESC, name, database_name LIMIT 50
+    """,
+).replace("<order>", "page.change DESC, page.name, page.database_name")
+LISTED_INSTANCES = """
+SELECT i.id, i.name, s.total_size_bytes, s.database_count, s.total_size_bytes - week.total_size_bytes,
+       s.total_size_bytes - month.total_size_bytes,
+       (SELECT array_agg(total_size_bytes ORDER BY collected_date) FROM instance_size_stats AS trend
+        WHERE trend.instance_id = i.id AND trend.collected_date BETWEEN %(first)s AND %(last)s),
+       count(*) OVER ()
+FROM instances AS i
+JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = %(last)s
+LEFT JOIN instance_size_stats AS week ON week.instance_id = i.id AND week.collected_date = CAST(%(last)s AS date) - 7
+LEFT JOIN instance_size_stats AS month
+    ON month.instance_id = i.id AND month.collected_date = CAST(%(last)s AS date) - 30
+ORDER BY s.total_size_bytes DESC, i.name LIMIT 50
+"""

@@ -32,6 +32,9 @@ def first_of(names: Sequence[str], count: int) -> str:
 
 def printable_lines(text: str) -> str:
     """Return *text* like `printable`, with its line breaks."""
+    # Nothing that acts is printable to Python; nearly every text is, and pages have thousands.
+    if text.isprintable():
+        return text
     return "\n".join(printable(line) for line in text.split("\n"))
 
 

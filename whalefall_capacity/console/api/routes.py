@@ -15,6 +15,7 @@ from starlette.responses import Response
 from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
 from whalefall_capacity.console.api import collections, details, lists, overview, partitions, task_runs
 from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
+from whalefall_capacity.console.http.cards import cards
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.queries import CapacityFilter, CapacityPage, Row, Rows
@@ -27,7 +28,7 @@ from whalefall_capacity.store.aggregations.console_series import Page
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.aggregations.summaries import Summary, summary
+from whalefall_capacity.store.aggregations.summaries import Summary
 
 reading = router_for(Role.VIEW)
 operating = router_for(Role.OPERATOR)
@@ -115,7 +116,7 @@ def aggregate_current_period(
 
 
 def _summary(console: Console, level: Level, query: CapacityFilter) -> Response:
-    found = summary(console.reading, level, query.selection(console.today()))
+    found = cards(console, level, query.selection(console.today()))
     return success({"period_type": query.period_type} | vars(found))
 
 

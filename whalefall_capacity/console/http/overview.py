@@ -11,6 +11,7 @@ from pydantic import Field
 
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.store.aggregations.basis import daily_basis
 from whalefall_capacity.store.aggregations.ranking import LargestKey, largest_keys
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
@@ -65,33 +66,61 @@ class Overview:
     open_runs: Sequence[TaskRun]
 
 
+@dataclass(frozen=True)
+class OverviewSizes:
+    """What of the overview follows from the sizes alone."""
+
+    totals: Sequence[DayTotal]
+    largest_instances: Sequence[LargestKey]
+    largest_databases: Sequence[LargestKey]
+    growing_instances: Sequence[Grower]
+    growing_databases: Sequence[Grower]
+    failed_checks: Sequence[FailedCheck]
+
+
 def overview(console: Console, days: int) -> Overview:
     """Return the overview of today, with the totals of the last *days*."""
     store, today = console.reading, console.today()
     measured = fleet_day(store, today)
-    totals = fleet_totals(store, today - timedelta(days=max(days, LEAST_DAYS) - 1), today)
-    month = Selection(PeriodType.DAILY, today - MONTH + timedelta(days=1), today)
-    newest = measured.newest_day or today
+    first = today - timedelta(days=max(days, LEAST_DAYS) - 1)
+    # Many open the page on the same morning: what nothing was added to since is not asked for again.
+    sizes = console.overview_sizes.get(
+        (first, today), daily_basis(store, first, today), lambda: _sizes(console, first, measured)
+    )
     return Overview(
         today=measured,
-        total_size_bytes=next((one.total_size_bytes for one in reversed(totals) if one.measured), None),
-        changes=total_changes(totals),
-        totals=totals[-days:],
-        largest_instances=largest_keys(store, Level.INSTANCE, month, SHOWN),
-        largest_databases=largest_keys(store, Level.DATABASE, month, SHOWN),
-        growing_instances=growing_instances(store, newest, SHOWN),
-        growing_databases=growing_databases(store, newest, SHOWN),
-        attention=_attention(console, measured),
+        total_size_bytes=next((one.total_size_bytes for one in reversed(sizes.totals) if one.measured), None),
+        changes=total_changes(sizes.totals),
+        totals=sizes.totals[-days:],
+        largest_instances=sizes.largest_instances,
+        largest_databases=sizes.largest_databases,
+        growing_instances=sizes.growing_instances,
+        growing_databases=sizes.growing_databases,
+        attention=_attention(console, measured, sizes.failed_checks),
         open_runs=open_runs(store, RUNS_SHOWN),
     )
 
 
-def _attention(console: Console, measured: FleetDay) -> Attention:
+def _sizes(console: Console, first: date, measured: FleetDay) -> OverviewSizes:
+    store, today = console.reading, measured.day
+    month = Selection(PeriodType.DAILY, today - MONTH + timedelta(days=1), today)
+    newest = measured.newest_day or today
+    return OverviewSizes(
+        totals=fleet_totals(store, first, today),
+        largest_instances=largest_keys(store, Level.INSTANCE, month, SHOWN),
+        largest_databases=largest_keys(store, Level.DATABASE, month, SHOWN),
+        growing_instances=growing_instances(store, newest, SHOWN),
+        growing_databases=growing_databases(store, newest, SHOWN),
+        failed_checks=[] if measured.newest_day is None else _failed_checks(console, newest),
+    )
+
+
+def _attention(console: Console, measured: FleetDay, failed_checks: Sequence[FailedCheck]) -> Attention:
     newest, yesterday = measured.newest_day, measured.day - timedelta(days=1)
     health = read_status(console.engine, console.settings, measured.day)
     return Attention(
         failed_runs=failed_runs(console.reading, RUNS_SHOWN),
-        failed_checks=[] if newest is None else _failed_checks(console, newest),
+        failed_checks=failed_checks,
         table_partitions=[f"{table.table}: {problem}" for table in health.tables for problem in table.problems],
         nothing_since=newest if newest is not None and newest < yesterday else None,
     )

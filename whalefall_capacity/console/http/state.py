@@ -6,17 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from threading import BoundedSemaphore
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Engine
 
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import Credential, PrincipalCache
+from whalefall_capacity.kept import Kept
 from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings
+from whalefall_capacity.store.aggregations.summaries import Summary
+
+if TYPE_CHECKING:
+    from whalefall_capacity.console.http.overview import OverviewSizes
 
 MOST_LIVE_READS = 2
+# Of the overview, one a length that is asked for.
+MOST_OVERVIEWS = 8
+MOST_SUMMARIES = 200
 
 
 class Launcher(Protocol):
@@ -40,6 +48,8 @@ class Console:
     limiter: LoginLimiter
     principals: PrincipalCache
     rankings: ChangeRankings = field(default_factory=ChangeRankings)
+    summaries: Kept[Summary] = field(default_factory=lambda: Kept(MOST_SUMMARIES))
+    overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))
     # Each of them has a thread of the console for as long as a server takes to answer.
     live_reads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_LIVE_READS))
 

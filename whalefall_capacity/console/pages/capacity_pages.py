@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
+from whalefall_capacity.console.http.cards import cards
 from whalefall_capacity.console.http.envelope import invalid, not_found
 from whalefall_capacity.console.http.queries import (
     EARLIEST,
@@ -35,7 +36,6 @@ from whalefall_capacity.store.aggregations.console_series import InstanceChoice
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.aggregations.summaries import summary
 
 TOP_CHOICES = (5, 10, 20)
 MOST_PERIODS = 400
@@ -136,7 +136,7 @@ def _capacity_page(context: PageContext, page: str) -> Response:
         "capacity.html",
         page=page,
         view=view,
-        summary=summary(console.reading, level, selection),
+        summary=cards(console, level, selection),
         charts=found,
         payload=json_in_page([chart.payload() for chart in found]),
         columns=[(i, window_label(w.start, w.period_type)) for i, w in reversed(list(enumerate(windows)))],

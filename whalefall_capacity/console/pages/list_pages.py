@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -28,7 +29,8 @@ COLUMNS = {
     "instances": (*INSTANCE_COLUMNS, *INSTANCE_COUNTS),
     "databases": (*DATABASE_COLUMNS, *FIGURES),
 }
-CSV_ROWS_OF_A_PART = 500
+# Each part is a hop between threads.
+CSV_ROWS_OF_A_PART = 2000
 PAGE_LIMIT = Annotated[Whole, Field(ge=1, le=200)]
 
 router = APIRouter()
@@ -118,9 +120,9 @@ def _csv_parts(columns: tuple[str, ...], rows: Iterable[object]) -> Iterator[str
     content = io.StringIO()
     writer = csv.writer(content)
     writer.writerow(columns)
+    values_of = attrgetter(*columns)
     for number, row in enumerate(rows, 1):
-        values = [getattr(row, column) for column in columns]
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values])
+        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values_of(row)])
         if number % CSV_ROWS_OF_A_PART == 0:
             yield content.getvalue()
             content.seek(0)

@@ -21,6 +21,7 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode, inva
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.console.pages.choices import boxes, options
 from whalefall_capacity.console.pages.formats import (
     NOT_KNOWN,
     binary_size,
@@ -197,6 +198,8 @@ def _environment() -> Environment:
         "moment": moment,
         "duration": duration,
         "spark": spark_path,
+        "options": options,
+        "boxes": boxes,
     }
     environment.tests["open"] = lambda run: not run.status.is_terminal
     environment.globals |= {

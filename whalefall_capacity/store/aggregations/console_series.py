@@ -125,7 +125,7 @@ def largest_series(
 def instance_choices(engine: Engine) -> list[InstanceChoice]:
     """Return every instance, by name."""
     with engine.connect() as connection:
-        return [InstanceChoice(**row) for row in connection.execute(text(INSTANCE_CHOICES)).mappings()]
+        return [InstanceChoice(*row) for row in connection.execute(text(INSTANCE_CHOICES))]
 
 
 def database_choices(engine: Engine, instance_ids: Sequence[int]) -> list[str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from threading import Lock
 from typing import Annotated, Any
 
 from pydantic import Field
 from sqlalchemy import Connection, Engine, text
 
+from whalefall_capacity.kept import Kept
 from whalefall_capacity.periods import Window, look_back, window_before, window_of
 from whalefall_capacity.store.aggregations.latest_sizes import LATEST_SIZES
 from whalefall_capacity.store.aggregations.selection import Scope, Selection, newest_window, scope_of
@@ -122,8 +121,7 @@ class ChangeRankings:
     The largest of a range are among the largest of its windows, so that a range needs no more than those.
     """
 
-    _kept: OrderedDict[tuple[Any, ...], tuple[Sequence[datetime], WindowChanges]] = field(default_factory=OrderedDict)
-    _lock: Lock = field(default_factory=Lock)
+    _kept: Kept[WindowChanges] = field(default_factory=lambda: Kept(MOST_KEPT))
 
     def of_range(self, connection: Connection, scope: Scope, selection: Selection) -> list[WindowChanges]:
         """Return the largest changes of each window of *selection* that has data."""
@@ -137,24 +135,10 @@ class ChangeRankings:
         self, connection: Connection, scope: Scope, window: Window, calculated: dict[date, datetime]
     ) -> WindowChanges:
         earliest = look_back(window.start, window.period_type)
-        stamp = [when for start, when in calculated.items() if earliest <= start <= window.start]
+        basis = tuple(when for start, when in calculated.items() if earliest <= start <= window.start)
         names = tuple(scope.values.get("database_names") or ())
-        key = (
-            scope.level,
-            window.period_type,
-            window.start,
-            scope.condition,
-            tuple(scope.values.get("ids", ())),
-            names,
-        )
-        # One at a time: whoever waits finds what the other has found.
-        with self._lock:
-            if key not in self._kept or self._kept[key][0] != stamp:
-                self._kept[key] = (stamp, _changes_of(connection, scope, window))
-            self._kept.move_to_end(key)
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[key][1]
+        question = (scope.level, window, scope.condition, tuple(scope.values.get("ids", ())), names)
+        return self._kept.get(question, basis, lambda: _changes_of(connection, scope, window))
 
 
 def ranked(

@@ -55,7 +55,7 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
     """Return an engine for many short queries at once; one that takes longer than half a minute is given up.
 
     No transactions and no ping before each query: a round trip would cost as much as the query. JIT compilation costs
-    more than it saves on queries this short.
+    more than it saves on queries this short. The sizes of a day of 50,000 databases are joined in memory, not on disk.
     """
     engine = create_store_engine(
         url, pool_size=connections, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT"
@@ -64,7 +64,7 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SET jit = off; SET statement_timeout = '30s'")
+            cursor.execute("SET jit = off; SET work_mem = '32MB'; SET statement_timeout = '30s'")
         connection.commit()
 
     return engine

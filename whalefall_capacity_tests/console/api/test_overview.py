@@ -10,7 +10,10 @@ from typing import Any
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from whalefall_capacity_tests.store.past import MIB
+from whalefall_capacity.periods import PeriodType, days_to_windows
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 OVERVIEW = "/api/v1/overview"
 
@@ -82,6 +85,31 @@ def test_a_server_that_did_not_answer_is_named_and_the_total_does_not_fall(
     assert (missing["instance"], missing["last_day"]) == ("instance-2", str(day - timedelta(days=1)))
     assert (missing["visit_status"], missing["reason"]) == ("failed", "no <route> to host")
     assert [run["run_id"] for run in data["attention"]["failed_runs"]] == ["r-1"]
+
+
+def test_the_overview_and_the_cards_follow_what_is_stored_and_calculated_since(
+    viewer: TestClient, store: Engine, day: date
+) -> None:
+    assert overview(viewer)["total_size_bytes"] == 1110 * MIB
+    assert cards(viewer) == (2, 1110 * MIB)
+    put_sizes(store, [(1, "wiki", day, 5 * MIB), (3, "new", day, 20 * MIB)])
+    assert overview(viewer)["total_size_bytes"] == 1135 * MIB
+    aggregate(store, Level.INSTANCE, days_to_windows([day], PeriodType.DAILY))
+    assert cards(viewer) == (3, 1135 * MIB)
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET name = 'renamed' WHERE id = 2"))
+    assert overview(viewer)["largest_databases"][0]["instance"] == "renamed"
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET is_active = false WHERE id = 2"))
+        connection.execute(
+            text("DELETE FROM instance_size_stats WHERE instance_id = 2 AND collected_date = :d"), {"d": day}
+        )
+    assert overview(viewer)["total_size_bytes"] == (1135 - 1000) * MIB
+
+
+def cards(client: TestClient) -> tuple[int, int]:
+    data = client.get("/api/v1/capacity/instances/summary").json()["data"]
+    return data["instances"], data["total_size_bytes"]
 
 
 def test_the_first_page_shows_the_overview(viewer: TestClient, store: Engine, day: date) -> None:

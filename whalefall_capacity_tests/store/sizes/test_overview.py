@@ -15,6 +15,10 @@ from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 
 DAY = date(2026, 6, 25)
 YESTERDAY = DAY - timedelta(days=1)
+INVENTORY = """
+INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)
+SELECT DISTINCT instance_id, database_name, CAST(:first AS date), CAST(:last AS date) FROM database_size_stats
+"""
 NIGHT = datetime(2026, 6, 25, 1, 0, tzinfo=timezone.utc)
 
 
@@ -108,11 +112,63 @@ def test_a_server_that_left_the_fleet_ends_with_its_last_day(store: Engine) -> N
     assert totals(store, YESTERDAY) == [(17, 2, 2), (10, 1, 1)]
 
 
-def test_a_day_with_missing_databases_does_not_lower_the_total(store: Engine) -> None:
-    put_total(store, 1, YESTERDAY, 100 * MIB, 5)
-    put_total(store, 1, DAY, 60 * MIB, 3, missing=2)
-    put_total(store, 2, DAY, 60 * MIB, 3, missing=2)
-    assert totals(store, YESTERDAY) == [(100, 1, 1), (160, 1, 2)]
+def test_a_server_silent_for_longer_than_the_range_counts_with_what_it_had(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", DAY - timedelta(days=200), 10 * MIB), (2, "crm", DAY, 5 * MIB)])
+    assert totals(store, YESTERDAY) == [(None, 0, 1), (15, 1, 2)]
+
+
+def partial_days(store: Engine, days: int) -> None:
+    """Store two databases of 100 MiB and 7 MiB; of the last *days* the larger could not be measured."""
+    past = [DAY - timedelta(days=n) for n in range(days + 2)][::-1]
+    put_sizes(store, [(1, "crm", day, 7 * MIB) for day in past] + [(1, "shop", day, 100 * MIB) for day in past[:2]])
+    changed(store, INVENTORY, first=past[0], last=DAY)
+    for day in past[2:]:
+        put_total(store, 1, day, 7 * MIB, 1, missing=1)
+
+
+def test_a_database_that_was_not_measured_counts_with_its_own_latest_size(store: Engine) -> None:
+    partial_days(store, 20)
+    assert totals(store, DAY - timedelta(days=21)) == [(107, 1, 1)] * 22
+    # Its last size may lie before the range.
+    assert totals(store, DAY - timedelta(days=3)) == [(107, 1, 1)] * 4
+
+
+def test_a_database_that_comes_back_counts_with_its_new_size(store: Engine) -> None:
+    partial_days(store, 3)
+    put_sizes(store, [(1, "shop", DAY, 150 * MIB)])
+    put_total(store, 1, DAY, 157 * MIB, 2)
+    assert totals(store, DAY - timedelta(days=3)) == [(107, 1, 1)] * 3 + [(157, 1, 1)]
+
+
+def test_a_database_that_was_dropped_counts_until_it_was_last_listed(store: Engine) -> None:
+    partial_days(store, 3)
+    changed(store, "UPDATE instance_databases SET last_seen_date = :day WHERE database_name = 'shop'", day=YESTERDAY)
+    put_total(store, 1, DAY, 7 * MIB, 1)
+    assert totals(store, DAY - timedelta(days=2)) == [(107, 1, 1), (107, 1, 1), (7, 1, 1)]
+
+
+def test_a_server_lost_after_a_partial_day_counts_with_the_databases_that_it_lacked(store: Engine) -> None:
+    partial_days(store, 2)
+    put_sizes(store, [(2, "crm", DAY, 5 * MIB)])
+    changed(store, "DELETE FROM instance_size_stats WHERE instance_id = 1 AND collected_date = :day", day=DAY)
+    changed(store, "DELETE FROM database_size_stats WHERE instance_id = 1 AND collected_date = :day", day=DAY)
+    put_total(store, 1, YESTERDAY, 7 * MIB, 1, missing=1)
+    assert totals(store, YESTERDAY) == [(107, 1, 1), (112, 1, 2)]
+    changed(store, "UPDATE instances SET is_active = false WHERE id = 1")
+    assert totals(store, DAY) == [(5, 1, 1)]
+
+
+def test_a_database_that_was_never_measured_adds_nothing(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", YESTERDAY, 7 * MIB), (1, "crm", DAY, 7 * MIB)])
+    changed(store, INVENTORY, first=YESTERDAY, last=DAY)
+    changed(
+        store,
+        "INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)"
+        " VALUES (1, 'dark', :day, :day)",
+        day=DAY,
+    )
+    put_total(store, 1, DAY, 7 * MIB, 1, missing=1)
+    assert totals(store, YESTERDAY) == [(7, 1, 1), (7, 1, 1)]
 
 
 def test_changes_are_taken_from_the_nearest_known_day_before() -> None:
