@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
@@ -18,13 +18,12 @@ from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.postgres.embedded import STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.supervisor import stop_families
-from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE_MILLISECONDS, SCREENSHOTS, ZONE
+from whalefall_capacity_tests.browser import SCREENSHOTS
+from whalefall_capacity_tests.console.pages.browsing import NARROW, PASSWORD, WIDE, visiting
 from whalefall_capacity_tests.processes import Deployment, console_answers, deployment, free_port, start, wait_for
 
 pytestmark = pytest.mark.slow
 
-PASSWORD = "a password for tests"
-WIDE, NARROW = (1600, 1000), (360, 780)
 PAGES = {
     "overview": "/",
     "instances": "/instances?top=10",
@@ -91,45 +90,6 @@ def _console(home: Path, webserver: str, log: Path) -> Iterator[str]:
         yield url
     finally:
         stop_families([process.pid])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    SCREENSHOTS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def visiting(
-    browser: Browser, demo: Demo, user: str | None = "admin", size: tuple[int, int] = WIDE, **options: str
-) -> Iterator[Page]:
-    """Hold a page of somebody who has logged in; what its console says against us fails the test."""
-    context: BrowserContext = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        timezone_id=ZONE,
-        base_url=demo.url,
-        locale=options.get("locale", "en-GB"),
-        color_scheme=options.get("scheme", "light"),  # type: ignore[arg-type]
-    )
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MILLISECONDS)
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console", lambda m: complaints.append(m.text) if m.type == "error" and "status of 4" not in m.text else None
-    )
-    if user is not None:
-        page.goto("/login")
-        page.fill("[name=name]", user)
-        page.fill("[name=password]", PASSWORD)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: not url.endswith("/login"))
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def newest_sizes(page: Page) -> list[str]:
