@@ -14,7 +14,7 @@
   };
 
   async function ask(path, method = "GET", body = undefined) {
-    const headers = { Accept: "application/json" };
+    const headers = { Accept: "application/json", "Accept-Language": document.documentElement.lang };
     if (method !== "GET") headers["X-CSRFToken"] = csrf();
     if (body !== undefined) headers["Content-Type"] = "application/json";
     let answer;
