@@ -148,7 +148,10 @@ def _fault(problem: ErrorDetails) -> str:
     told = FAULTS.get(problem["type"])
     if told is None:
         return problem["msg"].removeprefix("Value error, ")
-    return Sentence(told, **{BLANKS[name]: value for name, value in problem.get("ctx", {}).items() if name in BLANKS})
+    values = {BLANKS[name]: value for name, value in problem.get("ctx", {}).items() if name in BLANKS}
+    if "allowed" in values:
+        values["allowed"] = values["allowed"].replace(" or ", ", ")
+    return Sentence(told, **values)
 
 
 def to_login(request: Request) -> Response:
