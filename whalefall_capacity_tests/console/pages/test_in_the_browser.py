@@ -373,6 +373,10 @@ def test_a_window_in_progress_is_drawn_as_one(demo: Demo, browser: Browser) -> N
         page.goto("/instances?period_type=quarterly&periods=4&chart=bar")
         pale = page.locator("#plot-size").evaluate("plot => plot.data[0].marker.opacity")
         assert pale == [1, 1, 1, 0.45]
+        page.goto("/instances/1?period_type=monthly&periods=4")
+        expect(page.locator(".chart-head .in-progress")).to_contain_text("is in progress")
+        dashes = page.locator("#plot-size").evaluate("plot => plot.data.map(trace => trace.line.dash)")
+        assert dashes == ["solid", "dash"]
 
 
 def test_the_overview_leads_to_what_it_names(demo: Demo, browser: Browser) -> None:
