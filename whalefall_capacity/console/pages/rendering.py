@@ -249,13 +249,15 @@ def _shown(value: object) -> object:
 
 
 def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
-    """Return the name of a task in the words of the reader, with the period and the days that it is about."""
+    """Return the name of a task in the words of the reader, with its instances, its period and its days."""
     name = words.get(f"task.{run.task_key}")
     if name is None:
         return run.task_name
     common = (run.summary_json or {}).get("common", {})
     inputs, scope = common.get("inputs", {}), common.get("scope", {})
     parts = [name]
+    if (chosen := scope.get("target", {}).get("instance_ids")) is not None:
+        parts.append(words["scope.instances"].format(count=len(chosen)))
     if (period_type := scope.get("target", {}).get("period_type")) is not None:
         parts.append(words.get(f"period.{period_type}", period_type))
     if (asked := inputs.get("scope")) is not None:

@@ -6,6 +6,8 @@
   const word = (key, values = {}) =>
     Object.entries(values).reduce((text, [name, value]) => text.replaceAll(`{${name}}`, value), words[key] ?? key);
   const csrf = () => document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+  // On a narrow screen the menu scrolls: where one is stands in it.
+  document.querySelector("header [aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
   const toLogin = () => {
