@@ -14,7 +14,7 @@ from whalefall_capacity.periods import PeriodType, today
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.maintenance.health import Status, TableHealth, read_status
+from whalefall_capacity.store.maintenance.health import PartitionHealth, TableHealth, read_status
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES
 
 FLEET_COVERAGE = dg.AssetCheckSpec(
@@ -96,7 +96,7 @@ def table_partition_check(table: str) -> dg.AssetChecksDefinition:
     return check
 
 
-def table_partition_evaluations(status: Status) -> Iterator[dg.AssetCheckEvaluation]:
+def table_partition_evaluations(status: PartitionHealth) -> Iterator[dg.AssetCheckEvaluation]:
     """Yield the evaluations of the checks of all tables by *status*, for a run that does not include the checks."""
     for health in status.tables:
         yield dg.AssetCheckEvaluation(

@@ -10,31 +10,30 @@ import dagster as dg
 from sqlalchemy import Engine
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
-from whalefall_capacity.assets.metadata import materializations, stored_days
+from whalefall_capacity.assets.metadata import CHANGED_AT, materializations, stored_days
 from whalefall_capacity.dagster_private import RUNLESS_JOB_NAME, RUNLESS_RUN_ID, StepMaterializationData
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.store.sizes.stats import imported_days
 
 
-def report_imported_days(engine: Engine, days: Iterable[date]) -> None:
-    """Record a materialization of both stats assets for each of *days* in the Dagster instance of DAGSTER_HOME."""
-    with dg.DagsterInstance.get() as instance:
-        report_stored_days(instance, engine, days)
+def report_imported_days(engine: Engine, days: Iterable[date] = ()) -> None:
+    """Record a materialization of both stats assets for each of *days* in the Dagster instance of DAGSTER_HOME.
 
-
-def report_unreported_days(engine: Engine) -> None:
-    """Record the same for each day whose imported rows are newer than its latest materialization.
-
-    This makes up for a process that was killed between the import and its report.
+    And for each day that was imported and not told of since: a process that was killed between the two, or could not
+    reach Dagster's storage, is made up for by the next one.
     """
     with dg.DagsterInstance.get() as instance:
-        reported = _last_reported(instance)
-        days = [day for day, at in imported_days(engine).items() if day not in reported or reported[day] < at]
-        report_stored_days(instance, engine, days)
+        report_stored_days(instance, engine, sorted({*days, *unreported_days(instance, engine)}))
 
 
-def _last_reported(instance: dg.DagsterInstance) -> dict[date, datetime]:
-    """Return when each day was last materialized."""
+def unreported_days(instance: dg.DagsterInstance, engine: Engine) -> list[date]:
+    """Return the days with imported totals that are newer than what *instance* was last told of them."""
+    told = _last_told(instance)
+    return [day for day, changed_at in imported_days(engine).items() if day not in told or told[day] < changed_at]
+
+
+def _last_told(instance: dg.DagsterInstance) -> dict[date, datetime]:
+    """Return how new the rows of each day were, by the store's clock, when it was last materialized."""
     latest = instance.event_log_storage.get_latest_storage_id_by_partition(
         DATABASE_SIZE_STATS, dg.DagsterEventType.ASSET_MATERIALIZATION
     )
@@ -45,10 +44,19 @@ def _last_reported(instance: dg.DagsterInstance) -> dict[date, datetime]:
         dg.AssetRecordsFilter(asset_key=DATABASE_SIZE_STATS, storage_ids=ids), limit=len(ids)
     ).records
     return {
-        date.fromisoformat(record.partition_key): datetime.fromtimestamp(record.timestamp, timezone.utc)
+        date.fromisoformat(record.partition_key): _changed_at(record)
         for record in records
         if record.partition_key is not None
     }
+
+
+def _changed_at(record: dg.EventLogRecord) -> datetime:
+    event = record.asset_materialization
+    told = event.metadata.get(CHANGED_AT) if event is not None else None
+    if told is None:
+        # Of an earlier version, by the clock of whoever told it.
+        return datetime.fromtimestamp(record.timestamp, timezone.utc)
+    return datetime.fromisoformat(str(told.value))
 
 
 def report_stored_days(instance: dg.DagsterInstance, engine: Engine, days: Iterable[date]) -> None:

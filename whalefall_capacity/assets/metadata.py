@@ -19,6 +19,9 @@ from whalefall_capacity.store.sizes.stats import DayTotals, StoredSize, biggest_
 # How many stored rows a materialization of stats changed; 0 if it only reported stored rows.
 ROWS_CHANGED = "rows_changed"
 
+# When the newest total of the day was written, by the store's clock.
+CHANGED_AT = "changed_at"
+
 DayMetadata = Mapping[dg.AssetKey, dict[str, Any]]
 
 # An empty fleet: nothing to measure is not a failure.
@@ -73,6 +76,7 @@ def _day_metadata(
         "total_size_bytes": totals.total_size_bytes,
         "instances_without_log_size": totals.instances_without_log_size,
         "measured_now": collection is not None,
+        CHANGED_AT: totals.changed_at.isoformat(),
     }
     if changed is not None:
         shared[ROWS_CHANGED] = changed

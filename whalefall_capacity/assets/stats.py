@@ -161,8 +161,11 @@ def collect(
     )
     task_runs.add_metrics(*collection_metrics(collection))
     if collection.visited and not collection.stored:
+        first = collection.failed[0].error
         raise dg.Failure(
-            f"none of {collection.visited} instances could be measured; the first: {collection.failed[0].error}",
+            f"none of {collection.visited} instances could be measured; the first: {first}"
+            if collection.visited > 1
+            else f"the instance could not be measured: {first}",
             metadata={"failed_instances": failed_table(collection)},
             allow_retries=False,
         )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
 
+from whalefall_capacity.commands.dagster_report import report_days
 from whalefall_capacity.commands.output import JsonOption, out, print_result
-from whalefall_capacity.errors import StoreError
 from whalefall_capacity.history_file import SizeUnit, read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
@@ -54,24 +51,9 @@ def import_command(
             create_instances=create_instances,
             dry_run=dry_run,
         )
-        if result.changed_days and not dry_run:
-            _report(engine, result.changed_days)
+        if not dry_run:
+            report_days(engine, result.changed_days)
     print_result(result, as_json, partial(_print_import, dry_run))
-
-
-def _report(engine: Engine, days: Sequence[date]) -> None:
-    # Imported here: Dagster takes seconds to load, and is not needed to refuse a file.
-    from whalefall_capacity.assets.imported import report_imported_days
-
-    try:
-        report_imported_days(engine, days)
-    except Exception as error:
-        # A second import would change nothing, and therefore report nothing.
-        raise StoreError(
-            f"the rows are written, but could not be reported to Dagster's storage: {error}; once it can be reached, "
-            f"run `whalefall-capacity aggregate daily --from {days[0]} --to {days[-1]}` and the same with weekly, "
-            "monthly and quarterly, and materialize these days of database_size_stats in the Dagster UI"
-        ) from error
 
 
 def _print_import(dry_run: bool, result: HistoryImport) -> None:

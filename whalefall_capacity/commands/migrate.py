@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 from pydantic import SecretStr
-from sqlalchemy import Engine
 
+from whalefall_capacity.commands.dagster_report import report_days
 from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_result, print_table
 from whalefall_capacity.credentials import fernet_of
-from whalefall_capacity.errors import CredentialError, StoreError
+from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -56,7 +56,7 @@ def whalefall(
     with open_store(settings) as engine:
         report = move_in(engine, SecretStr(url), choices, settings, today(settings.zone))
         if apply:
-            _report_to_dagster(engine)
+            report_days(engine)
     print_result(report, as_json, _print)
 
 
@@ -72,19 +72,6 @@ def _old_key(variable: str | None) -> OldKey | None:
             "PASSWORD_ENCRYPTION_KEY; nothing was written"
         ) from None
     return OldKey(variable, key)
-
-
-def _report_to_dagster(engine: Engine) -> None:
-    # Imported here: Dagster takes seconds to load, and is not needed for a plan.
-    from whalefall_capacity.assets.imported import report_unreported_days
-
-    try:
-        report_unreported_days(engine)
-    except Exception as error:
-        raise StoreError(
-            f"the rows are written, but could not be reported to Dagster's storage: {error}; once it can be reached, "
-            "run the same command again: it reports what is missing"
-        ) from error
 
 
 def _print(report: Report) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.status import Status as RichStatus
+from rich.status import Status
 
 from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_result, print_table
 from whalefall_capacity.errors import PlanError
@@ -22,7 +22,7 @@ from whalefall_capacity.store.postgres.locks import maintenance_lock
 from whalefall_capacity.watching import Watcher
 
 if TYPE_CHECKING:
-    from whalefall_capacity.store.maintenance.health import Status
+    from whalefall_capacity.store.maintenance.health import PartitionHealth
 
 app = typer.Typer(help="The table partitions of the store: created ahead, retired on time.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ app = typer.Typer(help="The table partitions of the store: created ahead, retire
 class ShownOutcomes(Watcher[str, ChildOutcome]):
     """Outcomes of table partitions; the terminal shows the latest."""
 
-    def __init__(self, line: RichStatus) -> None:
+    def __init__(self, line: Status) -> None:
         self.outcomes: list[ChildOutcome] = []
         self._line = line
 
@@ -158,7 +158,7 @@ def _print_outcomes(outcomes: Sequence[ChildOutcome]) -> None:
     print_table("maintenance", ("table partition", "outcome", "rows", "size", "reason"), rows, right=("rows", "size"))
 
 
-def _print_status(found: Status) -> None:
+def _print_status(found: PartitionHealth) -> None:
     rows = []
     for c in found.children:
         count = _count(c.rows) if c.rows_exact or c.rows is None else f"~{_count(c.rows)}"

@@ -25,17 +25,19 @@ from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
 from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders
-from whalefall_capacity.console.http.state import Console, Launcher
+from whalefall_capacity.console.http.state import Console, Dagster
 from whalefall_capacity.console.pages import routes as pages
 from whalefall_capacity.console.pages.static_files import serve_static
+from whalefall_capacity.console.pages.translations import preferred, said
 from whalefall_capacity.errors import DagsterError
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.settings import Settings
 
 DESCRIPTION = """Sizes of every database of a fleet: series, summaries, task runs.
 
 Authenticate with `Authorization: Bearer TOKEN` (`whalefall-capacity token create NAME --role view|operator|admin`), or
 with the session cookie of a login; then every unsafe method needs the header `X-CSRFToken`."""
-UNEXPECTED_ERROR = "something went wrong; the console's log says what"
+UNEXPECTED_ERROR = Sentence("something went wrong; the console's log says what")
 
 CSRF_PARAMETER = {
     "name": CSRF_HEADER,
@@ -79,7 +81,7 @@ def create_app(console: Console) -> FastAPI:
 
 
 def console_of(
-    engine: Engine, settings: Settings, dagster: Launcher | None = None, reading: Engine | None = None
+    engine: Engine, settings: Settings, dagster: Dagster | None = None, reading: Engine | None = None
 ) -> Console:
     """Return what every request needs; *dagster* is that of the settings and *reading* is *engine*, unless given."""
     return Console(
@@ -133,7 +135,7 @@ def _openapi(app: FastAPI) -> Any:
 def _answer(request: Request, error: Exception) -> Response:
     answered = _api_error(error)
     if request.url.path.startswith("/api/"):
-        return failure(answered)
+        return failure(answered, said(answered.message, preferred(request.headers.get("accept-language", ""))))
     return pages.error_page(request, answered)
 
 
@@ -150,7 +152,7 @@ def _api_error(error: Exception) -> ApiError:
         code = next((code for code in MessageCode if code.status == error.status_code), MessageCode.VALIDATION_ERROR)
         return ApiError(code, str(error.detail), headers=error.headers)
     if isinstance(error, DagsterError):
-        return ApiError(MessageCode.UNAVAILABLE, str(error))
+        return ApiError(MessageCode.UNAVAILABLE, error.args[0])
     if isinstance(error, STORE_ERRORS):
         logger.error("the store cannot be used: %s", error)
         return ApiError(MessageCode.UNAVAILABLE, "the store cannot be reached just now; try again in a moment")

@@ -23,8 +23,8 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whalefall_capacity.console.app import answer_errors, console_of
-from whalefall_capacity.console.http.principals import Principal, credential_of, find_principal
-from whalefall_capacity.console.http.security import SecurityHeaders
+from whalefall_capacity.console.http.principals import Principal
+from whalefall_capacity.console.http.security import SecurityHeaders, known_reader, principal_of
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages import login as console_login
 from whalefall_capacity.console.pages.rendering import page_context, render, to_login
@@ -110,20 +110,13 @@ class LoginRequired:
 
     async def _principal(self, scope: Scope) -> Principal | None:
         """Return who asks. Raises RefusedError when the store cannot say."""
-        credential = credential_of(HTTPConnection(scope))
-        # What may change something is not done for one who was logged out a moment ago.
-        known = self._console.principals.get(credential) if scope.get("method") in SAFE_METHODS else None
-        if known is not None:
+        connection = HTTPConnection(scope)
+        if (known := known_reader(self._console, connection)) is not None:
             return known
         try:
-            found = await run_in_threadpool(
-                find_principal, self._console.reading, credential, self._console.settings.session_hours
-            )
+            return await run_in_threadpool(principal_of, self._console, connection)
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise RefusedError(503, "The store, which knows users and tokens, cannot be reached just now.") from error
-        if found is not None:
-            self._console.principals.put(credential, found)
-        return found
 
     async def _is_known(self, scope: Scope) -> bool:
         """Is whoever opened a websocket still known? Not while the store cannot say; the UI opens another one then."""

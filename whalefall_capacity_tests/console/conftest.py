@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import console_of, create_app
+from whalefall_capacity.console.http.dagster_checks import DagsterCheck
 from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.errors import DagsterError
@@ -40,10 +41,11 @@ SELECT instance_id, database_name, min(collected_date), max(collected_date) FROM
 
 @dataclass
 class FakeDagster:
-    """Starts runs that never work; *problem* makes it refuse."""
+    """Starts runs that never work, and knows of *checks* that failed; *problem* makes it refuse."""
 
     launched: list[tuple[str, Mapping[str, Any], Mapping[str, str]]] = field(default_factory=list)
     problem: str | None = None
+    checks: list[DagsterCheck] = field(default_factory=list)
     on_launch: Callable[[], None] = lambda: None
 
     def launch(
@@ -58,6 +60,11 @@ class FakeDagster:
             raise DagsterError(self.problem)
         self.launched.append((job, run_config, tags))
         return str(uuid.uuid4())
+
+    def failed_checks(self, credential: Credential) -> list[DagsterCheck]:  # noqa: ARG002
+        if self.problem is not None:
+            raise DagsterError(self.problem)
+        return self.checks
 
 
 def put_past(store: Engine, day: date) -> None:

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
 import requests
 
 from whalefall_capacity.console.http.cookies import HOST_PREFIX
+from whalefall_capacity.console.http.dagster_checks import DagsterCheck
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, Credential
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.launch_request import LAUNCH, launch_params
+from whalefall_capacity.sentences import Sentence
+
+FAILED_CHECKS = """
+query {
+  assetNodes {
+    assetKey { path }
+    assetChecksOrError {
+      ... on AssetChecks {
+        checks {
+          name
+          executionForLatestMaterialization { status runId timestamp evaluation { severity description } }
+        }
+      }
+    }
+  }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -22,40 +41,65 @@ class DagsterClient:
     url: str
     asks_for_login: bool
     timeout_seconds: float = 30
+    # Of a question that a page asks while somebody waits for it.
+    glance_seconds: float = 3
 
     def launch(
         self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str], credential: Credential
     ) -> str:
         """Start a run of *job* for whoever sent *credential*, and return its id. Raises DagsterError."""
         variables = {"params": launch_params(job, run_config, tags)}
-        answer = self._ask(LAUNCH, variables, credential)["launchRun"]
+        answer = self._ask(LAUNCH, variables, credential, self.timeout_seconds)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             reasons = [error["message"] for error in answer.get("errors", [])] or [answer.get("message", "")]
-            raise DagsterError(f"Dagster did not start {job}: {answer['__typename']}: {'; '.join(reasons)}")
+            why = f"{answer['__typename']}: {'; '.join(reasons)}"
+            raise DagsterError(Sentence("Dagster did not start {job}: {why}", job=job, why=why))
         run_id: str = answer["run"]["runId"]
         return run_id
 
-    def _ask(self, query: str, variables: dict[str, Any], credential: Credential) -> dict[str, Any]:
+    def failed_checks(self, credential: Credential) -> list[DagsterCheck]:
+        """Return the asset checks that failed, told to whoever sent *credential*. Raises DagsterError."""
+        nodes = self._ask(FAILED_CHECKS, {}, credential, self.glance_seconds)["assetNodes"]
+        return [
+            _failed_check(node, check, executed)
+            for node in nodes
+            for check in node["assetChecksOrError"].get("checks", [])
+            if (executed := check["executionForLatestMaterialization"]) is not None
+            and executed["status"] in ("FAILED", "EXECUTION_FAILED")
+        ]
+
+    def _ask(
+        self, query: str, variables: dict[str, Any], credential: Credential, timeout_seconds: float
+    ) -> dict[str, Any]:
         try:
             answer = requests.post(
                 f"{self.url}/graphql",
                 json={"query": query, "variables": variables},
                 # A function: the library would otherwise send what a .netrc says of this host in its place.
                 auth=partial(self._log_in, credential),
-                timeout=self.timeout_seconds,
+                timeout=timeout_seconds,
                 # It would become a GET without the mutation.
                 allow_redirects=False,
             )
             if not 200 <= answer.status_code < 300:
-                raise DagsterError(f"the Dagster webserver at {self.url} refused: {_reason(answer)}")
+                raise DagsterError(
+                    Sentence("the Dagster webserver at {url} refused: {why}", url=self.url, why=_reason(answer))
+                )
             content = answer.json()
         except requests.RequestException as error:
             raise DagsterError(
-                f"the Dagster webserver at {self.url} does not answer ({_root_cause(error)}): start it with "
-                "`whalefall-capacity up`; WHALEFALL_WEBSERVER_URL says where it is"
+                Sentence(
+                    "the Dagster webserver at {url} does not answer ({why}): start it with `whalefall-capacity up`; "
+                    "WHALEFALL_WEBSERVER_URL says where it is",
+                    url=self.url,
+                    why=_root_cause(error),
+                )
             ) from error
+        if not isinstance(content, dict) or content.keys().isdisjoint({"data", "errors"}):
+            raise DagsterError(Sentence("what answers at {url} is no Dagster webserver", url=self.url))
         if content.get("errors"):
-            raise DagsterError(f"the Dagster webserver refused: {content['errors'][0].get('message')}")
+            why = content["errors"][0].get("message")
+            raise DagsterError(Sentence("the Dagster webserver at {url} refused: {why}", url=self.url, why=why))
         data: dict[str, Any] = content["data"]
         return data
 
@@ -71,10 +115,24 @@ class DagsterClient:
         return request
 
 
+def _failed_check(node: Mapping[str, Any], check: Mapping[str, Any], executed: Mapping[str, Any]) -> DagsterCheck:
+    evaluation = executed["evaluation"] or {}
+    return DagsterCheck(
+        asset="/".join(node["assetKey"]["path"]),
+        check=check["name"],
+        severity=evaluation.get("severity"),
+        description=evaluation.get("description"),
+        run_id=executed["runId"],
+        executed_at=datetime.fromtimestamp(executed["timestamp"], timezone.utc),
+    )
+
+
 def _reason(answer: requests.Response) -> str:
     """Return what an answer that is an error says."""
     if answer.status_code == 401:
-        return "it asks for a login; set WHALEFALL_UI_LOGIN=true for the console too, and the same WHALEFALL_STORE_URL"
+        return Sentence(
+            "it asks for a login; set WHALEFALL_UI_LOGIN=true for the console too, and the same WHALEFALL_STORE_URL"
+        )
     try:
         message: str = answer.json()["errors"][0]["message"]
     except (ValueError, LookupError, TypeError):

@@ -10,11 +10,12 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.runtime import collection_limits
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.fleet import is_in_fleet, load_roster
 
 # A visit may take longer; nobody waits so long for a page.
 LONGEST_SECONDS = 60.0
-BUSY = "the tables of two databases are being read already; try again in a moment"
+BUSY = Sentence("the tables of two databases are being read already; try again in a moment")
 
 
 def read_live_tables(console: Console, instance_id: int, database_name: str) -> DatabaseTables:

@@ -9,6 +9,7 @@ from whalefall_capacity.console.actions.launch import Launch, launch_task
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
 from whalefall_capacity.console.http.principals import Caller
 from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, create_ahead, ensure_children
 from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary
@@ -39,7 +40,10 @@ def start_maintenance(
         now = make_plan(console.engine, console.settings, console.today()).id
         if now != plan_id:
             raise ApiError(
-                MessageCode.CONFLICT, f"the plan {plan_id} no longer holds, it is {now} now; nothing was changed"
+                MessageCode.CONFLICT,
+                Sentence(
+                    "the plan {plan} no longer holds, it is {now} now; nothing was changed", plan=plan_id, now=now
+                ),
             )
     config: dict[str, object] = {"dry_run": dry_run, "confirm": confirm}
     if plan_id is not None:

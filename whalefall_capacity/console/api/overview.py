@@ -8,7 +8,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from whalefall_capacity.console.api.routing import CurrentConsole, router_for
+from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.overview import Overview, overview
 from whalefall_capacity.console.http.queries import Whole
@@ -28,6 +28,6 @@ class OverviewQuery(BaseModel):
 
 
 @reading.get("/overview", response_model=Envelope[Overview])
-def whole_fleet(console: CurrentConsole, query: Annotated[OverviewQuery, Query()]) -> Response:
+def whole_fleet(console: CurrentConsole, caller: CurrentCaller, query: Annotated[OverviewQuery, Query()]) -> Response:
     """Return what is known of the fleet as a whole, and what needs a person."""
-    return success(overview(console, query.days))
+    return success(overview(console, caller.credential, query.days))

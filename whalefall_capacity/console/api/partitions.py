@@ -19,6 +19,7 @@ from whalefall_capacity.console.api.routing import CONFLICT, CurrentCaller, Curr
 from whalefall_capacity.console.http.envelope import Envelope, invalid, success
 from whalefall_capacity.console.http.queries import Day, Name, Page, Rows
 from whalefall_capacity.periods import add_months
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.maintenance.health import PartitionState, TableHealth, TablePartition, read_status
 from whalefall_capacity.store.maintenance.plan import PlannedDrop
@@ -140,7 +141,9 @@ def create_partitions(console: CurrentConsole, body: Annotated[CreateBody | None
     day = body.day if body is not None else None
     latest = add_months(console.today(), 24)
     if day is not None and not console.settings.start_date <= day <= latest:
-        raise invalid("date", f"must lie from {console.settings.start_date} to {latest}")
+        raise invalid(
+            "date", Sentence("must lie from {first} to {last}", first=console.settings.start_date, last=latest)
+        )
     return success({"created": create_table_partitions(console, day)})
 
 

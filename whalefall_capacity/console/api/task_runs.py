@@ -11,6 +11,7 @@ from starlette.responses import Response
 from whalefall_capacity.console.api.routing import CONFLICT, NOT_FOUND, CurrentConsole, RunId, router_for
 from whalefall_capacity.console.http.envelope import ApiError, Envelope, MessageCode, not_found, success
 from whalefall_capacity.console.http.queries import Name, Page, Rows, Whole
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs import read
@@ -115,5 +116,7 @@ def cancel_task_run(console: CurrentConsole, run_id: RunId) -> Response:
         if run is None:
             raise not_found("there is no such task run")
         if run.status.is_terminal:
-            raise ApiError(MessageCode.CONFLICT, f"the run has ended already: {run.status}")
+            raise ApiError(
+                MessageCode.CONFLICT, Sentence("the run has ended already: {status}", status=run.status.value)
+            )
     return success({"run_id": run_id, "status": "cancelled"}, "the run is being stopped")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from whalefall_capacity.periods import utc_now
+from whalefall_capacity.sentences import Sentence
 
 Data = TypeVar("Data")
 
@@ -94,7 +95,8 @@ class ApiError(Exception):
 
 def invalid(field: str, message: str) -> ApiError:
     """Return the error of one bad parameter."""
-    return ApiError(MessageCode.VALIDATION_ERROR, f"{field}: {message}", {field: message})
+    told = Sentence("{field}: {fault}", field=field, fault=Sentence(message) if type(message) is str else message)
+    return ApiError(MessageCode.VALIDATION_ERROR, told, {field: message})
 
 
 def not_found(what: str) -> ApiError:
@@ -107,13 +109,13 @@ def success(data: Any, message: str = "", status: int = 200) -> Response:
     return _answer(status, {"success": True, "error": False, "message": message, "timestamp": utc_now(), "data": data})
 
 
-def failure(error: ApiError) -> Response:
-    """Return a bad answer."""
+def failure(error: ApiError, message: str) -> Response:
+    """Return a bad answer, with the *message* of the error in the caller's language."""
     errors = error.errors
     content = {
         "success": False,
         "error": True,
-        "message": error.message,
+        "message": message,
         "message_code": error.code,
         "timestamp": utc_now(),
         "data": None if errors is None else {"errors": [{"field": f, "message": m} for f, m in errors.items()]},

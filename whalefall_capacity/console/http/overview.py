@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Annotated
 
 from pydantic import Field
 
+from whalefall_capacity.console.http.dagster_checks import DagsterChecks
+from whalefall_capacity.console.http.principals import Credential
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.periods import PeriodType
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.aggregations.basis import daily_basis
 from whalefall_capacity.store.aggregations.ranking import LargestKey, largest_keys
 from whalefall_capacity.store.aggregations.selection import Selection
@@ -27,6 +30,9 @@ SHOWN = 5
 RUNS_SHOWN = 10
 # The changes of the total need the days that they are measured from, whatever the chart shows.
 LEAST_DAYS = 98
+# Checks that the overview computes itself, as of now.
+SIZE_CHECKS = ("inventory_shrank", "databases_missing", "unusual_change")
+COMPUTED_CHECKS = frozenset({*SIZE_CHECKS, "table_partitions"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Attention:
 
     failed_runs: Annotated[Sequence[TaskRun], Field(description="Of the last three days, and not made good since.")]
     failed_checks: Sequence[FailedCheck]
+    dagster_checks: Annotated[DagsterChecks, Field(description="All other checks, as Dagster has them.")]
     table_partitions: Annotated[Sequence[str], Field(description="What is wrong with the table partitions.")]
     nothing_since: Annotated[
         date | None, Field(description="The newest day with a size, when that is before yesterday.")
@@ -68,7 +75,7 @@ class Overview:
 
 @dataclass(frozen=True)
 class OverviewSizes:
-    """What of the overview follows from the sizes alone."""
+    """The part of the overview that follows from the sizes alone."""
 
     totals: Sequence[DayTotal]
     largest_instances: Sequence[LargestKey]
@@ -78,8 +85,8 @@ class OverviewSizes:
     failed_checks: Sequence[FailedCheck]
 
 
-def overview(console: Console, days: int) -> Overview:
-    """Return the overview of today, with the totals of the last *days*."""
+def overview(console: Console, credential: Credential, days: int) -> Overview:
+    """Return the overview of today, with the totals of the last *days*, for whoever sent *credential*."""
     store, today = console.reading, console.today()
     measured = fleet_day(store, today)
     first = today - timedelta(days=max(days, LEAST_DAYS) - 1)
@@ -96,7 +103,7 @@ def overview(console: Console, days: int) -> Overview:
         largest_databases=sizes.largest_databases,
         growing_instances=sizes.growing_instances,
         growing_databases=sizes.growing_databases,
-        attention=_attention(console, measured, sizes.failed_checks),
+        attention=_attention(console, credential, measured, sizes.failed_checks),
         open_runs=open_runs(store, RUNS_SHOWN),
     )
 
@@ -115,24 +122,39 @@ def _sizes(console: Console, first: date, measured: FleetDay) -> OverviewSizes:
     )
 
 
-def _attention(console: Console, measured: FleetDay, failed_checks: Sequence[FailedCheck]) -> Attention:
+def _attention(
+    console: Console, credential: Credential, measured: FleetDay, failed_checks: Sequence[FailedCheck]
+) -> Attention:
     newest, yesterday = measured.newest_day, measured.day - timedelta(days=1)
     health = read_status(console.engine, console.settings, measured.day)
     return Attention(
         failed_runs=failed_runs(console.reading, RUNS_SHOWN),
         failed_checks=failed_checks,
-        table_partitions=[f"{table.table}: {problem}" for table in health.tables for problem in table.problems],
+        dagster_checks=_other_checks(console, credential),
+        table_partitions=[
+            Sentence("{table}: {problem}", table=table.table, problem=problem)
+            for table in health.tables
+            for problem in table.problems
+        ],
         nothing_since=newest if newest is not None and newest < yesterday else None,
     )
+
+
+def _other_checks(console: Console, credential: Credential) -> DagsterChecks:
+    """Return what Dagster tells of the checks that are not looked at here."""
+    told = console.checks.checks(lambda: console.dagster.failed_checks(credential))
+    return replace(told, failed=[one for one in told.failed if one.check not in COMPUTED_CHECKS])
 
 
 def _failed_checks(console: Console, day: date) -> list[FailedCheck]:
     """Return what the checks of sizes say of *day*, from the same comparison as theirs."""
     store, settings = console.reading, console.settings
     changed = changed_databases(store, day, settings.check_change_percent, settings.check_change_bytes)
-    found = {
-        "inventory_shrank": [one.instance for one in shrunk_instances(store, day)],
-        "databases_missing": [f"{one.database} ({one.instance})" for one in lost_databases(store, day)],
-        "unusual_change": [f"{one.database} ({one.instance})" for one in changed],
-    }
-    return [FailedCheck(check, len(names), names[:SHOWN]) for check, names in found.items() if names]
+    found = (
+        [one.instance for one in shrunk_instances(store, day)],
+        [f"{one.database} ({one.instance})" for one in lost_databases(store, day)],
+        [f"{one.database} ({one.instance})" for one in changed],
+    )
+    return [
+        FailedCheck(check, len(names), names[:SHOWN]) for check, names in zip(SIZE_CHECKS, found, strict=True) if names
+    ]

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from whalefall_capacity.console.http.envelope import invalid
+from whalefall_capacity.console.http.envelope import ApiError, invalid
 from whalefall_capacity.periods import PeriodType, window_of, windows_back
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS
 from whalefall_capacity.store.aggregations.selection import Selection
 
@@ -126,7 +127,7 @@ class DayRange(BaseModel):
             return today - timedelta(days=self.time_range - 1), today
         last = self.end_date or today
         if self.start_date is not None and self.start_date > last:
-            raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
+            raise after_end(self.start_date, last)
         last = min(max(last, EARLIEST), LATEST)
         return max(self.start_date or first_of(last), EARLIEST), last
 
@@ -164,8 +165,15 @@ class CapacityPage(CapacityFilter, Page):
     """A filter, and a page of the rows."""
 
 
+def after_end(first: date, last: date) -> ApiError:
+    """Return the error of a range that ends before it begins."""
+    return invalid("start_date", Sentence("{first} lies after end_date {last}", first=first, last=last))
+
+
 def offset_of(page: int, limit: int) -> int:
     """Return the rows before a page. Raises ApiError beyond what can be paged through."""
     if page * limit > MOST_ROWS:
-        raise invalid("page", f"page x limit must be at most {MOST_ROWS:,}: narrow the filter instead")
+        raise invalid(
+            "page", Sentence("page x limit must be at most {most:,}: narrow the filter instead", most=MOST_ROWS)
+        )
     return (page - 1) * limit

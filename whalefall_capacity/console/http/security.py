@@ -15,13 +15,14 @@ from anyio import fail_after
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
 from whalefall_capacity.console.http.principals import Principal, credential_of, find_principal
 from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role, has_admin
 
 CSRF_HEADER = "X-CSRFToken"
@@ -31,7 +32,7 @@ LARGEST_BODY = 64 * 1024
 # What is sent beyond that is read and thrown away, so that the sender hears why.
 MOST_DISCARDED = 64 * 1024 * 1024
 BODY_SECONDS = 20.0
-NO_ADMIN = (
+NO_ADMIN = Sentence(
     "nobody can act as admin yet, so nothing can be changed: make one with "
     "`whalefall-capacity user set NAME --role admin`, or a token with "
     "`whalefall-capacity token create NAME --role admin`"
@@ -60,21 +61,20 @@ HEADERS = {
 ONE_YEAR = "max-age=31536000"
 
 
-def known_reader(request: Request) -> Principal | None:
+def known_reader(console: Console, connection: HTTPConnection) -> Principal | None:
     """Return who asks, when that needs no look into the store: somebody just seen, who reads.
 
-    What changes something is not done for one who was revoked a moment ago.
+    What changes something is not done for one who was revoked a moment ago, and a websocket may do so.
     """
-    console: Console = request.app.state.console
-    return console.principals.get(credential_of(request)) if request.method in SAFE_METHODS else None
+    reads = connection.scope.get("method") in SAFE_METHODS
+    return console.principals.get(credential_of(connection)) if reads else None
 
 
-def principal_of(request: Request) -> Principal | None:
+def principal_of(console: Console, connection: HTTPConnection) -> Principal | None:
     """Return who asks, by bearer token or by session; None when neither is valid."""
-    console: Console = request.app.state.console
-    credential = credential_of(request)
-    if (known := known_reader(request)) is not None:
+    if (known := known_reader(console, connection)) is not None:
         return known
+    credential = credential_of(connection)
     found = find_principal(console.reading, credential, console.settings.session_hours)
     if found is not None:
         console.principals.put(credential, found)
@@ -86,7 +86,7 @@ def authenticate(request: Request) -> Principal:
     console: Console = request.app.state.console
     if request.method not in SAFE_METHODS and not has_admin(console.reading):
         raise ApiError(MessageCode.PERMISSION_REQUIRED, NO_ADMIN)
-    principal = principal_of(request)
+    principal = principal_of(console, request)
     if principal is None:
         raise ApiError(
             MessageCode.AUTHENTICATION_REQUIRED,
@@ -99,7 +99,7 @@ def authenticate(request: Request) -> Principal:
 def authorize(request: Request, principal: Principal, role: Role) -> None:
     """Raise ApiError unless *principal* has *role*, and a session that changes something its CSRF token."""
     if not principal.role.includes(role):
-        raise ApiError(MessageCode.PERMISSION_REQUIRED, f"this takes the role {role}")
+        raise ApiError(MessageCode.PERMISSION_REQUIRED, Sentence("this takes the role {role}", role=role.value))
     if request.method not in SAFE_METHODS:
         require_csrf(request, principal)
 
@@ -107,7 +107,10 @@ def authorize(request: Request, principal: Principal, role: Role) -> None:
 def require_csrf(request: Request, principal: Principal) -> None:
     """Raise ApiError unless the request of a session carries its CSRF token."""
     if principal.csrf_token is not None and not is_same(sent_csrf_token(request), principal.csrf_token):
-        raise ApiError(MessageCode.CSRF_MISSING, f"the header {CSRF_HEADER} must carry the session's CSRF token")
+        raise ApiError(
+            MessageCode.CSRF_MISSING,
+            Sentence("the header {header} must carry the session's CSRF token", header=CSRF_HEADER),
+        )
 
 
 def sent_csrf_token(request: Request) -> str:
@@ -147,7 +150,7 @@ async def read_body(request: Request) -> bool:
     except TimeoutError:
         raise ApiError(
             MessageCode.REQUEST_TIMEOUT,
-            f"the body did not arrive within {BODY_SECONDS:g} seconds",
+            Sentence("the body did not arrive within {seconds:g} seconds", seconds=BODY_SECONDS),
             headers={"Connection": "close"},
         ) from None
     fits = size <= LARGEST_BODY
@@ -164,7 +167,7 @@ def guarded_route(role: Role) -> type[APIRoute]:
 
             async def guarded(request: Request) -> Response:
                 fits = request.method in SAFE_METHODS or await read_body(request)
-                principal = known_reader(request)
+                principal = known_reader(request.app.state.console, request)
                 if principal is None:
                     principal = await run_in_threadpool(authenticate, request)
                 authorize(request, principal, role)
@@ -180,7 +183,7 @@ def guarded_route(role: Role) -> type[APIRoute]:
 
 def too_large() -> ApiError:
     """Return the error of a body that nobody needs to send."""
-    return ApiError(MessageCode.PAYLOAD_TOO_LARGE, f"a body has at most {LARGEST_BODY // 1024} KiB")
+    return ApiError(MessageCode.PAYLOAD_TOO_LARGE, Sentence("a body has at most {size} KiB", size=LARGEST_BODY // 1024))
 
 
 class SecurityHeaders:

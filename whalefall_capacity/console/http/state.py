@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from threading import BoundedSemaphore
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Engine
 
+from whalefall_capacity.console.http.dagster_checks import CheckMemory, DagsterCheck
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import Credential, PrincipalCache
 from whalefall_capacity.kept import Kept
@@ -27,13 +28,17 @@ MOST_OVERVIEWS = 8
 MOST_SUMMARIES = 200
 
 
-class Launcher(Protocol):
+class Dagster(Protocol):
     """The Dagster webserver, or what stands for it in a test."""
 
     def launch(
         self, job: str, run_config: Mapping[str, object], tags: Mapping[str, str], credential: Credential
     ) -> str:
         """Start a run of *job* for whoever sent *credential*, and return its id. Raises DagsterError."""
+        ...
+
+    def failed_checks(self, credential: Credential) -> Sequence[DagsterCheck]:
+        """Return the asset checks that failed, told to whoever sent *credential*. Raises DagsterError."""
         ...
 
 
@@ -44,9 +49,10 @@ class Console:
     engine: Engine
     reading: Engine
     settings: Settings
-    dagster: Launcher
+    dagster: Dagster
     limiter: LoginLimiter
     principals: PrincipalCache
+    checks: CheckMemory = field(default_factory=CheckMemory)
     rankings: ChangeRankings = field(default_factory=ChangeRankings)
     summaries: Kept[Summary] = field(default_factory=lambda: Kept(MOST_SUMMARIES))
     overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter
@@ -19,10 +18,12 @@ from whalefall_capacity.console.http.queries import (
     EARLIEST,
     LATEST,
     MOST_INSTANCES,
+    WHOLE,
     Day,
     DbType,
     Name,
     Whole,
+    after_end,
 )
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.charts import METRIC_KEYS, Chart, charts
@@ -31,28 +32,24 @@ from whalefall_capacity.console.pages.formats import window_label
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, json_in_page, render, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
 from whalefall_capacity.periods import PeriodType, Window, windows_back, windows_between
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.aggregations import console_series
 from whalefall_capacity.store.aggregations.console_series import InstanceChoice
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
 
-TOP_CHOICES = (5, 10, 20)
+Top = Literal[5, 10, 20]
+TOP_CHOICES = get_args(Top)
 MOST_PERIODS = 400
 LEVELS = {"instances": Level.INSTANCE, "databases": Level.DATABASE}
 
 router = APIRouter()
 
 
-def one_of(allowed: Mapping[str, int]) -> Any:
-    """Return a validator that lets through what stands in *allowed*, as the number that it means."""
-
-    def check(value: Any) -> Any:
-        if value not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return allowed[value]
-
-    return BeforeValidator(check)
+def number(value: Any) -> Any:
+    """Return the number that a value of a URL is; what is none stays as it is."""
+    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value
 
 
 class View(BaseModel):
@@ -65,7 +62,7 @@ class View(BaseModel):
     periods: Annotated[Whole, Field(ge=1, le=MOST_PERIODS)] | None = None
     start_date: Day | None = None
     end_date: Day | None = None
-    top: Annotated[int, one_of({str(top): top for top in TOP_CHOICES})] = TOP_CHOICES[0]
+    top: Annotated[Top, BeforeValidator(number)] = 5
     chart: Literal["line", "bar"] = "line"
 
     @property
@@ -75,20 +72,26 @@ class View(BaseModel):
     def days(self, today: date) -> tuple[date, date]:
         """Return the first and last day that are shown. Raises ApiError when the range is none, or too long."""
         last = min(max(self.end_date or today, EARLIEST), LATEST)
+        if self.start_date is None or self.start_date <= today:
+            # Nothing is known of days to come.
+            last = min(last, today)
         if self.start_date is None:
             return max(windows_back(last, self.period_type, self.shown_periods - 1), EARLIEST), last
         if self.start_date > last:
-            raise invalid("start_date", f"{self.start_date} lies after end_date {last}")
+            raise after_end(self.start_date, last)
         return max(self.start_date, EARLIEST), last
 
     def windows(self, today: date) -> list[Window]:
         """Return the windows that are shown. Raises ApiError when they are too many."""
         first, last = self.days(today)
         if (last - first).days > MOST_PERIODS * 95:
-            raise invalid("start_date", f"at most {MOST_PERIODS} periods can be shown")
+            raise invalid("start_date", Sentence("at most {most} periods can be shown", most=MOST_PERIODS))
         windows = windows_between(first, last, self.period_type)
         if len(windows) > MOST_PERIODS:
-            raise invalid("start_date", f"at most {MOST_PERIODS} periods can be shown, these are {len(windows)}")
+            shown = Sentence(
+                "at most {most} periods can be shown, these are {these}", most=MOST_PERIODS, these=len(windows)
+            )
+            raise invalid("start_date", shown)
         return windows
 
     def parameters(self) -> dict[str, Any]:

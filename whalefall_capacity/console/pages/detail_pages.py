@@ -91,7 +91,7 @@ def tables(context: Reader, instance_id: int) -> Response:
     try:
         live, problem = read_live_tables(context.console, instance_id, name), None
     except ApiError as error:
-        live, problem = None, error.message
+        live, problem = None, context.said(error.message)
     return render(context, "tables.html", database=found, live=live, problem=problem)
 
 

@@ -101,7 +101,7 @@ def _login(context: PageContext, attempt: Attempt) -> Response:
 
 def _logout(request: Request) -> Response:
     console: Console = request.app.state.console
-    principal = principal_of(request)
+    principal = principal_of(console, request)
     answer = RedirectResponse(f"{prefix_of(request)}/login", 303)
     if principal is not None:
         require_csrf(request, principal)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from starlette.responses import Response
 
 from whalefall_capacity.console.http.overview import overview
-from whalefall_capacity.console.pages.capacity_pages import one_of
+from whalefall_capacity.console.http.principals import credential_of
+from whalefall_capacity.console.pages.capacity_pages import number
 from whalefall_capacity.console.pages.formats import binary_size
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, json_in_page, render, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
 from whalefall_capacity.store.sizes.fleet_totals import DayTotal
 
-DAYS_CHOICES = (30, 90, 365)
+Days = Literal[30, 90, 365]
+DAYS_CHOICES = get_args(Days)
 
 router = APIRouter()
 
@@ -24,14 +26,14 @@ router = APIRouter()
 class OverviewView(BaseModel):
     """The state of the overview."""
 
-    days: Annotated[int, one_of({str(days): days for days in DAYS_CHOICES})] = 90
+    days: Annotated[Days, BeforeValidator(number)] = 90
 
 
 @router.get("/")
 def whole_fleet(context: Reader) -> Response:
     """Show the overview."""
     view: OverviewView = view_of(context.request, OverviewView)
-    found = overview(context.console, view.days)
+    found = overview(context.console, credential_of(context.request), view.days)
     return render(
         context,
         "overview.html",

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from whalefall_capacity.console.http.queries import Name
 from whalefall_capacity.console.pages.rendering import Reader, render, view_of
 from whalefall_capacity.store.maintenance.health import (
+    PartitionHealth,
     PartitionState,
-    Status,
     TableHealth,
     TablePartition,
     read_status,
@@ -70,7 +70,7 @@ def partitions(context: Reader) -> Response:
     )
 
 
-def table_lines(status: Status, view: PartitionsView) -> list[TableLine]:
+def table_lines(status: PartitionHealth, view: PartitionsView) -> list[TableLine]:
     """Return a line a table; a search leaves those where it finds something, and opens them."""
     lines = []
     for table in status.tables:

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from whalefall_capacity.collection.sizes import address
@@ -33,8 +34,9 @@ from whalefall_capacity.console.pages.formats import (
 )
 from whalefall_capacity.console.pages.sparklines import spark_path
 from whalefall_capacity.console.pages.static_files import static_url
-from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred
+from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said
 from whalefall_capacity.printable import printable_lines
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.task_runs.read import TaskRun
 
@@ -45,6 +47,19 @@ REMEMBERED: Mapping[str, tuple[str, Collection[str]]] = {
     "theme": ("whalefall_theme", THEMES),
 }
 ONE_YEAR_SECONDS = 31_536_000
+# The faults that a URL written by hand has, by pydantic's type of them, and the blanks by pydantic's names.
+FAULTS = {
+    "missing": "is missing",
+    "greater_than_equal": "must be at least {least}",
+    "less_than_equal": "must be at most {most}",
+    "string_too_short": "must have at least {least} characters",
+    "string_too_long": "must have at most {most} characters",
+    "too_long": "must be given at most {most} times",
+    "literal_error": "must be one of {allowed}",
+    "enum": "must be one of {allowed}",
+    "string_pattern_mismatch": "is no column to sort by",
+}
+BLANKS = {"ge": "least", "le": "most", "min_length": "least", "max_length": "most", "expected": "allowed"}
 WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.")
 
 
@@ -74,6 +89,10 @@ class PageContext:
     def translate(self, key: str, **values: object) -> str:
         return catalogue(self.language)[key].format(**values)
 
+    def said(self, text: str) -> str:
+        """Return a sentence of ours in the reader's language, and the text of others as it is."""
+        return said(text, self.language)
+
     def here(self, **changes: str | None) -> str:
         """Return the URL of this page with some parameters changed; None takes a parameter away."""
         return self.url(self.request.url.path, **changes)
@@ -93,7 +112,7 @@ def prefix_of(request: Request) -> str:
 
 def page_context(request: Request) -> PageContext:
     """Return the context of a request; reads the store to find who sends it."""
-    return _context(request, principal_of(request))
+    return _context(request, principal_of(request.app.state.console, request))
 
 
 def anonymous_context(request: Request) -> PageContext:
@@ -121,8 +140,19 @@ def view_of(request: Request, model: type[Any]) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        raise invalid(str(problem["loc"][0]), problem["msg"].removeprefix("Value error, ")) from error
+        problem = error.errors(include_url=False)[0]
+        raise invalid(str(problem["loc"][0]), _fault(problem)) from error
+
+
+def _fault(problem: ErrorDetails) -> str:
+    """Return what is wrong with a parameter, as a sentence that can be translated where there is one."""
+    told = FAULTS.get(problem["type"])
+    if told is None:
+        return problem["msg"].removeprefix("Value error, ")
+    values = {BLANKS[name]: value for name, value in problem.get("ctx", {}).items() if name in BLANKS}
+    if "allowed" in values:
+        values["allowed"] = values["allowed"].replace(" or ", ", ")
+    return Sentence(told, **values)
 
 
 def to_login(request: Request) -> Response:
@@ -144,6 +174,7 @@ def render(context: PageContext, template: str, **values: Any) -> Response:
             is_admin=context.may(Role.ADMIN),
             is_operator=context.may(Role.OPERATOR),
             t=context.translate,
+            said=context.said,
             static=lambda name: context.prefix + static_url(name),
             words=words,
             languages=LANGUAGES,
@@ -205,6 +236,8 @@ def _environment() -> Environment:
     environment.globals |= {
         "metrics_of": _metrics_of,
         "figure": _figure,
+        "figure_name": _figure_name,
+        "inputs_of": _inputs_of,
         "task_label": _task_label,
         "window_label": window_label,
         "urlencode": urlencode,
@@ -215,17 +248,19 @@ def _environment() -> Environment:
 
 def _shown(value: object) -> object:
     """Return *value* as a page shows it; what is markup already was made by us, or is the value of a field."""
-    return printable_lines(value) if type(value) is str else value
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
-    """Return the name of a task in the words of the reader, with the period and the days that it is about."""
+    """Return the name of a task in the words of the reader, with its instances, its period and its days."""
     name = words.get(f"task.{run.task_key}")
     if name is None:
         return run.task_name
     common = (run.summary_json or {}).get("common", {})
     inputs, scope = common.get("inputs", {}), common.get("scope", {})
     parts = [name]
+    if (chosen := scope.get("target", {}).get("instance_ids")) is not None:
+        parts.append(words["scope.instances"].format(count=len(chosen)))
     if (period_type := scope.get("target", {}).get("period_type")) is not None:
         parts.append(words.get(f"period.{period_type}", period_type))
     if (asked := inputs.get("scope")) is not None:
@@ -237,13 +272,31 @@ def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
     return " · ".join(parts)
 
 
-def _metrics_of(item: Any) -> str:
+def _metrics_of(words: Mapping[str, str], item: Any) -> str:
     """Return the figures of an item in one line."""
-    return " · ".join(f"{name} {_figure(name, value)}" for name, value in (item.metrics_json or {}).items())
+    figures = [(name, _figure(words, name, value)) for name, value in (item.metrics_json or {}).items()]
+    return " · ".join(f"{_figure_name(words, name, name)} {figure}".strip() for name, figure in figures)
 
 
-def _figure(name: str, value: Any) -> str:
+def _figure_name(words: Mapping[str, str], name: str, otherwise: str) -> str:
+    """Return the name of a figure in the words of the reader."""
+    return words.get(f"figure.{name}", otherwise)
+
+
+def _figure(words: Mapping[str, str], name: str, value: Any) -> str:
     """Return a figure of a run as people read it: sizes in binary units, large numbers in groups."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return binary_size(value) if name.endswith("_bytes") else f"{value:,}"
-    return NOT_KNOWN if value is None else str(value)
+    if value is True:
+        return ""
+    if isinstance(value, int):
+        return binary_size(value) if name.rpartition("_")[2] == "bytes" else f"{value:,}"
+    return NOT_KNOWN if value is None else words.get(f"outcome.{value}", str(value))
+
+
+def _inputs_of(words: Mapping[str, str], run: TaskRun) -> list[tuple[str, str]]:
+    """Return what a run was asked for, by name; nothing of what it was not."""
+    inputs = (run.summary_json or {}).get("common", {}).get("inputs", {})
+    return [
+        (words.get(f"input.{name}", name), words.get(f"scope.{value}") or words.get(f"period.{value}") or str(value))
+        for name, value in sorted(inputs.items())
+        if value is not None
+    ]

@@ -46,7 +46,7 @@ def error_page(request: Request, error: ApiError) -> Response:
         context = page_context(request)
     except Exception:
         context = anonymous_context(request)
-    answer = render(context, "error.html", status=error.code.status, detail=error.message)
+    answer = render(context, "error.html", status=error.code.status, detail=context.said(error.message))
     answer.status_code = error.code.status
     answer.headers.update(error.headers or {})
     return answer

@@ -12,6 +12,7 @@ from pydantic import Field
 from sqlalchemy import Engine
 
 from whalefall_capacity.periods import add_months, month_start
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.maintenance.ledger import Retirement, open_retirements, restored_until
 from whalefall_capacity.store.maintenance.plan import RestoredUntil, cut_off, kept_until
@@ -60,7 +61,7 @@ class TableHealth:
 
 
 @dataclass(frozen=True)
-class Status:
+class PartitionHealth:
     """All partitioned tables on *day*."""
 
     day: date
@@ -88,7 +89,7 @@ class _Findings:
         return child.oddity is None and child.span[1] <= cut_off(child.table, self.settings, day)
 
 
-def read_status(engine: Engine, settings: Settings, day: date, exact: bool = False) -> Status:
+def read_status(engine: Engine, settings: Settings, day: date, exact: bool = False) -> PartitionHealth:
     """Return how the tables are on *day*, which is today; *exact* counts the rows, which reads all of them."""
     with engine.connect() as connection:
         children = read_children(connection)
@@ -103,7 +104,7 @@ def read_status(engine: Engine, settings: Settings, day: date, exact: bool = Fal
         )
     tables = tuple(_table_health(table, found) for table in PARTITIONED_TABLES)
     partitions = tuple(_table_partition(child, found) for child in children)
-    return Status(day, all(table.healthy for table in tables), tables, partitions)
+    return PartitionHealth(day, all(table.healthy for table in tables), tables, partitions)
 
 
 def _table_health(table: PartitionedTable, found: _Findings) -> TableHealth:
@@ -111,8 +112,11 @@ def _table_health(table: PartitionedTable, found: _Findings) -> TableHealth:
     own = [child for child in found.children if child.table == table]
     next_month = add_months(month_start(found.day), 1)
     missing = [
-        f"no table partition holds {wanted}, {what}"
-        for wanted, what in ((found.day, "today"), (next_month, "the next month"))
+        problem
+        for wanted, problem in (
+            (found.day, Sentence("no table partition holds {day}, today", day=found.day)),
+            (next_month, Sentence("no table partition holds {day}, the next month", day=next_month)),
+        )
         if not any(child.bounds.hold(wanted) and not child.detach_pending for child in own)
     ]
     problems = [*missing]
@@ -124,16 +128,24 @@ def _table_health(table: PartitionedTable, found: _Findings) -> TableHealth:
         if found.is_past(child, yesterday) and not found.kept_until(child) and not child.detach_pending
     ]
     if past:
-        problems.append(f"{len(past)} table partitions are beyond retention, the oldest is {past[0].name}")
-    problems += [f"{child.name} {child.oddity}" for child in own if child.oddity is not None]
-    problems += [f"the detach of {child.name} was not completed" for child in own if child.detach_pending]
+        problems.append(
+            Sentence(
+                "table partitions beyond retention: {count}, the oldest is {name}", count=len(past), name=past[0].name
+            )
+        )
     problems += [
-        f"{left.name} is detached and not dropped yet"
+        Sentence("{name} {oddity}", name=child.name, oddity=child.oddity) for child in own if child.oddity is not None
+    ]
+    problems += [
+        Sentence("the detach of {name} was not completed", name=child.name) for child in own if child.detach_pending
+    ]
+    problems += [
+        Sentence("{name} is detached and not dropped yet", name=left.name)
         for left in found.leftovers
         if left.table == table.name and left.is_pending is None
     ]
     problems += [
-        f"{stranger.schema}.{stranger.name} is named like a table partition and is none"
+        Sentence("{name} is named like a table partition and is none", name=f"{stranger.schema}.{stranger.name}")
         for stranger in found.strangers
         if stranger.table == table.name
     ]
@@ -144,7 +156,7 @@ def _table_partition(child: ChildTable, found: _Findings) -> TablePartition:
     note = child.oddity or ""
     if found.is_past(child, found.day):
         until = found.kept_until(child)
-        note = f"restored, kept until {until}" if until else "beyond retention"
+        note = Sentence("restored, kept until {day}", day=until) if until else Sentence("beyond retention")
     return TablePartition(
         table=child.table.name,
         child=child.name,

@@ -36,11 +36,6 @@ LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
 WHERE r.dropped_at IS NULL AND r.restored_at IS NULL
 ORDER BY r.id
 """
-# An empty child took nothing with it.
-LOST_DAYS = """
-SELECT lower_bound AS lower, upper_bound AS upper, retired_on FROM retired_children
-WHERE table_name = :table AND dropped_at IS NOT NULL AND restored_at IS NULL AND rows > 0
-"""
 COUNT_LAST_DROPS = """
 SELECT count(*) FROM retired_children
 WHERE dropped_at IS NOT NULL
@@ -85,19 +80,6 @@ class Retirement:
     is_pending: bool | None
 
 
-@dataclass(frozen=True)
-class LostDays:
-    """Days whose rows were dropped with their child: lower <= day < upper."""
-
-    lower: date
-    upper: date
-    retired_on: date
-
-    def overlap(self, first: date, last: date) -> bool:
-        """Tell whether any day of first..last, inclusive, is among them."""
-        return self.lower <= last and first < self.upper
-
-
 def begin_retirement(connection: Connection, drop: PlannedDrop, day: date, archive: str | None) -> int:
     """Record that the detach of a child is about to begin, and return the id of the entry."""
     values = {**asdict(drop), "day": day, "archive": archive}
@@ -117,11 +99,6 @@ def mark_dropped(connection: Connection, retirement_id: int, rows: int) -> None:
 def open_retirements(connection: Connection) -> list[Retirement]:
     """Return the children that are on their way out, in the order in which they were begun."""
     return [Retirement(**row) for row in connection.execute(text(OPEN_RETIREMENTS)).mappings()]
-
-
-def lost_days(connection: Connection, table: str) -> list[LostDays]:
-    """Return the days of *table* whose rows are gone and were not restored."""
-    return [LostDays(**row) for row in connection.execute(text(LOST_DAYS), {"table": table}).mappings()]
 
 
 def dropped_last_time(connection: Connection) -> int:

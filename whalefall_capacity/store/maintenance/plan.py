@@ -14,6 +14,7 @@ from pydantic import Field
 
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import add_months
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.table_partitions.catalog import ChildTable
 from whalefall_capacity.store.table_partitions.create import PartitionedTable
@@ -101,9 +102,10 @@ class Plan:
         past = len(self.drops) + len(self.waiting)
         if past <= max(USUAL_DROPS, UNUSUAL_FACTOR * self.last_time):
             return None
-        return (
-            f"{past} table partitions would be dropped ({self.last_time} last time). "
-            "Was the retention shortened on purpose?"
+        return Sentence(
+            "{past} table partitions would be dropped ({before} last time). Was the retention shortened on purpose?",
+            past=past,
+            before=self.last_time,
         )
 
 
@@ -153,7 +155,7 @@ def plan_drops(
                 upper=upper,
                 rows=child.rows_estimate,
                 bytes=child.size_bytes,
-                reason=f"all of it lies before {limit}, {months} months ago",
+                reason=Sentence("all of it lies before {limit}, {months} months ago", limit=limit, months=months),
             )
         )
     # The sort is stable: of the same month, stats stay before aggregations, into which their sealing writes.

@@ -20,11 +20,11 @@ from whalefall_capacity.errors import StoreError
 from whalefall_capacity.periods import PeriodType, Window, windows_between
 from whalefall_capacity.store.aggregations.calculate import aggregate, chunks
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
-from whalefall_capacity.store.maintenance.ledger import LostDays, lost_days
 from whalefall_capacity.store.postgres.advisory_locks import lock_all_calculations, lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import Patience, limit_waits
 from whalefall_capacity.store.table_partitions.catalog import read_children
+from whalefall_capacity.store.table_partitions.retired import LostDays, lost_days
 
 ONE_DAY = timedelta(days=1)
 LEVELS = {TABLES[level].stats.name: level for level in Level}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, time, timedelta
 
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -52,7 +52,9 @@ def move_in(engine: Engine, url: SecretStr, choices: Choices, settings: Settings
         sizes = SizesMove(engine, source, fleet, choices.apply, account)
         sizes.months(settings.start_date, today)
         if choices.task_runs:
-            TaskRunsMove(engine, source, fleet, choices.apply, account).months()
+            oldest = today - timedelta(days=settings.retention_task_runs_days)
+            kept_since = datetime.combine(oldest, time(), settings.zone)
+            TaskRunsMove(engine, source, fleet, choices.apply, account, kept_since).months()
         return _report(source, fleet, sizes, choices, settings, today)
 
 

@@ -1,7 +1,8 @@
 """The daily sizes of WhaleFall, a month at a time: one COPY out, one COPY and merge in, one transaction a level.
 
 A month that was moved and is moved again compares equal and writes nothing; so a migration that was killed goes on
-where it was. A day of an instance that was measured here belongs to that visit, as a whole: nothing is added to it.
+where it was. A day of an instance that was measured here belongs to that visit, as a whole: nothing is added to it. A
+month that the maintenance has dropped stays dropped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from whalefall_capacity.store.moving_in.report import Account, DifferingDays, Ou
 from whalefall_capacity.store.moving_in.source import Source
 from whalefall_capacity.store.sizes.stats import LOCK_INSTANCES
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
+from whalefall_capacity.store.table_partitions.retired import LostDays, lost_days
 
 DATABASES = "database_size_stats"
 INSTANCES = "instance_size_stats"
@@ -36,6 +38,7 @@ class Skip(IntEnum):
     IMPOSSIBLE = 3
     BLANK_NAME = 4
     DELETED = 5
+    RETIRED = 6
 
     @property
     def reason(self) -> str:
@@ -48,6 +51,7 @@ REASONS = {
     Skip.IMPOSSIBLE: f"a size that no database has: not from 0 to {LARGEST_MIB} MiB",
     Skip.BLANK_NAME: "the name of its database is blank",
     Skip.DELETED: "deleted there",
+    Skip.RETIRED: "its month was dropped here by its retention; `partitions restore` brings it back",
 }
 MEASURED_DAY = "the instance was measured here on that day"
 AS_STORED = "stored already"
@@ -57,6 +61,7 @@ DATABASE_ROWS = sql.SQL("""
 SELECT map.instance_id, CAST(s.database_name AS text), s.collected_date,
        CASE WHEN s.size_mb BETWEEN 0 AND {largest} THEN s.size_mb::bigint * {mib} END, s.collected_at,
        CAST(CASE WHEN map.instance_id IS NULL THEN {no_instance}
+                 WHEN {is_retired} THEN {retired}
                  WHEN map.zero_is_placeholder AND s.size_mb = 0 THEN {placeholder}
                  WHEN s.size_mb NOT BETWEEN 0 AND {largest} THEN {impossible}
                  WHEN btrim(s.database_name) = '' THEN {blank_name} END AS smallint)
@@ -72,6 +77,7 @@ SELECT map.instance_id, s.collected_date,
        CASE WHEN d.total_mb <> s.total_size_mb THEN abs(d.total_mb - s.total_size_mb)::bigint * {mib} END,
        CAST(CASE WHEN map.instance_id IS NULL THEN {no_instance}
                  WHEN s.is_deleted THEN {deleted}
+                 WHEN {is_retired} THEN {retired}
                  WHEN d.instance_id IS NOT NULL THEN NULL
                  WHEN map.zero_is_placeholder AND s.total_size_mb = 0 AND s.database_count > 0 THEN {placeholder}
                  WHEN s.total_size_mb < 0 OR s.database_count < 0 THEN {impossible} END AS smallint)
@@ -215,10 +221,13 @@ class SizesMove:
     apply: bool
     account: Account
     differing: list[DifferingDays] = field(default_factory=list)
+    retired: list[LostDays] = field(default_factory=list)
 
     def months(self, first: date, last: date) -> None:
         """Move the days from *first* to *last*, oldest month first, each level in a transaction of its own."""
         self._count_outside(first, last)
+        with self.engine.connect() as connection:
+            self.retired = [lost for table in (DATABASES, INSTANCES) for lost in lost_days(connection, table)]
         for month in months_between(first, last, self.source.days()):
             self._databases(month)
             self._instances(month)
@@ -254,8 +263,9 @@ class SizesMove:
             connection.execute(text(LOCK_INSTANCES), {"ids": self.fleet.ids})
         numbers = {skip.name.lower(): sql.Literal(skip.value) for skip in Skip}
         bounds = {"first": sql.Literal(month.first), "last": sql.Literal(month.last)}
+        is_retired = sql.Literal(any(lost.overlap(month.first, month.last) for lost in self.retired))
         sizes = {"mib": sql.Literal(MIB), "largest": sql.Literal(LARGEST_MIB)}
-        composed = query.format(map=self.fleet.as_table(), **numbers, **bounds, **sizes)
+        composed = query.format(map=self.fleet.as_table(), is_retired=is_retired, **numbers, **bounds, **sizes)
         self.source.copy_into(connection, composed, table)
 
     def _count_days(self, connection: Connection) -> int:

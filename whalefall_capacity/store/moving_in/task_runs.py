@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
@@ -66,7 +66,8 @@ CREATE TEMPORARY TABLE moved_items (
 DECIDED_RUNS_TABLE = """
 CREATE TEMPORARY TABLE decided_runs ON COMMIT DROP AS
 SELECT moved.*, CASE WHEN NOT moved.task_key = ANY (:tasks) THEN 'skipped'
-                     WHEN here.run_id IS NOT NULL THEN 'kept' ELSE 'created' END AS outcome
+                     WHEN here.run_id IS NOT NULL THEN 'kept'
+                     WHEN moved.created_at < :kept_since THEN 'old' ELSE 'created' END AS outcome
 FROM moved_runs AS moved
 LEFT JOIN task_runs AS here ON here.run_id = moved.run_id
 """
@@ -128,9 +129,16 @@ SELECT run_id, CAST(:item_types AS jsonb) ->> task_key, CAST(instance_id AS text
 FROM decided_items
 WHERE outcome = 'created'
 """
+COUNTED_RUNS = {
+    "skipped": (Outcome.SKIPPED, "of the task {task}: not about capacity"),
+    "old": (Outcome.SKIPPED, "older than WHALEFALL_RETENTION_TASK_RUNS_DAYS: the next maintenance would delete it"),
+    "kept": (Outcome.KEPT, ""),
+    "created": (Outcome.CREATED, ""),
+}
 COUNTED_ITEMS = {
     "kept": (Outcome.KEPT, "its task run is here already"),
     "skipped": (Outcome.SKIPPED, "its task run is not about capacity"),
+    "old": (Outcome.SKIPPED, "its task run is older than those that are kept here"),
     "other": (Outcome.SKIPPED, "not of an instance"),
     "again": (Outcome.SKIPPED, "a second item of the same instance"),
     "lost": (Outcome.SKIPPED, "its instance is not there"),
@@ -147,6 +155,7 @@ class TaskRunsMove:
     fleet: Fleet
     apply: bool
     account: Account
+    kept_since: datetime
 
     def months(self) -> None:
         """Move all task runs, oldest month first."""
@@ -167,10 +176,11 @@ class TaskRunsMove:
                 self._insert(connection)
 
     def _decide(self, connection: Connection) -> None:
-        connection.execute(text(DECIDED_RUNS_TABLE), {"tasks": [task.key for task in TASKS]})
+        values = {"tasks": [task.key for task in TASKS], "kept_since": self.kept_since}
+        connection.execute(text(DECIDED_RUNS_TABLE), values)
         for row in connection.execute(text(RUN_OUTCOMES)):
-            reason = f"of the task {row.task_key}: not about capacity" if row.task_key else ""
-            self.account.add(RUNS, None, Outcome(row.outcome), row.rows, reason)
+            outcome, reason = COUNTED_RUNS[row.outcome]
+            self.account.add(RUNS, None, outcome, row.rows, reason.format(task=row.task_key))
         connection.execute(text(DECIDED_ITEMS_TABLE), {"item_type": ITEM_TYPE})
         for row in connection.execute(text(ITEM_OUTCOMES)):
             outcome, reason = COUNTED_ITEMS[row.outcome]

@@ -130,7 +130,7 @@ DAY_TOTALS = """
 SELECT collected_date AS day, count(*) AS instances, sum(database_count) AS databases,
        sum(missing_count) AS missing_databases, sum(total_size_bytes)::bigint AS total_size_bytes,
        sum(log_size_bytes)::bigint AS log_size_bytes,
-       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size
+       count(*) FILTER (WHERE log_size_bytes IS NULL) AS instances_without_log_size, max(updated_at) AS changed_at
 FROM instance_size_stats
 WHERE collected_date = ANY (:days)
 GROUP BY collected_date
@@ -215,7 +215,10 @@ class InstanceDays:
 
 @dataclass(frozen=True)
 class DayTotals:
-    """One day as it is stored, over all instances. Sizes are bytes; *log_size_bytes* is of those that have one."""
+    """One day as it is stored, over all instances. Sizes are bytes; *log_size_bytes* is of those that have one.
+
+    *changed_at*: when the newest of its totals was written, by the store's clock.
+    """
 
     day: date
     instances: int
@@ -224,6 +227,7 @@ class DayTotals:
     total_size_bytes: int
     log_size_bytes: int | None
     instances_without_log_size: int
+    changed_at: datetime
 
 
 @dataclass(frozen=True)

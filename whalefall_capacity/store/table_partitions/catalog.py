@@ -9,6 +9,7 @@ from datetime import date
 from psycopg2 import sql
 from sqlalchemy import Connection, text
 
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, Bounds, PartitionedTable, parse_bounds
 
@@ -63,16 +64,18 @@ class ChildTable:
     def oddity(self) -> str | None:
         """The reason why this is not a child that the program made; None for one of its own."""
         if self.bounds.is_default:
-            return "is a default partition, added by hand"
+            return Sentence("is a default partition, added by hand")
         if not self.same_schema:
-            return f"is in another schema, {self.schema}"
+            return Sentence("is in another schema, {schema}", schema=self.schema)
         if not self.is_plain:
-            return "is no plain table"
+            return Sentence("is no plain table")
         if self.bounds.lower is None or self.bounds.upper is None:
-            return "has bounds without a limit"
+            return Sentence("has bounds without a limit")
         expected = self.table.child_of(self.bounds.lower)
         if (expected.lower, expected.upper) != (self.bounds.lower, self.bounds.upper):
-            return f"has bounds of its own, {self.bounds.lower} to {self.bounds.upper}"
+            return Sentence(
+                "has bounds of its own, {lower} to {upper}", lower=self.bounds.lower, upper=self.bounds.upper
+            )
         return None
 
     @property

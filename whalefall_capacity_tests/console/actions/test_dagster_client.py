@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
+from whalefall_capacity.console.http.dagster_checks import DagsterCheck
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity_tests.console.webserver import webserver
 from whalefall_capacity_tests.processes import free_port
@@ -58,6 +60,8 @@ def test_a_webserver_that_is_away_is_told_in_one_sentence_with_what_to_do() -> N
         (500, "nothing of use", "HTTP Error 500"),
         (302, {}, "HTTP Error 302"),
         (200, {"errors": [{"message": "broken"}]}, "broken"),
+        (200, {"status": "ok"}, "is no Dagster webserver"),
+        (200, ["of", "another"], "is no Dagster webserver"),
     ],
 )
 def test_a_refusal_says_why(status: int, content: object, said: str) -> None:
@@ -65,3 +69,29 @@ def test_a_refusal_says_why(status: int, content: object, said: str) -> None:
         running.status, running.content = status, content
         with pytest.raises(DagsterError, match=said):
             DagsterClient(running.url, asks_for_login=False).launch("job", {}, {}, (False, ""))
+
+
+def test_the_checks_that_failed_are_told_with_what_they_found() -> None:
+    def executed(status: str, evaluation: object) -> dict[str, object]:
+        return {"status": status, "runId": f"run-{status}", "timestamp": 1_700_000_000.5, "evaluation": evaluation}
+
+    found = {"severity": "ERROR", "description": "no table partition holds 2026-12-01"}
+    checks = [
+        {"name": "good", "executionForLatestMaterialization": executed("SUCCEEDED", found)},
+        {"name": "bad", "executionForLatestMaterialization": executed("FAILED", found)},
+        {"name": "broken", "executionForLatestMaterialization": executed("EXECUTION_FAILED", None)},
+        {"name": "never run", "executionForLatestMaterialization": None},
+    ]
+    nodes = [
+        {"assetKey": {"path": ["sizes", "daily"]}, "assetChecksOrError": {"checks": checks}},
+        {"assetKey": {"path": ["unchecked"]}, "assetChecksOrError": {}},
+    ]
+    with webserver() as running:
+        running.content = {"data": {"assetNodes": nodes}}
+        failed = DagsterClient(running.url, asks_for_login=True).failed_checks((True, "a-token"))
+        assert running.asked[0]["authorization"] == "Bearer a-token"
+    at = datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=timezone.utc)
+    assert failed == [
+        DagsterCheck("sizes/daily", "bad", "ERROR", "no table partition holds 2026-12-01", "run-FAILED", at),
+        DagsterCheck("sizes/daily", "broken", None, None, "run-EXECUTION_FAILED", at),
+    ]

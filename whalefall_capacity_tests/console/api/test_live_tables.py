@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
+from whalefall_capacity.collection.database_tables import DatabaseTables
 from whalefall_capacity.store.access import Role
 from whalefall_capacity_tests.collection import mysql_family
 from whalefall_capacity_tests.collection.mysql_family import INNODB
@@ -75,6 +77,7 @@ def test_the_tables_come_from_the_server_and_are_not_stored(
         found = ask(viewer, instance_id).json()["data"]
         page = viewer.get(f"/instances/{instance_id}/database/tables", params={"name": NAME}).text
         assert row_versions(store) == before
+    TypeAdapter(DatabaseTables).validate_python(found)
     (items,) = [table for table in found["tables"] if table["name"] == "items"]
     assert items["size_bytes"] == items["data_size_bytes"] + items["index_size_bytes"] > 8000
     assert found["missing_grant"] is None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
+from whalefall_capacity.console.http.dagster_checks import CheckMemory, DagsterCheck
 from whalefall_capacity.periods import PeriodType, days_to_windows
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity_tests.console.conftest import FakeDagster
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 OVERVIEW = "/api/v1/overview"
@@ -131,3 +133,53 @@ def test_whoever_is_not_logged_in_is_led_to_the_login_and_back(viewer: TestClien
     viewer.headers.pop("Authorization")
     answer = viewer.get("/")
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2F")
+
+
+def check(name: str, **values: Any) -> DagsterCheck:
+    defaults = {
+        "asset": "database_size_aggregations/weekly",
+        "severity": "WARN",
+        "description": "2 rows <differ>",
+        "run_id": "r-9",
+    }
+    return DagsterCheck(
+        check=name, executed_at=datetime(2026, 5, 1, 2, 0, tzinfo=timezone.utc), **{**defaults, **values}
+    )
+
+
+def test_checks_that_failed_in_dagster_are_named_beside_those_that_the_store_tells(
+    viewer: TestClient, dagster: FakeDagster
+) -> None:
+    dagster.checks = [check("recomputed"), check("inventory_shrank"), check("table_partitions")]
+    found = overview(viewer)["attention"]["dagster_checks"]
+    assert [(one["check"], one["run_id"]) for one in found["failed"]] == [("recomputed", "r-9")]
+    assert found["unknown"] is None
+    page = viewer.get("/").text
+    assert '<a href="/runs/r-9">database_size_aggregations/weekly · recomputed</a>' in page
+    assert "2 rows &lt;differ&gt;" in page
+
+
+def test_a_dagster_that_cannot_be_asked_is_no_dagster_without_failed_checks(
+    viewer: TestClient, dagster: FakeDagster
+) -> None:
+    dagster.problem = "the webserver is away"
+    assert overview(viewer)["attention"]["dagster_checks"] == {"failed": [], "unknown": "the webserver is away"}
+    page = viewer.get("/").text
+    assert "Whether other checks failed is not known: the webserver is away" in page
+    assert "Nothing needs attention." not in page
+
+
+def test_dagster_is_asked_for_its_checks_now_and_then_and_not_with_each_page() -> None:
+    now, asked = [0.0], []
+
+    def ask() -> list[DagsterCheck]:
+        asked.append(now[0])
+        return [check("recomputed")] if now[0] < 20 else []
+
+    memory = CheckMemory(seconds=20, clock=lambda: now[0])
+    for moment in (0.0, 1.5, 19.9):
+        now[0] = moment
+        assert len(memory.checks(ask).failed) == 1
+    now[0] = 20.0
+    assert memory.checks(ask).failed == []
+    assert asked == [0.0, 20.0]

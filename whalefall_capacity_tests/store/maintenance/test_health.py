@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.store.maintenance.health import PartitionState, Status, read_status
+from whalefall_capacity.store.maintenance.health import PartitionHealth, PartitionState, read_status
 from whalefall_capacity.store.table_partitions.catalog import look_alikes
 from whalefall_capacity.store.table_partitions.create import Bounds, create_ahead, parse_bounds
 from whalefall_capacity_tests.store.maintenance.upkeep import (
@@ -31,12 +31,12 @@ def store(either_store: Engine) -> Engine:
     return either_store
 
 
-def problems(status: Status, table: str = "database_size_stats") -> tuple[str, ...]:
+def problems(status: PartitionHealth, table: str = "database_size_stats") -> tuple[str, ...]:
     (health,) = [health for health in status.tables if health.table == table]
     return health.problems
 
 
-def status_of(store: Engine, day: date = TODAY, exact: bool = False) -> Status:
+def status_of(store: Engine, day: date = TODAY, exact: bool = False) -> PartitionHealth:
     return read_status(store, settings_for(), day, exact)
 
 
@@ -74,7 +74,7 @@ def test_a_child_beyond_retention_is_a_problem_from_the_day_after_it_should_have
     put_month(store, JANUARY)
     assert problems(status_of(store, date(2026, 3, 1))) == ()
     assert problems(status_of(store, date(2026, 3, 2))) == (
-        "1 table partitions are beyond retention, the oldest is database_size_stats_2025_01",
+        "table partitions beyond retention: 1, the oldest is database_size_stats_2025_01",
     )
 
 

@@ -8,7 +8,6 @@ from decimal import Decimal
 import pytest
 
 from whalefall_capacity.periods import PeriodType, Window
-from whalefall_capacity.store.maintenance.ledger import LostDays
 from whalefall_capacity.store.maintenance.seal import (
     Recorded,
     SealError,
@@ -17,6 +16,7 @@ from whalefall_capacity.store.maintenance.seal import (
     windows_behind,
     windows_of,
 )
+from whalefall_capacity.store.table_partitions.retired import LostDays
 
 JANUARY, FEBRUARY, MARCH = date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)
 NOON = datetime(2025, 6, 1, 12, tzinfo=timezone.utc)

@@ -18,7 +18,8 @@ from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.moving_in.report import DifferingDays, Outcome, Report
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import write_visits
-from whalefall_capacity_tests.store.moving_in.conftest import DAYS, DROPPED_AT, LONG_NAME, Migrate
+from whalefall_capacity_tests.store.maintenance.upkeep import upkeep
+from whalefall_capacity_tests.store.moving_in.conftest import DAYS, DROPPED_AT, LONG_NAME, START, Migrate
 from whalefall_capacity_tests.store.records import children, history, row_versions, rows, visit
 from whalefall_capacity_tests.whalefall_source import WhaleFall, night
 
@@ -188,6 +189,22 @@ def test_a_second_time_changes_nothing_and_says_so(migrate: Migrate, store: Engi
     assert [(table.created, table.changed) for table in again.tables] == [(0, 0)] * len(again.tables)
     assert counts(again, "database_size_stats") == (46, 0, 0, 38, 8)
     assert counts(again, "instance_size_stats") == (28, 0, 0, 22, 6)
+
+
+@pytest.mark.usefixtures("house")
+def test_a_month_that_the_maintenance_has_dropped_stays_dropped(migrate: Migrate, store: Engine) -> None:
+    migrate()
+    # Thirteen months after May 2025 its rows are rolled up and go; those of June and July stay.
+    upkeep(store, date(2026, 7, 2), start_date=START)
+    before = (row_versions(store), children(store))
+    again = migrate()
+    assert (row_versions(store), children(store)) == before
+    assert [(table.created, table.changed) for table in again.tables] == [(0, 0)] * len(again.tables)
+    dropped = "its month was dropped here by its retention; `partitions restore` brings it back"
+    skipped = reasons(again, "database_size_stats", Outcome.SKIPPED)
+    assert {name: number for name, number, reason in skipped if reason == dropped} == {
+        "ms-a": 4, "ms-b": 1, "my-a": 3, "my-b": 4, "ora-a": 4, "ora-b": 2, "pg-a": 4, "pg-b": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("house")

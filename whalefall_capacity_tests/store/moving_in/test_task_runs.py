@@ -136,3 +136,12 @@ def test_task_runs_stay_behind_unless_they_are_asked_for(migrate: Migrate, store
     report = migrate()
     assert "Task runs stay where they are; --task-runs takes them along" in report.notes
     assert rows(store, "SELECT count(*) FROM task_runs") == [(0,)]
+
+
+def test_runs_that_the_maintenance_would_delete_stay_behind(runs: WhaleFall, migrate: Migrate, store: Engine) -> None:
+    add_run(runs, "11111111-aaaa-4bbb-8ccc-000000000005", "sync_databases", created_at=START - timedelta(days=30))
+    report = migrate(task_runs=True, retention_task_runs_days=60)
+    assert get_task_run(store, "11111111-aaaa-4bbb-8ccc-000000000005") is None
+    assert get_task_run(store, COLLECTED) is not None
+    reason = "older than WHALEFALL_RETENTION_TASK_RUNS_DAYS: the next maintenance would delete it"
+    assert [line.rows for line in report.lines if line.reason == reason] == [1]

@@ -468,9 +468,10 @@ def week(store: Engine, shop: int) -> int:
 
 @pytest.mark.usefixtures("week")
 def test_day_totals_are_over_all_instances_oldest_first_and_only_of_stored_days(store: Engine) -> None:
+    written = dict(rows(store, "SELECT collected_date, max(updated_at) FROM instance_size_stats GROUP BY 1"))
     assert day_totals(store, [TUESDAY, WEDNESDAY, MONDAY]) == [
-        DayTotals(MONDAY, 2, 3, 0, 200, 7, 1),
-        DayTotals(TUESDAY, 1, 1, 1, 200, None, 1),
+        DayTotals(MONDAY, 2, 3, 0, 200, 7, 1, written[MONDAY]),
+        DayTotals(TUESDAY, 1, 1, 1, 200, None, 1, written[TUESDAY]),
     ]
 
 

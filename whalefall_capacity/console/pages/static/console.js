@@ -6,6 +6,8 @@
   const word = (key, values = {}) =>
     Object.entries(values).reduce((text, [name, value]) => text.replaceAll(`{${name}}`, value), words[key] ?? key);
   const csrf = () => document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+  // On a narrow screen the menu scrolls: where one is stands in it.
+  document.querySelector("header [aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
   const toLogin = () => {
@@ -14,7 +16,7 @@
   };
 
   async function ask(path, method = "GET", body = undefined) {
-    const headers = { Accept: "application/json" };
+    const headers = { Accept: "application/json", "Accept-Language": document.documentElement.lang };
     if (method !== "GET") headers["X-CSRFToken"] = csrf();
     if (body !== undefined) headers["Content-Type"] = "application/json";
     let answer;

@@ -1,4 +1,8 @@
-"""The words of the pages, in English and Chinese: one catalogue a language, with the same keys."""
+"""The words of the pages, in English and Chinese: one catalogue a language, with the same keys.
+
+Sentences that are made elsewhere, in English, are translated as a whole: `zh_sentences.json` has them by their English
+template. What is in none of these files is somebody else's text, such as the error of a server, and stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 
+from whalefall_capacity.sentences import Sentence, filled_in
+
 LANGUAGES = {"en": "English", "zh": "中文"}
 DEFAULT = "en"
 
@@ -14,8 +20,21 @@ DEFAULT = "en"
 @lru_cache(maxsize=len(LANGUAGES))
 def catalogue(language: str) -> Mapping[str, str]:
     """Return the words of a language by key."""
-    content: dict[str, str] = json.loads(files(__name__).joinpath(f"{language}.json").read_text(encoding="utf-8"))
-    return content
+    return _read(f"{language}.json")
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def sentences(language: str) -> Mapping[str, str]:
+    """Return the sentences of a language by their English template; of English there are none."""
+    return {} if language == DEFAULT else _read(f"{language}_sentences.json")
+
+
+def said(text: str, language: str) -> str:
+    """Return *text* in a language, with the sentences that are part of it; as it is when it is in no catalogue."""
+    if not isinstance(text, Sentence):
+        return sentences(language).get(text, text)
+    values = {name: said(part, language) if isinstance(part, Sentence) else part for name, part in text.values.items()}
+    return filled_in(sentences(language).get(text.template, text.template), values)
 
 
 def preferred(accept_language: str) -> str:
@@ -25,3 +44,8 @@ def preferred(accept_language: str) -> str:
         if language in LANGUAGES:
             return language
     return DEFAULT
+
+
+def _read(name: str) -> dict[str, str]:
+    content: dict[str, str] = json.loads(files(__name__).joinpath(name).read_text(encoding="utf-8"))
+    return content

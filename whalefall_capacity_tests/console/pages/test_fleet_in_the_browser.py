@@ -1,0 +1,206 @@
+"""A console in headless Chromium on stores of the test's own: very many databases, a day with a gap, live tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from whalefall_capacity.collection.sizes import Target
+from whalefall_capacity.periods import PeriodType, days_to_windows
+from whalefall_capacity.store.access import Role, set_user
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
+from whalefall_capacity_tests.clock import today
+from whalefall_capacity_tests.collection import mysql_family
+from whalefall_capacity_tests.conftest import TEMPLATE
+from whalefall_capacity_tests.console.conftest import copied_store
+from whalefall_capacity_tests.console.pages.browsing import PASSWORD, visiting
+from whalefall_capacity_tests.console.serving import Served, served
+from whalefall_capacity_tests.registry import entry, register
+from whalefall_capacity_tests.servers import FamilyServer, PostgresqlServer
+
+pytestmark = pytest.mark.slow
+
+# Five servers with 10,000 databases each: database n has n MiB and grows by n % 1,000 KiB in a week. The sixth has one
+# of 40 TiB that never changes, and did not answer on the newest day.
+SIZES = """
+INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
+SELECT server, 'app_' || to_char(n, 'FM00000'), CAST(:day AS date) - back,
+       n::bigint * 1048576 - (n % 1000) * 1024 * back / 7, 'measured', now()
+FROM generate_series(1, 50000) AS n, unnest(ARRAY[0, 7, 30]) AS back, LATERAL (SELECT 1 + n % 5 AS server) AS s
+UNION ALL
+SELECT 6, 'warehouse', CAST(:day AS date) - back, 40 * 1099511627776, 'measured', now()
+FROM unnest(ARRAY[1, 7, 30]) AS back
+"""
+TOTALS = """
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
+                                 collected_at)
+SELECT instance_id, collected_date, sum(size_bytes), count(*), 0, 'measured', now()
+FROM database_size_stats GROUP BY 1, 2
+"""
+INVENTORY = """
+INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)
+SELECT instance_id, database_name, min(collected_date), max(collected_date) FROM database_size_stats GROUP BY 1, 2
+"""
+SERVERS = """
+INSERT INTO instances (id, name, db_type) SELECT n, 'server-' || n, 'postgresql' FROM generate_series(1, 6) AS n
+"""
+
+
+@pytest.fixture
+def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+    """A migrated store without any row."""
+    with copied_store(store_server, TEMPLATE) as engine:
+        yield engine
+
+
+def fill(store: Engine, day: date) -> None:
+    """Fill the store with the servers above, *day* being the newest."""
+    days = [day - timedelta(days=back) for back in (0, 1, 7, 30)]
+    with store.begin() as connection:
+        ensure_children(connection, STATS_TABLES, days)
+        for statement in (SERVERS, SIZES, TOTALS, INVENTORY):
+            connection.execute(text(statement), {"day": day})
+    for level in Level:
+        aggregate(store, level, days_to_windows(days, PeriodType.DAILY))
+    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+
+
+@contextmanager
+def console_on(store: Engine, folder: Path) -> Iterator[Served]:
+    """Hold a console on *store*, with somebody who may look."""
+    set_user(store, "admin", Role.ADMIN, SecretStr(PASSWORD))
+    set_user(store, "viewer", Role.VIEW, SecretStr(PASSWORD))
+    with served(store, folder) as running:
+        yield running
+
+
+def heads(page: Page) -> list[str]:
+    """Return the heads of the rows of a list."""
+    return page.locator("table.list tbody th").all_inner_texts()
+
+
+def test_fifty_thousand_databases_are_searched_sorted_paged_and_downloaded(
+    store: Engine, browser: Browser, tmp_path: Path
+) -> None:
+    fill(store, today())
+    with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+        page.goto("/databases/list")
+        expect(page.get_by_text("50,001 in all")).to_be_visible()
+        page.get_by_role("link", name="Latest size").click()
+        page.wait_for_url("**sort=-size*")
+        assert heads(page)[:3] == ["warehouse", "app_50000", "app_49999"]
+        page.get_by_role("link", name="Next").click()
+        page.wait_for_url("**page=2*")
+        assert heads(page)[0] == "app_49951"
+        expect(page.get_by_text("51\N{EN DASH}100 of 50,001")).to_be_visible()
+        page.get_by_role("link", name="Change in 7 days").click()
+        page.wait_for_url("**sort=-change_7_days*")
+        assert {name[-3:] for name in heads(page)} == {"999"}
+        page.get_by_role("searchbox", name="Search").fill("APP_4999")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**search=APP_4999*")
+        expect(page.get_by_text("10 in all")).to_be_visible()
+        assert heads(page)[0] == "app_49999"
+        page.goto("/databases/list?sort=-size")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="CSV of all rows").click()
+        with Path(download.value.path()).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 50_001
+        assert [(row["database_name"], row["size_bytes"]) for row in rows[:2]] == [
+            ("warehouse", str(40 * 2**40)),
+            ("app_50000", str(50_000 * 2**20)),
+        ]
+
+
+def test_on_a_gap_day_no_card_falls_and_the_page_says_who_is_missing(
+    store: Engine, browser: Browser, tmp_path: Path
+) -> None:
+    day = today()
+    fill(store, day)
+    with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+        page.goto("/instances?top=10")
+        expect(page.locator("#missing")).to_have_text(
+            f"5 of 6 instances measured on the newest day, {day}. Missing, and counted with their latest sizes: "
+            f"server-6 ({day - timedelta(days=1)})."
+        )
+        cards = page.locator("#cards dd").all_inner_texts()
+        # 40 TiB and the sum of 1 to 50,000 MiB: without the sixth it were 1.16 PiB.
+        assert [cards[0], cards[2]] == ["6", "1.20 PiB"]
+        page.goto("/databases?top=20")
+        largest = page.locator("table[data-metric=size] tbody th").all_inner_texts()
+        changed = page.locator("table[data-metric=change] tbody th").all_inner_texts()
+        assert largest[0] == "warehouse (server-6)"
+        assert len(changed) == 20
+        assert [name for name in changed if name.startswith("warehouse")] == []
+        page.goto("/")
+        expect(page.locator("section[aria-labelledby=attention]")).to_contain_text("server-6")
+
+
+def know_live(store: Engine, target: Target) -> int:
+    """Make the server the fleet, with the database `live`, and return its id."""
+    instance_id = register(store, entry("live", target))["live"]
+    known = (
+        "INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)"
+        " VALUES (:id, 'live', current_date, current_date)"
+    )
+    with store.begin() as connection:
+        connection.execute(text(f"{known} ON CONFLICT DO NOTHING"), {"id": instance_id})
+    return instance_id
+
+
+def tables_shown(page: Page, instance_id: int) -> list[str]:
+    """Read the tables of the database by the link on its page, and return their names in the order shown."""
+    page.goto(f"/instances/{instance_id}/database?name=live")
+    page.get_by_role("link", name="Read them from the server now").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tables of live")
+    return heads(page)
+
+
+def test_tables_of_postgresql_are_shown_largest_first(
+    store: Engine, browser: Browser, postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    with postgresql.database("live"):
+        with postgresql.connect("live") as cursor:
+            cursor.execute("CREATE TABLE little AS SELECT 1 AS n")
+            cursor.execute("CREATE TABLE items AS SELECT n FROM generate_series(1, 50000) AS n")
+        instance_id = know_live(store, postgresql.target())
+        with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+            # Beside them the server's own table of large objects, which is part of the size.
+            assert tables_shown(page, instance_id) == ["items", "pg_largeobject", "little"]
+            expect(page.locator("table.list tbody tr").first.locator("td").first).to_have_text("public")
+            expect(page.get_by_text("The account does not see every table")).to_have_count(0)
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "mysql"])
+def test_tables_of_the_mysql_family_are_shown_largest_first_and_what_the_account_lacks_is_said(
+    store: Engine, browser: Browser, engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server: FamilyServer = request.getfixturevalue(engine)
+    little = mysql_family.INNODB.replace("items", "little")
+    hidden = mysql_family.INNODB.replace("items", "hidden")
+    with mysql_family.databases(server, "live") as cursor:
+        mysql_family.run(cursor, "live", little, hidden, mysql_family.INNODB, mysql_family.ROWS, "ANALYZE TABLE items")
+        with mysql_family.account(server, "SELECT ON live.items", "SELECT ON live.little", name="narrow") as narrow:
+            instance_id = know_live(store, narrow)
+            with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+                assert tables_shown(page, instance_id) == ["items", "little"]
+                expect(page.locator(".problem")).to_contain_text("The account does not see every table.")
+                expect(page.locator(".problem pre")).to_contain_text("GRANT SHOW VIEW ON *.* TO ")
+                know_live(store, server.target())
+                page.reload()
+                expect(page.locator("table.list tbody th")).to_have_count(3)
+                assert heads(page)[0] == "items"
+                expect(page.locator(".problem")).to_have_count(0)
