@@ -51,7 +51,7 @@ class DagsterClient:
             content = answer.json()
         except requests.RequestException as error:
             raise DagsterError(
-                f"the Dagster webserver at {self.url} does not answer ({_root_cause(error)}): start it with "
+                f"the Dagster webserver at {self.url} does not answer ({root_cause(error)}): start it with "
                 "`whalefall-capacity up`; WHALEFALL_WEBSERVER_URL says where it is"
             ) from error
         if content.get("errors"):
@@ -82,7 +82,7 @@ def _reason(answer: requests.Response) -> str:
     return message
 
 
-def _root_cause(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
     """Return the error of the network beneath those that the library wraps around it, which repeat one another."""
     while error.__context__ is not None:
         error = error.__context__

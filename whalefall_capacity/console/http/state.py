@@ -31,10 +31,14 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Console:
-    """The store, the settings, Dagster, and the callers known so far; *reading* is for queries of their own."""
+    """The store, the settings, Dagster, and the callers known so far.
+
+    *reading* is for queries of their own, *monitoring* for those that watch the store.
+    """
 
     engine: Engine
     reading: Engine
+    monitoring: Engine
     settings: Settings
     dagster: Launcher
     limiter: LoginLimiter
