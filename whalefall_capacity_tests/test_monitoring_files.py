@@ -27,6 +27,7 @@ from whalefall_capacity_tests.store.past import MIB, put_sizes
 FOLDER = PROJECT_ROOT / "monitoring"
 RULES = FOLDER / "prometheus-rules.yaml"
 DASHBOARD = FOLDER / "grafana-dashboard.json"
+RULE_TESTS = PROJECT_ROOT / "whalefall_capacity_tests" / "prometheus-rules-test.yaml"
 LABELS = {gauge.name: set(gauge.labels) for gauge in GAUGES}
 QUOTED = re.compile(r'"[^"]*"')
 METRIC = re.compile(r"\bwhalefall_[a-z_]+\b(?:\{([^}]*)\})?")
@@ -81,13 +82,22 @@ def test_every_rule_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> N
     assert rule["annotations"].keys() == {"summary", "description"}
 
 
-def test_prometheus_accepts_the_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool(*arguments: str) -> str:
+    """Run promtool and return what it says of what is good."""
+    program = shutil.which("promtool")
+    if program is None:
         pytest.skip("no promtool: of the Debian package prometheus")
-    checked = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stderr
-    assert f"SUCCESS: {len(rules())} rules found" in checked.stdout
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_accepts_the_rules() -> None:
+    assert f"SUCCESS: {len(rules())} rules found" in promtool("check", "rules", str(RULES))
+
+
+def test_the_rules_tell_what_they_are_for_and_nothing_else() -> None:
+    assert "SUCCESS" in promtool("test", "rules", str(RULE_TESTS))
 
 
 def test_every_metric_is_watched_by_a_rule_or_shown() -> None:
