@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.5
 # Of libpq: a server that does not confirm what it was sent, or is gone without a word, is given up within seconds, and
 # not after a quarter of an hour.
 GIVEN_UP_SOON: Mapping[str, object] = MappingProxyType(
-    {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 5, "keepalives_interval": 2}
+    {"connect_timeout": 8, "tcp_user_timeout": 5000, "keepalives_idle": 5, "keepalives_interval": 2}
 )
 
 P = ParamSpec("P")
