@@ -34,5 +34,8 @@ from dagster._core.storage.tags import RETRY_NUMBER_TAG as RETRY_NUMBER_TAG
 from dagster._core.storage.tags import SCHEDULE_NAME_TAG as SCHEDULE_NAME_TAG
 from dagster._core.storage.tags import SENSOR_NAME_TAG as SENSOR_NAME_TAG
 
+# What a daemon says of itself, as the storage of runs keeps it; `get_daemon_heartbeats` is public.
+from dagster._daemon.types import DaemonHeartbeat as DaemonHeartbeat
+
 # Whether the scheduler would take a cron expression; in public one can only make a schedule and see.
 from dagster._utils.schedules import is_valid_cron_schedule as is_valid_cron_schedule

@@ -7,7 +7,8 @@ what was written, in the same run; none of them blocks. Later `daily_maintenance
 creates table partitions ahead and retires past ones.
 `capacity_aggregate_current` is the button "aggregate current period" for the launchpad.
 `task_runs_follow_runs` keeps the table that the run centre reads in line with every run.
-`alerts_go_out` sends alerts of what failed, when a receiver is set.
+`alerts_go_out` sends alerts of what failed, when a receiver is set; `good_days_are_told` calls an address outside after
+each good day, when one is set.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.assets.stats_checks import stats_checks
 from whalefall_capacity.automation.alerts import alerts_go_out
+from whalefall_capacity.automation.heartbeat import good_days_are_told
 from whalefall_capacity.automation.reconciliation import task_runs_follow_runs, task_runs_hear_failures
 from whalefall_capacity.automation.schedules import daily_collection, daily_maintenance
 from whalefall_capacity.automation.sensors import aggregations_follow_stats
@@ -36,7 +38,13 @@ defs = dg.Definitions(
     asset_checks=[stats_checks, *AGGREGATION_CHECKS, *TABLE_PARTITION_CHECKS],
     jobs=[sync_databases, capacity_aggregate_current, *AGGREGATION_JOBS.values(), partition_maintenance],
     schedules=[daily_collection, daily_maintenance],
-    sensors=[aggregations_follow_stats, task_runs_follow_runs, task_runs_hear_failures, alerts_go_out],
+    sensors=[
+        aggregations_follow_stats,
+        task_runs_follow_runs,
+        task_runs_hear_failures,
+        alerts_go_out,
+        good_days_are_told,
+    ],
     resources={
         "store": StoreResource(),
         "fleet": FleetResource(),

@@ -90,11 +90,16 @@ def _address(url: SecretStr) -> tuple[str, int, str] | None:
     return host, port, parts.database
 
 
-def _webhook_url(value: SecretStr) -> SecretStr:
-    parts = _split(value)
-    if parts is None or parts.scheme not in {"http", "https"}:
-        raise ValueError("must look like https://chat.example.com/hooks/token")
-    return value
+def _http_url(example: str) -> Callable[[SecretStr], SecretStr]:
+    """Return a validator of URLs that look like *example*."""
+
+    def validate(value: SecretStr) -> SecretStr:
+        parts = _split(value)
+        if parts is None or parts.scheme not in {"http", "https"}:
+            raise ValueError(f"must look like {example}")
+        return value
+
+    return validate
 
 
 def _smtp_url(value: SecretStr) -> SecretStr:
@@ -194,7 +199,8 @@ ZoneName = Annotated[
 ]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
-WebhookUrl = Annotated[SecretStr, AfterValidator(_webhook_url)]
+WebhookUrl = Annotated[SecretStr, AfterValidator(_http_url("https://chat.example.com/hooks/token"))]
+HeartbeatUrl = Annotated[SecretStr, AfterValidator(_http_url("https://hc.example.com/ping/token"))]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
 AlertUrls = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_alert_url)], ...], NoDecode, BeforeValidator(_alert_urls)
@@ -401,6 +407,11 @@ class Settings(BaseSettings):
     alert_email_to: MailAddresses = Field(
         default=(),
         description="Recipients of alerts mailed through WHALEFALL_ALERT_SMTP_URL: addresses, separated by commas.",
+    )
+    heartbeat_url: HeartbeatUrl | None = Field(
+        default=None,
+        description="Address that is called once after each day whose collection succeeded, such as "
+        "https://hc.example.com/ping/token, so that somebody outside notices when no day does. Unset: none is.",
     )
 
     @property

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from whalefall_capacity.console.app import console_of, create_app
+from whalefall_capacity.console.monitoring.metrics import GAUGES
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.settings import PREFIX, Settings, build_settings
 from whalefall_capacity.store.postgres.tables import metadata
@@ -77,7 +78,13 @@ def settings_names() -> Iterator[str]:
     yield from (f"setting {PREFIX}{name.upper()}" for name in Settings.model_fields)
 
 
-@pytest.mark.parametrize("source", [dagster_names, command_names, api_names, store_names, settings_names])
+def metric_names() -> Iterator[str]:
+    for gauge in GAUGES:
+        yield f"metric {gauge.name}"
+        yield from (f"metric {gauge.name} {label}" for label in gauge.labels)
+
+
+@pytest.mark.parametrize("source", [dagster_names, command_names, api_names, store_names, settings_names, metric_names])
 def test_every_public_name_is_on_the_list(source: Any) -> None:
     kinds = {name.split()[0] for name in source()}
     listed = [line for line in LIST.read_text().splitlines() if line.split()[0] in kinds]

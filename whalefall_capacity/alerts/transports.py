@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
@@ -35,12 +35,16 @@ from whalefall_capacity.settings import Settings
 if TYPE_CHECKING:
     from apprise import NotifyBase
 
-WEBHOOK, EMAIL = "webhook", "email"
+WEBHOOK, EMAIL, HEARTBEAT = "webhook", "email", "heartbeat"
 # For one wait on the network.
 TIMEOUT_SECONDS = 10.0
 # For one message, however slowly the other side answers.
 DEADLINE_SECONDS = 20.0
-RECEIVERS: Mapping[str, str] = {WEBHOOK: "the webhook", EMAIL: "the mail server"}
+RECEIVERS: Mapping[str, str] = {
+    WEBHOOK: "the webhook",
+    EMAIL: "the mail server",
+    HEARTBEAT: "the service of the heartbeat",
+}
 SMTP_PORTS: Mapping[str, int] = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 # The first that fits; in no word of the server, which may repeat what it was given.
 MAIL_TROUBLES: Sequence[tuple[type[Exception], str]] = (
@@ -61,8 +65,7 @@ Channel = Callable[[Alert], str | None]
 
 def channels(settings: Settings) -> dict[str, Channel]:
     """Return the channels in the settings by the names that the store knows them by; none by default."""
-    # At DEBUG it logs the path of each request, which is the secret of a webhook.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+    _hide_paths()
     sends: dict[str, Channel] = {
         name: partial(send_by_service, service) for name, service in _services(settings).items()
     }
@@ -79,7 +82,9 @@ def channels(settings: Settings) -> dict[str, Channel]:
             FutureWarning,
             stacklevel=1,
         )
-    return {name: partial(_within_deadline, send, RECEIVERS.get(name, "the service")) for name, send in sends.items()}
+    return {
+        name: partial(_send_within_deadline, send, RECEIVERS.get(name, "the service")) for name, send in sends.items()
+    }
 
 
 def _services(settings: Settings) -> dict[str, NotifyBase]:
@@ -128,13 +133,35 @@ def send_webhook(url: SecretStr, alert: Alert) -> None:
 
     Raises AlertError unless the answer is 2xx.
     """
+    _request(
+        "POST",
+        url,
+        RECEIVERS[WEBHOOK],
+        json=alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text},
+        headers={"Idempotency-Key": alert.key},
+    )
+
+
+def call_heartbeat(url: SecretStr) -> None:
+    """Call *url*, within a bounded time. Raises AlertError unless the answer is 2xx."""
+    _hide_paths()
+    _within_deadline(lambda: _request("GET", url, RECEIVERS[HEARTBEAT]), RECEIVERS[HEARTBEAT])
+
+
+def _hide_paths() -> None:
+    """Let nothing log the path of a request, which is the secret of a webhook: at DEBUG urllib3 would."""
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+
+
+def _request(method: str, url: SecretStr, receiver: str, **content: Any) -> None:
+    """Send a request. Raises AlertError, with no word of the address, unless the answer is 2xx."""
     import requests
 
     try:
-        with requests.post(
+        with requests.request(
+            method,
             url.get_secret_value(),
-            json=alert.model_dump(mode="json") | {"key": alert.key, "text": alert.text},
-            headers={"Idempotency-Key": alert.key},
+            **content,
             timeout=TIMEOUT_SECONDS,
             # A redirect could hand the message to somebody else, or turn the POST into an empty GET.
             allow_redirects=False,
@@ -143,13 +170,13 @@ def send_webhook(url: SecretStr, alert: Alert) -> None:
         ) as answer:
             status = answer.status_code
     except requests.Timeout:
-        raise AlertError(f"the webhook did not answer within {TIMEOUT_SECONDS:g} s") from None
+        raise AlertError(f"{receiver} did not answer within {TIMEOUT_SECONDS:g} s") from None
     except requests.exceptions.SSLError:
-        raise AlertError("the certificate of the webhook is not trusted") from None
+        raise AlertError(f"the certificate of {receiver} is not trusted") from None
     except requests.ConnectionError:
-        raise AlertError("the webhook cannot be reached, or hung up") from None
+        raise AlertError(f"{receiver} cannot be reached, or hung up") from None
     if not 200 <= status < 300:
-        raise AlertError(f"the webhook answered {status}")
+        raise AlertError(f"{receiver} answered {status}")
 
 
 def send_email(url: SecretStr, sender: str, recipients: tuple[str, ...], alert: Alert) -> str | None:
@@ -194,14 +221,19 @@ def _mail(
         server.close()
 
 
-def _within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
+def _send_within_deadline(send: Channel, receiver: str, alert: Alert) -> str | None:
     """Send *alert*. Raises AlertError if that takes too long; the thread is left to end on its own."""
+    return _within_deadline(lambda: send(alert), receiver)
+
+
+def _within_deadline(send: Callable[[], str | None], receiver: str) -> str | None:
+    """Call *send*. Raises AlertError if that takes too long; the thread is left to end on its own."""
     notes: list[str | None] = []
     troubles: list[str] = []
 
     def work() -> None:
         try:
-            notes.append(send(alert))
+            notes.append(send())
         except AlertError as error:
             troubles.append(str(error))
         except Exception as error:

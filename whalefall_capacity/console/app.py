@@ -26,6 +26,8 @@ from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
 from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders
 from whalefall_capacity.console.http.state import Console, Dagster
+from whalefall_capacity.console.monitoring import routes as monitoring
+from whalefall_capacity.console.monitoring.readiness import readiness_of
 from whalefall_capacity.console.pages import routes as pages
 from whalefall_capacity.console.pages.static_files import serve_static
 from whalefall_capacity.console.pages.translations import preferred, said
@@ -70,7 +72,9 @@ def create_app(console: Console) -> FastAPI:
         lifespan=_few_threads,
     )
     app.state.console = console
+    app.state.readiness = readiness_of(console)
     app.include_router(api.router)
+    app.include_router(monitoring.router, include_in_schema=False)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", serve_static, name="static")
     app.add_middleware(AllowedHosts, allowed=allowed_hosts(console.settings))
@@ -81,12 +85,20 @@ def create_app(console: Console) -> FastAPI:
 
 
 def console_of(
-    engine: Engine, settings: Settings, dagster: Dagster | None = None, reading: Engine | None = None
+    engine: Engine,
+    settings: Settings,
+    dagster: Dagster | None = None,
+    reading: Engine | None = None,
+    monitoring: Engine | None = None,
 ) -> Console:
-    """Return what every request needs; *dagster* is that of the settings and *reading* is *engine*, unless given."""
+    """Return what every request needs.
+
+    Unless given, *dagster* is that of the settings, *reading* is *engine* and *monitoring* is *reading*.
+    """
     return Console(
         engine=engine,
         reading=reading or engine,
+        monitoring=monitoring or reading or engine,
         settings=settings,
         dagster=dagster or DagsterClient(settings.dagster_webserver, settings.ui_login),
         limiter=LoginLimiter(),
@@ -134,7 +146,7 @@ def _openapi(app: FastAPI) -> Any:
 
 def _answer(request: Request, error: Exception) -> Response:
     answered = _api_error(error)
-    if request.url.path.startswith("/api/"):
+    if request.url.path.startswith("/api/") or request.url.path in monitoring.PATHS:
         return failure(answered, said(answered.message, preferred(request.headers.get("accept-language", ""))))
     return pages.error_page(request, answered)
 

@@ -3,20 +3,31 @@
 Every process that opens Dagster's instance uses it: `up`, Dagster's own commands, code servers, the workers of runs.
 If no URL is set, each of these processes holds the embedded server from the moment it opens the instance until it
 disposes of the instance or ends.
+
+A daemon reports every 30 seconds, and Dagster shows one that was killed as healthy for half an hour. So the process
+that sends heartbeats holds a lock, which PostgreSQL releases when the process ends; without a holder there are no
+heartbeats.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
+from pydantic import SecretStr
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy.exc import DBAPIError
 
+from whalefall_capacity.dagster_private import DaemonHeartbeat
 from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.runtime import held_dagster_url
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.postgres.advisory_locks import hold_daemon_liveness, is_daemon_alive
+from whalefall_capacity.store.postgres.engine import GIVEN_UP_SOON, create_store_engine
 
 
 class SettingsStorage(DagsterPostgresStorage):
@@ -27,6 +38,7 @@ class SettingsStorage(DagsterPostgresStorage):
         with ExitStack() as stack:
             url = stack.enter_context(held_dagster_url(load_settings())).get_secret_value()
             super().__init__(url, inst_data=inst_data)
+            self._run_storage = LivelyRunStorage(url)
             self._event_log_storage = _LastStorage(url, stack.pop_all())
 
     @classmethod
@@ -36,6 +48,55 @@ class SettingsStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> SettingsStorage:  # noqa: ARG003
         return cls(inst_data)
+
+
+class LivelyRunStorage(PostgresRunStorage):
+    """Runs, and heartbeats only of a daemon that is there."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        # Without a pool: a connection that is closed takes its locks with it.
+        self._engine = create_store_engine(
+            SecretStr(url), connect_args=GIVEN_UP_SOON, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
+        self._holding: Connection | None = None
+        # A daemon sends the heartbeats of each of its threads from that thread.
+        self._one_at_a_time = threading.Lock()
+
+    def add_daemon_heartbeat(self, daemon_heartbeat: DaemonHeartbeat) -> None:
+        super().add_daemon_heartbeat(daemon_heartbeat)
+        # No thread waits for one that is at it already: that one may be waiting for the server.
+        if self._one_at_a_time.acquire(blocking=False):
+            try:
+                self._hold_liveness()
+            finally:
+                self._one_at_a_time.release()
+
+    def get_daemon_heartbeats(self) -> Mapping[str, DaemonHeartbeat]:
+        with self.connect() as connection:
+            is_alive = is_daemon_alive(connection)
+        return super().get_daemon_heartbeats() if is_alive else {}
+
+    def dispose(self) -> None:
+        self._let_go()
+        super().dispose()
+
+    def _hold_liveness(self) -> None:
+        """Hold the lock; again when the connection that held it was lost."""
+        if self._holding is not None:
+            try:
+                self._holding.execute(text("SELECT 1"))
+            except DBAPIError:
+                self._let_go()
+        if self._holding is None:
+            holding = self._engine.connect()
+            hold_daemon_liveness(holding)
+            self._holding = holding
+
+    def _let_go(self) -> None:
+        if self._holding is not None:
+            self._holding.close()
+            self._holding = None
 
 
 class _LastStorage(PostgresEventLogStorage):

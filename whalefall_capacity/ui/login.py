@@ -29,6 +29,7 @@ from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages import login as console_login
 from whalefall_capacity.console.pages.rendering import page_context, render, to_login
 from whalefall_capacity.console.pages.static_files import serve_static
+from whalefall_capacity.readiness_queries import asks_for_readiness
 from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.postgres.engine import create_reading_engine, create_store_engine
@@ -93,7 +94,7 @@ class LoginRequired:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS:
+        if scope["type"] == "lifespan" or scope["path"] in OPEN_PATHS or asks_for_readiness(scope):
             await self._app(scope, receive, send)
             return
         try:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from pydantic import SecretStr
 
 from whalefall_capacity.alerts import transports
-from whalefall_capacity.alerts.transports import channels
+from whalefall_capacity.alerts.transports import call_heartbeat, channels
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity_tests.alerts.receivers import (
@@ -65,6 +66,13 @@ def send_mail(url: str, *to: str) -> str | None:
 def refusal_of_post(url: str) -> str:
     with pytest.raises(AlertError) as raised:
         post(url)
+    assert TOKEN not in all_that_it_carries(raised.value)
+    return str(raised.value)
+
+
+def refusal_of_call(url: str) -> str:
+    with pytest.raises(AlertError) as raised:
+        call_heartbeat(SecretStr(url))
     assert TOKEN not in all_that_it_carries(raised.value)
     return str(raised.value)
 
@@ -130,6 +138,20 @@ def test_a_webhook_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     with mute_receiver(b"HTTP/1.1 200 OK\r\nX: ") as port:
         refusal = refusal_of_post(f"http://127.0.0.1:{port}/hooks/{TOKEN}")
     assert refusal == "the webhook did not take the message within 0.5 s"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_service_of_the_heartbeat_that_hangs_is_given_up() -> None:
+    with mute_receiver() as port:
+        refusal = refusal_of_call(f"http://127.0.0.1:{port}/ping/{TOKEN}")
+    assert refusal == "the service of the heartbeat did not answer within 0.5 s"
+
+
+def test_a_service_of_the_heartbeat_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transports, "DEADLINE_SECONDS", 0.5)
+    with mute_receiver(b"HTTP/1.1 200 OK\r\nX: ") as port:
+        refusal = refusal_of_call(f"http://127.0.0.1:{port}/ping/{TOKEN}")
+    assert refusal == "the service of the heartbeat did not take the message within 0.5 s"
 
 
 def test_a_mail_has_the_text_and_an_id_of_its_own(mail: Mailbox) -> None:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import psycopg2
 import pytest
 
+from whalefall_capacity.dagster_private import DaemonHeartbeat
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, EmbeddedPostgres
 from whalefall_capacity_tests.collection.support import garbage, peer
-from whalefall_capacity_tests.processes import environment
+from whalefall_capacity_tests.processes import environment, wait_for
 
 # Leaves without disposing of the instance.
 FORGETFUL = """
@@ -27,6 +30,16 @@ import sys
 import dagster as dg
 instance = dg.DagsterInstance.from_config(sys.argv[1])
 print(len(instance.get_runs()))
+"""
+# Sends a heartbeat as a daemon does, and stays.
+DAEMON = """
+import sys, time
+import dagster as dg
+from dagster._daemon.types import DaemonHeartbeat
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a daemon", []))
+    print("sent", flush=True)
+    time.sleep(600)
 """
 
 
@@ -79,3 +92,53 @@ def test_without_one_it_is_on_the_embedded_server_which_runs_while_an_instance_i
     assert (done.stdout, done.stderr) == ("1\n", "")
     with pytest.raises(StoreError, match="is not running"):
         EmbeddedPostgres(settings.home / "postgres").url(DAGSTER_DATABASE)
+
+
+@contextmanager
+def daemon(home: Path, url: str) -> Iterator[subprocess.Popen[str]]:
+    """Hold a process that has sent a heartbeat."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DAEMON, str(home)],
+        env=environment({f"{PREFIX}DAGSTER_URL": url}),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sent\n"
+        yield process
+        process.kill()
+
+
+def test_a_daemon_that_was_killed_has_no_heartbeats_until_another_one_sends_some(
+    home: Path, empty_database: str
+) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_daemon_heartbeats() == {}
+        with daemon(home, empty_database):
+            assert set(instance.get_daemon_heartbeats()) == {"SENSOR"}
+            with daemon(home, empty_database) as second:
+                second.kill()
+                second.wait()
+                # The first is still there.
+                assert set(instance.get_daemon_heartbeats()) == {"SENSOR"}
+        wait_for(lambda: instance.get_daemon_heartbeats() == {}, "end of the heartbeats")
+        with daemon(home, empty_database):
+            assert set(instance.get_daemon_heartbeats()) == {"SENSOR"}
+
+
+def test_a_daemon_whose_connection_was_lost_is_heard_of_with_its_next_heartbeat(
+    home: Path, empty_database: str
+) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        heartbeat = DaemonHeartbeat(1.0, "SENSOR", "a daemon", [])
+        instance.add_daemon_heartbeat(heartbeat)
+        with psycopg2.connect(empty_database.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        connection.close()
+        wait_for(lambda: instance.get_daemon_heartbeats() == {}, "end of the lost session")
+        instance.add_daemon_heartbeat(heartbeat)
+        assert set(instance.get_daemon_heartbeats()) == {"SENSOR"}

@@ -17,6 +17,7 @@ from whalefall_capacity.console.app import console_of, create_app
 from whalefall_capacity.console.http.hosts import LOOPBACK
 from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.launch_request import LAUNCH, launch_params
+from whalefall_capacity.readiness_queries import CODE_LOCATION, DAEMONS
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
 from whalefall_capacity.tasks import LOCATION
@@ -307,3 +308,30 @@ def test_without_its_store_the_ui_lets_nobody_in_and_says_why(ui: Ui, settings: 
     assert answer.status_code == 503
     assert "store" in answer.text
     assert ui.dagster.reached == []
+
+
+@pytest.mark.parametrize("document", [DAEMONS, CODE_LOCATION])
+def test_what_watches_the_pipeline_needs_no_login_and_may_change_nothing(ui: Ui, document: str) -> None:
+    assert ui.nobody().get("/graphql", params={"query": document}).status_code == 200
+    assert ui.dagster.reached == [("/graphql", "", False)]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"query": f"{DAEMONS} "},
+        {"query": QUERY},
+        {"query": [DAEMONS, QUERY]},
+        {"query": DAEMONS, "variables": "{}"},
+        {"query": DAEMONS, "operationName": "x"},
+    ],
+)
+def test_any_other_document_needs_a_login(ui: Ui, parameters: dict[str, str | list[str]]) -> None:
+    assert ui.nobody().get("/graphql", params=parameters).status_code == 401
+
+
+def test_a_watching_document_in_another_place_needs_a_login(ui: Ui) -> None:
+    assert ui.nobody().post("/graphql", json={"query": DAEMONS}).status_code == 401
+    assert ui.nobody().post("/graphql", params={"query": DAEMONS}).status_code == 401
+    assert ui.nobody().get("/graphql/", params={"query": DAEMONS}).status_code == 401
+    assert ui.nobody().get("/runs", params={"query": DAEMONS}).status_code == 401

@@ -92,7 +92,7 @@ class DagsterClient:
                     "the Dagster webserver at {url} does not answer ({why}): start it with `whalefall-capacity up`; "
                     "WHALEFALL_WEBSERVER_URL says where it is",
                     url=self.url,
-                    why=_root_cause(error),
+                    why=root_cause(error),
                 )
             ) from error
         if not isinstance(content, dict) or content.keys().isdisjoint({"data", "errors"}):
@@ -140,7 +140,7 @@ def _reason(answer: requests.Response) -> str:
     return message
 
 
-def _root_cause(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
     """Return the error of the network beneath those that the library wraps around it, which repeat one another."""
     while error.__context__ is not None:
         error = error.__context__

@@ -44,10 +44,14 @@ class Dagster(Protocol):
 
 @dataclass(frozen=True)
 class Console:
-    """The store, the settings, Dagster, and the callers known so far; *reading* is for queries of their own."""
+    """The store, the settings, Dagster, and the callers known so far.
+
+    *reading* is for queries of their own, *monitoring* for those that watch the store.
+    """
 
     engine: Engine
     reading: Engine
+    monitoring: Engine
     settings: Settings
     dagster: Dagster
     limiter: LoginLimiter

@@ -32,12 +32,6 @@ router.include_router(run_centre.router)
 router.include_router(partitions_page.router)
 
 
-@router.get("/healthz")
-def health() -> Response:
-    """Say that the console answers."""
-    return Response("ok\n", media_type="text/plain")
-
-
 def error_page(request: Request, error: ApiError) -> Response:
     """Return the page that tells of an error; whoever is not logged in is led to the login."""
     if error.code is MessageCode.AUTHENTICATION_REQUIRED:

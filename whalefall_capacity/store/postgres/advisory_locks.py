@@ -17,7 +17,7 @@ back 1, 4 and 5. A collection and an import take 4, when a child of the stats is
 a seal that has 4 waits for those who write.
 
 The others stand alone: nothing above is waited for in a session that holds the migration, the launch of a run, the
-visit of a server or the liveness of a run.
+visit of a server or the liveness of a run. That of the daemon is in the database of Dagster's storage.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ WHERE NOT EXISTS (
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND classid = CAST(key >> 32 & 4294967295 AS oid) AND objid = CAST(key & 4294967295 AS oid))
 """
+DAEMON = "whalefall_capacity.daemon"
 
 
 def lock_migration(connection: Connection) -> None:
@@ -109,6 +110,16 @@ def without_worker(connection: Connection, run_ids: Iterable[str]) -> set[str]:
     ids = list(run_ids)
     names = [_liveness(run_id) for run_id in ids]
     return set(connection.execute(text(NOT_HELD), {"ids": ids, "names": names}).scalars())
+
+
+def hold_daemon_liveness(connection: Connection) -> None:
+    """Hold the liveness lock of Dagster's daemon until the end of the session; several sessions may hold it at once."""
+    connection.execute(text(IN_SESSION_SHARED), {"name": DAEMON})
+
+
+def is_daemon_alive(connection: Connection) -> bool:
+    """Tell whether a session holds the liveness lock of Dagster's daemon."""
+    return not connection.execute(text(NOT_HELD), {"ids": [DAEMON], "names": [DAEMON]}).all()
 
 
 def _visit(instance_id: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg2
@@ -18,24 +19,40 @@ APPLICATION_NAME = "whalefall_capacity"
 # A store that restarts is back within seconds; one that fails over, within a minute.
 PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
+# Of libpq: a server that does not confirm what it was sent, or is gone without a word, is given up within seconds, and
+# not after a quarter of an hour.
+GIVEN_UP_SOON: Mapping[str, object] = MappingProxyType(
+    {"connect_timeout": 8, "tcp_user_timeout": 5000, "keepalives_idle": 5, "keepalives_interval": 2}
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def create_store_engine(url: SecretStr, patience_seconds: float = 0.0, **options: Any) -> Engine:
+def create_store_engine(
+    url: SecretStr,
+    patience_seconds: float = 0.0,
+    connect_args: Mapping[str, object] = MappingProxyType({}),
+    **options: Any,
+) -> Engine:
     """Return an engine for the store, which is where *url* says, whatever libpq would read from the environment.
 
     Bound values never appear in its error messages.
 
-    *patience_seconds*: how long a new connection is tried for while the server does not take any.
+    *patience_seconds*: how long a new connection is tried for while the server does not take any; *connect_args* come
+    before ours.
     """
     forget_environment()
     engine = create_engine(
         url.get_secret_value(),
         hide_parameters=True,
         # Names are UTF-8 here, whatever the locale of the process says.
-        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": 10, "client_encoding": "utf8"},
+        connect_args={
+            "application_name": APPLICATION_NAME,
+            "connect_timeout": 10,
+            "client_encoding": "utf8",
+            **connect_args,
+        },
         **{"pool_pre_ping": True, **options},
     )
     if patience_seconds:
@@ -60,14 +77,32 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
     engine = create_store_engine(
         url, pool_size=connections, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT"
     )
+    _begin_with(engine, "SET jit = off; SET work_mem = '32MB'; SET statement_timeout = '30s'")
+    return engine
+
+
+def create_monitoring_engine(url: SecretStr) -> Engine:
+    """Return an engine for what watches the store: a few looks at a time, none of which waits for long."""
+    engine = create_store_engine(
+        url,
+        connect_args=GIVEN_UP_SOON,
+        pool_size=2,
+        max_overflow=1,
+        pool_timeout=3,
+        isolation_level="AUTOCOMMIT",
+    )
+    _begin_with(engine, "SET jit = off; SET statement_timeout = '8s'")
+    return engine
+
+
+def _begin_with(engine: Engine, statements: str) -> None:
+    """Let every new connection of *engine* begin with *statements*."""
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SET jit = off; SET work_mem = '32MB'; SET statement_timeout = '30s'")
+            cursor.execute(statements)
         connection.commit()
-
-    return engine
 
 
 def again_if_connection_lost(work: Callable[P, T]) -> Callable[P, T]:
