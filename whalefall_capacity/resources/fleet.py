@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
 import dagster as dg
 from sqlalchemy import Engine
 
-from whalefall_capacity.collection.fleet import LISTEN_SECONDS, visit_fleet
+from whalefall_capacity.collection.fleet import visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.resources.turns import Turns
 from whalefall_capacity.runtime import collection_limits, name_filters
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.sizes.stats import write_visits
-from whalefall_capacity.store.sizes.visit_locks import VisitLocks, visit_locks
+from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
 
 # Of the databases that were not measured; the others are counted.
@@ -39,10 +39,6 @@ class Collection:
     @property
     def visited(self) -> int:
         return len(self.stored) + len(self.failed)
-
-    @property
-    def visited_ids(self) -> set[int]:
-        return {visit.target.instance_id for visit in self.stored} | {visit.instance_id for visit in self.failed}
 
     def missing_databases(self) -> list[tuple[str, str, str]]:
         """Return (instance, database, reason) of every database that was listed but not measured."""
@@ -80,40 +76,24 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         note(roster.unresolved)
         with visit_locks(engine) as locks:
-            for targets in _when_free(roster.targets, locks, settings.collection_deadline_seconds, progressed):
-                batches = visit_fleet(
-                    targets,
-                    collection_limits(settings),
-                    name_filters(settings),
-                    settings.collection_concurrency,
-                    watcher.began,
-                )
-                for batch in batches:
-                    progressed()
-                    visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
-                    failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
-                    if visits:
-                        note(write_visits(engine, day, visits, accept_empty))
-                    note(failed)
-                    locks.release([v.target.instance_id for v in visits] + [f.instance_id for f in failed])
-            visited = collection.visited_ids
-            note([_busy(target, settings) for target in roster.targets if target.instance_id not in visited])
+            turns = Turns(roster.targets, locks, settings.collection_deadline_seconds)
+            batches = visit_fleet(
+                turns,
+                collection_limits(settings),
+                name_filters(settings),
+                settings.collection_concurrency,
+                watcher.began,
+            )
+            for batch in batches:
+                progressed()
+                visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
+                failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
+                if visits:
+                    note(write_visits(engine, day, visits, accept_empty))
+                note(failed)
+                locks.release([v.target.instance_id for v in visits] + [f.instance_id for f in failed])
+            note([_busy(target, settings) for target in turns.busy])
         return collection
-
-
-def _when_free(
-    targets: Sequence[Target], locks: VisitLocks, patience_seconds: float, while_waiting: Callable[[], None]
-) -> Iterator[list[Target]]:
-    """Yield targets, locked, as soon as no other run visits them; ends when none became free for *patience_seconds*."""
-    waiting = {target.instance_id: target for target in targets}
-    deadline = time.monotonic() + patience_seconds
-    while waiting and time.monotonic() < deadline:
-        if free := locks.take(waiting):
-            yield [waiting.pop(instance_id) for instance_id in list(waiting) if instance_id in free]
-            deadline = time.monotonic() + patience_seconds
-        else:
-            while_waiting()
-            time.sleep(LISTEN_SECONDS)
 
 
 def _busy(target: Target, settings: Settings) -> FailedVisit:

@@ -136,7 +136,7 @@ def test_a_server_that_never_answers_costs_its_own_deadline_and_nobody_elses(pos
     with peer(silent) as server:
         targets = [target(engine, server.port, f"silent {engine.value}", 90 + n) for n, engine in enumerate(ENGINES)]
         targets += [postgresql.target(f"pg-{n}", n) for n in range(10)]
-        outcomes = visit_all(targets, with_deadline(5), concurrency=3)
+        outcomes = visit_all(targets, replace(PATIENT, deadline_seconds=5), concurrency=3)
     assert [type(outcome) for outcome in outcomes] == [Visit] * 10 + [FailedVisit] * 2
     failures = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, FailedVisit)}
     assert failures.keys() == {"silent postgresql", "silent mariadb"}
