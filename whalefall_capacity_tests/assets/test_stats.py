@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.assets.stats import LoggedItems, size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
 from whalefall_capacity.definitions import defs
@@ -27,6 +28,13 @@ from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServe
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+
+
+class Unmirrored(TaskRunsResource):
+    """The task run of nobody, which is never cancelled."""
+
+    def raise_if_cancelled(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -170,6 +178,28 @@ def test_a_fleet_of_nobody_is_skipped_not_failed(store: Engine, dagster_instance
     assert result.success
     assert metadata(result, INSTANCE_SIZE_STATS)["skipped"] is True
     assert stored(store) == []
+
+
+def test_the_log_of_a_run_names_the_servers_that_failed_and_counts_the_others(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, *(entry(f"pg-{n}", postgresql.target()) for n in range(5)), refusing("gone"))
+    result = materialize(dagster_instance, today())
+    lines = [e.user_message for e in dagster_instance.all_logs(result.run_id) if not e.is_dagster_event]
+    told = [line for line in lines if "servers visited" not in line]
+    assert len(told) == 1
+    assert told[0].startswith("gone: connecting to 127.0.0.1:1 as nobody failed: ")
+    assert lines[-1] == "6 servers visited, 1 of them not measured"
+
+
+def test_progress_is_told_once_a_second_at_most_and_only_when_there_is_some(caplog: pytest.LogCaptureFixture) -> None:
+    moments = [(0.0, 0), (0.5, 400), (1.0, 1200), (1.9, 1500), (2.0, 1500), (3.5, 1500), (3.6, 1600)]
+    log = logging.getLogger("progress")
+    caplog.set_level(logging.INFO, "progress")
+    items = LoggedItems(Unmirrored(), log, iter([0.0, *(moment for moment, _ in moments)]).__next__)
+    for _, done in moments:
+        items.progressed(done, 20_000)
+    assert caplog.messages == [f"{done} of 20,000 servers visited" for done in ("1,200", "1,500", "1,600")]
 
 
 def test_instance_ids_measure_a_few_servers_and_leave_the_rows_of_the_others(
