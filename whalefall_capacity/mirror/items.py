@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from sqlalchemy import Engine
+from collections.abc import Iterable
+from datetime import date
 
 from whalefall_capacity.mirror.run_plan import RunPlan
-from whalefall_capacity.periods import today
-from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.sizes.stats import InstanceDays, instances_in_range
-from whalefall_capacity.store.task_runs.write import Item, ItemType
+from whalefall_capacity.store.sizes.stats import InstanceDays
+from whalefall_capacity.store.task_runs.write import InstanceItems, Item, ItemType
 
 AGGREGATION_ITEMS = {
     Level.DATABASE: ItemType.DATABASE_AGGREGATION,
@@ -19,29 +16,25 @@ AGGREGATION_ITEMS = {
 }
 
 
-def expected_items(engine: Engine, plan: RunPlan) -> list[Item]:
+def expected_items(plan: RunPlan, this_day: date) -> list[InstanceItems]:
     """Return the items that are known before the work begins: progress counts towards the whole from the start."""
     if plan.first is None or plan.last is None:
         return []
-    instances = instances_in_range(engine, plan.first, plan.last)
-    items = _collection_items(plan, instances) if plan.collects else []
-    for level in plan.levels:
-        items += aggregation_items(level, instances)
-    return items
+    aggregated = [InstanceItems(AGGREGATION_ITEMS[level], plan.first, plan.last) for level in plan.levels]
+    if not plan.collects:
+        return aggregated
+    # Those that will be visited today, and those of which past days will be reported.
+    collected = InstanceItems(
+        ItemType.COLLECTION,
+        plan.first,
+        plan.last,
+        of_fleet=plan.last >= this_day,
+        with_stats=plan.first < this_day,
+        instance_ids=plan.instance_ids,
+    )
+    return [collected, *aggregated]
 
 
 def aggregation_items(level: Level, instances: Iterable[InstanceDays]) -> list[Item]:
     """Return an item per instance."""
     return [Item(AGGREGATION_ITEMS[level], str(i.id), i.name, i.id) for i in instances]
-
-
-def _collection_items(plan: RunPlan, instances: Sequence[InstanceDays]) -> list[Item]:
-    """Return an item per instance that will be visited today, or of which past days will be reported."""
-    assert plan.first is not None
-    assert plan.last is not None
-    this_day = today(load_settings().zone)
-    visited = {i.id for i in instances if i.is_active} if plan.last >= this_day else set[int]()
-    if plan.instance_ids is not None:
-        visited &= set(plan.instance_ids)
-    reported = {i.id for i in instances if i.days} if plan.first < this_day else set[int]()
-    return [Item(ItemType.COLLECTION, str(i.id), i.name, i.id) for i in instances if i.id in visited | reported]
