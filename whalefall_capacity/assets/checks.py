@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from whalefall_capacity.asset_keys import STATS_KEYS, aggregation_key
-from whalefall_capacity.collection.sizes import FailedVisit
 from whalefall_capacity.periods import PeriodType, today
+from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
@@ -48,23 +48,26 @@ def check_result(
     )
 
 
-def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[FailedVisit]) -> dg.AssetCheckResult:
-    """Say which instances gave no sizes for *day*, and why.
+def coverage_result(day: date, fleet: Mapping[str, bool], collection: Collection) -> dg.AssetCheckResult:
+    """Say which instances gave no sizes for *day*, and why; the first by name, the others as a number.
 
-    *fleet* says of every instance of today's fleet whether sizes are stored for the day; *failed* are the
+    *fleet* says of every instance of today's fleet whether sizes are stored for the day; in *collection* are the
     visits that failed just now, also of servers that were measured earlier in the day.
     """
-    reasons = {name: f"nothing is stored for {day}" for name, stored in fleet.items() if not stored}
-    reasons |= {visit.name: visit.error for visit in failed}
-    answered = len(fleet) - len(reasons)
+    silent = sorted(name for name, stored in fleet.items() if not stored or name in collection.failed_names)
+    errors = {visit.name: visit.error for visit in collection.first_failed}
+    answered = len(fleet) - len(silent)
     answers = f"{answered} of {len(fleet)} instances gave their sizes for {day}"
+    others = f" and {len(silent) - MOST_NAMED} more" if len(silent) > MOST_NAMED else ""
+    # Those first of which it is known why.
+    explained = sorted(silent, key=lambda name: name not in errors)[:MOST_NAMED]
     return check_result(
         FLEET_COVERAGE.key,
-        found=list(reasons),
+        found=silent,
         good=answers,
-        bad=f"{answers}; not: {', '.join(sorted(reasons))}",
+        bad=f"{answers}; not: {', '.join(silent[:MOST_NAMED])}{others}",
         is_error=answered * 2 < len(fleet),
-        metadata=dict(sorted(reasons.items())[:100]),
+        metadata={name: errors.get(name) or f"nothing is stored for {day}" for name in explained},
     )
 
 

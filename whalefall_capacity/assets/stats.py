@@ -135,7 +135,8 @@ def size_stats(
     stored = stored_days(store.engine, days, changed, collection)
     if collection is not None and not collection.visited:
         stored.setdefault(this_day, NO_INSTANCES)
-    report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
+    if days[0] < this_day:
+        report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
     unknown = [day for day in days if day not in stored]
     if unknown:
         # Outputs of a failing step are not recorded; these events are.
@@ -152,7 +153,7 @@ def size_stats(
     yield dg.MaterializeResult(DATABASE_SIZE_STATS)
     yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
     latest = max(days)
-    yield coverage_result(latest, coverage(store.engine, latest), collection.failed if collection else [])
+    yield coverage_result(latest, coverage(store.engine, latest), collection or Collection())
 
 
 def collect(
@@ -170,11 +171,11 @@ def collect(
     collection = fleet.collect(
         store.engine, day, config.instance_ids, config.accept_empty, LoggedItems(task_runs, context.log)
     )
-    context.log.info(f"{collection.visited:,} servers visited, {len(collection.failed):,} of them not measured")
+    context.log.info(f"{collection.visited:,} servers visited, {collection.failed:,} of them not measured")
     task_runs.add_metrics(*collection_metrics(collection))
-    if collection.visited and not collection.stored:
+    if collection.visited and not collection.measured:
         raise dg.Failure(
-            f"none of {collection.visited} instances could be measured; the first: {collection.failed[0].error}",
+            f"none of {collection.visited} instances could be measured; the first: {collection.first_failed[0].error}",
             metadata={"failed_instances": failed_table(collection)},
             allow_retries=False,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple
 
 import dagster as dg
 from sqlalchemy import Engine
@@ -19,35 +20,57 @@ from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
 
-# Of the databases that were not measured; the others are counted.
+# Of the servers that failed, and of the databases that were not measured; the others are counted.
 MOST_NAMED = 100
+
+
+class MissingDatabase(NamedTuple):
+    """A database that its server listed and that was not measured."""
+
+    instance: str
+    database: str
+    reason: str
 
 
 @dataclass
 class Collection:
-    """The visits of one round over the fleet."""
+    """Outcome of one round over the fleet: figures, and the first of what went wrong; no sizes are kept."""
 
-    stored: list[Visit] = field(default_factory=list)
-    failed: list[FailedVisit] = field(default_factory=list)
+    measured: int = 0
+    databases: int = 0
+    databases_missing: int = 0
+    total_size_bytes: int = 0
+    failed_names: set[str] = field(default_factory=set)
+    first_failed: list[FailedVisit] = field(default_factory=list)
+    first_missing: list[MissingDatabase] = field(default_factory=list)
 
-    def add(self, outcome: Visit | FailedVisit) -> None:
-        if isinstance(outcome, Visit):
-            self.stored.append(outcome)
-        else:
-            self.failed.append(outcome)
+    @property
+    def failed(self) -> int:
+        return len(self.failed_names)
 
     @property
     def visited(self) -> int:
-        return len(self.stored) + len(self.failed)
+        return self.measured + self.failed
 
-    def missing_databases(self) -> list[tuple[str, str, str]]:
-        """Return (instance, database, reason) of every database that was listed but not measured."""
-        return [
-            (visit.target.name, database.name, database.reason or "")
-            for visit in self.stored
-            for database in visit.measurement.databases
-            if database.size_bytes is None
-        ]
+    def add(self, outcome: Visit | FailedVisit) -> None:
+        if isinstance(outcome, Visit):
+            self._add_sizes(outcome)
+            return
+        self.failed_names.add(outcome.name)
+        if len(self.first_failed) < MOST_NAMED:
+            self.first_failed.append(outcome)
+
+    def _add_sizes(self, visit: Visit) -> None:
+        self.measured += 1
+        for database in visit.measurement.databases:
+            if database.size_bytes is not None:
+                self.databases += 1
+                self.total_size_bytes += database.size_bytes
+                continue
+            self.databases_missing += 1
+            if len(self.first_missing) < MOST_NAMED:
+                missing = MissingDatabase(visit.target.name, database.name, database.reason or "")
+                self.first_missing.append(missing)
 
 
 class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]

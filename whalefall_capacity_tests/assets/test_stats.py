@@ -18,7 +18,7 @@ from whalefall_capacity.assets.stats import LoggedItems, size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
 from whalefall_capacity.definitions import defs
-from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.sizes.stats import write_visits
@@ -152,6 +152,33 @@ def test_some_failing_instances_leave_a_partition_and_a_warning_with_their_names
     assert check.severity == dg.AssetCheckSeverity.WARN
     assert check.description == f"1 of 2 instances gave their sizes for {today()}; not: gone"
     assert "gone: connecting to 127.0.0.1:1 as nobody failed" in str(check.metadata["gone"].value)
+
+
+def test_of_very_many_failing_instances_the_first_are_named_and_the_others_counted(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()), *(refusing(f"gone-{number:03}") for number in range(120)))
+    result = materialize(dagster_instance, today())
+    found = metadata(result, DATABASE_SIZE_STATS)
+    assert (found["instances_ok"], found["instances_failed"]) == (1, 120)
+    assert len(found["failed_instances"].records) == 100
+    check = coverage(result)
+    assert str(check.description).startswith(f"1 of 121 instances gave their sizes for {today()}; not: gone-000, gone-")
+    assert str(check.description).endswith(", gone-099 and 20 more")
+    assert len(check.metadata) == 100
+    assert all("connecting to 127.0.0.1:1 as nobody failed" in str(why.value) for why in check.metadata.values())
+
+
+def test_a_collection_counts_sizes_and_names_the_first_hundred_that_are_missing(postgresql: PostgresqlServer) -> None:
+    found = Collection()
+    databases = [DatabaseSize(f"shop{n}", 1000) for n in range(300)]
+    databases += [DatabaseSize(f"locked{n}", None, "no CONNECT privilege") for n in range(300)]
+    for number in range(10):
+        target, measurement = postgresql.target(f"pg{number}"), Measurement("16", tuple(databases), None)
+        found.add(Visit(target, measurement, datetime.now(ZONE), 0.1))
+    assert (found.measured, found.databases, found.databases_missing) == (10, 3000, 3000)
+    assert found.total_size_bytes == 3_000_000
+    assert found.first_missing == [("pg0", f"locked{n}", "no CONNECT privilege") for n in range(100)]
 
 
 def test_fewer_than_half_of_the_fleet_is_an_error_but_blocks_nothing(

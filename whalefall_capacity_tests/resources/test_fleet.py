@@ -83,7 +83,7 @@ def test_a_server_that_another_run_visits_is_visited_when_that_is_done(store: En
         other.release([fleet["shop"]])
         run.join(30)
     assert diary.names == ["began crm", "ended crm", "began shop", "ended shop"]
-    assert [len(found[0].stored), len(found[0].failed)] == [2, 0]
+    assert (found[0].measured, found[0].failed) == (2, 0)
 
 
 def test_a_server_that_stays_busy_is_told_and_costs_nobody_else(store: Engine, fleet: dict[str, int]) -> None:
@@ -92,8 +92,8 @@ def test_a_server_that_stays_busy_is_told_and_costs_nobody_else(store: Engine, f
     with visit_locks(store) as other:
         other.take([fleet["shop"]])
         collection = collect(store, Diary())
-    assert [visit.target.name for visit in collection.stored] == ["crm"]
-    (busy,) = collection.failed
+    assert (collection.measured, collection.failed_names) == (1, {"shop"})
+    (busy,) = collection.first_failed
     assert busy.error == ("shop: another run has been visiting it for 1 s; `whalefall-capacity runs list` shows which")
 
 
