@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import resource
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -33,6 +34,9 @@ from whalefall_capacity.errors import CollectionError
 
 # How often whoever waits for visits is given a turn, to hear a cancel.
 LISTEN_SECONDS = 1.0
+# Open files, at most: of one visit, sockets to the server and of the relay, and duplicates; and of all else here.
+FILES_OF_A_VISIT = 8
+OTHER_FILES = 200
 
 T = TypeVar("T")
 # A target, what came of it, and after how many seconds.
@@ -68,6 +72,7 @@ class _FanOut(Generic[T]):
     began: Callable[[Target], None] = lambda _: None
 
     def __post_init__(self) -> None:
+        self._places = _places(self.concurrency)
         self._coming = iter(self.targets)
         self._all_came = False
         self._running: dict[int, _Running] = {}
@@ -86,7 +91,7 @@ class _FanOut(Generic[T]):
                 run.cutoff.cut()
 
     def _start_what_fits(self) -> None:
-        while len(self._running) < self.concurrency and (target := self._next_target()) is not None:
+        while len(self._running) < self._places and (target := self._next_target()) is not None:
             ticket = next(self._tickets)
             run = self._running[ticket] = _Running(target, time.monotonic())
             self.began(run.target)
@@ -143,6 +148,17 @@ class _FanOut(Generic[T]):
             outcome = error
         run.cutoff.cut()
         return run.target, outcome, now - run.started
+
+
+def _places(concurrency: int) -> int:
+    """Return how many visits at once the process may have files for, which are allowed to it here as far as can be."""
+    wanted = concurrency * FILES_OF_A_VISIT + OTHER_FILES
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return concurrency
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return max(min(concurrency, (allowed - OTHER_FILES) // FILES_OF_A_VISIT), 1)
 
 
 def visit_fleet(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,20 @@ def test_as_many_servers_as_allowed_are_visited_at_once_and_no_more(concurrency:
         outcomes = visit_all([target(MARIADB, server.port, f"db-{n}", n) for n in range(12)], concurrency=concurrency)
     assert crowd.most == concurrency
     assert sorted(map(name_of, outcomes)) == sorted(f"db-{n}" for n in range(12))
+
+
+def test_more_servers_are_visited_at_once_than_the_process_has_had_files_for() -> None:
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    crowd = Crowd(100)
+    with peer(crowd) as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 50, most))
+        try:
+            targets = [target(MARIADB, server.port, f"db-{n}", n) for n in range(100)]
+            outcomes = visit_all(targets, concurrency=100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    assert crowd.most == 100
+    assert sorted(map(name_of, outcomes)) == sorted(f"db-{n}" for n in range(100))
 
 
 def test_what_came_of_a_server_is_yielded_while_another_is_still_visited() -> None:
