@@ -273,6 +273,13 @@ class Settings(BaseSettings):
     collection_deadline_seconds: float = Field(
         default=300, gt=0, le=86_400, description="Longest time that one visit of one server may take, in seconds."
     )
+    aggregation_concurrency: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="How many chunks of 500 servers are aggregated at the same time, each on a connection to the store "
+        "and, at most, a processor of its server.",
+    )
     connect_timeout_seconds: float = Field(
         default=10,
         gt=0,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, migration, mirror, writing
+from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, migration, mirror, scale, writing
 
 Report = Callable[[Callable[[float], None], float], "Tables"]
 # Figures are printed with two digits.
@@ -135,6 +135,16 @@ def test_runs_are_measured_with_the_mirror_and_without(report: Report) -> None:
     table = report(mirror.run, 0.01)["the mirror, 10 instances x 50 databases"]
     assert table.labels() == ["collection", "aggregation of a month"]
     table.assert_ratio(3, 1, 2)
+
+
+@pytest.mark.slow
+def test_a_fleet_far_away_is_measured_beside_the_cost_model(report: Report) -> None:
+    table = report(scale.run, 0.002)["a fleet 200 ms away, 50 databases a server"]
+    assert table.labels() == ["2", "20"]
+    assert table.figures(4) == [7, 7]
+    # A visit lasts as long as its round trips at least, and the model knows it.
+    assert table.figures(3) == [1, 14]
+    assert all(seconds > 1.4 for seconds in table.figures(1))
 
 
 @pytest.mark.slow

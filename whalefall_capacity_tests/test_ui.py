@@ -94,7 +94,7 @@ def test_the_total_size_is_plotted_over_time(demo: Deployment, page: Page) -> No
 def test_the_coverage_check_passed(demo: Deployment, page: Page) -> None:
     servers = len(_fleet(demo)["instances"])
     page.goto(f"{demo.url}/assets/database_size_stats?view=checks&checkDetail=fleet_coverage")
-    expect(page.get_by_text(f"{servers} of {servers} instances gave their sizes").first).to_be_visible()
+    expect(page.get_by_text(f"{servers} of {servers} instances reported their sizes").first).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "check.png")
 
 
@@ -144,7 +144,7 @@ def test_a_failed_check_says_what_to_do_next(demo: Deployment, page: Page, tmp_p
     assert run_command(["collect"], settings).returncode == 1
 
     page.goto(f"{demo.url}/assets/database_size_stats?view=checks&checkDetail=fleet_coverage")
-    expect(page.get_by_text(f"{servers} of {servers + 1} instances gave their sizes").first).to_be_visible()
+    expect(page.get_by_text(f"{servers} of {servers + 1} instances reported their sizes").first).to_be_visible()
     expect(page.get_by_text("demo-gone").first).to_be_visible()
     expect(page.get_by_text("docs/checks.md#fleet_coverage").first).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "failed-check.png")

@@ -18,6 +18,7 @@ from whalefall_capacity.periods import PeriodType, Window, window_before, window
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState, aggregate, closing_size
 from whalefall_capacity.store.aggregations.growth import top_growing_databases, top_growing_instances
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
@@ -73,7 +74,8 @@ def calculate_windows(
     """Bring *windows* up to date, report the items of the task run, and return the metadata of each window."""
     task_runs.raise_if_cancelled()
     instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
-    results = aggregate(store.engine, level, windows, AggregationItems(task_runs, level, instances, len(windows)))
+    items = AggregationItems(task_runs, level, instances, len(windows))
+    results = aggregate(store.engine, level, windows, items, load_settings().aggregation_concurrency)
     task_runs.add_metrics(*aggregation_metrics(level, results))
     log.info(f"{level.value}: {describe(results)}")
     before = closing_size(store.engine, level, window_before(windows[0]))

@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 
 from whalefall_capacity.asset_keys import STATS_KEYS, aggregation_key
-from whalefall_capacity.collection.sizes import FailedVisit
 from whalefall_capacity.periods import PeriodType, today
+from whalefall_capacity.printable import first_of
+from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
@@ -48,23 +49,25 @@ def check_result(
     )
 
 
-def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[FailedVisit]) -> dg.AssetCheckResult:
-    """Report the instances without sizes for *day*, and why.
+def coverage_result(day: date, fleet: Mapping[str, bool], collection: Collection) -> dg.AssetCheckResult:
+    """Report the instances without sizes for *day*, and why: the first by name, the others as a number.
 
-    *fleet* maps every instance of today's fleet to whether it has sizes stored for the day; *failed* are the
+    *fleet* maps every instance of today's fleet to whether it has sizes stored for the day; *collection* has the
     visits that just failed, including those to servers that were measured earlier in the day.
     """
-    reasons = {name: f"nothing is stored for {day}" for name, stored in fleet.items() if not stored}
-    reasons |= {visit.name: visit.error for visit in failed}
-    answered = len(fleet) - len(reasons)
+    silent = sorted(name for name, stored in fleet.items() if not stored or name in collection.failed_names)
+    errors = {visit.name: visit.error for visit in collection.first_failed}
+    answered = len(fleet) - len(silent)
     answers = f"{answered} of {len(fleet)} instances reported their sizes for {day}"
+    # Those whose reason is known come first.
+    explained = sorted(silent, key=lambda name: name not in errors)[:MOST_NAMED]
     return check_result(
         FLEET_COVERAGE.key,
-        found=list(reasons),
+        found=silent,
         good=answers,
-        bad=f"{answers}; not: {', '.join(sorted(reasons))}",
+        bad=f"{answers}; not: {first_of(silent, MOST_NAMED)}",
         is_error=answered * 2 < len(fleet),
-        metadata=dict(sorted(reasons.items())[:100]),
+        metadata={name: errors.get(name) or f"nothing is stored for {day}" for name in explained},
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS, STATS_KEYS
 from whalefall_capacity.printable import printable
-from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
+from whalefall_capacity.resources.fleet import Collection, MissingDatabase
 from whalefall_capacity.store.sizes.stats import DayTotals, StoredSize, biggest_databases, day_totals
 
 # How many stored rows a materialization of stats changed; 0 if it only reported stored rows.
@@ -60,9 +60,9 @@ def materializations(days: Mapping[date, DayMetadata]) -> Iterator[dg.AssetMater
 
 
 def failed_table(collection: Collection) -> dg.TableMetadataValue:
-    """Return the instances that could not be measured, each with its reason."""
+    """Return the first instances that could not be measured, each with its reason."""
     return metadata_table(
-        ("instance", "error", "seconds"), [(f.name, f.error, round(f.seconds, 1)) for f in collection.failed]
+        ("instance", "error", "seconds"), [(f.name, f.error, round(f.seconds, 1)) for f in collection.first_failed]
     )
 
 
@@ -96,11 +96,14 @@ def _day_metadata(
 
 
 def _collection_metadata(collection: Collection) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"instances_ok": len(collection.stored), "instances_failed": len(collection.failed)}
+    metadata: dict[str, Any] = {
+        "instances_ok": collection.measured,
+        "instances_failed": collection.failed,
+    }
     if collection.failed:
         metadata["failed_instances"] = failed_table(collection)
-    if missing := collection.missing_databases():
-        metadata["databases_not_measured"] = metadata_table(("instance", "database", "reason"), missing[:MOST_NAMED])
+    if collection.first_missing:
+        metadata["databases_not_measured"] = metadata_table(MissingDatabase._fields, collection.first_missing)
     return metadata
 
 

@@ -3,7 +3,9 @@
 Annotations are not postponed here: Dagster reads the type of `config` from the function.
 """
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
@@ -33,6 +35,7 @@ from whalefall_capacity.tasks import STATS_STEP
 # One run at a time (dagster.yaml): a second collection waits in the queue.
 COLLECTION_POOL = "collection"
 DAYS_SHOWN = 10
+PROGRESS_SECONDS = 1.0
 
 
 class SizeStatsConfig(dg.Config):
@@ -49,20 +52,31 @@ class SizeStatsConfig(dg.Config):
 
 
 class LoggedItems(CollectionItems):
-    """The items of the visits, each with its line in the log of the run."""
+    """The items of the visits; the log of the run names those that failed, and says now and then how far they are.
 
-    def __init__(self, task_runs: TaskRunsResource, log: dg.DagsterLogManager) -> None:
+    A line of the log costs more than a visit: Dagster writes each into its own storage.
+    """
+
+    def __init__(
+        self, task_runs: TaskRunsResource, log: logging.Logger, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(task_runs)
         self._log = log
+        self._monotonic = monotonic
+        self._told_at = monotonic()
+        self._told = 0
+
+    def progressed(self, done: int, total: int) -> None:
+        super().progressed(done, total)
+        now = self._monotonic()
+        if done > self._told and now - self._told_at >= PROGRESS_SECONDS:
+            self._told, self._told_at = done, now
+            self._log.info(f"{done:,} of {total:,} servers visited")
 
     def ended(self, outcome: Visit | FailedVisit) -> None:
         super().ended(outcome)
         if isinstance(outcome, FailedVisit):
             self._log.error(outcome.error)
-        else:
-            sizes = [database.size_bytes for database in outcome.measurement.databases]
-            missing = f", {sizes.count(None)} of them not measured" if None in sizes else ""
-            self._log.info(f"{outcome.target.name}: {len(sizes)} databases{missing}, in {outcome.seconds:.2f} s")
 
 
 def _spec(level: Level, description: str) -> dg.AssetSpec:
@@ -123,7 +137,8 @@ def size_stats(
     stored = stored_days(store.engine, days, changed, collection)
     if collection is not None and not collection.visited:
         stored.setdefault(this_day, NO_INSTANCES)
-    report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
+    if days[0] < this_day:
+        report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
     unknown = [day for day in days if day not in stored]
     if unknown:
         # Dagster does not record the outputs of a failing step, but it does record these events.
@@ -141,7 +156,7 @@ def size_stats(
     yield dg.MaterializeResult(DATABASE_SIZE_STATS)
     yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
     latest = max(days)
-    yield coverage_result(latest, coverage(store.engine, latest), collection.failed if collection else [])
+    yield coverage_result(latest, coverage(store.engine, latest), collection or Collection())
 
 
 def collect(
@@ -159,9 +174,10 @@ def collect(
     collection = fleet.collect(
         store.engine, day, config.instance_ids, config.accept_empty, LoggedItems(task_runs, context.log)
     )
+    context.log.info(f"{collection.visited:,} servers visited, {collection.failed:,} of them not measured")
     task_runs.add_metrics(*collection_metrics(collection))
-    if collection.visited and not collection.stored:
-        first = collection.failed[0].error
+    if collection.visited and not collection.measured:
+        first = collection.first_failed[0].error
         raise dg.Failure(
             f"none of {collection.visited} instances could be measured; the first: {first}"
             if collection.visited > 1

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import queue
+import resource
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Generic, TypeVar
@@ -34,6 +34,9 @@ from whalefall_capacity.errors import CollectionError
 
 # How often whoever waits for visits is given a turn, to hear a cancel.
 LISTEN_SECONDS = 1.0
+# Open files, at most: of one visit, sockets to the server and of the relay, and duplicates; and of all else here.
+FILES_OF_A_VISIT = 8
+OTHER_FILES = 200
 
 T = TypeVar("T")
 # A target, what came of it, and after how many seconds.
@@ -52,13 +55,16 @@ class _Running:
 class _FanOut(Generic[T]):
     """Runs a call per target on at most *concurrency* threads; *began* is told of each as its thread starts.
 
+    A target is taken when there is a place for it. None among them says that no target is ready now: who comes next is
+    asked for again when something has ended, and once a second.
+
     *rescue* makes an outcome of what a call has found when its deadline is reached, or returns None.
 
     Yields batches of whatever ended since the last look, so that a slow consumer gets larger batches rather than a
     longer queue; an empty one when nothing ended for a second.
     """
 
-    targets: Sequence[Target]
+    targets: Iterable[Target | None]
     call: Callable[[Target, Cutoff, Findings], T]
     rescue: Callable[[Target, Findings, float], T | None]
     concurrency: int
@@ -66,28 +72,39 @@ class _FanOut(Generic[T]):
     began: Callable[[Target], None] = lambda _: None
 
     def __post_init__(self) -> None:
-        self._waiting = deque(self.targets)
+        self._places = _places(self.concurrency)
+        self._coming = iter(self.targets)
+        self._all_came = False
         self._running: dict[int, _Running] = {}
         self._ended: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
         self._tickets = itertools.count()
 
     def batches(self) -> Iterator[list[Ended[T]]]:
         try:
-            while self._waiting or self._running:
-                self._start_what_fits()
+            self._start_what_fits()
+            while self._running or not self._all_came:
                 # Not both: waiting for the next to end would leave the places of the expired ones empty.
                 yield self._expired() or self._next_ended()
+                self._start_what_fits()
         finally:
             for run in self._running.values():
                 run.cutoff.cut()
 
     def _start_what_fits(self) -> None:
-        while self._waiting and len(self._running) < self.concurrency:
+        while len(self._running) < self._places and (target := self._next_target()) is not None:
             ticket = next(self._tickets)
-            run = self._running[ticket] = _Running(self._waiting.popleft(), time.monotonic())
+            run = self._running[ticket] = _Running(target, time.monotonic())
             self.began(run.target)
             name = f"visit-{run.target.name}"
             threading.Thread(target=self._work, args=(ticket, run), name=name, daemon=True).start()
+
+    def _next_target(self) -> Target | None:
+        """Return the next target; None when none is ready now, or there is none any more."""
+        try:
+            return next(self._coming)
+        except StopIteration:
+            self._all_came = True
+            return None
 
     def _work(self, ticket: int, run: _Running) -> None:
         outcome: T | Exception
@@ -100,7 +117,7 @@ class _FanOut(Generic[T]):
     def _next_ended(self) -> list[Ended[T]]:
         """Wait for the next visit to end, the next deadline, or a second; return all that have ended."""
         batch: list[Ended[T]] = []
-        oldest = min((run.started for run in self._running.values()), default=0.0)
+        oldest = min((run.started for run in self._running.values()), default=time.monotonic())
         patience = min(max(oldest + self.deadline_seconds - time.monotonic(), 0.0), LISTEN_SECONDS)
         while True:
             try:
@@ -133,8 +150,19 @@ class _FanOut(Generic[T]):
         return run.target, outcome, now - run.started
 
 
+def _places(concurrency: int) -> int:
+    """Return how many visits at once the process may have files for, which are allowed to it here as far as can be."""
+    wanted = concurrency * FILES_OF_A_VISIT + OTHER_FILES
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return concurrency
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return max(min(concurrency, (allowed - OTHER_FILES) // FILES_OF_A_VISIT), 1)
+
+
 def visit_fleet(
-    targets: Sequence[Target],
+    targets: Iterable[Target | None],
     limits: Limits,
     filters: Filters,
     concurrency: int,
@@ -142,7 +170,8 @@ def visit_fleet(
 ) -> Generator[list[Visit | FailedVisit], None, None]:
     """Visit every server and yield, in batches, what came of each as soon as it is there, in no particular order.
 
-    *began* is told of each server as its visit begins. A batch is empty when nothing ended for a second.
+    A target is taken as its visit begins; None among *targets* says that the next one is not ready yet. *began* is told
+    of each server as its visit begins. A batch is empty when nothing ended for a second.
 
     Closing the generator early cuts the visits that run, and starts no more.
     """

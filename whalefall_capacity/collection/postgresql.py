@@ -57,6 +57,11 @@ LIST_TABLESPACES = "SELECT oid, namesend(spcname) FROM pg_tablespace WHERE spcna
 # It tells which databases have files in a tablespace, fails at a folder that it cannot open, and warns when the
 # tablespace has no folder. src/backend/utils/adt/misc.c
 LIST_FOLDERS = "SELECT pg_tablespace_databases({tablespace})"
+# The same of all at once, where nothing is wrong with any of them.
+LIST_ALL_FOLDERS = """
+SELECT t.oid, d.oid FROM pg_tablespace AS t LEFT JOIN LATERAL pg_tablespace_databases(t.oid) AS d (oid) ON true
+WHERE t.spcname <> 'pg_global'
+"""
 # Where tables of the connection's own database are that are not where most of them are.
 LIST_USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablespace <> 0"
 # The folder at which the server failed, in a message of any language: of a database, whose id is in it, or of all.
@@ -234,6 +239,26 @@ class PostgresqlSession:
 
     def _folders(self) -> Folders:
         """Look for the folders of all databases. Raises psycopg2.Error or LimitReachedError when none are told."""
+        return self._all_folders() or self._folders_one_by_one()
+
+    def _all_folders(self) -> Folders | None:
+        """Look for all at once; None when anything is wrong with one of them."""
+        self._connection.notices.clear()
+        try:
+            rows = self._rows(LIST_ALL_FOLDERS, QUICK_SECONDS)
+        except (psycopg2.Error, LimitReachedError):
+            if self._connection.closed:
+                raise
+            return None
+        if self._connection.notices:
+            return None
+        databases: dict[int, set[int]] = {tablespace: set() for tablespace, _ in rows}
+        for tablespace, oid in rows:
+            if oid is not None:
+                databases[tablespace].add(oid)
+        return Folders(databases, {}, {})
+
+    def _folders_one_by_one(self) -> Folders:
         found = Folders({}, {}, {})
         for tablespace, raw_name in self._rows(RAW_NAMES + LIST_TABLESPACES):
             name = _decode(bytes(raw_name), "utf-8")

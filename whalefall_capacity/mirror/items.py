@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
 
-from sqlalchemy import Engine
-
 from whalefall_capacity.mirror.run_plan import RunPlan
-from whalefall_capacity.periods import today
-from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.sizes.stats import InstanceDays, instances_in_range
-from whalefall_capacity.store.task_runs.write import Item, ItemType
+from whalefall_capacity.store.sizes.stats import InstanceDays
+from whalefall_capacity.store.task_runs.write import InstanceItems, Item, ItemType
 
 AGGREGATION_ITEMS = {
     Level.DATABASE: ItemType.DATABASE_AGGREGATION,
@@ -20,30 +16,26 @@ AGGREGATION_ITEMS = {
 }
 
 
-def expected_items(engine: Engine, plan: RunPlan) -> list[Item]:
+def expected_items(plan: RunPlan, this_day: date) -> list[InstanceItems]:
     """Return the items that are known before the work begins, so that progress has its total from the start."""
     if plan.days is None:
         return []
     first, last = plan.days
-    instances = instances_in_range(engine, first, last)
-    items = _collection_items(first, last, plan.instance_ids, instances) if plan.collects else []
-    for level in plan.levels:
-        items += aggregation_items(level, instances)
-    return items
+    aggregated = [InstanceItems(AGGREGATION_ITEMS[level], first, last) for level in plan.levels]
+    if not plan.collects:
+        return aggregated
+    # Those that will be visited today, and those of which past days will be reported.
+    collected = InstanceItems(
+        ItemType.COLLECTION,
+        first,
+        last,
+        of_fleet=last >= this_day,
+        with_stats=first < this_day,
+        instance_ids=plan.instance_ids,
+    )
+    return [collected, *aggregated]
 
 
 def aggregation_items(level: Level, instances: Iterable[InstanceDays]) -> list[Item]:
     """Return one item per instance."""
     return [Item(AGGREGATION_ITEMS[level], str(i.id), i.name, i.id) for i in instances]
-
-
-def _collection_items(
-    first: date, last: date, instance_ids: Sequence[int] | None, instances: Sequence[InstanceDays]
-) -> list[Item]:
-    """Return an item for each instance that will be visited today or has past days to report."""
-    this_day = today(load_settings().zone)
-    visited = {i.id for i in instances if i.is_active} if last >= this_day else set[int]()
-    if instance_ids is not None:
-        visited &= set(instance_ids)
-    reported = {i.id for i in instances if i.days} if first < this_day else set[int]()
-    return [Item(ItemType.COLLECTION, str(i.id), i.name, i.id) for i in instances if i.id in visited | reported]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import dagster as dg
 from dagster import DagsterRunStatus
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, NullPool
+from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.mirror.follow import mirror
@@ -26,10 +26,12 @@ from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import TaskSummary
 from whalefall_capacity.store.task_runs.write import (
+    InstanceItems,
     Item,
     ItemType,
     ItemUpdate,
     declare_items,
+    has_items,
     lock_task_run,
     task_run_status,
     update_items,
@@ -84,7 +86,7 @@ class Reporter:
         url: SecretStr,
         instance: dg.DagsterInstance,
         run_id: str,
-        expected_items: Callable[[Engine], Sequence[Item]],
+        expected_items: Sequence[Item | InstanceItems],
     ) -> None:
         self._engine = create_store_engine(url, poolclass=NullPool)
         self._instance = instance
@@ -159,7 +161,8 @@ class Reporter:
                 hold_liveness(connection, self._run_id)
             if not self._begun.is_set():
                 mirror(self._engine, self._instance, self._run_id)
-                self.declare(self._expected_items(self._engine))
+                with connection.begin():
+                    declare_expected(connection, self._run_id, self._expected_items)
             listened = 0.0
             while True:
                 ending = self._ending.is_set()
@@ -193,6 +196,13 @@ class Reporter:
         # Dagster's launcher cannot interrupt a run in a terminal, but still changes its status.
         if cancelled or (run and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)):
             self._stop_asked.set()
+
+
+def declare_expected(connection: Connection, run_id: str, items: Sequence[Item | InstanceItems]) -> None:
+    """Declare the *items* of a run that has none; another process of it may have done so."""
+    task_run = lock_task_run(connection, run_id)
+    if task_run is not None and task_run.closed_at is None and not has_items(connection, run_id):
+        declare_items(connection, run_id, items)
 
 
 def write_reported(connection: Connection, run_id: str, noted: Unwritten) -> None:

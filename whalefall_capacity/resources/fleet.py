@@ -2,56 +2,75 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple
 
 import dagster as dg
 from sqlalchemy import Engine
 
-from whalefall_capacity.collection.fleet import LISTEN_SECONDS, visit_fleet
+from whalefall_capacity.collection.fleet import visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.resources.turns import Turns
 from whalefall_capacity.runtime import collection_limits, name_filters
 from whalefall_capacity.settings import Settings, load_settings
 from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.sizes.stats import write_visits
-from whalefall_capacity.store.sizes.visit_locks import VisitLocks, visit_locks
+from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
 
-# How many unmeasured databases are named; the others are only counted.
+# How many failed servers and unmeasured databases are named; the others are only counted.
 MOST_NAMED = 100
+
+
+class MissingDatabase(NamedTuple):
+    """A database that its server listed and that was not measured."""
+
+    instance: str
+    database: str
+    reason: str
 
 
 @dataclass
 class Collection:
-    """The visits of one collection."""
+    """Outcome of one collection: counts, and the first failures; no sizes are kept."""
 
-    stored: list[Visit] = field(default_factory=list)
-    failed: list[FailedVisit] = field(default_factory=list)
+    measured: int = 0
+    databases: int = 0
+    databases_missing: int = 0
+    total_size_bytes: int = 0
+    failed_names: set[str] = field(default_factory=set)
+    first_failed: list[FailedVisit] = field(default_factory=list)
+    first_missing: list[MissingDatabase] = field(default_factory=list)
 
-    def add(self, outcome: Visit | FailedVisit) -> None:
-        if isinstance(outcome, Visit):
-            self.stored.append(outcome)
-        else:
-            self.failed.append(outcome)
+    @property
+    def failed(self) -> int:
+        return len(self.failed_names)
 
     @property
     def visited(self) -> int:
-        return len(self.stored) + len(self.failed)
+        return self.measured + self.failed
 
-    @property
-    def visited_ids(self) -> set[int]:
-        return {visit.target.instance_id for visit in self.stored} | {visit.instance_id for visit in self.failed}
+    def add(self, outcome: Visit | FailedVisit) -> None:
+        if isinstance(outcome, Visit):
+            self._add_sizes(outcome)
+            return
+        self.failed_names.add(outcome.name)
+        if len(self.first_failed) < MOST_NAMED:
+            self.first_failed.append(outcome)
 
-    def missing_databases(self) -> list[tuple[str, str, str]]:
-        """Return (instance, database, reason) for every database that was listed but not measured."""
-        return [
-            (visit.target.name, database.name, database.reason or "")
-            for visit in self.stored
-            for database in visit.measurement.databases
-            if database.size_bytes is None
-        ]
+    def _add_sizes(self, visit: Visit) -> None:
+        self.measured += 1
+        for database in visit.measurement.databases:
+            if database.size_bytes is not None:
+                self.databases += 1
+                self.total_size_bytes += database.size_bytes
+                continue
+            self.databases_missing += 1
+            if len(self.first_missing) < MOST_NAMED:
+                missing = MissingDatabase(visit.target.name, database.name, database.reason or "")
+                self.first_missing.append(missing)
 
 
 class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -80,40 +99,24 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         note(roster.unresolved)
         with visit_locks(engine) as locks:
-            for targets in _when_free(roster.targets, locks, settings.collection_deadline_seconds, progressed):
-                batches = visit_fleet(
-                    targets,
-                    collection_limits(settings),
-                    name_filters(settings),
-                    settings.collection_concurrency,
-                    watcher.began,
-                )
-                for batch in batches:
-                    progressed()
-                    visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
-                    failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
-                    if visits:
-                        note(write_visits(engine, day, visits, accept_empty))
-                    note(failed)
-                    locks.release([v.target.instance_id for v in visits] + [f.instance_id for f in failed])
-            visited = collection.visited_ids
-            note([_busy(target, settings) for target in roster.targets if target.instance_id not in visited])
+            turns = Turns(roster.targets, locks, settings.collection_deadline_seconds)
+            batches = visit_fleet(
+                turns,
+                collection_limits(settings),
+                name_filters(settings),
+                settings.collection_concurrency,
+                watcher.began,
+            )
+            for batch in batches:
+                progressed()
+                visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
+                failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
+                if visits:
+                    note(write_visits(engine, day, visits, accept_empty))
+                note(failed)
+                locks.release([v.target.instance_id for v in visits] + [f.instance_id for f in failed])
+            note([_busy(target, settings) for target in turns.busy])
         return collection
-
-
-def _when_free(
-    targets: Sequence[Target], locks: VisitLocks, patience_seconds: float, while_waiting: Callable[[], None]
-) -> Iterator[list[Target]]:
-    """Yield targets, locked, as soon as no other run visits them; ends when none became free for *patience_seconds*."""
-    waiting = {target.instance_id: target for target in targets}
-    deadline = time.monotonic() + patience_seconds
-    while waiting and time.monotonic() < deadline:
-        if free := locks.take(waiting):
-            yield [waiting.pop(instance_id) for instance_id in list(waiting) if instance_id in free]
-            deadline = time.monotonic() + patience_seconds
-        else:
-            while_waiting()
-            time.sleep(LISTEN_SECONDS)
 
 
 def _busy(target: Target, settings: Settings) -> FailedVisit:

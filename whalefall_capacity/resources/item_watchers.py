@@ -80,11 +80,11 @@ class AggregationItems(_Items[range, range]):
         task_runs.declare(aggregation_items(level, instances))
 
     def began(self, instance_ids: range) -> None:
-        self._task_runs.started(self._item_type, [str(i) for i in self._days if i in instance_ids])
+        self._task_runs.started(self._item_type, [str(i) for i in instance_ids if i in self._days])
 
     def ended(self, instance_ids: range) -> None:
-        for instance_id, days in self._days.items():
-            if instance_id in instance_ids:
+        for instance_id in instance_ids:
+            if (days := self._days.get(instance_id)) is not None:
                 metrics: dict[str, JsonValue] = {"days_with_stats": days, "windows": self._windows}
                 if not days:
                     metrics["skipped"] = True
@@ -93,16 +93,13 @@ class AggregationItems(_Items[range, range]):
 
 def collection_metrics(collection: Collection) -> list[Metric]:
     """Return the figures of a collection."""
-    failed = len(collection.failed)
-    sizes = [database.size_bytes for visit in collection.stored for database in visit.measurement.databases]
-    measured = [size for size in sizes if size is not None]
-    missing = len(sizes) - len(measured)
+    failed, missing = collection.failed, collection.databases_missing
     return [
         Metric(key="instances_visited", label="Instances visited", value=collection.visited),
         Metric(key="instances_failed", label="Not measured", value=failed, tone="danger" if failed else ""),
-        Metric(key="databases", label="Databases measured", value=len(measured)),
+        Metric(key="databases", label="Databases measured", value=collection.databases),
         Metric(key="databases_missing", label="Databases missing", value=missing, tone="warning" if missing else ""),
-        Metric(key="total_size_bytes", label="Total size", value=sum(measured), unit="bytes"),
+        Metric(key="total_size_bytes", label="Total size", value=collection.total_size_bytes, unit="bytes"),
     ]
 
 

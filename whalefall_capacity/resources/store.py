@@ -17,6 +17,7 @@ from whalefall_capacity.store.postgres.schema import is_current, require_current
 
 # Enough for a second launch of the same run to give up, and short enough not to wait for a restore by hand.
 MAINTENANCE_WAIT_SECONDS = 10.0
+OTHER_CONNECTIONS = 5
 
 
 @contextmanager
@@ -49,7 +50,12 @@ class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[StoreResource]:  # noqa: ARG002
-        with held_store() as url, disposed(create_store_engine(url, PATIENCE_SECONDS)) as self._engine:
+        # One for each chunk that is aggregated, beside the others.
+        connections = load_settings().aggregation_concurrency + OTHER_CONNECTIONS
+        with (
+            held_store() as url,
+            disposed(create_store_engine(url, PATIENCE_SECONDS, pool_size=connections)) as self._engine,
+        ):
             require_current(self._engine)
             yield self
 

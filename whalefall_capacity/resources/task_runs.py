@@ -11,8 +11,9 @@ from pydantic import JsonValue, PrivateAttr
 from whalefall_capacity.mirror.items import expected_items
 from whalefall_capacity.mirror.reporter import Reporter
 from whalefall_capacity.mirror.run_plan import read_plan
-from whalefall_capacity.periods import utc_now
+from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import held_store
+from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Metric
 from whalefall_capacity.store.task_runs.write import Item, ItemType, ItemUpdate
@@ -33,7 +34,7 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise RuntimeError("the task runs resource needs a run")
         plan = read_plan(run)
         with held_store() as url:
-            self._reporter = Reporter(url, instance, run.run_id, lambda engine: expected_items(engine, plan))
+            self._reporter = Reporter(url, instance, run.run_id, expected_items(plan, today(load_settings().zone)))
             with self._reporter.reporting():
                 yield self
 

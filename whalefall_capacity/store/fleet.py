@@ -52,7 +52,7 @@ SELECT i.id, i.name, i.db_type, i.host, i.port, i.database_name, i.tls,
        c.name AS credential, c.username, c.password, c.secret_reference
 FROM instances AS i
 LEFT JOIN credentials AS c ON c.id = i.credential_id
-WHERE i.is_active AND i.deleted_at IS NULL
+WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
 ORDER BY i.name
 """
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
@@ -139,15 +139,14 @@ def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequ
     Raises FleetFileError when an id is not in the fleet.
     """
     with engine.connect() as connection:
-        rows = list(connection.execute(text(TARGETS)).mappings())
-    if instance_ids is not None:
-        unknown = sorted(set(instance_ids) - {row["id"] for row in rows})
-        if unknown:
-            raise FleetFileError(
-                f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
-                "`whalefall-capacity fleet list` shows it"
-            )
-        rows = [row for row in rows if row["id"] in set(instance_ids)]
+        ids = None if instance_ids is None else list(instance_ids)
+        rows = list(connection.execute(text(TARGETS), {"ids": ids}).mappings())
+    unknown = sorted(set(instance_ids or ()) - {row["id"] for row in rows})
+    if unknown:
+        raise FleetFileError(
+            f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
+            "`whalefall-capacity fleet list` shows it"
+        )
     roster = Roster()
     for row in rows:
         try:

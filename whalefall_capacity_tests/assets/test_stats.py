@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -13,11 +14,11 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
 from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.assets.stats import LoggedItems, size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
 from whalefall_capacity.definitions import defs
-from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.sizes.stats import write_visits
@@ -27,6 +28,13 @@ from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServe
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+
+
+class Unmirrored(TaskRunsResource):
+    """The task run of nobody, which is never cancelled."""
+
+    def raise_if_cancelled(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -146,6 +154,33 @@ def test_some_failing_instances_leave_a_partition_and_a_warning_with_their_names
     assert "gone: connecting to 127.0.0.1:1 as nobody failed" in str(check.metadata["gone"].value)
 
 
+def test_of_very_many_failing_instances_the_first_are_named_and_the_others_counted(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()), *(refusing(f"gone-{number:03}") for number in range(120)))
+    result = materialize(dagster_instance, today())
+    found = metadata(result, DATABASE_SIZE_STATS)
+    assert (found["instances_ok"], found["instances_failed"]) == (1, 120)
+    assert len(found["failed_instances"].records) == 100
+    check = coverage(result)
+    assert str(check.description).startswith(f"1 of 121 instances reported their sizes for {today()}; not: gone-000, gone-")
+    assert str(check.description).endswith(", gone-099 and 20 more")
+    assert len(check.metadata) == 100
+    assert all("connecting to 127.0.0.1:1 as nobody failed" in str(why.value) for why in check.metadata.values())
+
+
+def test_a_collection_counts_sizes_and_names_the_first_hundred_that_are_missing(postgresql: PostgresqlServer) -> None:
+    found = Collection()
+    databases = [DatabaseSize(f"shop{n}", 1000) for n in range(300)]
+    databases += [DatabaseSize(f"locked{n}", None, "no CONNECT privilege") for n in range(300)]
+    for number in range(10):
+        target, measurement = postgresql.target(f"pg{number}"), Measurement("16", tuple(databases), None)
+        found.add(Visit(target, measurement, datetime.now(ZONE), 0.1))
+    assert (found.measured, found.databases, found.databases_missing) == (10, 3000, 3000)
+    assert found.total_size_bytes == 3_000_000
+    assert found.first_missing == [("pg0", f"locked{n}", "no CONNECT privilege") for n in range(100)]
+
+
 def test_fewer_than_half_of_the_fleet_is_an_error_but_blocks_nothing(
     store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
 ) -> None:
@@ -170,6 +205,28 @@ def test_a_fleet_of_nobody_is_skipped_not_failed(store: Engine, dagster_instance
     assert result.success
     assert metadata(result, INSTANCE_SIZE_STATS)["skipped"] is True
     assert stored(store) == []
+
+
+def test_the_log_of_a_run_names_the_servers_that_failed_and_counts_the_others(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, *(entry(f"pg-{n}", postgresql.target()) for n in range(5)), refusing("gone"))
+    result = materialize(dagster_instance, today())
+    lines = [e.user_message for e in dagster_instance.all_logs(result.run_id) if not e.is_dagster_event]
+    told = [line for line in lines if "servers visited" not in line]
+    assert len(told) == 1
+    assert told[0].startswith("gone: connecting to 127.0.0.1:1 as nobody failed: ")
+    assert lines[-1] == "6 servers visited, 1 of them not measured"
+
+
+def test_progress_is_told_once_a_second_at_most_and_only_when_there_is_some(caplog: pytest.LogCaptureFixture) -> None:
+    moments = [(0.0, 0), (0.5, 400), (1.0, 1200), (1.9, 1500), (2.0, 1500), (3.5, 1500), (3.6, 1600)]
+    log = logging.getLogger("progress")
+    caplog.set_level(logging.INFO, "progress")
+    items = LoggedItems(Unmirrored(), log, iter([0.0, *(moment for moment, _ in moments)]).__next__)
+    for _, done in moments:
+        items.progressed(done, 20_000)
+    assert caplog.messages == [f"{done} of 20,000 servers visited" for done in ("1,200", "1,500", "1,600")]
 
 
 def test_instance_ids_measure_a_few_servers_and_leave_the_rows_of_the_others(

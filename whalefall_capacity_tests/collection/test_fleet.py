@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +105,20 @@ def test_as_many_servers_as_allowed_are_visited_at_once_and_no_more(concurrency:
     assert sorted(map(name_of, outcomes)) == sorted(f"db-{n}" for n in range(12))
 
 
+def test_more_servers_are_visited_at_once_than_the_process_has_had_files_for() -> None:
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    crowd = Crowd(100)
+    with peer(crowd) as server:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 50, most))
+        try:
+            targets = [target(MARIADB, server.port, f"db-{n}", n) for n in range(100)]
+            outcomes = visit_all(targets, concurrency=100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    assert crowd.most == 100
+    assert sorted(map(name_of, outcomes)) == sorted(f"db-{n}" for n in range(100))
+
+
 def test_what_came_of_a_server_is_yielded_while_another_is_still_visited() -> None:
     answer = threading.Event()
 
@@ -136,7 +152,7 @@ def test_a_server_that_never_answers_costs_its_own_deadline_and_nobody_elses(pos
     with peer(silent) as server:
         targets = [target(engine, server.port, f"silent {engine.value}", 90 + n) for n, engine in enumerate(ENGINES)]
         targets += [postgresql.target(f"pg-{n}", n) for n in range(10)]
-        outcomes = visit_all(targets, with_deadline(5), concurrency=3)
+        outcomes = visit_all(targets, replace(PATIENT, deadline_seconds=5), concurrency=3)
     assert [type(outcome) for outcome in outcomes] == [Visit] * 10 + [FailedVisit] * 2
     failures = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, FailedVisit)}
     assert failures.keys() == {"silent postgresql", "silent mariadb"}

@@ -523,6 +523,15 @@ def test_an_authority_that_is_not_there_is_told(tls_server: TlsServer, tmp_path:
     assert "ca.pem" in error
 
 
+def test_an_authority_that_was_replaced_is_noticed_by_the_process_that_read_the_old_one(
+    tls_server: TlsServer, authority: Authority, other_authority: Authority, tmp_path: Path
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    for content, is_trusted in ((other_authority, False), (authority, True), (other_authority, False)):
+        ca_file.write_bytes(content.certificate.read_bytes())
+        assert (tls_server.refusal(Tls("verify-ca", str(ca_file))) is None) == is_trusted
+
+
 def test_a_client_certificate_is_shown_when_there_is_one(tls_server: TlsServer, authority: Authority) -> None:
     certificate, key = authority.issue("client", "whalefall")
     ca_file = str(authority.certificate)

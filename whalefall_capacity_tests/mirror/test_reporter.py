@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +25,7 @@ from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import Metric
-from whalefall_capacity.store.task_runs.write import Item, ItemType, ItemUpdate
+from whalefall_capacity.store.task_runs.write import InstanceItems, Item, ItemType, ItemUpdate
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, wait_for
 from whalefall_capacity_tests.resources.runs import (
     cancel_by_run_centre,
@@ -62,10 +62,10 @@ def items(*keys: str) -> list[Item]:
 
 
 def reporter_of(
-    store: Engine, instance: dg.DagsterInstance, run_id: str, expected: Callable[[], Sequence[Item]] = list
+    store: Engine, instance: dg.DagsterInstance, run_id: str, expected: Sequence[Item | InstanceItems] = ()
 ) -> Reporter:
     url = SecretStr(store.url.render_as_string(hide_password=False))
-    return Reporter(url, instance, run_id, lambda _: expected())
+    return Reporter(url, instance, run_id, expected)
 
 
 def move(
@@ -145,7 +145,7 @@ def test_there_is_something_to_write_only_when_something_was_noted() -> None:
 def test_what_is_known_before_is_there_when_the_work_begins(
     store: Engine, dagster_instance: dg.DagsterInstance, run_id: str
 ) -> None:
-    with reporter_of(store, dagster_instance, run_id, lambda: items("1", "2")).reporting():
+    with reporter_of(store, dagster_instance, run_id, items("1", "2")).reporting():
         assert task_run(store, run_id, "status, progress_total") == ("running", 2)
         assert item_statuses(store, run_id) == {"1": "pending", "2": "pending"}
 
@@ -153,7 +153,7 @@ def test_what_is_known_before_is_there_when_the_work_begins(
 def test_progress_is_written_while_the_work_goes_on(
     store: Engine, dagster_instance: dg.DagsterInstance, run_id: str
 ) -> None:
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1", "2", "3"))
     counts = "progress_total, progress_completed, progress_failed"
     with reporter.reporting():
         reporter.update([move("1", R, T[0]), move("2", R, T[0])])
@@ -189,7 +189,7 @@ def test_at_the_end_of_the_block_everything_is_written(
 def test_an_error_of_the_work_goes_through_and_what_was_noted_before_is_written(
     store: Engine, dagster_instance: dg.DagsterInstance, run_id: str
 ) -> None:
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1"))
 
     def work() -> None:
         with reporter.reporting():
@@ -203,7 +203,7 @@ def test_an_error_of_the_work_goes_through_and_what_was_noted_before_is_written(
 
 def test_a_run_of_another_code_location_is_left_alone(store: Engine, dagster_instance: dg.DagsterInstance) -> None:
     run_id = started_run(dagster_instance, location="finance")
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1"))
     with reporter.reporting():
         reporter.update([move("1", C)])
     assert rows(store, "SELECT * FROM task_runs") == []
@@ -226,7 +226,7 @@ def test_a_lost_session_is_replaced_and_shows_again_that_somebody_works(
     store: Engine, dagster_instance: dg.DagsterInstance, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RECONNECT_SECONDS", 0.1)
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1"))
     with reporter.reporting():
         ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
         assert rows(store, ended) == [(True,)]
@@ -240,7 +240,7 @@ def test_a_lost_session_is_replaced_and_shows_again_that_somebody_works(
 def test_text_that_the_store_cannot_hold_does_not_cost_what_else_was_noted(
     store: Engine, dagster_instance: dg.DagsterInstance, run_id: str, poison: str
 ) -> None:
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3", "4"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1", "2", "3", "4"))
     with reporter.reporting():
         reporter.update([move("1", C, T[0], T[1]), move("2", F, T[0], T[1], error=poison)])
         reporter.update(
@@ -355,7 +355,7 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
     own_store: OwnStore, dagster_instance: dg.DagsterInstance, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = own_store.engine
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2", "3"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1", "2", "3"))
     with reporter.reporting():
         reporter.update([move("1", C, T[0], T[1]), move("2", R, T[1])])
         wait_for(lambda: item_statuses(store, run_id)["2"] == "running", "running item")
@@ -394,7 +394,7 @@ def test_a_store_that_is_away_at_the_beginning_is_told_everything_when_it_comes(
     own_store: OwnStore, dagster_instance: dg.DagsterInstance, run_id: str
 ) -> None:
     store = own_store.engine
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1", "2"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1", "2"))
     own_store.stop()
     # The work begins while the store is away; it comes back only after that.
     with reporter.reporting():
@@ -412,7 +412,7 @@ def test_a_store_that_comes_back_after_the_work_is_still_told_everything(
     # However long the store needs to start.
     monkeypatch.setattr(module, "END_SECONDS", PATIENCE_SECONDS)
     store = own_store.engine
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1"))
     reporting = reporter.reporting()
     reporting.__enter__()
     own_store.stop()
@@ -439,7 +439,7 @@ def test_a_store_that_stays_away_is_given_up_and_the_work_does_not_fail(
 ) -> None:
     monkeypatch.setattr(module, "END_SECONDS", 1.5)
     store = own_store.engine
-    reporter = reporter_of(store, dagster_instance, run_id, lambda: items("1"))
+    reporter = reporter_of(store, dagster_instance, run_id, items("1"))
     try:
         with reporter.reporting():
             own_store.stop()

@@ -1,13 +1,17 @@
-"""Two runs never visit a server at the same time; the second takes its turn, or says that it could not."""
+"""Two runs never visit a server at the same time; the second takes its turn, or says that it could not.
+
+However many servers there are, only those whose turn has come are locked.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.resources.fleet import Collection, FleetResource
@@ -15,14 +19,28 @@ from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.processes import wait_for
-from whalefall_capacity_tests.registry import entry, register
+from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
+from whalefall_capacity_tests.slow_fleet import gate
 
 DAY = date(2026, 6, 1)
 END_LOCKING_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database
 WHERE locktype = 'advisory' AND datname = current_database() AND pid <> pg_backend_pid()
 """
+# Copies of the one server that is registered.
+MORE_SERVERS = """
+INSERT INTO instances (name, db_type, host, port, credential_id)
+SELECT 'copy-' || number, db_type, host, port, credential_id FROM instances, generate_series(2, :count) AS number
+"""
+VISITS_LOCKED = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+class StoppedError(Exception):
+    """The end of a collection that a test has seen enough of."""
 
 
 class Diary(Watcher[Target, Visit | FailedVisit]):
@@ -65,7 +83,7 @@ def test_a_server_that_another_run_visits_is_visited_when_that_is_done(store: En
         other.release([fleet["shop"]])
         run.join(30)
     assert diary.names == ["began crm", "ended crm", "began shop", "ended shop"]
-    assert [len(found[0].stored), len(found[0].failed)] == [2, 0]
+    assert (found[0].measured, found[0].failed) == (2, 0)
 
 
 def test_a_server_that_stays_busy_is_told_and_costs_nobody_else(store: Engine, fleet: dict[str, int]) -> None:
@@ -74,8 +92,8 @@ def test_a_server_that_stays_busy_is_told_and_costs_nobody_else(store: Engine, f
     with visit_locks(store) as other:
         other.take([fleet["shop"]])
         collection = collect(store, Diary())
-    assert [visit.target.name for visit in collection.stored] == ["crm"]
-    (busy,) = collection.failed
+    assert (collection.measured, collection.failed_names) == (1, {"shop"})
+    (busy,) = collection.first_failed
     assert busy.error == ("shop: another run has been visiting it for 1 s; `whalefall-capacity runs list` shows which")
 
 
@@ -88,3 +106,36 @@ def test_a_lock_is_free_again_after_the_visit_and_after_a_lost_session(store: En
             connection.execute(text(END_LOCKING_SESSIONS))
         ids = set(fleet.values())
         wait_for(lambda: second.take(ids) == ids, "free lock")
+
+
+def test_twenty_thousand_servers_leave_room_for_the_other_sessions_of_a_store_with_default_settings(
+    store: Engine, postgresql: PostgresqlServer
+) -> None:
+    class UntilSeen(Diary):
+        def progressed(self, done: int, total: int) -> None:
+            assert (done, total) == (0, 20_000)
+            if seen.is_set():
+                raise StoppedError
+
+    seen = threading.Event()
+    with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as closed, ThreadPoolExecutor(1) as run:
+        register(store, {**refusing("first"), "port": closed.port})
+        with store.begin() as connection:
+            connection.execute(text(MORE_SERVERS), {"count": 20_000})
+        collection = run.submit(collect, store, UntilSeen())
+        try:
+            wait_for(lambda: closed.waiting == 32 or collection.done(), "visits of the first servers")
+            # Sessions that are new and need locks of their own.
+            with ThreadPoolExecutor(20) as others:
+                locked = list(others.map(lambda _: _visits_locked(store), range(20)))
+        finally:
+            seen.set()
+        assert isinstance(collection.exception(), StoppedError)
+    assert 32 <= locked[0] <= 100
+
+
+def _visits_locked(store: Engine) -> int:
+    engine = create_engine(store.url, poolclass=NullPool)
+    with engine.connect() as connection:
+        count: int = connection.execute(text(VISITS_LOCKED)).scalar_one()
+        return count

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
-from pathlib import Path
-from ssl import SSLContext
 from typing import Any
 
 import pymysql
@@ -14,8 +11,9 @@ from pymysql.cursors import SSCursor
 
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.mysql.login import logins
-from whalefall_capacity.collection.mysql.wire import metered
-from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls, open_socket
+from whalefall_capacity.collection.mysql.tls import MeteredContext, tls_context
+from whalefall_capacity.collection.mysql.wire import MeteredSocket
+from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, open_socket
 from whalefall_capacity.errors import CollectionError
 
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
@@ -30,7 +28,7 @@ class PlainConnection(pymysql.Connection):
 
     # By these the driver knows whether to offer TLS and how; its type hints lack them.
     ssl: bool
-    ctx: SSLContext
+    ctx: MeteredContext
     _secure: bool
     _result: Any
     _force_close: Any
@@ -57,12 +55,13 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
     """Log in. Raises CollectionError, pymysql.Error or OSError."""
     meter = Meter()
     where = target.host if target.is_local else (target.host, target.port)
-    opened = metered(socket.socket, meter)(fileno=open_socket(where, limits.connect_timeout_seconds).detach())
+    opened = MeteredSocket(fileno=open_socket(where, limits.connect_timeout_seconds).detach())
+    opened.count_by(meter)
     opened.settimeout(limits.connect_timeout_seconds)
     cutoff.watch(opened.fileno())
     try:
         _await_greeting(opened, limits.connect_timeout_seconds)
-        context = None if target.is_local or target.tls.mode == "disable" else _ssl_context(target.tls)
+        context = None if target.is_local or target.tls.mode == "disable" else tls_context(target.tls)
         connection = PlainConnection(
             meter,
             host=target.host,
@@ -84,11 +83,9 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             ssl=context,
             defer_connect=True,
         )
-        if context is not None and target.tls.mode == "prefer":
-            # Given above, it would be required; without one, the driver would make one that obeys the environment.
-            connection.ssl, connection.ctx = True, context
         if context is not None:
-            context.sslsocket_class = metered(ssl.SSLSocket, meter)
+            # Under prefer, it would be required if it were given above.
+            connection.ssl, connection.ctx = True, MeteredContext(context, meter)
         # The driver sets this only for a socket that it opened itself. Over a Unix socket the server offers no key, but
         # waits for the password as it is.
         connection._secure = target.is_local
@@ -123,32 +120,3 @@ def _await_greeting(opened: socket.socket, timeout_seconds: float) -> None:
         raise TimeoutError(
             f"the server accepted the connection and sent no greeting within {timeout_seconds:g} s"
         ) from None
-
-
-def _ssl_context(tls: Tls) -> SSLContext:
-    """Return the context for libpq's *mode*.
-
-    Python's default context would take authorities from SSL_CERT_FILE and SSL_CERT_DIR, and write the keys of the
-    session where SSLKEYLOGFILE says.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = tls.mode == "verify-full"
-    context.verify_mode = ssl.CERT_REQUIRED if tls.mode.startswith("verify-") else ssl.CERT_NONE
-    try:
-        if tls.ca_file is not None:
-            context.load_verify_locations(tls.ca_file)
-        elif context.verify_mode is ssl.CERT_REQUIRED:
-            _load_authorities_of_the_machine(context)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except OSError as error:
-        files = ", ".join(file for file in (tls.ca_file, tls.cert_file, tls.key_file) if file)
-        raise CollectionError(f"cannot use the TLS files {files}: {error}") from None
-    return context
-
-
-def _load_authorities_of_the_machine(context: SSLContext) -> None:
-    paths = ssl.get_default_verify_paths()
-    context.load_verify_locations(
-        cafile=paths.openssl_cafile if Path(paths.openssl_cafile).is_file() else None, capath=paths.openssl_capath
-    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pymysql
 from pymysql.constants import ER
+from pymysql.cursors import Cursor
 
 from whalefall_capacity.collection.mysql.connection import PlainConnection
 from whalefall_capacity.collection.sizes import TimeLeft
@@ -32,12 +33,15 @@ class Server:
     """An open connection to one MySQL or MariaDB server.
 
     Nothing is set in the session, which a proxy may hand to somebody else: a limit belongs to its statement, and each
-    statement to a transaction of its own that only reads. One for all would show MySQL's dictionary as it was at first.
+    statement to a transaction that only reads. They share one, for to begin it takes a round trip: but for what reads
+    MySQL's dictionary, which one for all would show as it was at first, and for what comes after an error.
     """
 
     def __init__(self, connection: PlainConnection, time_left: TimeLeft) -> None:
         self._connection = connection
         self._time_left = time_left
+        self._has_begun = False
+        self._has_read_dictionary = False
         self.is_mariadb = False
         self.version = ""
         ((version, case_rule, by_comment),) = self.rows(VERSION)
@@ -60,12 +64,26 @@ class Server:
     def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
         """Run a statement, which begins with SELECT or SHOW when the server is to limit its time."""
         with self._connection.cursor() as cursor, self._dropped_when_incredible():
-            # Ends the one before.
-            cursor.execute("START TRANSACTION READ ONLY")
-            if cursor.description is not None:
-                raise CollectionError("the server answered with rows to a statement that has none")
+            if not self._has_begun:
+                self._begin(cursor)
+            self._has_begun = False
             cursor.execute(self._limited(statement), parameters or None)
-            return list(self._counted(cursor))
+            found = list(self._counted(cursor))
+            self._has_begun = True
+            return found
+
+    def current_rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
+        """Run a statement like `rows`, and see what MySQL's dictionary holds now."""
+        if self._has_read_dictionary:
+            self._has_begun = False
+        self._has_read_dictionary = self.has_dictionary
+        return self.rows(statement, parameters)
+
+    def _begin(self, cursor: Cursor) -> None:
+        """Begin a transaction, which ends the one before."""
+        cursor.execute("START TRANSACTION READ ONLY")
+        if cursor.description is not None:
+            raise CollectionError("the server answered with rows to a statement that has none")
 
     def warnings(self) -> frozenset[str]:
         """Return the texts of the warnings of the last statement."""

@@ -84,7 +84,7 @@ class Survey:
         return f"GRANT {privilege} ON *.* TO {self._server.account()};"
 
     def _list(self) -> list[str]:
-        names = [text(row[0]) for row in self._server.rows(LIST_DATABASES)]
+        names = [text(row[0]) for row in self._server.current_rows(LIST_DATABASES)]
         return [name for name in names if name.lower() not in SYSTEM_SCHEMAS and not self._excluded.excludes(name)]
 
     def _tables(

@@ -113,9 +113,9 @@ def list_tables(server: Server, database: str | None = None, names_of_innodb: bo
     """
     statement = LIST_TABLES.format(name=EVERY_NAME if names_of_innodb else NAMES_BESIDE_INNODB)
     if database is None:
-        rows = server.rows(statement, (SYSTEM_SCHEMAS,))
+        rows = server.current_rows(statement, (SYSTEM_SCHEMAS,))
     else:
-        rows = server.rows(statement + OF_SCHEMA, (SYSTEM_SCHEMAS, _hexadecimal(database)))
+        rows = server.current_rows(statement + OF_SCHEMA, (SYSTEM_SCHEMAS, _hexadecimal(database)))
     return [Table(text(schema), text(name), engine) for schema, name, engine in rows]
 
 
@@ -135,7 +135,7 @@ def read_figures(server: Server, tables: Sequence[Table]) -> dict[Table, Figures
     """
     wanted = {(table.database, table.name): table for table in tables}
     keys = tuple(f"{_hexadecimal(table.database)}/{_hexadecimal(table.name)}" for table in tables)
-    rows = server.rows(FRESH_LENGTHS if server.has_dictionary else LENGTHS, (keys,))
+    rows = server.current_rows(FRESH_LENGTHS if server.has_dictionary else LENGTHS, (keys,))
     # MySQL 8 shows the error instead of the comment, and 0 instead of the lengths.
     errors = server.warnings() if server.has_dictionary and any(row[2:4] == (0, 0) for row in rows) else frozenset()
     found: dict[Table, Figures | str] = {}

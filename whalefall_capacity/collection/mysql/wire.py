@@ -6,6 +6,7 @@ https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.ht
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 from whalefall_capacity.collection.meter import Meter
@@ -43,19 +44,27 @@ class AnswerCheck:
             raise CollectionError("the server answered with more columns than were asked for")
 
 
-def metered(socket_class: type[socket.socket], meter: Meter) -> type[Any]:
-    """Return a kind of *socket_class*, plain or of TLS, that counts what is read from it."""
-    check = AnswerCheck()
+def _metered(socket_class: type[socket.socket]) -> type[Any]:
+    """Return a kind of *socket_class* that counts what is read from it, from `count_by` on."""
 
-    class MeteredSocket(socket_class):  # type: ignore[misc, valid-type]
+    class Metered(socket_class):  # type: ignore[misc, valid-type]
+        def count_by(self, meter: Meter) -> None:
+            self._meter = meter
+            self._check = AnswerCheck()
+
         def sendall(self, data: bytes, *arguments: Any) -> None:
-            check.sent(data)
+            self._check.sent(data)
             super().sendall(data, *arguments)
 
         def recv_into(self, buffer: Any, *arguments: Any) -> int:
             received: int = super().recv_into(buffer, *arguments)
-            meter.count(received)
-            check.received(memoryview(buffer)[:received])
+            self._meter.count(received)
+            self._check.received(memoryview(buffer)[:received])
             return received
 
-    return MeteredSocket
+    return Metered
+
+
+MeteredSocket = _metered(socket.socket)
+# What it receives before it counts is the handshake.
+MeteredTlsSocket = _metered(ssl.SSLSocket)

@@ -117,10 +117,15 @@ SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = :period_t
 
 
 def aggregate(
-    engine: Engine, level: Level, windows: Sequence[Window], watcher: Watcher[range, range] | None = None
+    engine: Engine,
+    level: Level,
+    windows: Sequence[Window],
+    watcher: Watcher[range, range] | None = None,
+    concurrency: int = CONCURRENCY,
 ) -> list[WindowResult]:
     """Calculate *windows*, all of one period type and oldest first, from the stats as they are now.
 
+    *concurrency* is how many chunks are calculated at once, each on a connection of its own.
     *watcher* hears of chunks, as ranges of instance ids, and how many of their blocks are done. When it raises, the
     blocks under way are finished, what is done stays, and the next calculation completes it.
     """
@@ -137,7 +142,7 @@ def aggregate(
             watcher.began(chunk)
         return _calculate(engine, level, chunk, block)
 
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
+    with ThreadPoolExecutor(concurrency) as pool:
         futures = {pool.submit(calculate, chunk, block): chunk for block in blocks for chunk in all_chunks}
         try:
             for number, future in enumerate(as_completed(futures), start=1):

@@ -24,7 +24,7 @@ from whalefall_capacity.store.aggregations.growth import (
 )
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.watching import Watcher
-from whalefall_capacity_tests.processes import run, start, wait_for
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 
 DAILY, WEEKLY, MONTHLY, QUARTERLY = PeriodType
@@ -226,6 +226,17 @@ def test_the_closing_size_is_that_of_the_last_day_with_data(store: Engine) -> No
     )
     calculate(store, [MONDAY], WEEKLY)
     assert growth_of(store, WEEKLY, MONDAY, "gone").closing_size_bytes == 200
+
+
+def test_as_many_chunks_are_calculated_at_once_as_asked_for(store: Engine) -> None:
+    class Together(Watcher[range, range]):
+        def began(self, chunk: range) -> None:  # noqa: ARG002
+            barrier.wait(PATIENCE_SECONDS)
+
+    put_sizes(store, [(instance_id, "shop", MONDAY, 100) for instance_id in (1, 501, 1001, 1501)])
+    barrier = threading.Barrier(4)
+    (result,) = aggregate(store, Level.DATABASE, [window_of(MONDAY, DAILY)], Together(), 4)
+    assert result.rows_written == 4
 
 
 def test_an_instance_that_is_disabled_on_thursday_still_counts_for_its_week(store: Engine) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from itertools import product
 from typing import Any
 
@@ -23,10 +23,12 @@ from whalefall_capacity.mirror.reporter import Unwritten, write_reported
 from whalefall_capacity.store.postgres.advisory_locks import hold_liveness, without_worker
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.statuses import Status
+from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 from whalefall_capacity.store.task_runs.summary import Extension, Metric, TaskSummary
 from whalefall_capacity.store.task_runs.write import (
     UNREPORTED,
     Counts,
+    InstanceItems,
     Item,
     ItemType,
     ItemUpdate,
@@ -186,6 +188,73 @@ def test_the_same_instance_has_an_item_of_each_type(store: Engine) -> None:
     assert counters(store) == (4, 0, 0)
     move(store, ItemUpdate(ItemType.INSTANCE_AGGREGATION, "1", Status.COMPLETED))
     assert rows(store, "SELECT item_type FROM task_run_items WHERE status = 'completed'") == [("instance_aggregation",)]
+
+
+WINDOW = (date(2026, 6, 22), date(2026, 6, 28))
+FLEET = """
+INSERT INTO instances (id, name, db_type, is_active, deleted_at) OVERRIDING SYSTEM VALUE
+VALUES (1, 'shop', 'mysql', true, NULL), (2, 'crm', 'mysql', true, NULL), (3, 'idle', 'mysql', false, NULL),
+       (4, 'gone', 'mysql', false, now()), (5, 'past', 'mysql', false, now());
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
+                                 collected_at)
+SELECT id, day, 1, 1, 0, 'measured', now()
+FROM (VALUES (1, DATE '2026-06-22'), (1, DATE '2026-06-28'), (4, DATE '2026-06-24'), (5, DATE '2026-06-21'),
+             (5, DATE '2026-06-29')) AS stored (id, day)
+"""
+
+
+@pytest.mark.parametrize(
+    ("choice", "ids"),
+    [
+        ({}, [1, 2, 4]),
+        ({"with_stats": False}, [1, 2]),
+        ({"of_fleet": False}, [1, 4]),
+        ({"instance_ids": [2, 3]}, [1, 2, 4]),
+        ({"instance_ids": [2, 3], "with_stats": False}, [2]),
+        ({"instance_ids": [], "with_stats": False}, []),
+    ],
+)
+def test_items_of_instances_are_those_of_the_fleet_and_of_the_stats_of_the_days(
+    store: Engine, choice: dict[str, Any], ids: list[int]
+) -> None:
+    put_run(store)
+    with store.begin() as connection:
+        ensure_children(connection, STATS_TABLES, WINDOW)
+        connection.execute(text(FLEET))
+    for _ in range(2):
+        with store.begin() as connection:
+            lock_task_run(connection, RUN)
+            declare_items(connection, RUN, [InstanceItems(COLLECTION, *WINDOW, **choice)])
+    names = {1: "shop", 2: "crm", 4: "gone"}
+    columns = "item_type, item_key, item_name, instance_id, status"
+    assert rows(store, f"SELECT {columns} FROM task_run_items ORDER BY id") == [
+        ("collection", str(i), names[i], i, "pending") for i in ids
+    ]
+    assert counters(store) == (len(ids), 0, 0)
+
+
+MANY_INSTANCES = """
+INSERT INTO instances (name, db_type) SELECT 'i' || number, 'mysql' FROM generate_series(1, 2000) AS number
+"""
+ITEMS_READ = """
+SELECT coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0) FROM pg_stat_xact_user_tables
+WHERE relname = 'task_run_items'
+"""
+
+
+def test_a_write_looks_at_the_items_that_move_and_at_no_others(store: Engine) -> None:
+    put_run(store)
+    with store.begin() as connection:
+        connection.execute(text(MANY_INSTANCES))
+        lock_task_run(connection, RUN)
+        declare_items(connection, RUN, [InstanceItems(item_type, *WINDOW) for item_type in list(ItemType)[:3]])
+    moves = [ItemUpdate(COLLECTION, str(key), C if key % 4 else F, STARTED, MOVED) for key in range(1, 9)]
+    with store.begin() as connection:
+        lock_task_run(connection, RUN)
+        update_items(connection, RUN, moves)
+        assert connection.execute(text(ITEMS_READ)).scalar_one() <= 16
+    assert counters(store) == (6000, 6, 2)
+    check_counters(store)
 
 
 MOVES = [Status.RUNNING, *FINAL_ITEM_STATES]

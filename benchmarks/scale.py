@@ -1,0 +1,179 @@
+"""A fleet far away: servers of which one is real, and recorded, and all others are that record, 200 ms away.
+
+Beside the measured rate stands what the cost model says of as many threads: a visit lasts as long as its round trips,
+and a processor spends some milliseconds on each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import resource
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from benchmarks.fleet import DATABASES, FILTERS, LIMITS, fleet_server
+from benchmarks.harness import print_result
+from benchmarks.mirror import PASSWORD_VARIABLE, QUIET
+from whalefall_capacity.assets.external import SERVERS
+from whalefall_capacity.assets.stats import size_stats
+from whalefall_capacity.collection.sizes import Cutoff, Findings, ServerEngine, Target, Tls
+from whalefall_capacity.collection.visit import visit
+from whalefall_capacity.periods import today
+from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.store import StoreResource
+from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.settings import PREFIX, load_settings
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.schema import migrate
+
+CONCURRENCY = 512
+LATENCY_SECONDS = 0.2
+FLEETS = (1_000, 10_000)
+CHUNK_BYTES = 1024**2
+REGISTER = """
+WITH known AS (
+    INSERT INTO credentials (name, username, secret_reference) VALUES ('far', 'postgres', 'env:' || :variable)
+    ON CONFLICT (name) DO UPDATE SET updated_at = now() RETURNING id)
+INSERT INTO instances (name, db_type, host, port, tls, credential_id)
+SELECT 'far-' || number, 'postgresql', '127.0.0.1', :port, CAST('{"mode": "disable"}' AS jsonb), known.id
+FROM known, generate_series(1, :count) AS number
+ON CONFLICT (name) DO NOTHING
+"""
+
+
+def run(scale: float) -> None:
+    """Print visits per second of one process with 1,000 and with 10,000 servers, each times *scale*."""
+    rows = []
+    with fleet_server() as server:
+        answers = record(server.socket_dir / ".s.PGSQL.5432")
+    round_trips = 1 + len(answers)
+    with far_servers(answers) as port, _pipeline() as (engine, instance):
+        for full in FLEETS:
+            count = max(int(full * scale), 2)
+            with engine.begin() as connection:
+                connection.execute(text(REGISTER), {"variable": PASSWORD_VARIABLE, "port": port, "count": count})
+            seconds, cpu_seconds = _collect(instance, today(load_settings().zone))
+            with engine.connect() as connection:
+                assert connection.execute(text("SELECT count(*) FROM instance_size_stats")).scalar_one() == count
+            cpu = cpu_seconds / count
+            model = min(min(CONCURRENCY, count) / (round_trips * LATENCY_SECONDS), 1 / cpu)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            rows.append((f"{count:,}", seconds, int(count / seconds), int(model), round_trips, cpu * 1000, peak))
+    print_result(
+        f"a fleet {LATENCY_SECONDS * 1000:.0f} ms away, {DATABASES} databases a server",
+        ("servers", "s", "visits/s", "by the model", "round trips", "CPU ms a visit", "peak MiB"),
+        rows,
+    )
+
+
+def record(server: Path) -> list[bytes]:
+    """Return what a server answers in a visit, by turns."""
+    answers: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_listen_in, args=(listener, server, answers), daemon=True)
+        thread.start()
+        host, port = listener.getsockname()
+        target = Target(1, "real", ServerEngine.POSTGRESQL, host, port, None, "postgres", SecretStr(""), Tls("disable"))
+        visit(target, LIMITS, FILTERS, Cutoff(), Findings())
+        thread.join()
+    return answers
+
+
+def _listen_in(listener: socket.socket, server: Path, answers: list[bytes]) -> None:
+    client, _ = listener.accept()
+    with client, socket.socket(socket.AF_UNIX) as upstream:
+        upstream.connect(str(server))
+        back = threading.Thread(target=_note_answers, args=(upstream, client, answers), daemon=True)
+        back.start()
+        while data := client.recv(CHUNK_BYTES):
+            answers.append(b"")
+            upstream.sendall(data)
+        # The client takes its leave without an answer.
+        while answers and not answers[-1]:
+            answers.pop()
+
+
+def _note_answers(upstream: socket.socket, client: socket.socket, answers: list[bytes]) -> None:
+    with suppress(OSError):
+        while data := upstream.recv(CHUNK_BYTES):
+            answers[-1] += data
+            client.sendall(data)
+
+
+@contextmanager
+def far_servers(answers: list[bytes]) -> Iterator[int]:
+    """Hold a process that gives *answers* to everybody, late, and yield its port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        process = multiprocessing.get_context("fork").Process(target=_answer_all, args=(listener, answers), daemon=True)
+        process.start()
+        yield int(listener.getsockname()[1])
+        process.kill()
+        process.join()
+
+
+def _answer_all(listener: socket.socket, answers: list[bytes]) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            # To connect takes a round trip too.
+            await asyncio.sleep(LATENCY_SECONDS)
+            for content in answers:
+                await reader.read(CHUNK_BYTES)
+                await asyncio.sleep(LATENCY_SECONDS)
+                writer.write(content)
+            await reader.read(CHUNK_BYTES)
+        writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(answer, sock=listener, backlog=4096)
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+@contextmanager
+def _pipeline() -> Iterator[tuple[Engine, dg.DagsterInstance]]:
+    """Hold a store, and an instance of Dagster whose storage is PostgreSQL too."""
+    with tempfile.TemporaryDirectory(prefix="whalefall-benchmark-") as folder:
+        server = EmbeddedPostgres(Path(folder) / "postgres")
+        with server.running():
+            server.create_databases("benchmark", "dagster")
+            engine = create_store_engine(server.url("benchmark"))
+            migrate(engine)
+            os.environ[PASSWORD_VARIABLE] = ""
+            os.environ[f"{PREFIX}STORE_URL"] = server.url("benchmark").get_secret_value()
+            os.environ[f"{PREFIX}COLLECTION_CONCURRENCY"] = str(CONCURRENCY)
+            load_settings.cache_clear()
+            url = server.url("dagster").get_secret_value()
+            with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_url": url}}}) as instance:
+                yield engine, instance
+            engine.dispose()
+
+
+def _collect(instance: dg.DagsterInstance, day: date) -> tuple[float, float]:
+    """Return the seconds of a collection with its task run, and those of a processor in this process."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    result = dg.materialize(
+        [*SERVERS, size_stats],
+        instance=instance,
+        resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": TaskRunsResource()},
+        partition_key=day.isoformat(),
+        run_config=QUIET,
+    )
+    assert result.success
+    return time.perf_counter() - started, time.process_time() - cpu_started

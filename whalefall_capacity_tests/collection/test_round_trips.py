@@ -1,0 +1,50 @@
+"""Round trips of a visit: with a server 200 ms away, each is a fifth of a second in which a thread waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from whalefall_capacity.collection.sizes import Cutoff, Findings, Target, Tls
+from whalefall_capacity.collection.visit import visit
+from whalefall_capacity_tests.collection.round_trips import counted
+from whalefall_capacity_tests.servers import (
+    LIMITS,
+    NO_FILTERS,
+    MariadbFleetServer,
+    MysqlFleetServer,
+    PostgresqlServer,
+)
+
+
+def round_trips(to: Target, socket: str) -> int:
+    """Visit a server through a proxy and return how often the visit waited for it."""
+    with counted(socket) as trips:
+        # Of TLS, what is a round trip depends on what happens to arrive together.
+        to = replace(to, host="127.0.0.1", port=trips.port, tls=Tls("disable"))
+        sizes = visit(to, LIMITS, NO_FILTERS, Cutoff(), Findings())
+    assert all(database.size_bytes is not None for database in sizes.measurement.databases)
+    return trips.count
+
+
+def test_a_visit_to_postgresql_waits_seven_times(postgresql: PostgresqlServer) -> None:
+    """To connect, for the login, the list, the folders, the sizes, what was dropped meanwhile, and the WAL."""
+    assert round_trips(postgresql.target(), str(postgresql.embedded.socket_dir / ".s.PGSQL.5432")) == 7
+
+
+# To connect, for the login, the version, the grants, databases, tables, InnoDB's tables and files, the logs, and to
+# leave; beside that, for MariaDB to open its files and to begin a transaction, for MySQL to begin one twice and for
+# its own tables, which share a file.
+@pytest.mark.parametrize(("fixture", "expected"), [("mariadb", 12), ("mysql", 13)])
+def test_a_visit_to_the_mysql_family_waits_a_dozen_times(
+    request: pytest.FixtureRequest, fixture: str, expected: int
+) -> None:
+    family: MariadbFleetServer | MysqlFleetServer = request.getfixturevalue(fixture)
+    with family.connect() as cursor:
+        cursor.execute("CREATE DATABASE round_trips")
+        cursor.execute("CREATE TABLE round_trips.orders (id int)")
+        try:
+            assert round_trips(family.target(), str(family.server.socket)) == expected
+        finally:
+            cursor.execute("DROP DATABASE round_trips")
