@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whalefall_capacity.byte_sizes import LARGEST_SIZE
 from whalefall_capacity.collection.sizes import ServerEngine
@@ -105,6 +106,7 @@ class InstanceEntry(_Strict):
     capacity_limit: Annotated[int | None, BeforeValidator(_bytes), BeforeValidator(_number)] = Field(
         default=None, gt=0, le=LARGEST_SIZE
     )
+    replica_of: str | None = Field(default=None, min_length=1)
     description: str | None = None
     active: bool = True
 
@@ -128,6 +130,37 @@ class FleetFile(_Strict):
         if twice:
             raise ValueError(f"names must be distinct; more than once: {', '.join(twice)}")
         return instances
+
+    @field_validator("instances")
+    @classmethod
+    def replicas_have_their_primary(cls, instances: list[InstanceEntry]) -> list[InstanceEntry]:
+        by_name = {instance.name: instance for instance in instances}
+        problems = [
+            InitErrorDetails(type=PydanticCustomError("replica_of", problem), loc=(place, "replica_of"), input=None)
+            for place, instance in enumerate(instances)
+            if (problem := _problem_of_replica(instance, by_name)) is not None
+        ]
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
+        return instances
+
+
+def _problem_of_replica(instance: InstanceEntry, by_name: Mapping[str, InstanceEntry]) -> LiteralString | None:
+    """Return why *instance* cannot be the replica that it says it is: its data must count once, at the primary."""
+    if instance.replica_of is None:
+        return None
+    primary = by_name.get(instance.replica_of)
+    if primary is None:
+        return "names no instance of this file"
+    if primary is instance:
+        return "names the instance itself"
+    if primary.replica_of is not None:
+        return "names a replica; name the primary that it follows"
+    if primary.engine is not instance.engine:
+        return "names an instance of another engine"
+    if instance.active and not primary.active:
+        return "names an instance that is not active, where its data would not be counted"
+    return None
 
 
 def read_fleet_file(path: Path) -> FleetFile:

@@ -68,6 +68,7 @@ def list_command(as_json: JsonOption = False) -> None:
                 i.last_connected_at.isoformat(timespec="seconds") if i.last_connected_at else "never"
             ),
             "disk": lambda i: binary_size(i.capacity_limit_bytes),
+            "replica of": lambda i: i.replica_of,
         },
         right=("id", "databases", "disk"),
     )

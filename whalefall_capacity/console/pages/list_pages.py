@@ -22,7 +22,7 @@ from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
 
 FIGURES = ("size_bytes", "change_7_days_bytes", "change_30_days_bytes")
 INSTANCE_COLUMNS = ("instance", "db_type", "host", "port", "version", "status", "failure", "day", *FIGURES)
-INSTANCE_COUNTS = ("database_count", "missing_count", "log_size_bytes", "capacity_limit_bytes")
+INSTANCE_COUNTS = ("database_count", "missing_count", "log_size_bytes", "capacity_limit_bytes", "replica_of")
 DATABASE_COLUMNS = ("instance", "database_name", "db_type", "status", "first_seen_date", "last_seen_date", "day")
 COLUMNS = {
     "instances": (*INSTANCE_COLUMNS, *INSTANCE_COUNTS),

@@ -113,6 +113,7 @@ instances = Table(
     _timestamp("deleted_at"),
     _timestamp("last_connected_at"),
     Column("capacity_limit_bytes", BigInteger, comment="size of the disk it lives on"),
+    Column("replica_of_id", Integer, ForeignKey("instances.id"), comment="the primary, where its data counts"),
     *_row_times(),
     CheckConstraint("db_type IN ('postgresql', 'mysql', 'mariadb', 'unknown')", name="db_type"),
 )

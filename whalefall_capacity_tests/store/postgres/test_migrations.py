@@ -85,6 +85,7 @@ CONTENT = {
         INSERT INTO console_users (name, role, password_hash) VALUES ('ops', 'operator', 'x');
         INSERT INTO console_tokens (name, role, token_hash) VALUES ('ops', 'operator', 'y');
     """,
+    "0014": "UPDATE instances SET replica_of_id = id",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
