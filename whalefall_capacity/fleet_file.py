@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, LiteralString
@@ -13,13 +12,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from whalefall_capacity.byte_sizes import LARGEST_SIZE
+from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.errors import FleetFileError
-
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")
-}
 
 
 def _number(value: Any) -> Any:
@@ -27,16 +22,6 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
-
-
-def _bytes(value: Any) -> Any:
-    """Accept a number of bytes or a size in binary units, such as 500GiB."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value.lower())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
-    return int(Decimal(match[1]) * _UNITS[match[2]])
 
 
 def _host(value: Any) -> Any:
@@ -103,7 +88,7 @@ class InstanceEntry(_Strict):
     database: str | None = Field(default=None, min_length=1)
     tls: TlsEntry | None = None
     credential: CredentialEntry
-    capacity_limit: Annotated[int | None, BeforeValidator(_bytes), BeforeValidator(_number)] = Field(
+    capacity_limit: Annotated[int | None, BeforeValidator(bytes_in), BeforeValidator(_number)] = Field(
         default=None, gt=0, le=LARGEST_SIZE
     )
     replica_of: str | None = Field(default=None, min_length=1)

@@ -51,13 +51,13 @@ class WaterfallRow:
     ] = None
 
 
-def waterfall(databases: Iterable[DatabaseEnds], limit: int) -> list[WaterfallRow]:
+def waterfall(databases: Iterable[DatabaseEnds], limit: int | None) -> list[WaterfallRow]:
     """Return the *limit* largest parts of the change, and what is left, by cause. They sum exactly to the change.
 
     The order of *databases* does not matter.
     """
     rows = sorted((row for one in databases for row in _parts(one)), key=_place)
-    shown = rows[:limit] + _others(rows[limit:])
+    shown = rows if limit is None else rows[:limit] + _others(rows[limit:])
     shares = shares_in_tenths([row.change_bytes for row in shown])
     if shares is None:
         return shown

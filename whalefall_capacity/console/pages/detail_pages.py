@@ -16,9 +16,11 @@ from whalefall_capacity.console.http.queries import Name
 from whalefall_capacity.console.pages.capacity_pages import View
 from whalefall_capacity.console.pages.charts import size_chart
 from whalefall_capacity.console.pages.coverage import Coverage, Day, calendar, calendar_start
+from whalefall_capacity.console.pages.csv_cells import csv_file
 from whalefall_capacity.console.pages.formats import window_label
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, json_in_page, render, view_of
 from whalefall_capacity.console.pages.static_files import chart_library_style_ids
+from whalefall_capacity.console.pages.waterfall_bars import waterfall_bars
 from whalefall_capacity.periods import PeriodType, Window
 from whalefall_capacity.store.aggregations.growth import (
     DatabaseGrowth,
@@ -26,6 +28,7 @@ from whalefall_capacity.store.aggregations.growth import (
     database_growth,
     instance_growth,
 )
+from whalefall_capacity.store.insight.waterfall import instance_waterfall
 from whalefall_capacity.store.sizes.database_list import list_databases
 from whalefall_capacity.store.sizes.listing import ListFilter
 from whalefall_capacity.store.sizes.raw_days import database_days, instance_days
@@ -33,6 +36,8 @@ from whalefall_capacity.store.task_runs.visits import last_visits
 
 DATABASES_SHOWN = 20
 VISITS_SHOWN = 10
+PARTS_SHOWN = 12
+WATERFALL_COLUMNS = ("database_name", "cause", "change_bytes", "share_percent")
 
 router = APIRouter()
 
@@ -58,6 +63,7 @@ def instance(context: Reader, instance_id: int) -> Response:
         databases=list_databases(
             console.reading, ListFilter(instance_ids=[instance_id]), today, "-size", DATABASES_SHOWN
         ),
+        waterfall=waterfall_bars(instance_waterfall(console.reading, instance_id, *view.days(today), PARTS_SHOWN)),
         months=_calendar_of_instance(context, instance_id, today),
         visits=last_visits(console.reading, instance_id, VISITS_SHOWN),
         **_size_chart(view, rows, windows, today),
@@ -93,6 +99,15 @@ def tables(context: Reader, instance_id: int) -> Response:
     except ApiError as error:
         live, problem = None, error.message
     return render(context, "tables.html", database=found, live=live, problem=problem)
+
+
+@router.get("/instances/{instance_id:int}/waterfall.csv")
+def waterfall_csv(context: Reader, instance_id: int) -> Response:
+    """Return every part of the growth of one instance, in bytes."""
+    console, view = context.console, view_of(context.request, View)
+    found = known_instance(console, instance_id)
+    growth = instance_waterfall(console.reading, instance_id, *view.days(console.today()), limit=None)
+    return csv_file(f"growth-{found.instance_id}", WATERFALL_COLUMNS, growth.rows)
 
 
 def _size_chart(

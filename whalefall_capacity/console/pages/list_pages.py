@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
 from whalefall_capacity.console.http.queries import DbType, Whole
-from whalefall_capacity.console.pages.csv_cells import harmless
+from whalefall_capacity.console.pages.csv_cells import csv_file
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, instance_choices
 from whalefall_capacity.store.sizes.database_list import ListedDatabase, every_database, list_databases
@@ -28,7 +25,6 @@ COLUMNS = {
     "instances": (*INSTANCE_COLUMNS, *INSTANCE_COUNTS),
     "databases": (*DATABASE_COLUMNS, *FIGURES),
 }
-CSV_ROWS_OF_A_PART = 500
 PAGE_LIMIT = Annotated[Whole, Field(ge=1, le=200)]
 
 router = APIRouter()
@@ -75,14 +71,15 @@ def instances_csv(context: Reader) -> Response:
     """Return all instances that the filters let through."""
     view: InstanceListView = view_of(context.request, InstanceListView)
     found = list_instances(context.console.reading, view.wanted, context.console.today(), view.sort)
-    return _csv("instances", found.rows)
+    return csv_file("instances", COLUMNS["instances"], found.rows)
 
 
 @router.get("/databases/list.csv")
 def databases_csv(context: Reader) -> Response:
     """Return all databases that the filters let through."""
     view: DatabaseListView = view_of(context.request, DatabaseListView)
-    return _csv("databases", every_database(context.console.reading, view.wanted, context.console.today(), view.sort))
+    rows = every_database(context.console.reading, view.wanted, context.console.today(), view.sort)
+    return csv_file("databases", COLUMNS["databases"], rows)
 
 
 def _list_page(
@@ -103,26 +100,3 @@ def _list_page(
         db_types=list(DbType),
         statuses=list(SizeStatus),
     )
-
-
-def _csv(page: str, rows: Iterable[object]) -> Response:
-    return StreamingResponse(
-        _csv_parts(COLUMNS[page], rows),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{page}.csv"'},
-    )
-
-
-def _csv_parts(columns: tuple[str, ...], rows: Iterable[object]) -> Iterator[str]:
-    """Yield the file in parts; sizes in bytes."""
-    content = io.StringIO()
-    writer = csv.writer(content)
-    writer.writerow(columns)
-    for number, row in enumerate(rows, 1):
-        values = [getattr(row, column) for column in columns]
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values])
-        if number % CSV_ROWS_OF_A_PART == 0:
-            yield content.getvalue()
-            content.seek(0)
-            content.truncate()
-    yield content.getvalue()

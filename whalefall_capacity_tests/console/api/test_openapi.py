@@ -71,6 +71,7 @@ OPERATIONS = (
     ("GET", "/api/v1/instances/{instance_id}"),
     ("GET", "/api/v1/instances/{instance_id}/days"),
     ("GET", "/api/v1/instances/{instance_id}/visits"),
+    ("GET", "/api/v1/instances/{instance_id}/waterfall"),
     ("GET", "/api/v1/instances/{instance_id}/database"),
     ("GET", "/api/v1/instances/{instance_id}/database/days"),
     ("GET", "/api/v1/instances/{instance_id}/database/tables"),
