@@ -315,6 +315,9 @@ class Settings(BaseSettings):
     retention_quarterly_months: Months = Field(
         default=120, description="Calendar months for which quarterly aggregations are kept."
     )
+    retention_forecasts_months: Months = Field(
+        default=24, description="Calendar months for which forecasts, their accuracy and anomalies are kept."
+    )
     retention_task_runs_days: int = Field(
         default=180, ge=1, le=36_500, description="Days for which finished task runs are kept."
     )
