@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import fsum, sqrt
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from whalefall_capacity.insight.growth import SPREAD_DAYS, Booleans, Integers
 from whalefall_capacity.insight.rows import Floats
@@ -123,21 +123,13 @@ def days_until_full(room: Floats, pace: Floats, planned: Import | None = None) -
     return np.where(days <= FURTHEST_DAYS, days, np.nan)
 
 
-def what_if(
-    of: Instances,
-    *,
-    limit: float | None = None,
-    pace: float = 1.0,
-    planned: Import | None = None,
-) -> Dates:
-    """Return the dates with another *limit* (bytes), the rate and its spread times *pace*, an import that is planned.
+def altered(of: Instances, limit: float | None = None, pace: float = 1.0) -> Instances:
+    """Return *of* with another *limit* (bytes; None: their own), and with the rate and its spread times *pace*.
 
     Databases that are to be dropped are left out of what *of* is the sum of: see `together`.
     """
     changed = replace(of, rate=of.rate * pace, spread=of.spread * abs(pace))
-    if limit is not None:
-        changed = replace(changed, limit=np.full_like(of.limit, limit))
-    return dates(changed, planned)
+    return changed if limit is None else replace(changed, limit=np.full_like(of.limit, limit))
 
 
 def together(rates: ArrayLike, spreads: ArrayLike, swings: ArrayLike) -> tuple[float, float, float]:
@@ -149,13 +141,29 @@ def together(rates: ArrayLike, spreads: ArrayLike, swings: ArrayLike) -> tuple[f
     return fsum(rate), sqrt(fsum(spread * spread)), sqrt(fsum(swing * swing))
 
 
-def fan(of: Instances, days: NDArray[np.int64], planned: Import | None = None) -> tuple[Floats, Floats, Floats]:
-    """Return the lowest, expected and highest size (i, k), bytes, of each instance on each of *days* (k,) from now."""
+def fan(of: Instances, until: Dates, days: Integers, planned: Import | None = None) -> tuple[Floats, Floats, Floats]:
+    """Return the earliest, expected and latest line (i, k) to the limit, bytes on each of *days* (k,) from now.
+
+    Each reaches the limit on its day of *until* and stays there; a line without a day is NaN. The room for peaks is
+    taken up little by little: it is no growth, and counts on the last day alone.
+    """
     margin = of.spread / SPREAD_DAYS
-    paces = (of.rate - of.low * margin, of.rate, of.rate + of.high * margin)
-    brought = 0.0 if planned is None else np.where(days >= planned.after_days, planned.size_bytes, 0.0)
-    lines = [np.maximum(of.used[:, None] + pace[:, None] * days + brought, 0.0) for pace in paces]
+    lines = [
+        _line(of, of.rate + of.high * margin, of.swing, until.earliest, days, planned),
+        _line(of, of.rate, of.swing, until.expected, days, planned),
+        _line(of, of.rate - of.low * margin, np.zeros_like(of.swing), until.latest, days, planned),
+    ]
     return lines[0], lines[1], lines[2]
+
+
+def _line(of: Instances, pace: Floats, peak: Floats, until: Floats, days: Integers, planned: Import | None) -> Floats:
+    last = np.maximum(until, 1.0)[:, None]
+    grown = pace[:, None] * days + peak[:, None] * np.minimum(days / last, 1.0)
+    if planned is not None:
+        grown = grown + np.where(days >= planned.after_days, planned.size_bytes, 0.0)
+    below = np.minimum(of.used[:, None] + grown, of.limit[:, None])
+    line: Floats = np.where(days >= last, of.limit[:, None], np.maximum(below, 0.0))
+    return np.where(np.isnan(until)[:, None], np.nan, line)
 
 
 def _floats(values: ArrayLike) -> Floats:
