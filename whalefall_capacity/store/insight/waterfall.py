@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 from sqlalchemy import Engine, Row, text
 
+from whalefall_capacity.insight.growth import histories, increments, one_offs
 from whalefall_capacity.insight.statuses import HISTORY_DAYS
 from whalefall_capacity.insight.waterfall import DatabaseEnds, WaterfallRow, waterfall
 from whalefall_capacity.store.sizes.raw_days import InstanceDay, instance_days
@@ -80,10 +82,6 @@ def _databases(engine: Engine, instance_id: int, start: InstanceDay, end: Instan
 
 def _one_offs(found: Sequence[Row[tuple[object, ...]]], start: int, end: int) -> list[int]:
     """Return the one-offs of each database after the column *start*, until *end*, in bytes."""
-    import numpy as np
-
-    from whalefall_capacity.insight.growth import histories, increments, one_offs
-
     sizes = np.full((len(found), end + 1), np.nan)
     for number, row in enumerate(found):
         sizes[number, row.places] = row.sizes
