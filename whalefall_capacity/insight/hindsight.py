@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -129,8 +129,3 @@ def summed(of: Hindsight, owner: Integers, count: int, measured_days: Integers) 
         width=np.sqrt(total(of.width * of.width)),
         measured_days=measured_days,
     )
-
-
-def joined(parts: list[Hindsight]) -> Hindsight:
-    """Return the forecasts of all *parts* as one."""
-    return Hindsight(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Hindsight)))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Arrays = TypeVar("Arrays")
+
+
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Return dataclasses of arrays, of which there is one at least, as one: row after row."""
+    first: Any = parts[0]
+    columns = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(first)}
+    whole: Arrays = type(first)(**columns)
+    return whole
 
 
 def quantiles(values: Floats, *shares: float) -> tuple[Floats, ...]:
