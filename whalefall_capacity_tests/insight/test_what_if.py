@@ -11,7 +11,7 @@ from whalefall_capacity.insight.statuses import ForecastStatus
 SPREAD = 2.8598
 
 
-def growing(limit: float | None = 329.0, swing: float = 0.0) -> Instances:
+def growing(limit: float = 329.0, swing: float = 0.0) -> Instances:
     """Return an instance of 299 that grows 1 a day."""
     return instances(299.0, limit, 1.0, SPREAD, swing, 1.2, 1.35, 200, 0)
 
@@ -28,7 +28,7 @@ def test_nothing_changed_changes_nothing() -> None:
 
 def test_another_limit_moves_the_dates_and_not_the_pace() -> None:
     assert days(altered(growing(), limit=359.0)) == (60.0, 53.0, 69.0)
-    assert dates(altered(growing(limit=None), limit=329.0)).status == [ForecastStatus.DATED]
+    assert dates(altered(growing(limit=np.nan), limit=329.0)).status == [ForecastStatus.DATED]
     assert dates(altered(growing(), limit=299.0)).status == [ForecastStatus.FULL]
 
 
