@@ -13,3 +13,11 @@ def in_binary_units(size_bytes: int) -> tuple[float, str]:
     while abs(value) >= 1024 and unit < len(UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return value, UNITS[unit]
+
+
+def binary_size(size_bytes: int | None) -> str:
+    """Return a size in binary units, such as 1.50 GiB; a dash when it is not known."""
+    if size_bytes is None:
+        return "-"
+    value, unit = in_binary_units(size_bytes)
+    return f"{size_bytes} B" if unit == "B" else f"{value:.2f} {unit}"

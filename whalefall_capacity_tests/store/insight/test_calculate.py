@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from sqlalchemy import Engine
 
-from sqlalchemy import Engine, text
-
-from whalefall_capacity.store.insight.read import (
-    accuracy_of_days,
-    anomalies_of_days,
-    database_forecasts,
-    forecasts_of_day,
-)
 from whalefall_capacity_tests.store.insight.golden import (
     GIB,
-    TODAY,
     days_until,
     forecast,
-    history,
     line,
     put_history,
-    set_limit,
     the_forecast,
 )
 
