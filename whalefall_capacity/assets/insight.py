@@ -5,7 +5,7 @@ Annotations are not postponed here: Dagster reads the type of the resource from 
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -76,7 +76,7 @@ SPECS = [
 )
 def insight(
     context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
-) -> Sequence[dg.MaterializeResult[Any]]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Calculate each day of the partitions, oldest first, and write what was selected."""
     # Imported here: numpy takes a while to load, and only this function needs it.
     from whalefall_capacity.store.insight.calculate import calculate
@@ -97,7 +97,8 @@ def insight(
             changed = write_anomalies(store.engine, found.day, found.anomalies)
             _report(context, SIZE_ANOMALIES, found.day, anomaly_metadata(store, found.day) | seconds, changed)
         began = time.monotonic()
-    return [dg.MaterializeResult(key) for key in (CAPACITY_FORECASTS, SIZE_ANOMALIES) if key in selected]
+    for key in selected:
+        yield dg.MaterializeResult(key)
 
 
 def _report(

@@ -19,7 +19,7 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
+from whalefall_capacity.settings import PROJECT_ROOT, load_settings
 from whalefall_capacity.store.sizes.day_comparison import LostDatabase, ShrunkInstance
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.registry import entry, refusing, register
