@@ -33,3 +33,11 @@ def bytes_in(value: Any) -> Any:
     if match is None or match[2] not in _FACTORS:
         raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
     return int(Decimal(match[1]) * _FACTORS[match[2]])
+
+
+def binary_size(size_bytes: int | None) -> str:
+    """Return a size in binary units, such as 1.50 GiB; a dash when it is not known."""
+    if size_bytes is None:
+        return "-"
+    value, unit = in_binary_units(size_bytes)
+    return f"{size_bytes} B" if unit == "B" else f"{value:.2f} {unit}"

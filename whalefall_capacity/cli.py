@@ -16,6 +16,7 @@ from whalefall_capacity.commands import (
     credential,
     demo,
     fleet,
+    forecast,
     history,
     migrate,
     partitions,
@@ -45,6 +46,7 @@ app.command()(up.up)
 app.add_typer(fleet.app, name="fleet")
 app.command()(collect.collect)
 app.command()(aggregate.aggregate)
+app.command()(forecast.forecast)
 app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
 app.add_typer(migrate.app, name="migrate-from")

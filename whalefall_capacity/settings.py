@@ -337,18 +337,6 @@ class Settings(BaseSettings):
         description="Folder into which table partitions are archived, as Parquet, before they are dropped. "
         "Unset: they are dropped without an archive.",
     )
-    check_change_percent: float = Field(
-        default=50,
-        ge=0,
-        le=1_000_000,
-        description="A database that grew or shrank by more than this since its last day with a size is reported, when "
-        "WHALEFALL_CHECK_CHANGE_BYTES is exceeded too, in percent.",
-    )
-    check_change_bytes: int = Field(
-        default=10 * 2**30,
-        ge=0,
-        description="See WHALEFALL_CHECK_CHANGE_PERCENT; in bytes, so that small databases stay quiet.",
-    )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
     webserver_url: HttpUrl | None = Field(
         default=None,

@@ -8,9 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import STATS_KEYS, aggregation_key
+from whalefall_capacity.asset_keys import INSIGHT_KEYS, STATS_KEYS, aggregation_key
 from whalefall_capacity.collection.sizes import FailedVisit
 from whalefall_capacity.periods import PeriodType, today
+from whalefall_capacity.printable import printable
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
@@ -48,6 +49,12 @@ def check_result(
     )
 
 
+def some(names: Sequence[str], count: int = 5) -> str:
+    """Return the first *count* of *names*, and how many more there are."""
+    shown = printable(", ".join(names[:count]))
+    return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
+
+
 def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[FailedVisit]) -> dg.AssetCheckResult:
     """Say which instances gave no sizes for *day*, and why.
 
@@ -70,7 +77,7 @@ def coverage_result(day: date, fleet: Mapping[str, bool], failed: Sequence[Faile
 
 TABLE_PARTITIONS = "table_partitions"
 # The asset that lives in each partitioned table.
-TABLE_ASSETS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in STATS_KEYS} | {
+TABLE_ASSETS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in (*STATS_KEYS, *INSIGHT_KEYS)} | {
     AGGREGATION_TABLES[level.value, period_type].name: aggregation_key(level, period_type)
     for level in Level
     for period_type in PeriodType

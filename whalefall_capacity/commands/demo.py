@@ -11,7 +11,8 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import binary_size, err, out, print_table
+from whalefall_capacity.byte_sizes import binary_size
+from whalefall_capacity.commands.output import err, out, print_table
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.up import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet

@@ -11,7 +11,8 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_table
+from whalefall_capacity.byte_sizes import binary_size
+from whalefall_capacity.commands.output import JsonOption, out, print_json, print_table
 from whalefall_capacity.credentials import fernet_of
 from whalefall_capacity.errors import CredentialError, StoreError
 from whalefall_capacity.periods import today

@@ -28,6 +28,18 @@ class ForecastStatus(StrEnum):
     DATED = "dated"
 
 
+class Urgency(StrEnum):
+    """How soon somebody has to do something about a disk."""
+
+    FULL = "full"
+    WITHIN_A_WEEK = "within_a_week"
+    WITHIN_A_MONTH = "within_a_month"
+
+
+# Days until a disk is expected to be full, of each urgency.
+URGENT_DAYS = {Urgency.WITHIN_A_WEEK: 7, Urgency.WITHIN_A_MONTH: 30}
+
+
 class AnomalyKind(StrEnum):
     """What was odd about a day of a database."""
 

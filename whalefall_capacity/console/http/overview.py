@@ -10,12 +10,14 @@ from typing import Annotated
 from pydantic import Field
 
 from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.insight.statuses import AnomalyKind
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.ranking import LargestKey, largest_keys
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.insight.read import anomalies_of_days
 from whalefall_capacity.store.maintenance.health import read_status
-from whalefall_capacity.store.sizes.day_comparison import changed_databases, lost_databases, shrunk_instances
+from whalefall_capacity.store.sizes.day_comparison import lost_databases, shrunk_instances
 from whalefall_capacity.store.sizes.fleet_day import FleetDay, fleet_day
 from whalefall_capacity.store.sizes.fleet_totals import DayTotal, TotalChange, fleet_totals, total_changes
 from whalefall_capacity.store.sizes.growers import MONTH, Grower, growing_databases, growing_instances
@@ -99,11 +101,11 @@ def _attention(console: Console, measured: FleetDay) -> Attention:
 
 def _failed_checks(console: Console, day: date) -> list[FailedCheck]:
     """Return what the checks of sizes say of *day*, from the same comparison as theirs."""
-    store, settings = console.reading, console.settings
-    changed = changed_databases(store, day, settings.check_change_percent, settings.check_change_bytes)
+    store = console.reading
+    odd = [one for one in anomalies_of_days(store, day, day) if one.kind is not AnomalyKind.STALL]
     found = {
         "inventory_shrank": [one.instance for one in shrunk_instances(store, day)],
         "databases_missing": [f"{one.database} ({one.instance})" for one in lost_databases(store, day)],
-        "unusual_change": [f"{one.database} ({one.instance})" for one in changed],
+        "size_anomaly": [f"{one.database} ({one.instance})" for one in odd],
     }
     return [FailedCheck(check, len(names), names[:SHOWN]) for check, names in found.items() if names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -11,12 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.insight.statuses import AnomalyKind, ForecastStatus
+from whalefall_capacity.insight.statuses import URGENT_DAYS, AnomalyKind, ForecastStatus, Urgency
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.postgres.reading import read_rows, read_value
 
 NEWEST_DAY = "SELECT max(forecast_date) FROM capacity_forecasts"
-# Those that are full come first, then by the day that is expected, then by the earliest; what is refused comes last.
 FORECASTS = """
 SELECT f.instance_id, i.name AS instance, f.forecast_date, f.status, f.used_bytes, f.limit_bytes, f.rate_bytes_per_day,
        f.spread_bytes, f.swing_bytes, f.range_low::float AS range_low, f.range_high::float AS range_high,
@@ -24,7 +23,6 @@ SELECT f.instance_id, i.name AS instance, f.forecast_date, f.status, f.used_byte
 FROM capacity_forecasts AS f
 JOIN instances AS i ON i.id = f.instance_id
 WHERE {condition}
-ORDER BY f.status <> 'full', f.expected_date NULLS LAST, f.earliest_date NULLS LAST, i.name
 """
 OF_DAY = "f.forecast_date = :day"
 OF_DAY_AND_INSTANCE = "f.forecast_date = :day AND i.name = :instance"
@@ -106,6 +104,16 @@ class CapacityForecast:
     databases: int
     reason: Reason
 
+    @property
+    def urgency(self) -> Urgency | None:
+        """How soon somebody has to act; None when there is time, or nothing is said."""
+        if self.status is ForecastStatus.FULL:
+            return Urgency.FULL
+        if self.expected_date is None:
+            return None
+        days = (self.expected_date - self.forecast_date).days
+        return next((urgency for urgency, within in URGENT_DAYS.items() if days <= within), None)
+
 
 @dataclass(frozen=True)
 class DatabaseForecast:
@@ -177,7 +185,21 @@ def newest_forecast_day(engine: Engine) -> date | None:
 def forecasts_of_day(engine: Engine, day: date, instance: str | None = None) -> list[CapacityForecast]:
     """Return the forecasts of *day*, of all instances or the one of that name, soonest first."""
     condition = OF_DAY if instance is None else OF_DAY_AND_INSTANCE
-    return _forecasts(engine, FORECASTS.format(condition=condition), day=day, instance=instance)
+    return soonest_first(_forecasts(engine, FORECASTS.format(condition=condition), day=day, instance=instance))
+
+
+def soonest_first(forecasts: Iterable[CapacityForecast]) -> list[CapacityForecast]:
+    """Return *forecasts*: full ones, then by expected and by earliest date, then what is refused; then by name."""
+    return sorted(
+        forecasts,
+        key=lambda f: (
+            f.status is not ForecastStatus.FULL,
+            f.expected_date or date.max,
+            f.earliest_date or date.max,
+            f.status is ForecastStatus.NO_LIMIT,
+            f.instance,
+        ),
+    )
 
 
 def forecasts_of_instance(engine: Engine, instance_id: int, first: date, last: date) -> list[CapacityForecast]:
