@@ -40,6 +40,8 @@ from whalefall_capacity.store.task_runs.visits import last_visits
 DATABASES_SHOWN = 20
 VISITS_SHOWN = 10
 PARTS_SHOWN = 12
+# By whether there is more than the earliest line.
+FAN_NOTES = {True: "outlook.fan_note", False: "outlook.earliest_note"}
 WATERFALL_COLUMNS = ("database_name", "cause", "change_bytes", "share_percent")
 
 router = APIRouter()
@@ -70,7 +72,7 @@ def instance(context: Reader, instance_id: int) -> Response:
         outlook=outlook,
         accuracy=accuracy_of(console, outlook.forecast.forecast_date if outlook.forecast else None),
         database_names=sorted({*(row.database_name for row in databases.rows), *outlook.dropped}),
-        with_fan=fan is not None,
+        fan_note=fan and FAN_NOTES[len(fan["lines"]) > 1],
         waterfall=waterfall_bars(instance_waterfall(console.reading, instance_id, *view.days(today), PARTS_SHOWN)),
         months=_calendar_of_instance(context, instance_id, today),
         visits=last_visits(console.reading, instance_id, VISITS_SHOWN),

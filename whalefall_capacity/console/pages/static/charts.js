@@ -79,6 +79,8 @@
     const labels = [...new Set([...chart.labels, ...(chart.fan?.labels ?? [])])];
     const ahead = chart.fan ? fanTraces(chart.fan, labels) : [];
     const values = [...chart.series.flatMap((series) => series.values), ...(chart.fan ? [chart.fan.limit] : [])];
+    // Room above the limit, so that its line is not the border.
+    if (chart.fan) values.push(chart.fan.limit + (chart.fan.limit - Math.min(...values.filter((value) => value !== null))) / 25);
     if (values.every((value) => value === null)) return;
     const font = { family: getComputedStyle(document.body).fontFamily, size: 11.5, color: style("--soft") };
     const layout = {
