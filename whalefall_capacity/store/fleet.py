@@ -16,6 +16,7 @@ from whalefall_capacity.errors import CredentialError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
 from whalefall_capacity.store.fleet_credentials import credential_name, find_secret
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
+from whalefall_capacity.store.postgres.reading import read_value
 
 REGISTERED = """
 SELECT i.name, i.db_type, i.host, i.port, i.database_name, i.tls, i.description, i.capacity_limit_bytes,
@@ -63,6 +64,7 @@ WHERE i.is_active AND i.deleted_at IS NULL
 ORDER BY i.name
 """
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
+REPLICAS = "SELECT count(*) FROM instances WHERE is_active AND deleted_at IS NULL AND replica_of_id IS NOT NULL"
 INSTANCES = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.deleted_at IS NULL AS is_active,
        i.last_connected_at, i.description, i.capacity_limit_bytes, primary_one.name AS replica_of,
@@ -141,6 +143,11 @@ def is_in_fleet(engine: Engine, instance_id: int) -> bool:
     """Tell whether an instance is one of those that are visited."""
     with engine.connect() as connection:
         return bool(connection.execute(text(IN_FLEET), {"id": instance_id}).scalar_one())
+
+
+def count_replicas(engine: Engine) -> int:
+    """Return how many servers of the fleet are replicas of another one."""
+    return int(read_value(engine, REPLICAS))
 
 
 @again_if_connection_lost

@@ -15,6 +15,7 @@ from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.ranking import LargestKey, largest_keys
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.fleet import count_replicas
 from whalefall_capacity.store.insight.read import anomalies_of_days
 from whalefall_capacity.store.maintenance.health import read_status
 from whalefall_capacity.store.sizes.day_comparison import lost_databases, shrunk_instances
@@ -28,6 +29,8 @@ SHOWN = 5
 RUNS_SHOWN = 10
 # The changes of the total need the days that they are measured from, whatever the chart shows.
 LEAST_DAYS = 98
+# A size of the replicas may be older than today.
+REPLICA_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,22 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Replicas:
+    """The servers that hold the data of a primary once more."""
+
+    servers: int
+    total_size_bytes: Annotated[int | None, Field(description="null when none was measured in the last days.")]
+
+
+@dataclass(frozen=True)
 class Overview:
     """The fleet as a whole. Sizes are bytes; a server that was not measured counts with its size of before."""
 
     today: FleetDay
-    total_size_bytes: int | None
+    total_size_bytes: Annotated[
+        int | None, Field(description="Without replicas, as in the changes and the totals of the days.")
+    ]
+    replicas: Replicas
     changes: Sequence[TotalChange]
     totals: Annotated[Sequence[DayTotal], Field(description="Oldest first.")]
     largest_instances: Sequence[LargestKey]
@@ -77,6 +91,7 @@ def overview(console: Console, days: int) -> Overview:
     return Overview(
         today=measured,
         total_size_bytes=next((one.total_size_bytes for one in reversed(totals) if one.measured), None),
+        replicas=_replicas(console, today),
         changes=total_changes(totals),
         totals=totals[-days:],
         largest_instances=largest_keys(store, Level.INSTANCE, month, SHOWN),
@@ -86,6 +101,12 @@ def overview(console: Console, days: int) -> Overview:
         attention=_attention(console, measured),
         open_runs=open_runs(store, RUNS_SHOWN),
     )
+
+
+def _replicas(console: Console, today: date) -> Replicas:
+    totals = fleet_totals(console.reading, today - timedelta(days=REPLICA_DAYS), today, replicas=True)
+    newest = next((one.total_size_bytes for one in reversed(totals) if one.measured), None)
+    return Replicas(count_replicas(console.reading), newest)
 
 
 def _attention(console: Console, measured: FleetDay) -> Attention:

@@ -27,7 +27,9 @@ CHANGES = """
 WITH days AS (
     SELECT instance_id, collected_date, total_size_bytes,
            missing_count = 0 OR max(collected_date) FILTER (WHERE missing_count = 0) OVER week IS NULL AS counts
-    FROM instance_size_stats WHERE collected_date BETWEEN :earliest AND :last
+    FROM instance_size_stats AS s
+    JOIN instances AS i ON i.id = s.instance_id AND (i.replica_of_id IS NOT NULL) = :replicas
+    WHERE collected_date BETWEEN :earliest AND :last
     WINDOW week AS (PARTITION BY instance_id ORDER BY collected_date
                     RANGE BETWEEN '7 days' PRECEDING AND CURRENT ROW)
 ), sizes AS (
@@ -69,10 +71,13 @@ class TotalChange:
     change_percent: float | None
 
 
-def fleet_totals(engine: Engine, first: date, last: date) -> list[DayTotal]:
-    """Return every day from *first* to *last*."""
+def fleet_totals(engine: Engine, first: date, last: date, replicas: bool = False) -> list[DayTotal]:
+    """Return every day from *first* to *last*, of the servers that are no replicas, or of the *replicas* alone.
+
+    The data of a replica is that of its primary, and counts there.
+    """
     with engine.connect() as connection:
-        rows = connection.execute(text(CHANGES), {"earliest": first - REACH, "last": last}).all()
+        rows = connection.execute(text(CHANGES), {"earliest": first - REACH, "last": last, "replicas": replicas}).all()
     changes = {row.day: row for row in rows}
     found = []
     total = servers = 0

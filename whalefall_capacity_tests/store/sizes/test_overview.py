@@ -108,6 +108,14 @@ def test_a_server_that_left_the_fleet_ends_with_its_last_day(store: Engine) -> N
     assert totals(store, YESTERDAY) == [(17, 2, 2), (10, 1, 1)]
 
 
+def test_the_data_of_a_replica_counts_apart(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", DAY, 10 * MIB), (2, "crm", YESTERDAY, 9 * MIB), (2, "crm", DAY, 10 * MIB)])
+    changed(store, "UPDATE instances SET replica_of_id = 1 WHERE id = 2")
+    assert totals(store, YESTERDAY) == [(None, 0, 0), (10, 1, 1)]
+    apart = fleet_totals(store, YESTERDAY, DAY, replicas=True)
+    assert [one.total_size_bytes for one in apart] == [9 * MIB, 10 * MIB]
+
+
 def test_a_day_with_missing_databases_does_not_lower_the_total(store: Engine) -> None:
     put_total(store, 1, YESTERDAY, 100 * MIB, 5)
     put_total(store, 1, DAY, 60 * MIB, 3, missing=2)
