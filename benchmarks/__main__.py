@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("writing", "fleet", "aggregation", "backfill", "mirror", "archive", "idle", "latency", "console", "migration")
+NAMES = (
+    "writing",
+    "fleet",
+    "aggregation",
+    "backfill",
+    "mirror",
+    "archive",
+    "idle",
+    "latency",
+    "console",
+    "migration",
+    "forecast",
+)
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def calculate(
     days = sorted(days)
     pieces = list(_pieces(days))
     for done, piece in enumerate(pieces):
-        chunks = list(_chunks(read_instances(engine, piece[0], piece[-1], zone)))
+        chunks = list(chunks_of(read_instances(engine, piece[0], piece[-1], zone)))
         collected = {day: _Collected(read_reaches(engine, day)) for day in piece}
         results = {day: InsightDay(day) for day in piece}
         for number, some in enumerate(chunks, start=1):
@@ -98,7 +98,7 @@ def _pieces(days: Sequence[date]) -> Iterator[list[date]]:
         yield piece
 
 
-def _chunks(found: Sequence[tuple[Instance, int]]) -> Iterator[list[Instance]]:
+def chunks_of(found: Sequence[tuple[Instance, int]]) -> Iterator[list[Instance]]:
     """Yield instances, with how many databases each is said to have, in chunks."""
     chunk: list[Instance] = []
     size = 0
