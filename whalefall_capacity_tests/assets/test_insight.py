@@ -122,12 +122,13 @@ def test_a_disk_that_is_full_within_a_month_warns_and_within_a_week_is_an_error(
 
 def test_a_fleet_in_which_the_forecasts_lose_is_told(store: Engine) -> None:
     # It grew until 90 days ago, and then no more: assuming no growth would have been right.
-    put_history(store, 1, {"orders": [100 + min(day, 110) for day in range(200)]}, 329)
+    for instance_id in range(1, 21):
+        put_history(store, instance_id, {"orders": [100 + min(day, 110) for day in range(200)]})
     forecast(store)
     result = accuracy_result(TODAY, accuracy_of_days(store, TODAY, TODAY))
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description is not None
-    assert "0.0 % of 1 instances ended in the range" in result.description
+    assert "0.0 % of 20 instances ended in the range" in result.description
     assert "forecasts of instances were off by" in result.description
 
 

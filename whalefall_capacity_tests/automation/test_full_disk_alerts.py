@@ -54,9 +54,9 @@ def test_an_alert_names_what_is_used_and_what_to_do(store: Engine) -> None:
     put_history(store, 2, {"orders": line()}, 400)
     forecast(store)
     (alert,) = full_disk_alerts(store)
-    assert alert.title == "instance-1 is full about 2026-07-30"
+    assert alert.title == "instance-1 will be full about 2026-07-30 (2026-07-27 to 2026-08-04)"
     assert alert.what == (
-        "instance-1 uses 299.00 GiB of 329.00 GiB and is expected to be full on 2026-07-30 (2026-07-27 to 2026-08-04)"
+        "instance-1 uses 299.00 GiB of 329.00 GiB and will be full about 2026-07-30 (2026-07-27 to 2026-08-04)"
     )
     assert alert.remedy.endswith("`whalefall-capacity forecast --instance instance-1` says what grows")
 
