@@ -92,7 +92,8 @@ def insight(
         seconds = {"seconds": round(time.monotonic() - began, 1)}
         if CAPACITY_FORECASTS in selected:
             changed = write_forecasts(store.engine, found.day, found.forecasts, found.databases, found.accuracy)
-            _report(context, CAPACITY_FORECASTS, found.day, forecast_metadata(store, found.day) | seconds, changed)
+            metadata = forecast_metadata(store, found.day) | {"anomalies": len(found.anomalies)} | seconds
+            _report(context, CAPACITY_FORECASTS, found.day, metadata, changed)
         if SIZE_ANOMALIES in selected:
             changed = write_anomalies(store.engine, found.day, found.anomalies)
             _report(context, SIZE_ANOMALIES, found.day, anomaly_metadata(store, found.day) | seconds, changed)
@@ -122,7 +123,6 @@ def forecast_metadata(store: StoreResource, day: date) -> dict[str, Any]:
         **{f"instances_{status.value}": counts[status] for status in ForecastStatus},
         "soonest": _soonest(forecasts),
         **{name: value for found in accuracy for name, value in _accuracy(found).items() if value is not None},
-        "anomalies": len(anomalies_of_days(store.engine, day, day)),
     }
 
 
@@ -135,7 +135,7 @@ def _soonest(forecasts: Sequence[CapacityForecast]) -> dg.TableMetadataValue:
             (
                 f.instance,
                 f.status.value,
-                f.expected_date,
+                f.shown_expected_date,
                 f.earliest_date,
                 f.latest_date,
                 f.used_bytes,

@@ -27,6 +27,8 @@ from whalefall_capacity.store.sizes.day_comparison import latest_stored_day
 
 # What the coverage of a range that holds 8 of 10 may be, in percent.
 COVERAGE = (65, 95)
+# Of fewer, that share may well be 100 by chance.
+FEWEST_COVERED = 20
 DISK_FULL_SOON = dg.AssetCheckSpec(
     "disk_full_soon",
     asset=CAPACITY_FORECASTS,
@@ -95,7 +97,8 @@ def accuracy_result(day: date, accuracy: Sequence[Accuracy]) -> dg.AssetCheckRes
     complaints = []
     for found in looked_at:
         coverage, ours, none = found.coverage_percent, found.mean_error_percent, found.no_growth_mean_error_percent
-        if found.level == "instance" and coverage is not None and not COVERAGE[0] <= coverage <= COVERAGE[1]:
+        judged = found.level == "instance" and found.forecasts >= FEWEST_COVERED
+        if judged and coverage is not None and not COVERAGE[0] <= coverage <= COVERAGE[1]:
             complaints.append(f"{coverage:.1f} % of {found.forecasts} instances ended in the range")
         if ours is not None and none is not None and ours > none:
             complaints.append(f"forecasts of {found.level}s were off by {ours:.2f} %, no growth by {none:.2f} %")
@@ -154,4 +157,8 @@ def anomaly_result(day: date, anomalies: Sequence[SizeAnomaly]) -> dg.AssetCheck
 
 
 def _when(forecast: CapacityForecast) -> str:
-    return "full" if forecast.expected_date is None else forecast.expected_date.isoformat()
+    if forecast.urgency is Urgency.FULL:
+        return "full"
+    if forecast.shown_expected_date is None:
+        return f"any day from {forecast.earliest_date} on"
+    return forecast.shown_expected_date.isoformat()

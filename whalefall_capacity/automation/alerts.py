@@ -27,6 +27,7 @@ from whalefall_capacity.dagster_private import (
     FreshnessState,
 )
 from whalefall_capacity.errors import AlertError
+from whalefall_capacity.insight.statuses import Urgency
 from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.settings import Settings, load_settings
@@ -40,7 +41,7 @@ from whalefall_capacity.store.alerts import (
     give_up_unknown,
     missed_days,
 )
-from whalefall_capacity.store.insight.read import forecasts_of_day, newest_forecast_day
+from whalefall_capacity.store.insight.read import CapacityForecast, forecasts_of_day, newest_forecast_day
 from whalefall_capacity.tasks import CALCULATE_DATABASE, SYNC_DATABASES
 
 # Where to look, by the name of each.
@@ -179,19 +180,26 @@ def full_disk_alerts(engine: Engine) -> Iterator[Alert]:
     for forecast in forecasts_of_day(engine, day):
         if (urgency := forecast.urgency) is None:
             continue
-        name, until = forecast.instance, forecast.expected_date
+        name, when = forecast.instance, _when_full(forecast)
         used, limit = (binary_size(size) for size in (forecast.used_bytes, forecast.limit_bytes))
-        expected = f"is expected to be full on {until} ({forecast.earliest_date} to {forecast.latest_date})"
         yield Alert(
             cause=f"disk of {name} {urgency.value}",
             day=day,
-            title=f"{name} is full" if until is None else f"{name} is full about {until}",
-            what=f"{name} uses {used} of {limit} and {'is full' if until is None else expected}",
+            title=f"{name} {when}",
+            what=f"{name} uses {used} of {limit} and {when}",
             where=(name,),
             remedy="make room, or enlarge the disk and say so in the fleet file (capacity_limit); "
             f"`whalefall-capacity forecast --instance {shlex.quote(name)}` says what grows",
             quiet_days=WEEK_DAYS,
         )
+
+
+def _when_full(forecast: CapacityForecast) -> str:
+    if forecast.urgency is Urgency.FULL:
+        return "is full"
+    if forecast.shown_expected_date is None:
+        return f"may be full any day from {forecast.earliest_date} on"
+    return f"will be full about {forecast.expected_date} ({forecast.earliest_date} to {forecast.latest_date})"
 
 
 def check_alerts(

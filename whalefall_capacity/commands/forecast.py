@@ -107,7 +107,7 @@ def _line(of: CapacityForecast) -> Line:
         of.used_bytes,
         of.limit_bytes,
         of.rate_bytes_per_day,
-        of.expected_date,
+        of.shown_expected_date,
         of.earliest_date,
         of.latest_date,
         _reason(of),

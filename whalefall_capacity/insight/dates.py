@@ -38,7 +38,11 @@ class Instances:
 
 @dataclass(frozen=True)
 class Dates:
-    """The answer for i instances: *status*, and days from the day of the forecast; NaN is open. All (i,)."""
+    """The answer for i instances: *status*, and days from the day of the forecast; NaN is open. All (i,).
+
+    Of NOT_BEFORE the earliest day is all that is said; the expected one is there for warnings, which must not wait
+    until a restless disk is full.
+    """
 
     status: list[ForecastStatus]
     expected: Floats
@@ -101,11 +105,10 @@ def dates(of: Instances, planned: Import | None = None) -> Dates:
     numbers = np.select([applies for _, applies in reasons], [names.index(name) for name, _ in reasons])
     status = [names[number] for number in numbers]
     dated = numbers == names.index(ForecastStatus.DATED)
-    # Where the latest day is open, the earliest is all that can be said.
     some = dated | (numbers == names.index(ForecastStatus.NOT_BEFORE))
     return Dates(
         status,
-        np.where(dated, expected, np.nan),
+        np.where(some, expected, np.nan),
         np.where(some, earliest, np.nan),
         np.where(dated, latest, np.nan),
     )

@@ -83,7 +83,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class CapacityForecast:
-    """When one instance is full, as of *forecast_date*, or why nothing is said; dates are None where open."""
+    """When one instance is full, as of *forecast_date*, or why nothing is said; dates are None where open.
+
+    Of `not_before` the earliest day is all that is said: *expected_date* is there for warnings, and
+    *shown_expected_date* is what people see.
+    """
 
     instance_id: int
     instance: str
@@ -103,6 +107,11 @@ class CapacityForecast:
     measured_days: int
     databases: int
     reason: Reason
+
+    @property
+    def shown_expected_date(self) -> date | None:
+        """The day that is expected, None unless the range has two ends."""
+        return self.expected_date if self.status is ForecastStatus.DATED else None
 
     @property
     def urgency(self) -> Urgency | None:

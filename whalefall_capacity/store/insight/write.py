@@ -81,6 +81,8 @@ INSERT = sql.SQL(
 DELETE = sql.SQL(
     "DELETE FROM {table} AS stored WHERE {of_day} AND NOT EXISTS (SELECT FROM calculated AS new WHERE {same})"
 )
+# A few rows a day: no table partitions are worth it.
+DELETE_OLD_ACCURACY = "DELETE FROM forecast_accuracy WHERE forecast_date < :before"
 NEWEST = "SELECT max(forecast_date) FROM database_forecasts"
 
 
@@ -116,6 +118,12 @@ def write_anomalies(engine: Engine, day: date, anomalies: Sequence[SizeAnomaly])
             for a in anomalies
         ]
         return _replace(connection, ANOMALIES, day, rows)
+
+
+def delete_old_accuracy(engine: Engine, before: date) -> int:
+    """Delete how good forecasts were as looked back at before that day; return how many rows went."""
+    with engine.begin() as connection:
+        return connection.execute(text(DELETE_OLD_ACCURACY), {"before": before}).rowcount
 
 
 def _replace(connection: Connection, target: Target, day: date, rows: Sequence[Sequence[Any]]) -> int:

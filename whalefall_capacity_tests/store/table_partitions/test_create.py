@@ -153,6 +153,7 @@ def test_the_retention_of_a_table_is_that_of_its_kind() -> None:
         retention_weekly_months=37,
         retention_monthly_months=121,
         retention_quarterly_months=122,
+        retention_forecasts_months=25,
     )
     assert {name: table.retention_months(settings) for name, table in TABLES.items()} == {
         "database_size_stats": 14,
@@ -165,6 +166,8 @@ def test_the_retention_of_a_table_is_that_of_its_kind() -> None:
         "instance_size_aggregations_weekly": 37,
         "instance_size_aggregations_monthly": 121,
         "instance_size_aggregations_quarterly": 122,
+        "capacity_forecasts": 25,
+        "size_anomalies": 25,
     }
 
 
