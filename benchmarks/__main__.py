@@ -17,6 +17,7 @@ NAMES = (
     "console",
     "migration",
     "forecast",
+    "forecast_quality",
 )
 
 

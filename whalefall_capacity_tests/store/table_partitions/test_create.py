@@ -38,6 +38,8 @@ BY_MONTH = (
     "database_size_aggregations_weekly",
     "instance_size_aggregations_daily",
     "instance_size_aggregations_weekly",
+    "capacity_forecasts",
+    "size_anomalies",
 )
 BY_YEAR = (
     "database_size_aggregations_monthly",
@@ -285,7 +287,7 @@ def test_making_children_of_aggregations_waits_for_no_open_writer_either(store: 
     tables = [table for table in PARTITIONED_TABLES if table not in STATS_TABLES]
     with store.begin() as writer, _impatient(store) as maker:
         writer.execute(text("LOCK TABLE database_size_aggregations, instance_size_aggregations IN ROW EXCLUSIVE MODE"))
-        assert len(ensure_children(maker, tables, [date(2026, 5, 20)])) == 8
+        assert len(ensure_children(maker, tables, [date(2026, 5, 20)])) == 10
 
 
 @pytest.mark.parametrize(
