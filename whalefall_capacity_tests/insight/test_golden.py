@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from whalefall_capacity.insight.anomalies import anomalies
-from whalefall_capacity.insight.dates import Dates, Import, Instances, dates, fan, instances, together, what_if
+from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, instances, together
 from whalefall_capacity.insight.growth import Growth, Histories, Increments, growth, histories, increments, one_offs
 
 GIB = 2.0**30
@@ -165,23 +165,16 @@ def test_less_than_128_mib_is_no_anomaly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("change", "planned", "expected"),
     [
-        ({"limit": 309 * GIB}, [10, 9, 12]),
-        ({"pace": 2.0}, [15, 14, 18]),
-        ({"planned": Import(20 * GIB, 5)}, [10, 9, 12]),
-        ({"planned": Import(20 * GIB, 20)}, [20, 20, 20]),
-        ({"planned": Import(20 * GIB, 60)}, [30, 27, 35]),
-        ({"limit": 200 * GIB}, []),
+        ({"limit": 309 * GIB}, None, [10, 9, 12]),
+        ({"pace": 2.0}, None, [15, 14, 18]),
+        ({}, Import(20 * GIB, 5), [10, 9, 12]),
+        ({}, Import(20 * GIB, 20), [20, 20, 20]),
+        ({}, Import(20 * GIB, 60), [30, 27, 35]),
+        ({"limit": 200 * GIB}, None, []),
     ],
 )
-def test_what_if(change: dict[str, float | Import], expected: list[float]) -> None:
-    found = what_if(instance(329, 100 + DAYS), **change)  # type: ignore[arg-type]
+def test_what_if(change: dict[str, float], planned: Import | None, expected: list[float]) -> None:
+    found = dates(altered(instance(329, 100 + DAYS), **change), planned)
     assert days(found) == expected if expected else found.status == ["full"]
-
-
-def test_the_fan_opens_from_what_is_used() -> None:
-    low, middle, high = fan(instance(329, 100 + DAYS), np.array([0, 10, 30]), Import(20 * GIB, 30))
-    assert [line[0, 0] / GIB for line in (low, middle, high)] == [299, 299, 299]
-    assert [round(line[0, 1] / GIB, 3) for line in (low, middle, high)] == [307.774, 309.0, 310.379]
-    assert middle[0, 2] / GIB == 349

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from whalefall_capacity.console.http.state import Console
@@ -34,7 +34,7 @@ def newest_forecasts(console: Console) -> ForecastDay:
     """Return the forecasts of the newest day."""
     day = newest_forecast_day(console.reading)
     found = [] if day is None else forecasts_of_day(console.reading, day)
-    limited = [forecast for forecast in found if forecast.status is not ForecastStatus.NO_LIMIT]
+    limited = [_said(forecast) for forecast in found if forecast.status is not ForecastStatus.NO_LIMIT]
     return ForecastDay(day, limited, len(found) - len(limited))
 
 
@@ -42,10 +42,15 @@ def newest_forecast(console: Console, instance_id: int) -> CapacityForecast | No
     """Return the forecast of one instance of the newest day; None when that has none of it."""
     day = newest_forecast_day(console.reading)
     found = [] if day is None else forecasts_of_instance(console.reading, instance_id, day, day)
-    return found[-1] if found else None
+    return _said(found[-1]) if found else None
 
 
 def accuracy_of(console: Console, day: date | None) -> Accuracy | None:
     """Return how good the forecasts of 90 days before *day* were; None when that is not known."""
     found = [] if day is None else accuracy_of_days(console.reading, day, day)
     return next((row for row in found if (row.level, row.horizon_days) == (LEVEL, HORIZON) and row.forecasts), None)
+
+
+def _said(forecast: CapacityForecast) -> CapacityForecast:
+    """Return *forecast* with the dates that people see."""
+    return replace(forecast, expected_date=forecast.shown_expected_date)

@@ -15,7 +15,7 @@ from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.console.http.envelope import invalid
 from whalefall_capacity.console.http.queries import Day, Name
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.insight.dates import Import, Instances, altered, dates, fan, instances, together
+from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, fan, instances, together
 from whalefall_capacity.insight.statuses import FURTHEST_DAYS, ForecastStatus
 from whalefall_capacity.store.insight.read import CapacityForecast, DatabaseForecast, database_forecasts
 
@@ -80,7 +80,7 @@ class Altered:
 
     def answer(self) -> Answer:
         """Return what is said under these conditions."""
-        found, limit = dates(self.of, self.planned), float(self.of.limit[0])
+        found, limit = self._said(), float(self.of.limit[0])
         return Answer(
             found.status[0],
             None if self.forecast.used_bytes is None else round(float(self.of.used[0])),
@@ -91,7 +91,7 @@ class Altered:
 
     def lines(self) -> list[FanLine]:
         """Return the lines to the limit, one for each date that is said."""
-        until = dates(self.of, self.planned)
+        until = self._said()
         lines = fan(self.of, until, np.arange(FURTHEST_DAYS + 1), self.planned)
         found = []
         for key, line, days in zip(LINES, lines, (until.earliest, until.expected, until.latest), strict=True):
@@ -99,6 +99,12 @@ class Altered:
             if last is not None:
                 found.append(FanLine(key, last, line[0, : int(days[0]) + 1].tolist()))
         return found
+
+    def _said(self) -> Dates:
+        """Return the dates that are said: of `not_before` the earliest alone."""
+        found = dates(self.of, self.planned)
+        open_ended = found.status[0] is ForecastStatus.NOT_BEFORE
+        return replace(found, expected=np.array([np.nan])) if open_ended else found
 
     def _day(self, days: float) -> date | None:
         return None if isnan(days) else self.forecast.forecast_date + timedelta(days=int(days))

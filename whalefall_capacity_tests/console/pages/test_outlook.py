@@ -84,6 +84,7 @@ def test_instances_with_a_limit_come_soonest_first_and_the_others_are_counted(re
         ("young", "too_new"),
     ]
     assert (found["forecast_date"], found["total"], found["without_limit"]) == (str(day), 6, 2)
+    assert [one["expected_date"] for one in found["items"][2:]] == [None] * 4
     dated = found["items"][1]
     assert [dated[f"{which}_date"] for which in ("expected", "earliest", "latest")] == [
         after(day, 60),
