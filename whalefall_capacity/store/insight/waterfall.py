@@ -16,11 +16,10 @@ from whalefall_capacity.insight.statuses import HISTORY_DAYS
 from whalefall_capacity.insight.waterfall import DatabaseEnds, WaterfallRow, waterfall
 from whalefall_capacity.store.sizes.raw_days import InstanceDay, instance_days
 
-# By a range of the primary key, in the table partitions of those days.
+# By a range of the primary key, in the table partitions of those days. Both arrays have the same order, whichever it is.
 DATABASES = """
 SELECT s.database_name,
-       array_agg(s.collected_date - CAST(:earliest AS date) ORDER BY s.collected_date) AS places,
-       array_agg(s.size_bytes ORDER BY s.collected_date) AS sizes,
+       array_agg(s.collected_date - CAST(:earliest AS date)) AS places, array_agg(s.size_bytes) AS sizes,
        max(s.size_bytes) FILTER (WHERE s.collected_date = :since) AS start_bytes,
        max(s.size_bytes) FILTER (WHERE s.collected_date = :until) AS end_bytes,
        coalesce(bool_or(d.first_seen_date > :since), false) AS is_new,

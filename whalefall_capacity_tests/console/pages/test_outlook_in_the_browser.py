@@ -32,7 +32,8 @@ def console(
     with copied_store(store_server, past) as store:
         put_fleet(store, day)
         forecast(store, [day - timedelta(days=1), day])
-        set_user(store, "viewer", Role.VIEW, SecretStr(PASSWORD))
+        for role in (Role.ADMIN, Role.VIEW):  # without an admin nobody logs in
+            set_user(store, role.value, role, SecretStr(PASSWORD))
         with served(store, tmp_path_factory.mktemp("outlook")) as running:
             yield running
 
@@ -48,7 +49,7 @@ def page(console: Served) -> Iterator[Page]:
             lambda m: complaints.append(m.text) if m.type == "error" and "status of 4" not in m.text else None,
         )
         page.goto(f"{console.url}/login")
-        page.fill("[name=name]", "viewer")
+        page.fill("[name=name]", Role.VIEW.value)
         page.fill("[name=password]", PASSWORD)
         page.keyboard.press("Enter")
         page.wait_for_url(lambda url: not url.endswith("/login"))
