@@ -16,7 +16,7 @@ from whalefall_capacity.insight.statuses import HISTORY_DAYS
 from whalefall_capacity.insight.waterfall import DatabaseEnds, WaterfallRow, waterfall
 from whalefall_capacity.store.sizes.raw_days import InstanceDay, instance_days
 
-# By a range of the primary key, in the table partitions of those days. Both arrays have the same order, whichever it is.
+# By a range of the primary key, in the table partitions of those days. Both arrays have the same order.
 DATABASES = """
 SELECT s.database_name,
        array_agg(s.collected_date - CAST(:earliest AS date)) AS places, array_agg(s.size_bytes) AS sizes,
