@@ -220,12 +220,14 @@ def test_a_migration_is_measured_beside_copy_and_merge(report: Report) -> None:
     assert all(peak > 0 for peak in table.figures(7))
 
 
+@pytest.mark.slow
 def test_forecasts_are_measured_beside_least_squares_in_sql(report: Report) -> None:
     found = report(forecast.run, 0.002)
     assert found["instances x 50 databases x 280 days"].labels() == ["regr_slope in SQL", "forecast", "forecast again"]
     assert len(found["forecast, memory"].rows) == 2
 
 
+@pytest.mark.slow
 def test_forecasts_are_more_right_than_lines(report: Report) -> None:
     found = report(forecast_quality.run, 0.1)
     quality = next(table for title, table in found.items() if "instances" in title)

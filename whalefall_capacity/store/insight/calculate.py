@@ -16,10 +16,9 @@ import numpy as np
 from sqlalchemy import Engine
 
 from whalefall_capacity.insight.calibration import Reach, reach_of, widened
-from whalefall_capacity.insight.dates import dates, instances
 from whalefall_capacity.insight.growth import Booleans
 from whalefall_capacity.insight.rows import Floats, joined
-from whalefall_capacity.insight.statuses import HISTORY_DAYS, HORIZONS
+from whalefall_capacity.insight.statuses import HISTORY_DAYS, HORIZONS, ForecastStatus
 from whalefall_capacity.store.insight.days import (
     Comparison,
     FittedDay,
@@ -31,6 +30,7 @@ from whalefall_capacity.store.insight.days import (
     left_out,
 )
 from whalefall_capacity.store.insight.histories import Chunk, Instance, read_chunk
+from whalefall_capacity.store.insight.limits import with_limits
 from whalefall_capacity.store.insight.numbers import decimal, decimal_if_known, whole
 from whalefall_capacity.store.insight.read import Accuracy, CapacityForecast, DatabaseForecast, SizeAnomaly
 from whalefall_capacity.store.insight.sources import read_instances, read_reaches
@@ -211,44 +211,27 @@ def _figures(errors: Floats) -> tuple[Decimal | None, Decimal | None, Decimal | 
 
 def _forecasts(days: Sequence[InstanceDay], day: date, reach: Reach) -> list[CapacityForecast]:
     below, above = widened([each.measured_days for each in days])
-    low, high = reach.low * below, reach.high * above
-    found = dates(
-        instances(
-            used=[np.nan if each.used is None else each.used for each in days],
-            limit=[np.nan if each.instance.limit_bytes is None else each.instance.limit_bytes for each in days],
-            rate=[each.rate for each in days],
-            spread=[each.spread for each in days],
-            swing=[each.swing for each in days],
-            low=low,
-            high=high,
-            measured_days=[each.measured_days for each in days],
-            unmeasured_days=[0 if each.last_measured is None else (day - each.last_measured).days for each in days],
-        )
-    )
-    return [
+    undated = [
         CapacityForecast(
             instance_id=each.instance.id,
             instance=each.instance.name,
             forecast_date=day,
-            status=found.status[number],
+            status=ForecastStatus.NO_LIMIT,
             used_bytes=None if each.used is None else whole(each.used),
-            limit_bytes=each.instance.limit_bytes,
+            limit_bytes=None,
             rate_bytes_per_day=whole(each.rate),
             spread_bytes=whole(each.spread),
             swing_bytes=whole(each.swing),
-            range_low=float(decimal(low[number])),
-            range_high=float(decimal(high[number])),
-            expected_date=_after(day, found.expected[number]),
-            earliest_date=_after(day, found.earliest[number]),
-            latest_date=_after(day, found.latest[number]),
+            range_low=float(decimal(reach.low * low)),
+            range_high=float(decimal(reach.high * high)),
+            expected_date=None,
+            earliest_date=None,
+            latest_date=None,
             last_measured_date=each.last_measured,
             measured_days=each.measured_days,
             databases=each.databases,
             reason=each.reason,
         )
-        for number, each in enumerate(days)
+        for each, low, high in zip(days, below.tolist(), above.tolist(), strict=True)
     ]
-
-
-def _after(day: date, days: float) -> date | None:
-    return None if np.isnan(days) else day + timedelta(days=int(days))
+    return with_limits(undated, [each.instance.limit_bytes for each in days])

@@ -128,11 +128,11 @@ def instance_days(chunk: Chunk, fitted: FittedDay, column: int, absent: Booleans
     borders = np.searchsorted(chunk.owner, np.arange(len(chunk.instances) + 1))
     days = []
     for place, instance in enumerate(chunk.instances):
-        if not instance.belongs_to(chunk.day(column)):
-            continue
         of_instance = np.arange(borders[place], borders[place + 1])
         members = of_instance[present[of_instance]]
         measured = np.flatnonzero(chunk.measured[place, first : column + 1])
+        if not instance.belongs_to(chunk.day(column), bool(len(measured))):
+            continue
         logs = chunk.log_sizes[place, first : column + 1]
         known_logs = logs[~np.isnan(logs)]
         log_size = float(known_logs[-1]) if len(known_logs) else None

@@ -53,22 +53,20 @@ WHERE instance_id = ANY (:ids)
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance that is looked at; *deleted_on* the day on which it left the fleet file, if it did.
-
-    *has_sizes*: something of it was measured, or imported, within the days that are looked at.
-    """
+    """An instance that is looked at; *deleted_on* the day on which it left the fleet file, if it did."""
 
     id: int
     name: str
     limit_bytes: int | None
+    is_active: bool
     created_on: date
     deleted_on: date | None
-    has_sizes: bool
 
-    def belongs_to(self, day: date) -> bool:
-        """Tell whether something is to be said of it on *day*: it has not left, and was registered or has sizes."""
-        left = self.deleted_on is not None and self.deleted_on <= day
-        return not left and (self.has_sizes or self.created_on <= day)
+    def belongs_to(self, day: date, measured: bool) -> bool:
+        """Tell whether something is to be said of it on *day*: it has not left, and has sizes or is of the fleet."""
+        if self.deleted_on is not None and self.deleted_on <= day:
+            return False
+        return measured or (self.is_active and self.created_on <= day)
 
 
 @dataclass(frozen=True)

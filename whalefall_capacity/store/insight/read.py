@@ -19,7 +19,8 @@ NEWEST_DAY = "SELECT max(forecast_date) FROM capacity_forecasts"
 FORECASTS = """
 SELECT f.instance_id, i.name AS instance, f.forecast_date, f.status, f.used_bytes, f.limit_bytes, f.rate_bytes_per_day,
        f.spread_bytes, f.swing_bytes, f.range_low::float AS range_low, f.range_high::float AS range_high,
-       f.expected_date, f.earliest_date, f.latest_date, f.last_measured_date, f.measured_days, f.databases, f.reason
+       f.expected_date, f.earliest_date, f.latest_date, f.last_measured_date, f.measured_days, f.databases, f.reason,
+       i.capacity_limit_bytes AS limit_now
 FROM capacity_forecasts AS f
 JOIN instances AS i ON i.id = f.instance_id
 WHERE {condition}
@@ -192,9 +193,18 @@ def newest_forecast_day(engine: Engine) -> date | None:
 
 
 def forecasts_of_day(engine: Engine, day: date, instance: str | None = None) -> list[CapacityForecast]:
-    """Return the forecasts of *day*, of all instances or the one of that name, soonest first."""
+    """Return the forecasts of *day*, of all instances or the one of that name, soonest first.
+
+    Those of the newest day have the dates of the limits as they are now, and not only from the next forecast on.
+    """
     condition = OF_DAY if instance is None else OF_DAY_AND_INSTANCE
-    return soonest_first(_forecasts(engine, FORECASTS.format(condition=condition), day=day, instance=instance))
+    found = _forecasts(engine, FORECASTS.format(condition=condition), day=day, instance=instance)
+    if any(stored.limit_bytes != limit for stored, limit in found) and day == newest_forecast_day(engine):
+        # Imported here: it needs numpy, and a limit seldom changes.
+        from whalefall_capacity.store.insight.limits import with_limits
+
+        return soonest_first(with_limits([stored for stored, _ in found], [limit for _, limit in found]))
+    return soonest_first(stored for stored, _ in found)
 
 
 def soonest_first(forecasts: Iterable[CapacityForecast]) -> list[CapacityForecast]:
@@ -214,7 +224,7 @@ def soonest_first(forecasts: Iterable[CapacityForecast]) -> list[CapacityForecas
 def forecasts_of_instance(engine: Engine, instance_id: int, first: date, last: date) -> list[CapacityForecast]:
     """Return what was forecast for one instance on each day of first..last, oldest first."""
     found = _forecasts(engine, FORECASTS.format(condition=OF_INSTANCE), instance_id=instance_id, first=first, last=last)
-    return sorted(found, key=lambda forecast: forecast.forecast_date)
+    return sorted((stored for stored, _ in found), key=lambda forecast: forecast.forecast_date)
 
 
 def database_forecasts(engine: Engine, instance_id: int) -> list[DatabaseForecast]:
@@ -234,12 +244,20 @@ def anomalies_of_days(engine: Engine, first: date, last: date, instance_id: int 
 
 
 @again_if_connection_lost
-def _forecasts(engine: Engine, statement: str, **values: Any) -> list[CapacityForecast]:
+def _forecasts(engine: Engine, statement: str, **values: Any) -> list[tuple[CapacityForecast, int | None]]:
+    """Return forecasts as they are stored, each with the limit of its instance as it is now."""
     with engine.connect() as connection:
         rows: Sequence[Any] = connection.execute(text(statement), values).mappings().all()
     return [
-        CapacityForecast(
-            **{**row, "status": ForecastStatus(row["status"]), "reason": _REASON.validate_python(row["reason"])}
+        (
+            CapacityForecast(
+                **{
+                    **{name: value for name, value in row.items() if name != "limit_now"},
+                    "status": ForecastStatus(row["status"]),
+                    "reason": _REASON.validate_python(row["reason"]),
+                }
+            ),
+            row["limit_now"],
         )
         for row in rows
     ]

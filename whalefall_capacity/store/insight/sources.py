@@ -14,9 +14,9 @@ from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 # Those that have sizes, and those of the fleet that have none yet. How many databases an instance has only decides
 # which instances are read together.
 INSTANCES = """
-SELECT i.id, i.name, i.capacity_limit_bytes AS limit_bytes, i.is_active,
+SELECT i.id, i.name, i.capacity_limit_bytes AS limit_bytes, i.is_active AND i.deleted_at IS NULL AS is_active,
        (i.created_at AT TIME ZONE :zone)::date AS created_on, (i.deleted_at AT TIME ZONE :zone)::date AS deleted_on,
-       coalesce(totals.databases, 1) AS databases, totals.instance_id IS NOT NULL AS has_sizes
+       coalesce(totals.databases, 1) AS databases
 FROM instances AS i
 LEFT JOIN (SELECT instance_id, max(database_count) AS databases FROM instance_size_stats
            WHERE collected_date BETWEEN :first AND :last GROUP BY instance_id) AS totals ON totals.instance_id = i.id
@@ -42,9 +42,9 @@ def read_instances(engine: Engine, first: date, last: date, zone: str) -> list[t
                 row["id"],
                 row["name"],
                 row["limit_bytes"],
+                row["is_active"],
                 row["created_on"],
                 row["deleted_on"],
-                row["has_sizes"],
             ),
             max(row["databases"], 1),
         )

@@ -134,9 +134,11 @@ def test_another_limit_changes_the_dates_and_not_the_pace(store: Engine) -> None
     forecast(store)
     before = the_forecast(store)
     set_limit(store, 1, 359)
+    at_once = the_forecast(store)
     forecast(store)
     after = the_forecast(store)
     assert (days_until(before)[0], days_until(after)[0]) == (30, 60)
+    assert at_once == after
     assert (after.rate_bytes_per_day, after.spread_bytes) == (before.rate_bytes_per_day, before.spread_bytes)
 
 
