@@ -65,8 +65,7 @@ def accuracy(console: CurrentConsole, query: Annotated[DayRange, Query()]) -> Re
 @reading.get("/instances/{instance_id}/forecast", response_model=Envelope[Outlook], responses=NOT_FOUND)
 def forecast(console: CurrentConsole, instance_id: InstanceId, query: Annotated[WhatIf, Query()]) -> Response:
     """Return when one instance is full, and when it would be under other conditions; nothing is stored."""
-    known_instance(console, instance_id)
-    found = newest_forecast(console, instance_id)
+    found = newest_forecast(console, known_instance(console, instance_id).instance)
     if found is None or query.changes_nothing:
         return success(Outlook(found, None))
     return success(Outlook(found, altered_forecast(console, found, query).answer()))

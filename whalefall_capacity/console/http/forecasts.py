@@ -13,7 +13,6 @@ from whalefall_capacity.store.insight.read import (
     CapacityForecast,
     accuracy_of_days,
     forecasts_of_day,
-    forecasts_of_instance,
     newest_forecast_day,
 )
 
@@ -38,11 +37,11 @@ def newest_forecasts(console: Console) -> ForecastDay:
     return ForecastDay(day, limited, len(found) - len(limited))
 
 
-def newest_forecast(console: Console, instance_id: int) -> CapacityForecast | None:
-    """Return the forecast of one instance of the newest day; None when that has none of it."""
+def newest_forecast(console: Console, instance: str) -> CapacityForecast | None:
+    """Return the forecast of the instance of that name of the newest day; None when that has none of it."""
     day = newest_forecast_day(console.reading)
-    found = [] if day is None else forecasts_of_instance(console.reading, instance_id, day, day)
-    return _said(found[-1]) if found else None
+    found = [] if day is None else forecasts_of_day(console.reading, day, instance)
+    return _said(found[0]) if found else None
 
 
 def accuracy_of(console: Console, day: date | None) -> Accuracy | None:

@@ -15,8 +15,9 @@ from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.console.http.envelope import invalid
 from whalefall_capacity.console.http.queries import Day, Name
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, fan, instances, together
+from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, fan, together
 from whalefall_capacity.insight.statuses import FURTHEST_DAYS, ForecastStatus
+from whalefall_capacity.store.insight.limits import as_instances
 from whalefall_capacity.store.insight.read import CapacityForecast, DatabaseForecast, database_forecasts
 
 MOST_DROPPED = 100
@@ -112,28 +113,13 @@ class Altered:
 
 def altered_forecast(console: Console, forecast: CapacityForecast, what_if: WhatIf) -> Altered:
     """Return *forecast* under the conditions of *what_if*. Raises ApiError when they cannot be."""
-    of = _instances(forecast)
+    of = as_instances([forecast])
     if what_if.if_dropped:
         databases = database_forecasts(console.reading, forecast.instance_id)
         counted = [one for one in databases if one.forecast_date == forecast.forecast_date]
         of = _without(of, counted, set(what_if.if_dropped))
     pace = 1.0 if what_if.if_pace is None else what_if.if_pace
     return Altered(forecast, altered(of, what_if.if_limit, pace), _planned(forecast.forecast_date, what_if))
-
-
-def _instances(forecast: CapacityForecast) -> Instances:
-    measured = forecast.last_measured_date
-    return instances(
-        forecast.used_bytes or 0,
-        np.nan if forecast.limit_bytes is None else forecast.limit_bytes,
-        forecast.rate_bytes_per_day,
-        forecast.spread_bytes,
-        forecast.swing_bytes,
-        forecast.range_low,
-        forecast.range_high,
-        forecast.measured_days,
-        FURTHEST_DAYS if measured is None else (forecast.forecast_date - measured).days,
-    )
 
 
 def _without(of: Instances, databases: Sequence[DatabaseForecast], dropped: set[str]) -> Instances:

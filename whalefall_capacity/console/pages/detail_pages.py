@@ -62,7 +62,7 @@ def instance(context: Reader, instance_id: int) -> Response:
     windows = view.windows(today)
     rows = instance_growth(console.reading, view.period_type, windows[0].start, windows[-1].start, instance_id)
     databases = list_databases(console.reading, ListFilter(instance_ids=[instance_id]), today, "-size", DATABASES_SHOWN)
-    outlook = outlook_section(context, instance_id)
+    outlook = outlook_section(context, found.instance)
     fan = fan_payload(outlook.altered, windows, view.period_type, context.translate) if outlook.altered else None
     page = render(
         context,

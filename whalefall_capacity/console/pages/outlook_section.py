@@ -47,9 +47,9 @@ class OutlookSection:
         return next((value for field, value in self.fields if field == name), "")
 
 
-def outlook_section(context: PageContext, instance_id: int) -> OutlookSection:
+def outlook_section(context: PageContext, instance: str) -> OutlookSection:
     """Return the forecast of an instance under the conditions of the URL; what is wrong with them is said."""
-    forecast = newest_forecast(context.console, instance_id)
+    forecast = newest_forecast(context.console, instance)
     given = context.request.query_params.multi_items()
     fields = [(name, value) for name, value in given if name in WhatIf.model_fields and value != ""]
     if forecast is None:

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import console_of, create_app
@@ -234,6 +234,23 @@ def test_the_url_keeps_the_conditions_and_the_range_of_the_chart(reader: TestCli
     assert f'<a href="{PAGE}?periods=7">' in page
     assert 'id="what-if-answer"' in page
     assert after(day, -3) in page
+
+
+def test_a_limit_that_was_changed_in_the_fleet_file_counts_at_once(
+    store_server: EmbeddedPostgres, past: str, day: date
+) -> None:
+    with copied_store(store_server, past) as engine:
+        put_fleet(engine, day)
+        forecast(engine, [day])
+        with engine.begin() as connection:
+            values = {"id": DATED, "limit": 489 * GIB}
+            connection.execute(text("UPDATE instances SET capacity_limit_bytes = :limit WHERE id = :id"), values)
+        client = Callers(create_app(console_of(engine, build_settings(), FakeDagster())), engine).script(Role.VIEW)
+        found = data(client, ONE)["forecast"]
+        assert (found["expected_date"], found["rate_bytes_per_day"]) == (after(day, 90), GIB)
+        assert f"Full about {after(day, 90)}" in shown(client, PAGE)
+        assert f"Full about {after(day, 90)}" in shown(client, "/capacity")
+        assert fan_of(client, PAGE)["limit"] == 489 * GIB
 
 
 # What explains the growth
