@@ -22,16 +22,17 @@ LONGEST_PAUSE = timedelta(hours=1)
 RETENTION = timedelta(days=90)
 
 # The unique key of cause, day and channel decides what is new, also beside another look at the same time; its index
-# finds what was told within the quiet days before.
+# finds what was told within the quiet days before. What was found first is told first.
 FILE = """
 INSERT INTO alerts (cause, day, channel, message_json)
 SELECT filed.cause, filed.day, channel, filed.message
 FROM unnest(CAST(:causes AS text[]), CAST(:days AS date[]), CAST(:quiet_days AS integer[]), CAST(:messages AS jsonb[]))
-     AS filed (cause, day, quiet_days, message)
+     WITH ORDINALITY AS filed (cause, day, quiet_days, message, number)
 CROSS JOIN unnest(CAST(:channels AS text[])) AS channel
 WHERE NOT EXISTS (SELECT FROM alerts AS told
                   WHERE told.cause = filed.cause AND told.channel = channel
                     AND told.day > filed.day - filed.quiet_days AND told.day < filed.day)
+ORDER BY filed.number
 ON CONFLICT (cause, day, channel) DO NOTHING
 """
 # What was tried least recently comes first: a message that its receiver does not want holds up no other. A row that

@@ -19,7 +19,7 @@ from whalefall_capacity.store.table_partitions.create import PartitionedTable
 
 MAX_DROPS = 50
 # Eight children go in an ordinary month and twelve in a January: up to here nobody is asked.
-USUAL_DROPS = 14
+USUAL_DROPS = 12
 UNUSUAL_FACTOR = 3
 # Until when restored children are kept, by table and lower bound.
 RestoredUntil = Mapping[tuple[str, date], date]
