@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 
 from starlette.responses import Response, StreamingResponse
 
 # Spreadsheets take a cell that begins like this for a formula.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
-ROWS_OF_A_PART = 500
+# Each part is a hop between threads.
+ROWS_OF_A_PART = 2000
 
 
 def harmless(cell: str) -> str:
@@ -31,9 +33,9 @@ def _parts(columns: Sequence[str], rows: Iterable[object]) -> Iterator[str]:
     content = io.StringIO()
     writer = csv.writer(content)
     writer.writerow(columns)
+    values_of = attrgetter(*columns)
     for number, row in enumerate(rows, 1):
-        values = [getattr(row, column) for column in columns]
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values])
+        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values_of(row)])
         if number % ROWS_OF_A_PART == 0:
             yield content.getvalue()
             content.seek(0)
