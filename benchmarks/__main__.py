@@ -17,6 +17,8 @@ NAMES = (
     "console",
     "migration",
     "scale",
+    "forecast",
+    "forecast_quality",
 )
 
 

@@ -8,11 +8,15 @@ import dagster as dg
 
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.tasks import STATS_STEP, SYNC_DATABASES
+from whalefall_capacity.tasks import INSIGHT_STEP, STATS_STEP, SYNC_DATABASES
 
 DATABASE_SIZE_STATS = dg.AssetKey("database_size_stats")
 INSTANCE_SIZE_STATS = dg.AssetKey("instance_size_stats")
 STATS_KEYS = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
+CAPACITY_FORECASTS = dg.AssetKey("capacity_forecasts")
+SIZE_ANOMALIES = dg.AssetKey("size_anomalies")
+INSIGHT_KEYS = (CAPACITY_FORECASTS, SIZE_ANOMALIES)
+FORECAST_JOB_NAME = "forecast_capacity"
 
 
 def aggregation_key(level: Level, period_type: PeriodType) -> dg.AssetKey:
@@ -29,11 +33,14 @@ AGGREGATION_JOB_NAMES: Mapping[PeriodType, str] = {
     period_type: f"aggregate_{period_type.value}" for period_type in PeriodType
 }
 KEYS_OF_JOB: Mapping[str, Sequence[dg.AssetKey]] = {
-    SYNC_DATABASES.key: [*STATS_KEYS, *aggregation_keys(PeriodType.DAILY)],
+    SYNC_DATABASES.key: [*STATS_KEYS, *aggregation_keys(PeriodType.DAILY), *INSIGHT_KEYS],
     **{name: aggregation_keys(period_type) for period_type, name in AGGREGATION_JOB_NAMES.items()},
+    FORECAST_JOB_NAME: INSIGHT_KEYS,
 }
 
 
 def step_key(key: dg.AssetKey) -> str:
     """Return the key of the step that materializes an asset."""
-    return STATS_STEP if key in STATS_KEYS else "__".join(key.path)
+    if key in STATS_KEYS:
+        return STATS_STEP
+    return INSIGHT_STEP if key in INSIGHT_KEYS else "__".join(key.path)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
+from typing import Any
+
 # Of a BIGINT.
 LARGEST_SIZE = 2**63 - 1
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_FACTORS = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")
+}
 
 
 def in_binary_units(size_bytes: int) -> tuple[float, str]:
@@ -13,3 +20,24 @@ def in_binary_units(size_bytes: int) -> tuple[float, str]:
     while abs(value) >= 1024 and unit < len(UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return value, UNITS[unit]
+
+
+def bytes_in(value: Any) -> Any:
+    """Return the bytes that people mean by a number, or a size in binary units such as 500GiB; others as they are.
+
+    Raises ValueError for text that is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value.lower())
+    if match is None or match[2] not in _FACTORS:
+        raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
+    return int(Decimal(match[1]) * _FACTORS[match[2]])
+
+
+def binary_size(size_bytes: int | None) -> str:
+    """Return a size in binary units, such as 1.50 GiB; a dash when it is not known."""
+    if size_bytes is None:
+        return "-"
+    value, unit = in_binary_units(size_bytes)
+    return f"{size_bytes} B" if unit == "B" else f"{value:.2f} {unit}"

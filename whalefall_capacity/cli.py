@@ -17,6 +17,7 @@ from whalefall_capacity.commands import (
     credential,
     demo,
     fleet,
+    forecast,
     history,
     migrate,
     partitions,
@@ -43,6 +44,7 @@ app.command()(up.up)
 app.add_typer(fleet.app, name="fleet")
 app.command()(collect.collect)
 app.command()(aggregate.aggregate)
+app.command()(forecast.forecast)
 app.add_typer(runs.app, name="runs")
 app.add_typer(history.app, name="history")
 app.add_typer(migrate.app, name="migrate-from")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from decimal import Decimal
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, LiteralString
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from whalefall_capacity.byte_sizes import LARGEST_SIZE
+from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.errors import FleetFileError
-
-_UNITS = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")
-}
 
 
 def _number(value: Any) -> Any:
@@ -26,16 +22,6 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
-
-
-def _bytes(value: Any) -> Any:
-    """Accept a number of bytes or a size in binary units, such as 500GiB."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value.lower())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError("must be a number of bytes or a size such as 500GiB or 2TiB")
-    return int(Decimal(match[1]) * _UNITS[match[2]])
 
 
 def _host(value: Any) -> Any:
@@ -102,9 +88,10 @@ class InstanceEntry(_Strict):
     database: str | None = Field(default=None, min_length=1)
     tls: TlsEntry | None = None
     credential: CredentialEntry
-    capacity_limit: Annotated[int | None, BeforeValidator(_bytes), BeforeValidator(_number)] = Field(
+    capacity_limit: Annotated[int | None, BeforeValidator(bytes_in), BeforeValidator(_number)] = Field(
         default=None, gt=0, le=LARGEST_SIZE
     )
+    replica_of: str | None = Field(default=None, min_length=1)
     description: str | None = None
     active: bool = True
 
@@ -128,6 +115,37 @@ class FleetFile(_Strict):
         if twice:
             raise ValueError(f"names must be distinct; more than once: {', '.join(twice)}")
         return instances
+
+    @field_validator("instances")
+    @classmethod
+    def replicas_have_their_primary(cls, instances: list[InstanceEntry]) -> list[InstanceEntry]:
+        by_name = {instance.name: instance for instance in instances}
+        problems = [
+            InitErrorDetails(type=PydanticCustomError("replica_of", problem), loc=(place, "replica_of"), input=None)
+            for place, instance in enumerate(instances)
+            if (problem := _problem_of_replica(instance, by_name)) is not None
+        ]
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
+        return instances
+
+
+def _problem_of_replica(instance: InstanceEntry, by_name: Mapping[str, InstanceEntry]) -> LiteralString | None:
+    """Return why *instance* cannot be the replica that it says it is: its data must count once, at the primary."""
+    if instance.replica_of is None:
+        return None
+    primary = by_name.get(instance.replica_of)
+    if primary is None:
+        return "names no instance of this file"
+    if primary is instance:
+        return "names the instance itself"
+    if primary.replica_of is not None:
+        return "names a replica; name the primary that it follows"
+    if primary.engine is not instance.engine:
+        return "names an instance of another engine"
+    if instance.active and not primary.active:
+        return "names an instance that is not active, where its data would not be counted"
+    return None
 
 
 def read_fleet_file(path: Path) -> FleetFile:

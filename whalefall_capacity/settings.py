@@ -328,6 +328,9 @@ class Settings(BaseSettings):
     retention_quarterly_months: Months = Field(
         default=120, description="Calendar months for which quarterly aggregations are kept."
     )
+    retention_forecasts_months: Months = Field(
+        default=24, description="Calendar months for which forecasts, their accuracy and anomalies are kept."
+    )
     retention_task_runs_days: int = Field(
         default=180, ge=1, le=36_500, description="Days for which finished task runs are kept."
     )
@@ -346,18 +349,6 @@ class Settings(BaseSettings):
         default=None,
         description="Folder into which table partitions are archived, as Parquet, before they are dropped. "
         "Unset: they are dropped without an archive.",
-    )
-    check_change_percent: float = Field(
-        default=50,
-        ge=0,
-        le=1_000_000,
-        description="A database that grew or shrank by more than this since its last day with a size is reported, when "
-        "WHALEFALL_CHECK_CHANGE_BYTES is exceeded too, in percent.",
-    )
-    check_change_bytes: int = Field(
-        default=10 * 2**30,
-        ge=0,
-        description="See WHALEFALL_CHECK_CHANGE_PERCENT; in bytes, so that small databases stay quiet.",
     )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
     webserver_url: HttpUrl | None = Field(

@@ -21,6 +21,9 @@ SYNC_DATABASES = Task("sync_databases", "Collect sizes", "capacity")
 CALCULATE_DATABASE = Task("calculate_database", "Calculate aggregations", "aggregation")
 # Its one step that measures.
 STATS_STEP = "size_stats"
+# What calculates forecasts; its runs have no task of their own.
+INSIGHT_STEP = "insight"
+INSIGHT = Task("other", "Forecast capacity", "maintenance")
 AGGREGATE_CURRENT = Task("capacity_aggregate_current", "Aggregate current period", "aggregation")
 PARTITION_MAINTENANCE = Task("partition_maintenance", "Table partition maintenance", "maintenance")
 # The jobs of ops, whose name says which task they are.

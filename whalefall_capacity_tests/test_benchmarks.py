@@ -8,7 +8,21 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from benchmarks import aggregation, archive, backfill, console, fleet, idle, latency, migration, mirror, scale, writing
+from benchmarks import (
+    aggregation,
+    archive,
+    backfill,
+    console,
+    fleet,
+    forecast,
+    forecast_quality,
+    idle,
+    latency,
+    migration,
+    mirror,
+    scale,
+    writing,
+)
 
 Report = Callable[[Callable[[float], None], float], "Tables"]
 # Figures are printed with two digits.
@@ -221,3 +235,21 @@ def test_a_migration_is_measured_beside_copy_and_merge(report: Report) -> None:
     assert table.labels() == ["20,000", "400,000"]
     table.assert_ratio(4, 2, 3)
     assert all(peak > 0 for peak in table.figures(7))
+
+
+@pytest.mark.slow
+def test_forecasts_are_measured_beside_least_squares_in_sql(report: Report) -> None:
+    found = report(forecast.run, 0.002)
+    assert found["instances x 50 databases x 280 days"].labels() == ["regr_slope in SQL", "forecast", "forecast again"]
+    assert len(found["forecast, memory"].rows) == 2
+
+
+@pytest.mark.slow
+def test_forecasts_are_more_right_than_lines(report: Report) -> None:
+    found = report(forecast_quality.run, 0.1)
+    quality = next(table for title, table in found.items() if "instances" in title)
+    assert quality.labels() == ["ours", "line of 30 d", "line of 90 d", "no growth"]
+    for column in (1, 2):
+        ours, *others = quality.figures(column)
+        assert ours < min(others)
+    assert "all" in found["by kind of history"].labels()

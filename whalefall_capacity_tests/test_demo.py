@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -124,6 +125,16 @@ def test_every_day_is_a_materialized_partition_of_both_assets(store_of_demo: Emb
     assert sorted(partitions) == [('["database_size_stats"]', 401), ('["instance_size_stats"]', 401)]
 
 
+def test_one_disk_is_dated_one_not_before_a_day_and_one_not_within_a_year(demo: Demo) -> None:
+    printed = run(["forecast", "--json"], demo.settings)
+    found = {each["instance"]: each for each in json.loads(printed.stdout)}
+    assert found["demo-postgresql"]["status"] == "dated"
+    assert found["demo-mariadb"]["status"] == "not_before"
+    assert found["demo-mariadb"]["earliest_date"] is not None
+    if "demo-mysql" in found:
+        assert found["demo-mysql"]["status"] == "not_within_a_year"
+
+
 def test_a_second_start_changes_no_row_that_it_need_not(demo: Demo, store_of_demo: EmbeddedPostgres) -> None:
     before = _rows(store_of_demo, ROWS)
     again = run(["demo", "--once"], demo.settings)
@@ -138,11 +149,12 @@ def test_a_second_start_changes_no_row_that_it_need_not(demo: Demo, store_of_dem
 def test_a_demo_that_serves_prints_two_lines_a_run_and_warnings_beside_the_table(demo: Demo, tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with deployment(["demo"], demo.settings, log):
-        wait_for(lambda: log.read_text().count("items done (") == 4, "end of the four runs of the import")
+        wait_for(lambda: log.read_text().count(": completed after ") == 5, "end of the runs that follow the import")
     lines = [line for line in log.read_text().splitlines() if not re.match("[┏┃┡│└]", line)]
     ends = [line for line in lines if ": completed after " in line]
-    assert len(ends) == 4
-    assert len([line for line in lines if ": started (" in line]) == 4
+    # Four of aggregations, and the forecast of today.
+    assert len(ends) == 5
+    assert len([line for line in lines if ": started (" in line]) == 5
     assert [line for line in lines if re.search("DEBUG|INFO", line)] == []
     assert len(lines) < 40
 

@@ -24,6 +24,7 @@ CHINESE = page("README.zh-CN.md")
 # Of PostgreSQL, MySQL, Dagster and nginx.
 OTHERS = {
     "client_ed25519",
+    "forecast_quality",
     "information_schema",
     "max_join_size",
     "mysql_native_password",
@@ -34,6 +35,7 @@ OTHERS = {
     "pg_hba",
     "pg_ls_waldir",
     "pg_read_all_stats",
+    "predict_linear",
     "real_clock",
     "run_retries",
     "server_info",

@@ -62,6 +62,49 @@ def test_what_a_server_leaves_out_has_a_default(tmp_path: Path) -> None:
     assert shop.active
 
 
+PRIMARY_AND_REPLICA = """\
+instances:
+  - {name: shop, engine: postgresql, host: shop-1, credential: {stored: monitoring}}
+  - name: shop-standby
+    engine: postgresql
+    host: shop-2
+    credential: {stored: monitoring}
+    replica_of: shop
+"""
+
+
+def test_a_replica_names_its_primary_wherever_that_stands_in_the_file(tmp_path: Path) -> None:
+    _, standby = _read(tmp_path, PRIMARY_AND_REPLICA).instances
+    assert standby.replica_of == "shop"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("replica_of: shop", "replica_of: shpo"), "names no instance of this file"),
+        (("replica_of: shop", "replica_of: shop-standby"), "names the instance itself"),
+        (("shop-1,", "shop-1, replica_of: shop-standby,"), "names a replica; name the primary that it follows"),
+        (("shop, engine: postgresql", "shop, engine: mysql"), "names an instance of another engine"),
+        (
+            ("shop-1,", "shop-1, active: false,"),
+            "names an instance that is not active, where its data would not be counted",
+        ),
+        (("replica_of: shop", "replica_of: ''"), "String should have at least 1 character"),
+    ],
+)
+def test_a_replica_that_cannot_be_one_is_refused_with_its_line(
+    tmp_path: Path, change: tuple[str, str], problem: str
+) -> None:
+    with pytest.raises(FleetFileError) as refused:
+        _read(tmp_path, PRIMARY_AND_REPLICA.replace(*change))
+    assert f"line 7: instances.1.replica_of: {problem}\n" in str(refused.value)
+
+
+def test_a_replica_may_stay_with_a_primary_when_both_are_not_active(tmp_path: Path) -> None:
+    file = PRIMARY_AND_REPLICA.replace("shop-1,", "shop-1, active: false,") + "    active: false\n"
+    assert [entry.active for entry in _read(tmp_path, file).instances] == [False, False]
+
+
 def test_a_password_is_known_by_its_reference(tmp_path: Path) -> None:
     shop, blog, logs = (entry.credential for entry in _read(tmp_path, WHOLE).instances)
     assert (shop.username, shop.reference) == ("whalefall", "env:SHOP_PASSWORD")

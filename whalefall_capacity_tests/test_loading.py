@@ -35,6 +35,11 @@ def test_loading_costs_at_most_half_as_much_again_as_dagster_alone() -> None:
     assert code_location <= 1.5 * dagster, f"{code_location:.2f} s for {dagster:.2f} s"
 
 
+def test_loading_needs_no_numpy() -> None:
+    code = f"{CODE_LOCATION}\nimport sys\nassert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env=environment({}), check=True)
+
+
 def test_loading_warns_of_nothing() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", CODE_LOCATION],

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 # Time for the deployment to start before its schedules are due, in whole minutes of the clock.
 DUE_IN = timedelta(minutes=2)
 OVER = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-SENSOR = "aggregations_follow_stats"
+SENSORS = ("aggregations_follow_stats", "forecasts_follow_stats")
 PERIODS = ("weekly", "monthly", "quarterly")
 SCHEDULED = {"sync_databases": 1, "partition_maintenance": 1} | {f"aggregate_{period}": 1 for period in PERIODS}
 
@@ -69,15 +69,16 @@ def runs_of(found: Centre) -> Counter[str]:
 
 
 def settled(found: Centre) -> bool:
-    """Has the sensor seen every day that landed, and is every run over, in both books?"""
+    """Have the sensors seen every day that landed, and is every run over, in both books?"""
     landed = found.instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=DATABASE_SIZE_STATS), limit=1)
-    states = [state for state in found.instance.all_instigator_state() if state.instigator_name == SENSOR]
+    states = [state for state in found.instance.all_instigator_state() if state.instigator_name in SENSORS]
     cursors = [int(getattr(state.instigator_data, "cursor", None) or 0) for state in states]
     runs = found.instance.get_runs()
     books = found.rows("SELECT 1 FROM task_runs WHERE closed_at IS NOT NULL")
     return (
-        bool(landed.records and cursors)
-        and cursors[0] >= landed.records[0].storage_id
+        bool(landed.records)
+        and len(cursors) == len(SENSORS)
+        and min(cursors) >= landed.records[0].storage_id
         and {run.status for run in runs} <= OVER
         and len(books) == len(runs)
     )
@@ -102,7 +103,7 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
     (collection,) = found.rows("SELECT * FROM task_runs WHERE task_key = 'sync_databases'")
     assert (collection.status, collection.trigger_source) == ("completed_with_errors", "scheduled")
 
-    # Three days arrive late, of before the collection: one run for each period type.
+    # Three days arrive late, of before the collection: one run for each period type, and one that forecasts again.
     today = datetime.now(ZoneInfo(settings["WHALEFALL_TIMEZONE"])).date()
     late = [today - timedelta(days=back) for back in (3, 2, 1)]
     history = tmp_path / "late.csv"
@@ -110,8 +111,11 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
     history.write_text("\n".join(["instance,database,date,size_bytes", *lines, ""]))
     imported = run(["history", "import", str(history)], settings)
     assert imported.returncode == 0, imported.stderr
-    assert_settles(found, SCHEDULED | {"aggregate_daily": 1} | {f"aggregate_{period}": 2 for period in PERIODS})
+    assert_settles(
+        found,
+        SCHEDULED | {"aggregate_daily": 1, "forecast_capacity": 1} | {f"aggregate_{period}": 2 for period in PERIODS},
+    )
 
-    assert Counter(run.status for run in found.instance.get_runs()) == {dg.DagsterRunStatus.SUCCESS: 9}
+    assert Counter(run.status for run in found.instance.get_runs()) == {dg.DagsterRunStatus.SUCCESS: 10}
     assert audit(found.store, found.instance, datetime.now(timezone.utc) - timedelta(days=1)) == []
     assert_as_from_scratch(found.store)

@@ -15,7 +15,10 @@ LONGEST_TEXT = 2000
 
 
 class Alert(BaseModel):
-    """A message; *cause* and *day* say which alerts are the same one."""
+    """A message; *cause* and *day* say which alerts are the same one.
+
+    One of the same cause is not sent again before *quiet_days* are over: 1 is once a day, 7 once a week.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +30,7 @@ class Alert(BaseModel):
     since: datetime | None = None
     link: str | None = None
     remedy: str
+    quiet_days: int = 1
 
     @property
     def key(self) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import STATS_KEYS, aggregation_key
+from whalefall_capacity.asset_keys import INSIGHT_KEYS, STATS_KEYS, aggregation_key
 from whalefall_capacity.periods import PeriodType, today
-from whalefall_capacity.printable import first_of
+from whalefall_capacity.printable import first_of, printable
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
@@ -49,6 +49,11 @@ def check_result(
     )
 
 
+def some(names: Sequence[str], count: int = 5) -> str:
+    """Return the first *count* of *names*, printable, and how many more there are."""
+    return printable(first_of(names, count))
+
+
 def coverage_result(day: date, fleet: Mapping[str, bool], collection: Collection) -> dg.AssetCheckResult:
     """Report the instances without sizes for *day*, and why: the first by name, the others as a number.
 
@@ -73,7 +78,7 @@ def coverage_result(day: date, fleet: Mapping[str, bool], collection: Collection
 
 TABLE_PARTITIONS = "table_partitions"
 # The asset whose rows each partitioned table holds.
-TABLE_ASSETS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in STATS_KEYS} | {
+TABLE_ASSETS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in (*STATS_KEYS, *INSIGHT_KEYS)} | {
     AGGREGATION_TABLES[level.value, period_type].name: aggregation_key(level, period_type)
     for level in Level
     for period_type in PeriodType

@@ -10,17 +10,14 @@ from datetime import date
 import dagster as dg
 
 from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS
-from whalefall_capacity.assets.checks import FINDINGS_SHOWN, check_result
+from whalefall_capacity.assets.checks import FINDINGS_SHOWN, check_result, some
 from whalefall_capacity.assets.metadata import metadata_table
-from whalefall_capacity.printable import first_of, printable
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.settings import Settings, load_settings
+from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet_credentials import unreadable_secrets
 from whalefall_capacity.store.sizes.day_comparison import (
-    ChangedDatabase,
     LostDatabase,
     ShrunkInstance,
-    changed_databases,
     latest_stored_day,
     lost_databases,
     shrunk_instances,
@@ -38,12 +35,6 @@ DATABASES_MISSING = dg.AssetCheckSpec(
     description="Is there a database without a size that had one before? It is gone, or it is still listed and the "
     "account may no longer read it. docs/checks.md#databases_missing",
 )
-UNUSUAL_CHANGE = dg.AssetCheckSpec(
-    "unusual_change",
-    asset=DATABASE_SIZE_STATS,
-    description="Did a database grow or shrink by more than WHALEFALL_CHECK_CHANGE_PERCENT and "
-    "WHALEFALL_CHECK_CHANGE_BYTES since the day before? docs/checks.md#unusual_change",
-)
 # Evaluated by the collection itself: without secrets no server can be visited, and no later step runs.
 SECRETS_READABLE = dg.AssetCheckSpec(
     "secrets_readable",
@@ -53,10 +44,9 @@ SECRETS_READABLE = dg.AssetCheckSpec(
 )
 
 
-@dg.multi_asset_check(name="stats_checks", specs=[INVENTORY_SHRANK, DATABASES_MISSING, UNUSUAL_CHANGE], can_subset=True)
+@dg.multi_asset_check(name="stats_checks", specs=[INVENTORY_SHRANK, DATABASES_MISSING], can_subset=True)
 def stats_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
     """Compare the latest stored day with the nearest earlier day within a week."""
-    settings = load_settings()
     day = latest_stored_day(store.engine)
     for key in context.selected_asset_check_keys:
         if day is None:
@@ -65,18 +55,15 @@ def stats_checks(context: dg.AssetCheckExecutionContext, store: StoreResource) -
             )
         elif key == INVENTORY_SHRANK.key:
             yield inventory_result(day, shrunk_instances(store.engine, day))
-        elif key == DATABASES_MISSING.key:
-            yield missing_result(day, lost_databases(store.engine, day))
         else:
-            percent, size_bytes = settings.check_change_percent, settings.check_change_bytes
-            yield change_result(day, changed_databases(store.engine, day, percent, size_bytes), settings)
+            yield missing_result(day, lost_databases(store.engine, day))
 
 
 def secrets_result(store: StoreResource) -> dg.AssetCheckResult:
     """Report the credentials whose secret cannot be read."""
     found = unreadable_secrets(store.engine, load_settings().secret_key)
     needed = sorted({instance for secret in found for instance in secret.instances})
-    concerned = f"instances affected: {_some(needed)}" if needed else "no instance of the fleet needs them"
+    concerned = f"instances affected: {some(needed)}" if needed else "no instance of the fleet needs them"
     return check_result(
         SECRETS_READABLE.key,
         found,
@@ -88,7 +75,7 @@ def secrets_result(store: StoreResource) -> dg.AssetCheckResult:
             "instances_concerned": len(needed),
             "secrets": metadata_table(
                 ("credential", "error", "instances"),
-                [(secret.credential, secret.error, _some(secret.instances)) for secret in found[:FINDINGS_SHOWN]],
+                [(secret.credential, secret.error, some(secret.instances)) for secret in found[:FINDINGS_SHOWN]],
             ),
         },
     )
@@ -101,7 +88,7 @@ def inventory_result(day: date, shrunk: Sequence[ShrunkInstance]) -> dg.AssetChe
         shrunk,
         good=f"every instance lists on {day} at least as many databases as before",
         bad=f"{len(shrunk)} instances list fewer databases on {day} than before: "
-        f"{_some([f'{s.instance} ({s.listed_before} to {s.listed})' for s in shrunk])}. "
+        f"{some([f'{s.instance} ({s.listed_before} to {s.listed})' for s in shrunk])}. "
         "`databases_missing` names the databases; ask whether they were dropped on purpose",
         is_error=any(instance.listed * 2 < instance.listed_before for instance in shrunk),
         metadata={
@@ -122,7 +109,7 @@ def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResu
         DATABASES_MISSING.key,
         lost,
         good=f"every database that had a size before has one on {day}",
-        bad=f"{len(lost)} databases have no size on {day}: {_some([f'{d.instance}/{d.database}' for d in lost])}. "
+        bad=f"{len(lost)} databases have no size on {day}: {some([f'{d.instance}/{d.database}' for d in lost])}. "
         f"{unmeasured} are still listed (`whalefall-capacity fleet check` prints the missing GRANT), "
         f"{len(lost) - unmeasured} are gone",
         metadata={
@@ -137,30 +124,5 @@ def missing_result(day: date, lost: Sequence[LostDatabase]) -> dg.AssetCheckResu
     )
 
 
-def change_result(day: date, changed: Sequence[ChangedDatabase], settings: Settings) -> dg.AssetCheckResult:
-    """Report the databases that grew or shrank beyond the limits, the greatest change first."""
-    limits = f"{settings.check_change_percent:g} % and {settings.check_change_bytes} bytes"
-    return check_result(
-        UNUSUAL_CHANGE.key,
-        changed,
-        good=f"no database grew or shrank by more than {limits} until {day}",
-        bad=f"{len(changed)} databases grew or shrank by more than {limits} until {day}: "
-        f"{_some([f'{c.instance}/{c.database} ({c.change_bytes:+} bytes)' for c in changed])}. "
-        "Ask their owners what was loaded or dropped",
-        metadata={
-            "databases_grown": sum(database.change_bytes > 0 for database in changed),
-            "databases_shrunk": sum(database.change_bytes < 0 for database in changed),
-            "databases": metadata_table(
-                ("instance", "database", "size_bytes", "size_bytes_before", "day_before", "change_bytes", "percent"),
-                [astuple(database) for database in changed[:FINDINGS_SHOWN]],
-            ),
-        },
-    )
-
-
 def _state(database: LostDatabase) -> str:
     return "listed, not measured" if database.is_listed else "no longer listed"
-
-
-def _some(names: Sequence[str]) -> str:
-    return printable(first_of(names, 5))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
@@ -18,12 +19,15 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.alerts.transports import Channel, channels
+from whalefall_capacity.assets.insight_checks import DISK_FULL_SOON, FORECAST_ACCURACY
+from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.dagster_private import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
     FreshnessState,
 )
 from whalefall_capacity.errors import AlertError
+from whalefall_capacity.insight.statuses import Urgency
 from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.store import store_engine
 from whalefall_capacity.settings import Settings, load_settings
@@ -37,6 +41,7 @@ from whalefall_capacity.store.alerts import (
     give_up_unknown,
     missed_days,
 )
+from whalefall_capacity.store.insight.read import CapacityForecast, forecasts_of_day, newest_forecast_day
 from whalefall_capacity.tasks import CALCULATE_DATABASE, SYNC_DATABASES
 
 # The sources of alerts, by name.
@@ -48,6 +53,8 @@ OVERLAP = timedelta(seconds=60)
 # Sending stops after this time, well within Dagster's limit for a tick; the next tick continues.
 SENDING_SECONDS = 25.0
 DAYS_LOOKED_AT = 7
+# What lasts is told again after so many days.
+WEEK_DAYS = 7
 EVALUATIONS_LOOKED_AT = 100
 REASONS_SHOWN = 20
 SEE_LOG = "the log of the run says why; once that is fixed, re-execute the run in the Dagster UI"
@@ -78,6 +85,7 @@ def alerts_go_out(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
         sources: Sources = {
             "task runs": lambda: run_alerts(engine, settings, since),
             "days": lambda: missed_day_alerts(engine, settings, this_day),
+            "forecasts": lambda: full_disk_alerts(engine),
             "asset checks": lambda: check_alerts(instance, repository, settings, since),
             "freshness": lambda: freshness_alerts(instance, repository, settings, this_day, context.log),
         }
@@ -157,12 +165,49 @@ def missed_day_alerts(engine: Engine, settings: Settings, this_day: date) -> Ite
         )
 
 
+def full_disk_alerts(engine: Engine) -> Iterator[Alert]:
+    """Yield an alert for each instance that is full or will be soon, by the newest forecast; weekly while it lasts.
+
+    How urgent it is belongs to the cause: an instance that comes closer to being full is told at once.
+    """
+    day = newest_forecast_day(engine)
+    if day is None:
+        return
+    for forecast in forecasts_of_day(engine, day):
+        if (urgency := forecast.urgency) is None:
+            continue
+        name, when = forecast.instance, _when_full(forecast)
+        used, limit = (binary_size(size) for size in (forecast.used_bytes, forecast.limit_bytes))
+        yield Alert(
+            cause=f"disk of {name} {urgency.value}",
+            day=day,
+            title=f"{name} {when}",
+            what=f"{name} uses {used} of {limit} and {when}",
+            where=(name,),
+            remedy="make room, or enlarge the disk and say so in the fleet file (capacity_limit); "
+            f"`whalefall-capacity forecast --instance {shlex.quote(name)}` says what grows",
+            quiet_days=WEEK_DAYS,
+        )
+
+
+def _when_full(forecast: CapacityForecast) -> str:
+    if forecast.urgency is Urgency.FULL:
+        return "is full"
+    if forecast.shown_expected_date is None:
+        return f"may be full any day from {forecast.earliest_date} on"
+    return f"will be full about {forecast.expected_date} ({forecast.earliest_date} to {forecast.latest_date})"
+
+
 def check_alerts(
     instance: dg.DagsterInstance, repository: dg.RepositoryDefinition, settings: Settings, since: datetime
 ) -> Iterator[Alert]:
-    """Yield an alert for each asset check whose latest evaluation failed, after *since*."""
+    """Yield an alert for each asset check whose latest evaluation failed, after *since*.
+
+    Full disks are reported one by one, and the accuracy of forecasts changes slowly.
+    """
     graph = repository.asset_graph
-    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(graph.asset_check_keys))
+    keys = [key for key in graph.asset_check_keys if key != DISK_FULL_SOON.key]
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key, record in latest.items():
         evaluation, evaluated = record.evaluation, _evaluated_at(record)
         if record.status is not AssetCheckExecutionRecordStatus.FAILED or evaluation is None or evaluated <= since:
@@ -180,6 +225,7 @@ def check_alerts(
             since=_failing_since(instance, record).astimezone(settings.zone),
             link=settings.run_url.format(run_id=record.run_id),
             remedy=graph.get_check_spec(key).description or SEE_LOG,
+            quiet_days=WEEK_DAYS if key == FORECAST_ACCURACY.key else 1,
         )
 
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, aggregation_keys
+from whalefall_capacity.asset_keys import CAPACITY_FORECASTS, DATABASE_SIZE_STATS, FORECAST_JOB_NAME, aggregation_keys
 from whalefall_capacity.assets.metadata import ROWS_CHANGED
-from whalefall_capacity.dagster_private import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-from whalefall_capacity.jobs import AGGREGATION_JOBS
+from whalefall_capacity.dagster_private import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from whalefall_capacity.insight.statuses import HISTORY_DAYS
+from whalefall_capacity.jobs import AGGREGATION_JOBS, forecast_capacity
 from whalefall_capacity.partitions import range_tags
-from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows
+from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows, today
 from whalefall_capacity.run_tags import TRIGGER_TAG
+from whalefall_capacity.settings import load_settings
 
 # Ten years of days: an import of any size is one tick.
 EVENTS_PER_TICK = 4000
@@ -57,6 +63,44 @@ def aggregations_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorR
         for request in requests_for(context.instance, period_type, changed, cursor)
     ]
     return dg.SensorResult(run_requests=requests, cursor=str(materialized[-1].storage_id))
+
+
+@dg.sensor(
+    job=forecast_capacity,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Forecasts today again, once, when days that today's forecast looks back at landed or were corrected "
+    "by another run than the one that forecast today.",
+)
+def forecasts_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    cursor = int(context.cursor or 0)
+    days = list(read_materialized_days(context.instance, cursor))
+    if not days:
+        return dg.SkipReason("no day of stats has landed since the last tick")
+    after = str(days[-1].storage_id)
+    this_day = today(load_settings().zone)
+    forecast = _materialized(context.instance, CAPACITY_FORECASTS, cursor)
+    seen = [
+        event
+        for event in days
+        if event.changed
+        and this_day - timedelta(days=HISTORY_DAYS) < event.day <= this_day
+        and (event.run_id, this_day) not in forecast
+    ]
+    if not seen or _is_waiting(context.instance, this_day):
+        return dg.SensorResult(skip_reason="today's forecast knows, or will know, what landed", cursor=after)
+    request = dg.RunRequest(
+        run_key=f"{FORECAST_JOB_NAME} {this_day} after {after}",
+        partition_key=this_day.isoformat(),
+        tags={TRIGGER_TAG: "sensor"},
+    )
+    return dg.SensorResult(run_requests=[request], cursor=after)
+
+
+def _is_waiting(instance: dg.DagsterInstance, day: date) -> bool:
+    """Tell whether a run that will forecast *day* has not started yet."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=FORECAST_JOB_NAME, statuses=WAITING))
+    return any(run.tags.get(PARTITION_NAME_TAG) == day.isoformat() for run in runs)
 
 
 def read_materialized_days(instance: dg.DagsterInstance, cursor: int) -> Iterator[MaterializedDay]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from whalefall_capacity.commands.output import JsonOption, binary_size, print_json, print_table
+from whalefall_capacity.byte_sizes import binary_size
+from whalefall_capacity.commands.output import JsonOption, print_json, print_table
 from whalefall_capacity.commands.runs import ALL_ITEMS, print_missing
 from whalefall_capacity.errors import CollectionError, FleetFileError
 from whalefall_capacity.periods import today

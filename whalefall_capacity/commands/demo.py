@@ -11,20 +11,22 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import binary_size, err, out, print_table
+from whalefall_capacity.byte_sizes import binary_size
+from whalefall_capacity.commands.output import err, out, print_table
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.up import VerboseOption, serve_in_foreground
-from whalefall_capacity.demo.fleet import demo_fleet, refuse_real_fleet
+from whalefall_capacity.demo.fleet import RESTLESS, demo_fleet, disk_sizes, give_limits, refuse_real_fleet
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.demo.past import DAYS, write_past
-from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.errors import CollectionError, StoreError
 from whalefall_capacity.fleet_file import read_fleet_file
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.access import Role, set_user
-from whalefall_capacity.store.fleet import apply_fleet
+from whalefall_capacity.store.fleet import apply_fleet, list_instances
+from whalefall_capacity.store.insight.read import forecasts_of_day
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import database_sizes
 
@@ -47,10 +49,15 @@ def demo(
         refuse_real_fleet(engine)
         folder = settings.home / "demo"
         day = today(settings.zone)
-        with demo_fleet(folder) as fleet_file:
+        limits = {i.name: i.capacity_limit_bytes for i in list_instances(engine) if i.capacity_limit_bytes is not None}
+        with demo_fleet(folder, limits) as fleet_file:
             apply_fleet(engine, read_fleet_file(fleet_file))
             _measure(day)
+            used = {each.instance: each.used_bytes for each in forecasts_of_day(engine, day)}
+            give_limits(fleet_file, disk_sizes(used) | limits)
+            apply_fleet(engine, read_fleet_file(fleet_file))
             _import_past(engine, folder / "made-up-past.csv", settings.start_date, day)
+            _forecast(day)
             _print_sizes(engine, day)
             if not once:
                 serve_in_foreground(engine, settings, verbose, login=f"  (admin, {_console_password(engine)})")
@@ -72,11 +79,17 @@ def _measure(day: date) -> None:
         raise CollectionError("\n".join(run.not_measured.values()))
 
 
+def _forecast(day: date) -> None:
+    from whalefall_capacity.commands.local_runs import run_forecast
+
+    run_forecast(day).raise_error(StoreError)
+
+
 def _import_past(engine: Engine, path: Path, start: date, day: date) -> None:
     from whalefall_capacity.assets.imported import report_imported_days
 
     if not path.exists():
-        write_past(path, database_sizes(engine, day), day)
+        write_past(path, database_sizes(engine, day), day, RESTLESS)
     result = import_history(engine, read_history(path, start, day), str(path))
     report_imported_days(engine, result.changed_days)
     out.print(f"{result.written} of {result.rows} sizes of {DAYS} made-up days imported from {path}", soft_wrap=True)

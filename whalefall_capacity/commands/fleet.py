@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.collection.fleet import check_fleet
 from whalefall_capacity.collection.sizes import Target, address
 from whalefall_capacity.collection.visit import Checkup
-from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_json, print_rows, print_table
+from whalefall_capacity.commands.output import JsonOption, out, print_json, print_rows, print_table
 from whalefall_capacity.fleet_file import read_fleet_file
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
 from whalefall_capacity.settings import load_settings
@@ -68,6 +69,7 @@ def list_command(as_json: JsonOption = False) -> None:
                 i.last_connected_at.isoformat(timespec="seconds") if i.last_connected_at else "never"
             ),
             "disk": lambda i: binary_size(i.capacity_limit_bytes),
+            "replica of": lambda i: i.replica_of,
         },
         right=("id", "databases", "disk"),
     )

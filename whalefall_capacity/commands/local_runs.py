@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import aggregation_key
+from whalefall_capacity.asset_keys import FORECAST_JOB_NAME, aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
 from whalefall_capacity.errors import StoreError, WhalefallError
 from whalefall_capacity.jobs import AGGREGATION_JOBS
@@ -108,6 +108,12 @@ def run_aggregation(windows: Sequence[Window], levels: Iterable[Level], watcher:
             for window in windows
         ],
     )
+
+
+def run_forecast(day: date) -> LocalRun:
+    """Materialize forecasts and anomalies of *day* and wait for it."""
+    result, error = _execute(FORECAST_JOB_NAME, partition_key=day.isoformat())
+    return LocalRun(result.run_id, error)
 
 
 def run_maintenance(config: Mapping[str, object], watcher: Watcher[str, ChildOutcome]) -> LocalRun:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
+from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.commands.dagster_report import report_days
-from whalefall_capacity.commands.output import JsonOption, binary_size, out, print_result, print_table
+from whalefall_capacity.commands.output import JsonOption, out, print_result, print_table
 from whalefall_capacity.credentials import fernet_of
 from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.periods import today

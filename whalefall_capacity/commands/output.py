@@ -1,4 +1,4 @@
-"""Input and output of commands: tables for people, JSON for programs, sizes in binary units, passwords."""
+"""Input and output of commands: tables for people, JSON for programs, passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from whalefall_capacity.byte_sizes import in_binary_units
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.printable import printable_json, printable_lines
 
@@ -28,14 +27,6 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def binary_size(size_bytes: int | None) -> str:
-    """Return a size in binary units, such as 1.50 GiB; a dash when it is not known."""
-    if size_bytes is None:
-        return "-"
-    value, unit = in_binary_units(size_bytes)
-    return f"{size_bytes} B" if unit == "B" else f"{value:.2f} {unit}"
 
 
 def print_json(content: object) -> None:

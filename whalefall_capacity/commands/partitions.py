@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.status import Status
 
-from whalefall_capacity.commands.output import JsonOption, binary_size, err, out, print_json, print_result, print_table
+from whalefall_capacity.byte_sizes import binary_size
+from whalefall_capacity.commands.output import JsonOption, err, out, print_json, print_result, print_table
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store

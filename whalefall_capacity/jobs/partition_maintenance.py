@@ -66,6 +66,7 @@ class MaintenanceConfig(dg.Config):
     retention_weekly_months: int | None = _instead_of("retention_weekly_months")
     retention_monthly_months: int | None = _instead_of("retention_monthly_months")
     retention_quarterly_months: int | None = _instead_of("retention_quarterly_months")
+    retention_forecasts_months: int | None = _instead_of("retention_forecasts_months")
 
     def overrides(self) -> dict[str, Any]:
         """Return the settings that are overridden here, by name."""

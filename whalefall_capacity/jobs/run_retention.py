@@ -1,4 +1,4 @@
-"""Retention of runs: task runs with their items, and Dagster's own runs with their events."""
+"""Retention of what has no table partitions: task runs, Dagster's own runs with their events, accuracy of forecasts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import dagster as dg
 from sqlalchemy import Engine
 
 from whalefall_capacity.mirror.follow import FINAL_STATUSES
+from whalefall_capacity.periods import add_months, today
 from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.insight.write import delete_old_accuracy
 from whalefall_capacity.store.task_runs.write import delete_old_task_runs
 
 BATCH = 100
@@ -19,10 +21,11 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Forgotten:
-    """The numbers of deleted runs."""
+    """The numbers of deleted runs and rows of accuracy."""
 
     task_runs: int
     dagster_runs: int
+    accuracy_rows: int
 
 
 def forget_old_runs(
@@ -47,6 +50,9 @@ def forget_old_runs(
     return Forgotten(
         task_runs=delete_older(settings.retention_task_runs_days, partial(delete_old_task_runs, engine, BATCH)),
         dagster_runs=delete_older(settings.retention_dagster_runs_days, partial(_delete_dagster_runs, instance)),
+        accuracy_rows=delete_old_accuracy(
+            engine, add_months(today(settings.zone, now), -settings.retention_forecasts_months)
+        ),
     )
 
 

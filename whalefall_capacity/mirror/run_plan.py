@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from whalefall_capacity import current_period
-from whalefall_capacity.asset_keys import KEYS_OF_JOB, STATS_KEYS, step_key
+from whalefall_capacity.asset_keys import INSIGHT_KEYS, KEYS_OF_JOB, STATS_KEYS, step_key
 from whalefall_capacity.current_period import CurrentPeriod
 from whalefall_capacity.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -26,7 +26,15 @@ from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.task_runs.summary import TaskSummary, summary_of_days
-from whalefall_capacity.tasks import AGGREGATE_CURRENT, CALCULATE_DATABASE, OP_JOBS, STATS_STEP, SYNC_DATABASES, Task
+from whalefall_capacity.tasks import (
+    AGGREGATE_CURRENT,
+    CALCULATE_DATABASE,
+    INSIGHT,
+    OP_JOBS,
+    STATS_STEP,
+    SYNC_DATABASES,
+    Task,
+)
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,10 @@ def read_plan(run: dg.DagsterRun) -> RunPlan:
     keys = asset_keys_of(run)
     collects = any(key in STATS_KEYS for key in keys)
     aggregations = [(Level(key.path[0].split("_")[0]), PeriodType(key.path[1])) for key in keys if len(key.path) == 2]
-    period_type = aggregations[0][1] if aggregations else PeriodType.DAILY if collects else None
+    forecasts = any(key in INSIGHT_KEYS for key in keys)
+    period_type = aggregations[0][1] if aggregations else PeriodType.DAILY if collects or forecasts else None
     return RunPlan(
-        task=_task(run.job_name, collects, period_type),
+        task=INSIGHT if forecasts and not (collects or aggregations) else _task(run.job_name, collects, period_type),
         tags=run.tags,
         days=_days(run.tags, period_type) if period_type else None,
         period_type=period_type,

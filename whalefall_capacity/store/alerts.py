@@ -22,12 +22,18 @@ SENDING_AT_MOST = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(hours=1)
 RETENTION = timedelta(days=90)
 
-# The unique key of cause, day and channel decides what is new, also beside another look at the same time.
+# The unique key of cause, day and channel decides what is new, also beside another look at the same time; its index
+# finds what was reported within the quiet days before. What was found first is reported first.
 INSERT_ALERTS = """
 INSERT INTO alerts (cause, day, channel, message_json)
 SELECT filed.cause, filed.day, channel, filed.message
-FROM unnest(CAST(:causes AS text[]), CAST(:days AS date[]), CAST(:messages AS jsonb[])) AS filed (cause, day, message)
+FROM unnest(CAST(:causes AS text[]), CAST(:days AS date[]), CAST(:quiet_days AS integer[]), CAST(:messages AS jsonb[]))
+     WITH ORDINALITY AS filed (cause, day, quiet_days, message, number)
 CROSS JOIN unnest(CAST(:channels AS text[])) AS channel
+WHERE NOT EXISTS (SELECT FROM alerts AS told
+                  WHERE told.cause = filed.cause AND told.channel = channel
+                    AND told.day > filed.day - filed.quiet_days AND told.day < filed.day)
+ORDER BY filed.number
 ON CONFLICT (cause, day, channel) DO NOTHING
 """
 # What was tried least recently comes first: a message that its receiver does not want holds up no other. A row that
@@ -101,11 +107,14 @@ class FailedRun:
 
 def file_alerts(engine: Engine, alerts: Sequence[Alert], channels: Iterable[str]) -> int:
     """File *alerts* for each of *channels*, but those filed already; return how many are new."""
+    if not alerts:
+        return 0
     return write(
         engine,
         INSERT_ALERTS,
         causes=[alert.cause for alert in alerts],
         days=[alert.day for alert in alerts],
+        quiet_days=[alert.quiet_days for alert in alerts],
         messages=[alert.model_dump_json() for alert in alerts],
         channels=list(channels),
     )

@@ -20,9 +20,10 @@ from whalefall_capacity.store.postgres.one_statement import read_rows, read_valu
 
 REGISTERED = """
 SELECT i.name, i.db_type, i.host, i.port, i.database_name, i.tls, i.description, i.capacity_limit_bytes,
-       i.is_active AND i.deleted_at IS NULL AS is_active, c.name AS credential
+       i.is_active AND i.deleted_at IS NULL AS is_active, c.name AS credential, primary_one.name AS replica_of
 FROM instances AS i
 LEFT JOIN credentials AS c ON c.id = i.credential_id
+LEFT JOIN instances AS primary_one ON primary_one.id = i.replica_of_id
 """
 UPSERT_CREDENTIAL = """
 INSERT INTO credentials (name, username, secret_reference)
@@ -43,6 +44,13 @@ SET db_type = excluded.db_type, host = excluded.host, port = excluded.port, data
     tls = excluded.tls, description = excluded.description, capacity_limit_bytes = excluded.capacity_limit_bytes,
     is_active = excluded.is_active, credential_id = excluded.credential_id, deleted_at = NULL, updated_at = now()
 """
+# After the instances: a replica and its primary may come with the same file.
+SET_PRIMARIES = """
+UPDATE instances AS i SET replica_of_id = primary_one.id
+FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(name text, replica_of text)
+LEFT JOIN instances AS primary_one ON primary_one.name = e.replica_of
+WHERE i.name = e.name AND i.replica_of_id IS DISTINCT FROM primary_one.id
+"""
 DISABLE = """
 UPDATE instances SET is_active = false, deleted_at = now(), updated_at = now()
 WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
@@ -56,11 +64,13 @@ WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL 
 ORDER BY i.name
 """
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
+REPLICAS = "SELECT count(*) FROM instances WHERE is_active AND deleted_at IS NULL AND replica_of_id IS NOT NULL"
 INSTANCES = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.deleted_at IS NULL AS is_active,
-       i.last_connected_at, i.description, i.capacity_limit_bytes,
+       i.last_connected_at, i.description, i.capacity_limit_bytes, primary_one.name AS replica_of,
        (SELECT count(*) FROM instance_databases AS d WHERE d.instance_id = i.id AND d.is_active) AS databases
 FROM instances AS i
+LEFT JOIN instances AS primary_one ON primary_one.id = i.replica_of_id
 ORDER BY i.name
 """
 
@@ -88,6 +98,7 @@ class RegisteredInstance:
     last_connected_at: datetime | None
     description: str | None
     capacity_limit_bytes: int | None
+    replica_of: str | None
     databases: int
 
 
@@ -130,6 +141,11 @@ def list_instances(engine: Engine) -> list[RegisteredInstance]:
 def is_in_fleet(engine: Engine, instance_id: int) -> bool:
     """Tell whether an instance is one of those that are visited."""
     return bool(read_value(engine, IN_FLEET, id=instance_id))
+
+
+def count_replicas(engine: Engine) -> int:
+    """Return how many servers of the fleet are replicas of another one."""
+    return int(read_value(engine, REPLICAS))
 
 
 @again_if_connection_lost
@@ -184,6 +200,7 @@ def _columns(entry: InstanceEntry) -> dict[str, Any]:
         "tls": entry.tls.model_dump(exclude_none=True) if entry.tls else None,
         "description": entry.description,
         "capacity_limit_bytes": entry.capacity_limit,
+        "replica_of": entry.replica_of,
         "is_active": entry.active,
         "credential": credential_name(entry.credential),
     }
@@ -214,7 +231,9 @@ def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
     ]
     if references:
         connection.execute(text(UPSERT_CREDENTIAL), references)
-    connection.execute(text(UPSERT_INSTANCES), {"entries": json.dumps([_columns(entry) for entry in entries])})
+    values = {"entries": json.dumps([_columns(entry) for entry in entries])}
+    connection.execute(text(UPSERT_INSTANCES), values)
+    connection.execute(text(SET_PRIMARIES), values)
 
 
 def _target(row: Any, secret_key: SecretStr | None) -> Target:

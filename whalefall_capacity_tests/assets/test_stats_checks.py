@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.assets.stats import size_stats
 from whalefall_capacity.assets.stats_checks import (
-    change_result,
     inventory_result,
     missing_result,
     secrets_result,
@@ -20,8 +19,8 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.partitions import DAILY
 from whalefall_capacity.periods import today
 from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
-from whalefall_capacity.store.sizes.day_comparison import ChangedDatabase, LostDatabase, ShrunkInstance
+from whalefall_capacity.settings import PROJECT_ROOT, load_settings
+from whalefall_capacity.store.sizes.day_comparison import LostDatabase, ShrunkInstance
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
@@ -52,11 +51,13 @@ def test_the_run_of_the_day_evaluates_every_check_of_its_assets(
     found = run(dagster_instance)
     assert sorted(found) == [
         "databases_missing",
+        "disk_full_soon",
         "fleet_coverage",
+        "forecast_accuracy",
         "inventory_shrank",
         "recomputed",
         "secrets_readable",
-        "unusual_change",
+        "size_anomaly",
     ]
     assert all(evaluation.passed and not evaluation.blocking for evaluation in found.values())
 
@@ -114,11 +115,11 @@ def test_a_secret_that_nobody_needs_is_a_warning(store: Engine, monkeypatch: pyt
 
 
 def test_one_check_can_be_evaluated_alone(store: Engine, dagster_instance: dg.DagsterInstance) -> None:  # noqa: ARG001
-    selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("database_size_stats"), "unusual_change"))
+    selection = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("size_anomalies"), "size_anomaly"))
     job = dg.define_asset_job("one_check", selection).resolve(asset_graph=defs.resolve_asset_graph())
     result = job.execute_in_process(instance=dagster_instance, resources={"store": StoreResource()}, run_config={})
     (evaluation,) = result.get_asset_check_evaluations()
-    assert (evaluation.check_name, evaluation.description) == ("unusual_change", "nothing is stored yet")
+    assert (evaluation.check_name, evaluation.description) == ("size_anomaly", "nothing was forecast yet")
 
 
 def test_a_fleet_of_nobody_passes_every_check(store: Engine, dagster_instance: dg.DagsterInstance) -> None:  # noqa: ARG001
@@ -144,17 +145,6 @@ def test_the_table_holds_the_worst_twenty_and_the_figures_all() -> None:
     assert result.metadata["size_bytes_before"].value == sum(range(71, 101))
     assert result.description is not None
     assert "a/db4 and 25 more. 15 are still listed" in result.description
-
-
-def test_an_unusual_change_names_limits_and_databases(settings: Settings) -> None:
-    grown = ChangedDatabase("a", "crm", 30 * 2**30, 2**30, BEFORE, 29 * 2**30, 2900.0)
-    result = change_result(DAY, [grown], settings)
-    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert result.description == (
-        "1 databases grew or shrank by more than 50 % and 10737418240 bytes until 2026-06-25: "
-        "a/crm (+31138512896 bytes). Ask their owners what was loaded or dropped"
-    )
-    assert result.metadata["databases_grown"].value == 1
 
 
 def test_every_check_is_documented_under_its_name() -> None:

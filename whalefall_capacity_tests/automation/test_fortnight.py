@@ -204,10 +204,10 @@ def test_a_fortnight(
         assert str(reason).startswith("2026-06-30 was missed: the daemon did not run at 03:00")
         assert daemon.day(day) == 5
 
-        # Their sizes arrive late, from elsewhere: one run for each period type.
+        # Their sizes arrive late, from elsewhere: one run for each period type, and one that forecasts today again.
         import_late(daemon, store, tmp_path / "late.csv", missed)
         daemon.clock.shift(timedelta(minutes=1))
-        assert daemon.live(datetime.now(ZONE)) == 4
+        assert daemon.live(datetime.now(ZONE)) == 5
 
         # On Thursday the machine is off until noon: the day is caught up.
         day = next(days)
@@ -235,7 +235,7 @@ def test_a_fortnight(
             assert daemon.day(day) == 5
 
     runs = daemon.instance.get_runs()
-    assert Counter(run.status for run in runs) == {dg.DagsterRunStatus.SUCCESS: 69}
+    assert Counter(run.status for run in runs) == {dg.DagsterRunStatus.SUCCESS: 70}
     assert Counter(run.job_name for run in runs) == {
         "sync_databases": 13,
         "partition_maintenance": 13,
@@ -243,6 +243,7 @@ def test_a_fortnight(
         "aggregate_weekly": 14,
         "aggregate_monthly": 14,
         "aggregate_quarterly": 14,
+        "forecast_capacity": 1,
     }
     failed = [
         state.instigator_name
@@ -253,7 +254,7 @@ def test_a_fortnight(
     assert audit(store, daemon.instance, datetime.now(timezone.utc) - timedelta(days=20)) == []
     with store.connect() as connection:
         statuses = connection.execute(text("SELECT status, count(*) FROM task_runs GROUP BY status"))
-        assert sorted(map(tuple, statuses)) == [("completed", 67), ("completed_with_errors", 2)]
+        assert sorted(map(tuple, statuses)) == [("completed", 68), ("completed_with_errors", 2)]
         collected = [tuple(row) for row in connection.execute(text(DAYS))]
     assert collected == [
         (FIRST + timedelta(days=number), "measured", 2 if number == 3 else 3)

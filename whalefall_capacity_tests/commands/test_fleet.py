@@ -95,8 +95,8 @@ def test_list_has_everything_that_is_known_and_nothing_secret(whalefall: Command
     done = whalefall("fleet", "list")
     assert (done.status, done.err) == (0, "")
     assert [row[1:] for row in cells(done.out)] == [
-        ["gone", "postgresql", "127.0.0.1:1", "-", "disabled", "0", "never", "-"],
-        ["shop", "postgresql", "127.0.0.1:1", "-", "active", "0", "never", "2.00 TiB"],
+        ["gone", "postgresql", "127.0.0.1:1", "-", "disabled", "0", "never", "-", "-"],
+        ["shop", "postgresql", "127.0.0.1:1", "-", "active", "0", "never", "2.00 TiB", "-"],
     ]
     gone, shop = whalefall("fleet", "list", "--json").json
     assert (gone["name"], gone["is_active"]) == ("gone", False)
@@ -111,6 +111,7 @@ def test_list_has_everything_that_is_known_and_nothing_secret(whalefall: Command
         "last_connected_at": None,
         "description": "[red]sells[/red]",
         "capacity_limit_bytes": 2_199_023_255_552,
+        "replica_of": None,
         "databases": 0,
     }
 

@@ -48,6 +48,7 @@ def test_the_commands_are_the_ones_that_are_promised() -> None:
         "fleet apply",
         "fleet check",
         "fleet list",
+        "forecast",
         "history import",
         "migrate-from whalefall",
         "partitions apply",

@@ -244,7 +244,7 @@ def test_the_check_of_a_table_can_be_run_alone(
     ).resolve_job_def("checks")
     result = job.execute_in_process(instance=dagster_instance)
     found = result.get_asset_check_evaluations()
-    assert len(found) == 10
+    assert len(found) == 12
     assert {(e.passed, e.severity.value) for e in found} == {(passed, severity)}
     assert store is not None
 

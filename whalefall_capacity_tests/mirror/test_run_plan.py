@@ -67,6 +67,7 @@ def days(first: str, last: str) -> dict[str, str]:
         ("aggregate_quarterly", (), None, "calculate_database", "aggregation", BOTH, "quarterly"),
         ("capacity_aggregate_current", (), None, "capacity_aggregate_current", "aggregation", BOTH, "daily"),
         ("partition_maintenance", (), None, "partition_maintenance", "maintenance", [], None),
+        ("forecast_capacity", (), None, "other", "maintenance", [], "daily"),
         ("somebody_elses_job", (), None, "other", "maintenance", [], None),
         # Picked by hand
         (PICKED, STATS, None, "sync_databases", "capacity", [], "daily"),
@@ -124,6 +125,7 @@ def test_the_names_of_steps_are_those_of_the_jobs() -> None:
     }
     assert steps == {
         "size_stats",
+        "insight",
         *(f"{level}_size_aggregations__{p.value}" for level in ("database", "instance") for p in PeriodType),
     }
 

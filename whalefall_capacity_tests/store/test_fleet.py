@@ -433,3 +433,15 @@ def test_the_list_has_every_instance_with_its_active_databases(store: Engine) ->
     assert (gone.name, gone.is_active, gone.databases, gone.last_connected_at) == ("gone", False, 0, None)
     assert (shop.name, shop.is_active, shop.databases, shop.version) == ("shop", True, 2, "16.4")
     assert (shop.capacity_limit_bytes, shop.description) == (1024, "sells")
+
+
+def test_a_replica_keeps_its_primary_until_the_file_says_otherwise(store: Engine) -> None:
+    standby = entry("a-standby", replica_of="shop")
+    assert apply(store, standby, entry("shop")) == [Change("a-standby", "created"), Change("shop", "created")]
+    assert [(one.name, one.replica_of) for one in list_instances(store)] == [("a-standby", "shop"), ("shop", None)]
+    assert apply(store, standby, entry("shop"))[0] == Change("a-standby", "unchanged")
+    changes = apply(store, entry("a-standby"), entry("shop"))
+    assert changes == [Change("a-standby", "changed", ("replica_of",)), Change("shop", "unchanged")]
+    assert [one.replica_of for one in list_instances(store)] == [None, None]
+    assert apply(store, entry("a-standby", replica_of="shop"), entry("shop"), dry_run=True)[0].action == "changed"
+    assert [one.replica_of for one in list_instances(store)] == [None, None]

@@ -65,7 +65,7 @@ def instance(console: CurrentConsole, instance_id: InstanceId) -> Response:
 def days_of_instance(console: CurrentConsole, instance_id: InstanceId, query: Annotated[DayRange, Query()]) -> Response:
     """Return the raw days of one instance; the last 30 where nothing else is said."""
     known_instance(console, instance_id)
-    first, last = query.days(console.today(), _default_first)
+    first, last = query.days(console.today(), default_first)
     items = instance_days(console.reading, instance_id, first, last)
     return success({"start_date": first, "end_date": last, "items": items})
 
@@ -89,7 +89,7 @@ def days_of_database(
 ) -> Response:
     """Return the raw days of one database; the last 30 where nothing else is said."""
     known_database(console, instance_id, query.database_name)
-    first, last = query.days(console.today(), _default_first)
+    first, last = query.days(console.today(), default_first)
     items = database_days(console.reading, instance_id, query.database_name, first, last)
     return success({"start_date": first, "end_date": last, "items": items})
 
@@ -105,5 +105,6 @@ def tables(console: CurrentConsole, instance_id: InstanceId, query: Annotated[On
     return success(read_live_tables(console, instance_id, query.database_name))
 
 
-def _default_first(last: date) -> date:
+def default_first(last: date) -> date:
+    """Return the first day of a range of which only the last is said."""
     return last - timedelta(days=DEFAULT_DAYS - 1)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from starlette.responses import Response
 
 from whalefall_capacity.console.actions.current import CurrentRun, aggregate_current
-from whalefall_capacity.console.api import collections, details, lists, overview, partitions, task_runs
+from whalefall_capacity.console.api import collections, details, insight, lists, overview, partitions, task_runs
 from whalefall_capacity.console.api.routing import CurrentCaller, CurrentConsole, router_for
 from whalefall_capacity.console.http.cards import cards
 from whalefall_capacity.console.http.envelope import Envelope, success
@@ -137,6 +137,7 @@ for each in (
     collections.operating,
     lists.reading,
     details.reading,
+    insight.reading,
     task_runs.reading,
     task_runs.operating,
     partitions.reading,

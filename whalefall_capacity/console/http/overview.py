@@ -12,14 +12,17 @@ from pydantic import Field
 from whalefall_capacity.console.http.dagster_checks import DagsterChecks
 from whalefall_capacity.console.http.principals import Credential
 from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.insight.statuses import AnomalyKind
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.aggregations.basis import daily_basis
 from whalefall_capacity.store.aggregations.ranking import LargestKey, largest_keys
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.fleet import count_replicas
+from whalefall_capacity.store.insight.read import anomalies_of_days
 from whalefall_capacity.store.maintenance.health import read_status
-from whalefall_capacity.store.sizes.day_comparison import changed_databases, lost_databases, shrunk_instances
+from whalefall_capacity.store.sizes.day_comparison import lost_databases, shrunk_instances
 from whalefall_capacity.store.sizes.fleet_day import FleetDay, fleet_day
 from whalefall_capacity.store.sizes.fleet_totals import DayTotal, TotalChange, fleet_totals, total_changes
 from whalefall_capacity.store.sizes.growers import MONTH, Grower, growing_databases, growing_instances
@@ -31,8 +34,9 @@ RUNS_SHOWN = 10
 # The changes of the total need the days that they are measured from, whatever the chart shows.
 LEAST_DAYS = 98
 # Checks that the overview computes itself, as of now.
-SIZE_CHECKS = ("inventory_shrank", "databases_missing", "unusual_change")
-COMPUTED_CHECKS = frozenset({*SIZE_CHECKS, "table_partitions"})
+SIZE_CHECKS = ("inventory_shrank", "databases_missing")
+SIZE_ANOMALY = "size_anomaly"
+COMPUTED_CHECKS = frozenset({*SIZE_CHECKS, SIZE_ANOMALY, "table_partitions"})
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,22 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Replicas:
+    """The servers that hold the data of a primary once more."""
+
+    servers: int
+    total_size_bytes: Annotated[int | None, Field(description="null when none was measured in the last days.")]
+
+
+@dataclass(frozen=True)
 class Overview:
     """The fleet as a whole. Sizes are bytes; a server that was not measured counts with its size of before."""
 
     today: FleetDay
-    total_size_bytes: int | None
+    total_size_bytes: Annotated[
+        int | None, Field(description="Without replicas, as in the changes and the totals of the days.")
+    ]
+    replicas: Replicas
     changes: Sequence[TotalChange]
     totals: Annotated[Sequence[DayTotal], Field(description="Oldest first.")]
     largest_instances: Sequence[LargestKey]
@@ -78,6 +93,7 @@ class OverviewSizes:
     """The part of the overview that follows from the sizes alone."""
 
     totals: Sequence[DayTotal]
+    totals_of_replicas: Sequence[DayTotal]
     largest_instances: Sequence[LargestKey]
     largest_databases: Sequence[LargestKey]
     growing_instances: Sequence[Grower]
@@ -96,7 +112,8 @@ def overview(console: Console, credential: Credential, days: int) -> Overview:
     )
     return Overview(
         today=measured,
-        total_size_bytes=next((one.total_size_bytes for one in reversed(sizes.totals) if one.measured), None),
+        total_size_bytes=_newest(sizes.totals),
+        replicas=Replicas(count_replicas(store), _newest(sizes.totals_of_replicas)),
         changes=total_changes(sizes.totals),
         totals=sizes.totals[-days:],
         largest_instances=sizes.largest_instances,
@@ -114,12 +131,17 @@ def _sizes(console: Console, first: date, measured: FleetDay) -> OverviewSizes:
     newest = measured.newest_day or today
     return OverviewSizes(
         totals=fleet_totals(store, first, today),
+        totals_of_replicas=fleet_totals(store, first, today, replicas=True),
         largest_instances=largest_keys(store, Level.INSTANCE, month, SHOWN),
         largest_databases=largest_keys(store, Level.DATABASE, month, SHOWN),
         growing_instances=growing_instances(store, newest, SHOWN),
         growing_databases=growing_databases(store, newest, SHOWN),
         failed_checks=[] if measured.newest_day is None else _failed_checks(console, newest),
     )
+
+
+def _newest(totals: Sequence[DayTotal]) -> int | None:
+    return next((one.total_size_bytes for one in reversed(totals) if one.measured), None)
 
 
 def _attention(
@@ -129,7 +151,7 @@ def _attention(
     health = read_status(console.engine, console.settings, measured.day)
     return Attention(
         failed_runs=failed_runs(console.reading, RUNS_SHOWN),
-        failed_checks=failed_checks,
+        failed_checks=[*failed_checks, *([] if newest is None else _odd_sizes(console, newest))],
         dagster_checks=_other_checks(console, credential),
         table_partitions=[
             Sentence("{table}: {problem}", table=table.table, problem=problem)
@@ -148,13 +170,18 @@ def _other_checks(console: Console, credential: Credential) -> DagsterChecks:
 
 def _failed_checks(console: Console, day: date) -> list[FailedCheck]:
     """Return what the checks of sizes say of *day*, from the same comparison as theirs."""
-    store, settings = console.reading, console.settings
-    changed = changed_databases(store, day, settings.check_change_percent, settings.check_change_bytes)
+    store = console.reading
     found = (
         [one.instance for one in shrunk_instances(store, day)],
         [f"{one.database} ({one.instance})" for one in lost_databases(store, day)],
-        [f"{one.database} ({one.instance})" for one in changed],
     )
     return [
         FailedCheck(check, len(names), names[:SHOWN]) for check, names in zip(SIZE_CHECKS, found, strict=True) if names
     ]
+
+
+def _odd_sizes(console: Console, day: date) -> list[FailedCheck]:
+    """Return the jumps and drops of *day*, as the check of anomalies reports them."""
+    odd = [one for one in anomalies_of_days(console.reading, day, day) if one.kind is not AnomalyKind.STALL]
+    names = [f"{one.database} ({one.instance})" for one in odd]
+    return [FailedCheck(SIZE_ANOMALY, len(names), names[:SHOWN])] if names else []

@@ -99,6 +99,11 @@ class View(BaseModel):
         found: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
         return found
 
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the same as hidden fields of a form have it."""
+        found = [(name, value if isinstance(value, list) else [value]) for name, value in self.parameters().items()]
+        return [(name, str(value)) for name, values in found for value in values]
+
     def url(self, path: str, **changes: object) -> str:
         """Return the URL of *path* with this state and *changes* to it; None takes a parameter away."""
         kept = {name: value for name, value in (self.parameters() | changes).items() if value is not None}

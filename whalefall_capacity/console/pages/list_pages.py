@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
-from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
 from whalefall_capacity.console.http.queries import DbType, Whole
-from whalefall_capacity.console.pages.csv_cells import harmless
+from whalefall_capacity.console.pages.csv_cells import csv_file
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, instance_choices
 from whalefall_capacity.store.sizes.database_list import ListedDatabase, every_database, list_databases
@@ -23,14 +19,12 @@ from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
 
 FIGURES = ("size_bytes", "change_7_days_bytes", "change_30_days_bytes")
 INSTANCE_COLUMNS = ("instance", "db_type", "host", "port", "version", "status", "failure", "day", *FIGURES)
-INSTANCE_COUNTS = ("database_count", "missing_count", "log_size_bytes", "capacity_limit_bytes")
+INSTANCE_COUNTS = ("database_count", "missing_count", "log_size_bytes", "capacity_limit_bytes", "replica_of")
 DATABASE_COLUMNS = ("instance", "database_name", "db_type", "status", "first_seen_date", "last_seen_date", "day")
 COLUMNS = {
     "instances": (*INSTANCE_COLUMNS, *INSTANCE_COUNTS),
     "databases": (*DATABASE_COLUMNS, *FIGURES),
 }
-# Each part is a hop between threads.
-CSV_ROWS_OF_A_PART = 2000
 PAGE_LIMIT = Annotated[Whole, Field(ge=1, le=200)]
 
 router = APIRouter()
@@ -77,14 +71,15 @@ def instances_csv(context: Reader) -> Response:
     """Return all instances that the filters let through."""
     view: InstanceListView = view_of(context.request, InstanceListView)
     found = list_instances(context.console.reading, view.wanted, context.console.today(), view.sort)
-    return _csv("instances", found.rows)
+    return csv_file("instances", COLUMNS["instances"], found.rows)
 
 
 @router.get("/databases/list.csv")
 def databases_csv(context: Reader) -> Response:
     """Return all databases that the filters let through."""
     view: DatabaseListView = view_of(context.request, DatabaseListView)
-    return _csv("databases", every_database(context.console.reading, view.wanted, context.console.today(), view.sort))
+    rows = every_database(context.console.reading, view.wanted, context.console.today(), view.sort)
+    return csv_file("databases", COLUMNS["databases"], rows)
 
 
 def _list_page(
@@ -105,26 +100,3 @@ def _list_page(
         db_types=list(DbType),
         statuses=list(SizeStatus),
     )
-
-
-def _csv(page: str, rows: Iterable[object]) -> Response:
-    return StreamingResponse(
-        _csv_parts(COLUMNS[page], rows),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{page}.csv"'},
-    )
-
-
-def _csv_parts(columns: tuple[str, ...], rows: Iterable[object]) -> Iterator[str]:
-    """Yield the file in parts; sizes in bytes."""
-    content = io.StringIO()
-    writer = csv.writer(content)
-    writer.writerow(columns)
-    values_of = attrgetter(*columns)
-    for number, row in enumerate(rows, 1):
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in values_of(row)])
-        if number % CSV_ROWS_OF_A_PART == 0:
-            yield content.getvalue()
-            content.seek(0)
-            content.truncate()
-    yield content.getvalue()

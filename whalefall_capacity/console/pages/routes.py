@@ -11,6 +11,7 @@ from whalefall_capacity.console.pages import (
     detail_pages,
     list_pages,
     login,
+    outlook_pages,
     overview_page,
     partitions_page,
     run_centre,
@@ -28,6 +29,7 @@ router.include_router(overview_page.router)
 router.include_router(list_pages.router)
 router.include_router(detail_pages.router)
 router.include_router(capacity_pages.router)
+router.include_router(outlook_pages.router)
 router.include_router(run_centre.router)
 router.include_router(partitions_page.router)
 

@@ -49,7 +49,7 @@ CHECKSUM = sql.SQL(
     "SELECT count(*), coalesce(sum(('x' || left(md5(ROW({columns})::text), 16))::bit(64)::bigint::numeric), 0)::text "
     "FROM {table}"
 )
-# What the text of a row depends on.
+# What the text of a row depends on. Of jsonb there is one text of each value.
 TEXT_FORM = "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL extra_float_digits = 1"
 
 
@@ -204,6 +204,7 @@ def _arrow_types() -> Mapping[str, Any]:
         "integer": pa.int32(),
         "bigint": pa.int64(),
         "text": pa.string(),
+        "jsonb": pa.string(),
         "numeric": pa.string(),
         "date": pa.date32(),
         "timestamp with time zone": pa.timestamp("us", tz="UTC"),

@@ -20,7 +20,7 @@ from whalefall_capacity.store.table_partitions.catalog import ChildTable
 from whalefall_capacity.store.table_partitions.create import PartitionedTable
 
 MAX_DROPS = 50
-# Six children go in an ordinary month and ten in a January: up to here nobody is asked.
+# Eight children go in an ordinary month and twelve in a January: up to here nobody is asked.
 USUAL_DROPS = 12
 UNUSUAL_FACTOR = 3
 # Until when restored children are kept, by table and lower bound.

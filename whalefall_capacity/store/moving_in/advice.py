@@ -12,7 +12,6 @@ from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.moving_in.source import AlertLimits, SourceUser
 
-GIB = 1 << 30
 # What the file database_filters.yaml of WhaleFall drops, as it is shipped, beside what is never measured here anyway:
 # the system databases and templates. A MariaDB stands there as mysql.
 LEFT_OUT_NAMES: Mapping[ServerEngine, Sequence[str]] = {ServerEngine.POSTGRESQL: ("postgres",)}
@@ -88,10 +87,10 @@ def _filter_lines() -> Iterator[str]:
 def _alert_lines(limits: AlertLimits | None) -> Iterator[str]:
     if limits is None:
         return
-    if not limits.is_enabled:
-        yield "# WhaleFall does not mail about databases that grow; these are its limits all the same."
-    yield f"WHALEFALL_CHECK_CHANGE_PERCENT={limits.percent}"
-    yield f"WHALEFALL_CHECK_CHANGE_BYTES={limits.gigabytes * GIB}"
+    yield (
+        f"# WhaleFall's limits of growth, {limits.percent} % and {limits.gigabytes} GiB, have no setting here: "
+        "size_anomaly knows how each database usually grows."
+    )
     if limits.recipients:
         yield f"# WhaleFall mails to {', '.join(limits.recipients)}: WHALEFALL_ALERT_URLS"
 

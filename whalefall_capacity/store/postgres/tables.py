@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from whalefall_capacity.insight.statuses import AnomalyKind, ForecastStatus
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.statuses import ITEM_STATUSES, Status
 
@@ -79,6 +80,7 @@ def _measures(kind: str) -> tuple[Column[object], ...]:
 
 
 _PERIOD_TYPES = _one_of("period_type", PeriodType)
+_LEVELS = _one_of("level", ("database", "instance"))
 _RUN_STATUSES = _one_of("status", Status)
 _ROLES = "role IN ('view', 'operator', 'admin')"
 _ITEM_STATUSES = _one_of("status", ITEM_STATUSES)
@@ -113,6 +115,7 @@ instances = Table(
     _timestamp("deleted_at"),
     _timestamp("last_connected_at"),
     Column("capacity_limit_bytes", BigInteger, comment="size of the disk it lives on"),
+    Column("replica_of_id", Integer, ForeignKey("instances.id"), comment="the primary, where its data counts"),
     *_row_times(),
     CheckConstraint("db_type IN ('postgresql', 'mysql', 'mariadb', 'unknown')", name="db_type"),
 )
@@ -223,8 +226,93 @@ aggregation_windows = Table(
     Column("instances", Integer, nullable=False),
     _timestamp("sealed_at"),
     *_row_times(),
-    CheckConstraint("level IN ('database', 'instance')", name="level"),
+    CheckConstraint(_LEVELS, name="level"),
     CheckConstraint(_PERIOD_TYPES, name="period_type"),
+)
+
+capacity_forecasts = Table(
+    "capacity_forecasts",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    Column("forecast_date", Date, primary_key=True, comment="the last day that it knows of"),
+    Column("status", Text, nullable=False),
+    Column("used_bytes", BigInteger, comment="last sizes of its databases and its logs; NULL: never measured"),
+    Column("limit_bytes", BigInteger, comment="of the fleet file when it was calculated"),
+    Column("rate_bytes_per_day", BigInteger, nullable=False),
+    Column("spread_bytes", BigInteger, nullable=False, comment="of 28 days"),
+    Column("swing_bytes", BigInteger, nullable=False),
+    Column("range_low", Numeric, nullable=False, comment="spreads that the range reaches below the rate"),
+    Column("range_high", Numeric, nullable=False, comment="spreads that the range reaches above the rate"),
+    Column("expected_date", Date),
+    Column("earliest_date", Date, comment="NULL: open"),
+    Column("latest_date", Date, comment="NULL: open"),
+    Column("last_measured_date", Date),
+    Column("measured_days", Integer, nullable=False),
+    Column("databases", Integer, nullable=False),
+    Column("reason", JSONB, nullable=False, comment="largest growers, one-offs left out, what has no pace"),
+    _timestamp("calculated_at", nullable=False),
+    *_row_times(),
+    CheckConstraint(_one_of("status", ForecastStatus), name="status"),
+    Index("capacity_forecasts_forecast_date_idx", "forecast_date", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (forecast_date)",
+)
+
+database_forecasts = Table(
+    "database_forecasts",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    _name("database_name", primary_key=True),
+    Column("forecast_date", Date, nullable=False, comment="the newest alone is kept"),
+    Column("size_bytes", BigInteger, nullable=False, comment="when last measured"),
+    Column("last_measured_date", Date, nullable=False),
+    Column("measured_days", Integer, nullable=False),
+    Column("rate_bytes_per_day", BigInteger, comment="NULL: too few measured days"),
+    Column("spread_bytes", BigInteger, comment="of 28 days"),
+    Column("swing_bytes", BigInteger),
+    Column("one_offs", Integer, nullable=False, comment="jumps that the rate leaves out"),
+    Column("one_off_bytes", BigInteger, nullable=False, comment="their sum"),
+    _timestamp("calculated_at", nullable=False),
+    *_row_times(),
+    postgresql_with={"fillfactor": 80},
+)
+
+forecast_accuracy = Table(
+    "forecast_accuracy",
+    metadata,
+    Column("forecast_date", Date, primary_key=True, comment="the day on which the forecasts are looked back at"),
+    Column("level", Text, primary_key=True),
+    Column("horizon_days", Integer, primary_key=True, autoincrement=False, comment="how long ago they were made"),
+    Column("forecasts", Integer, nullable=False),
+    *(
+        Column(f"{method}{figure}_error_percent", Numeric, comment="of the size then")
+        for method in ("", "no_growth_", "least_squares_")
+        for figure in ("mean", "median", "p90")
+    ),
+    Column("coverage_percent", Numeric, comment="forecasts that ended in their range"),
+    Column("range_low", Numeric, nullable=False, comment="spreads that a range of this day reaches below the rate"),
+    Column("range_high", Numeric, nullable=False, comment="spreads that a range of this day reaches above the rate"),
+    Column("one_off_bytes", Numeric, nullable=False, comment="one-offs that came since, in no error"),
+    Column("new_database_bytes", Numeric, nullable=False, comment="databases without a pace then, in no error"),
+    _timestamp("calculated_at", nullable=False),
+    *_row_times(),
+    CheckConstraint(_LEVELS, name="level"),
+)
+
+size_anomalies = Table(
+    "size_anomalies",
+    metadata,
+    Column("instance_id", Integer, primary_key=True, autoincrement=False),
+    _name("database_name", primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("change_bytes", BigInteger, nullable=False, comment="beyond the usual; of a stall, all of it"),
+    Column("usual_bytes", BigInteger, nullable=False),
+    Column("threshold_bytes", BigInteger, nullable=False),
+    _timestamp("calculated_at", nullable=False),
+    *_row_times(),
+    CheckConstraint(_one_of("kind", AnomalyKind), name="kind"),
+    Index("size_anomalies_day_idx", "day", postgresql_using="brin"),
+    postgresql_partition_by="RANGE (day)",
 )
 
 task_runs = Table(

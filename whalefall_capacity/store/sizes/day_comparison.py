@@ -1,4 +1,4 @@
-"""Comparison of the latest day with the days before it: what shrank, what is lost, what changed beyond its limits.
+"""Comparison of the latest day with the days before it: what shrank, and what is lost.
 
 Sizes are bytes. "Before" is the nearest earlier day with a size, at most a week back: a day on which a server could
 not be reached hides nothing.
@@ -58,33 +58,6 @@ WHERE absent.is_active
                                AND collected_date BETWEEN :earliest AND :yesterday)
 ORDER BY last.size_bytes DESC, i.name, absent.database_name
 """
-# Nearly every database has a size on the day before, which one join finds; only for the others is one searched.
-CHANGED = """
-WITH compared AS (
-    SELECT latest.instance_id, latest.database_name, latest.size_bytes,
-           coalesce(before.collected_date, older.collected_date) AS day_before,
-           coalesce(before.size_bytes, older.size_bytes) AS size_bytes_before
-    FROM database_size_stats AS latest
-    LEFT JOIN (SELECT instance_id, database_name, collected_date, size_bytes FROM database_size_stats
-               WHERE collected_date = :yesterday) AS before
-      ON before.instance_id = latest.instance_id AND before.database_name = latest.database_name
-    LEFT JOIN LATERAL (
-        SELECT collected_date, size_bytes FROM database_size_stats AS earlier
-        WHERE before.instance_id IS NULL
-          AND earlier.instance_id = latest.instance_id AND earlier.database_name = latest.database_name
-          AND collected_date BETWEEN :earliest AND :yesterday
-        ORDER BY collected_date DESC LIMIT 1) AS older ON true
-    WHERE latest.collected_date = :day
-)
-SELECT i.name AS instance, compared.database_name AS database, size_bytes, size_bytes_before, day_before,
-       size_bytes - size_bytes_before AS change_bytes,
-       round(100.0 * (size_bytes - size_bytes_before) / nullif(size_bytes_before, 0), 2)::float AS change_percent
-FROM compared
-JOIN instances AS i ON i.id = instance_id
-WHERE abs(size_bytes - size_bytes_before) > :bytes
-  AND 100.0 * abs(size_bytes - size_bytes_before) > CAST(:percent AS numeric) * size_bytes_before
-ORDER BY abs(size_bytes - size_bytes_before) DESC, i.name, compared.database_name
-"""
 # An instance counts from the day on which it was registered, and no longer on the day on which it was disabled.
 MISSING_DAYS = """
 SELECT i.name AS instance, count(*) AS days, min(d.day)::date AS first_day, max(d.day)::date AS last_day
@@ -121,19 +94,6 @@ class LostDatabase:
 
 
 @dataclass(frozen=True)
-class ChangedDatabase:
-    """A database that grew or shrank by more than is usual; no percent of a size of 0."""
-
-    instance: str
-    database: str
-    size_bytes: int
-    size_bytes_before: int
-    day_before: date
-    change_bytes: int
-    change_percent: float | None
-
-
-@dataclass(frozen=True)
 class MissingDays:
     """The days of a window on which nothing is stored of an instance that belonged to the fleet."""
 
@@ -157,11 +117,6 @@ def shrunk_instances(engine: Engine, day: date) -> list[ShrunkInstance]:
 def lost_databases(engine: Engine, day: date) -> list[LostDatabase]:
     """Return the databases of instances measured on *day* that had a size before and have none on *day*."""
     return read_rows(engine, LostDatabase, LOST_DATABASES, **_days_before(day))
-
-
-def changed_databases(engine: Engine, day: date, percent: float, size_bytes: int) -> list[ChangedDatabase]:
-    """Return the databases whose size on *day* differs from that before by more than both limits, greatest first."""
-    return read_rows(engine, ChangedDatabase, CHANGED, percent=percent, bytes=size_bytes, **_days_before(day))
 
 
 def missing_days(engine: Engine, first: date, last: date, zone: ZoneInfo) -> list[MissingDays]:

@@ -21,8 +21,9 @@ from sqlalchemy import Engine, Row, text
 BASELINE_REACH = timedelta(days=7)
 CHANGE_DAYS = (7, 30, 90)
 
-# The servers that count at all, and whether they go on counting after their last day.
-COUNTED = "SELECT id AS instance_id, is_active AND deleted_at IS NULL AS in_fleet FROM instances"
+# The servers that count, and whether they go on counting after their last day.
+COUNTED = """SELECT id AS instance_id, is_active AND deleted_at IS NULL AS in_fleet FROM instances
+WHERE (replica_of_id IS NOT NULL) = :replicas"""
 # Both in the table partitions of the range, each in one pass that sorts nothing.
 STORED = """
 SELECT collected_date AS day, sum(total_size_bytes)::bigint AS size_bytes, count(*)::integer AS servers
@@ -132,9 +133,12 @@ class TotalChange:
     change_percent: float | None
 
 
-def fleet_totals(engine: Engine, first: date, last: date) -> list[DayTotal]:
-    """Return every day from *first* to *last*."""
-    values = {"first": first, "last": last}
+def fleet_totals(engine: Engine, first: date, last: date, replicas: bool = False) -> list[DayTotal]:
+    """Return every day from *first* to *last*, of the servers that are no replicas, or of the *replicas* alone.
+
+    The data of a replica is that of its primary, and counts there.
+    """
+    values = {"first": first, "last": last, "replicas": replicas}
     with engine.connect() as connection:
         stored = {row.day: row for row in connection.execute(text(STORED), values)}
         ids = list(connection.execute(text(LACKING), values).scalars())

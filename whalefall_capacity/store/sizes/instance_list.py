@@ -33,6 +33,7 @@ WITH failed AS MATERIALIZED ({failed_visits})
 SELECT *, count(*) OVER () AS total FROM (
     SELECT i.id AS instance_id, i.name AS instance, i.db_type, i.host, i.port, i.version, i.description,
            i.capacity_limit_bytes, i.last_connected_at,
+           (SELECT name FROM instances WHERE id = i.replica_of_id) AS replica_of,
            CASE WHEN NOT {in_fleet} THEN 'dropped'
                 WHEN failed.instance_id IS NOT NULL THEN 'failed'
                 WHEN latest.collected_date >= CAST(:today AS date) - :fresh_days THEN 'measured'
@@ -86,6 +87,7 @@ class ListedInstance:
     version: str | None
     description: str | None
     capacity_limit_bytes: int | None
+    replica_of: Annotated[str | None, Field(description="Its primary, where its data counts.")]
     last_connected_at: datetime | None
     status: SizeStatus
     failure: Annotated[str | None, Field(description="Why the newest visit failed, if it did.")]

@@ -69,7 +69,10 @@ AGGREGATION_TABLES = {
 DATABASE_SIZE_STATS = PartitionedTable("database_size_stats", "collected_date", "month", "retention_stats_months")
 INSTANCE_SIZE_STATS = PartitionedTable("instance_size_stats", "collected_date", "month", "retention_stats_months")
 STATS_TABLES = (DATABASE_SIZE_STATS, INSTANCE_SIZE_STATS)
-PARTITIONED_TABLES = (*STATS_TABLES, *AGGREGATION_TABLES.values())
+CAPACITY_FORECASTS = PartitionedTable("capacity_forecasts", "forecast_date", "month", "retention_forecasts_months")
+SIZE_ANOMALIES = PartitionedTable("size_anomalies", "day", "month", "retention_forecasts_months")
+INSIGHT_TABLES = (CAPACITY_FORECASTS, SIZE_ANOMALIES)
+PARTITIONED_TABLES = (*STATS_TABLES, *AGGREGATION_TABLES.values(), *INSIGHT_TABLES)
 
 # Asked before every write: by the index of pg_inherits on the parent, and without the sizes that catalog.py reads.
 EXISTING = """

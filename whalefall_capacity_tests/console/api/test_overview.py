@@ -114,6 +114,19 @@ def cards(client: TestClient) -> tuple[int, int]:
     return data["instances"], data["total_size_bytes"]
 
 
+def test_the_data_of_replicas_counts_apart_and_the_page_says_so(viewer: TestClient, store: Engine) -> None:
+    assert overview(viewer)["replicas"] == {"servers": 0, "total_size_bytes": None}
+    assert "replicas" not in viewer.get("/").text
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET replica_of_id = 1 WHERE id = 2"))
+    data = overview(viewer)
+    assert (data["total_size_bytes"], data["changes"][0]["change_bytes"]) == (110 * MIB, 7 * MIB)
+    assert data["replicas"] == {"servers": 1, "total_size_bytes": 1000 * MIB}
+    page = viewer.get("/").text
+    assert "replicas apart: 1 with 1000 MiB" in page
+    assert "without replicas" in page
+
+
 def test_the_first_page_shows_the_overview(viewer: TestClient, store: Engine, day: date) -> None:
     lose(store, day)
     page = viewer.get("/").text

@@ -50,7 +50,7 @@ def test_a_store_that_was_maintained_is_healthy_and_has_no_problem(store: Engine
     upkeep(store)
     status = status_of(store)
     assert status.healthy
-    assert [table.problems for table in status.tables] == [()] * 10
+    assert [table.problems for table in status.tables] == [()] * 12
 
 
 def test_a_store_without_children_is_not_healthy(store: Engine) -> None:

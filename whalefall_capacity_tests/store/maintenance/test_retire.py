@@ -296,7 +296,7 @@ def test_far_more_than_last_time_goes_only_when_that_is_confirmed(store: Engine)
     assert reason_of(outcomes, "database_size_stats_2023_01") == (
         "not confirmed: 24 table partitions would be dropped (0 last time). Was the retention shortened on purpose?"
     )
-    assert len([o for o in outcomes if o.outcome is Outcome.CREATED]) == 6 * 5 + 4
+    assert len([o for o in outcomes if o.outcome is Outcome.CREATED]) == 8 * 5 + 4
     assert len(stats(store)) == 24
     assert list(ends(upkeep(store, confirmed=True)).values()) == ["dropped"] * 24
     assert TODAY in {day for (day,) in rows(store, "SELECT retired_on FROM retired_children")}

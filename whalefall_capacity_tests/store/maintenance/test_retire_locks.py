@@ -130,7 +130,7 @@ def test_with_a_backup_under_way_children_are_created_nothing_is_lost_and_the_ne
     with backup(store) as connection:
         outcomes = upkeep(store, patience=HASTE)
         assert ends(outcomes) == dict.fromkeys(JANUARY_OF_STATS, "contended")
-        assert len([o for o in outcomes if o.outcome is Outcome.CREATED]) == 6 * 5 + 4
+        assert len([o for o in outcomes if o.outcome is Outcome.CREATED]) == 8 * 5 + 4
         for name in JANUARY_OF_STATS:
             connection.execute(text(f"SELECT count(*) FROM {name}"))
         # Again and again, as on the following days.

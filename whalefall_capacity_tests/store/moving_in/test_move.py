@@ -367,8 +367,8 @@ def test_the_plan_tells_the_settings_that_do_what_whalefall_did(whale: WhaleFall
         "WHALEFALL_POSTGRESQL_EXCLUDE_REGEX='(?i)pg..*'",
         r"WHALEFALL_MYSQL_EXCLUDE_REGEX='(?i)tmp..*|temp..*|\#sql.*'",
         r"WHALEFALL_MARIADB_EXCLUDE_REGEX='(?i)tmp..*|temp..*|\#sql.*'",
-        "WHALEFALL_CHECK_CHANGE_PERCENT=30",
-        "WHALEFALL_CHECK_CHANGE_BYTES=21474836480",
+        "# WhaleFall's limits of growth, 30 % and 20 GiB, have no setting here: size_anomaly knows how each database "
+        "usually grows.",
         "# WhaleFall mails to dba@example.com: WHALEFALL_ALERT_URLS",
         "WHALEFALL_START_DATE=2024-02-03",
     ]

@@ -86,6 +86,25 @@ CONTENT = {
         INSERT INTO console_users (name, role, password_hash) VALUES ('ops', 'operator', 'x');
         INSERT INTO console_tokens (name, role, token_hash) VALUES ('ops', 'operator', 'y');
     """,
+    "0013": """
+        CREATE TABLE capacity_forecasts_2026_05 PARTITION OF capacity_forecasts
+            FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+        CREATE TABLE size_anomalies_2026_05 PARTITION OF size_anomalies
+            FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+        INSERT INTO capacity_forecasts (instance_id, forecast_date, status, used_bytes, rate_bytes_per_day,
+            spread_bytes, swing_bytes, range_low, range_high, measured_days, databases, reason, calculated_at)
+        SELECT id, '2026-05-20', 'no_limit', 7654321, 1, 1, 0, 1.2, 1.35, 1, 1, '{}', now() FROM instances;
+        INSERT INTO database_forecasts (instance_id, database_name, forecast_date, size_bytes, last_measured_date,
+            measured_days, one_offs, one_off_bytes, calculated_at)
+        SELECT id, 'orders', '2026-05-20', 7654321, '2026-05-20', 1, 0, 0, now() FROM instances;
+        INSERT INTO forecast_accuracy (forecast_date, level, horizon_days, forecasts, range_low, range_high,
+            one_off_bytes, new_database_bytes, calculated_at)
+        VALUES ('2026-05-20', 'instance', 90, 0, 1.2, 1.35, 0, 0, now());
+        INSERT INTO size_anomalies (instance_id, database_name, day, kind, change_bytes, usual_bytes, threshold_bytes,
+            calculated_at)
+        SELECT id, 'orders', '2026-05-20', 'jump', 3, 1, 2, now() FROM instances;
+    """,
+    "0014": "UPDATE instances SET replica_of_id = id",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
@@ -194,7 +213,7 @@ def test_the_schema_of_a_revision_is_the_same_on_the_way_up_down_and_up_again(em
 
 def test_children_of_every_table_are_made_on_either_server(empty: Engine) -> None:
     migrate(empty)
-    assert len(create_ahead(empty, build_settings(), date(2026, 5, 20))) == 6 * 5 + 4
+    assert len(create_ahead(empty, build_settings(), date(2026, 5, 20))) == 8 * 5 + 4
     assert create_ahead(empty, build_settings(), date(2026, 5, 20)) == []
 
 

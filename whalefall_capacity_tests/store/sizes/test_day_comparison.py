@@ -10,11 +10,9 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.sizes.day_comparison import (
-    ChangedDatabase,
     LostDatabase,
     MissingDays,
     ShrunkInstance,
-    changed_databases,
     latest_stored_day,
     lost_databases,
     missing_days,
@@ -86,34 +84,6 @@ def test_the_databases_of_an_instance_that_was_not_measured_are_not_lost(store: 
     write_visits(store, ago(1), [visit(shop, {"crm": MIB}), visit(other, {"erp": MIB})])
     write_visits(store, DAY, [visit(other, {"erp": MIB})])
     assert lost_databases(store, DAY) == []
-
-
-def test_a_change_is_unusual_beyond_percent_and_bytes(store: Engine) -> None:
-    before = {"both": 100, "small": 1, "steady": 1000, "shrank": 100, "exact": 100}
-    latest = {"both": 161, "small": 10, "steady": 1100, "shrank": 39, "exact": 150}
-    put_sizes(store, [(1, name, ago(1), size * MIB) for name, size in before.items()])
-    put_sizes(store, [(1, name, DAY, size * MIB) for name, size in latest.items()])
-    assert changed_databases(store, DAY, 50, 10 * MIB) == [
-        ChangedDatabase("instance-1", "both", 161 * MIB, 100 * MIB, ago(1), 61 * MIB, 61.0),
-        ChangedDatabase("instance-1", "shrank", 39 * MIB, 100 * MIB, ago(1), -61 * MIB, -61.0),
-    ]
-
-
-def test_a_database_is_compared_with_its_own_nearest_day_of_a_week(store: Engine) -> None:
-    put_sizes(store, [(1, "a", ago(3), 1), (1, "a", ago(5), 100), (1, "b", ago(8), 1), (1, "c", ago(1), 100)])
-    put_sizes(store, [(1, name, DAY, 100) for name in ("a", "b", "c", "new")])
-    assert changed_databases(store, DAY, 50, 10) == [ChangedDatabase("instance-1", "a", 100, 1, ago(3), 99, 9900.0)]
-
-
-def test_growth_from_nothing_is_unusual_without_a_percent(store: Engine) -> None:
-    put_sizes(store, [(1, "filled", ago(1), 0), (1, "filled", DAY, 11)])
-    assert changed_databases(store, DAY, 50, 10) == [ChangedDatabase("instance-1", "filled", 11, 0, ago(1), 11, None)]
-
-
-def test_sizes_as_great_as_the_store_takes_are_compared(store: Engine) -> None:
-    put_sizes(store, [(1, "vast", ago(1), 1), (1, "vast", DAY, 2**63 - 1)])
-    (change,) = changed_databases(store, DAY, 50, 10)
-    assert change.change_bytes == 2**63 - 2
 
 
 def test_days_are_missing_from_the_day_on_which_the_instance_was_registered(store: Engine, shop: int) -> None:

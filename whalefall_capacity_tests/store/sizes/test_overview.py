@@ -171,6 +171,14 @@ def test_a_database_that_was_never_measured_adds_nothing(store: Engine) -> None:
     assert totals(store, YESTERDAY) == [(7, 1, 1), (7, 1, 1)]
 
 
+def test_the_data_of_a_replica_counts_apart(store: Engine) -> None:
+    put_sizes(store, [(1, "crm", DAY, 10 * MIB), (2, "crm", YESTERDAY, 9 * MIB), (2, "crm", DAY, 10 * MIB)])
+    changed(store, "UPDATE instances SET replica_of_id = 1 WHERE id = 2")
+    assert totals(store, YESTERDAY) == [(None, 0, 0), (10, 1, 1)]
+    apart = fleet_totals(store, YESTERDAY, DAY, replicas=True)
+    assert [one.total_size_bytes for one in apart] == [9 * MIB, 10 * MIB]
+
+
 def test_changes_are_taken_from_the_nearest_known_day_before() -> None:
     known = {0: 300, 8: 200, 30: 150}
     days = [DAY - timedelta(days=n) for n in range(98)][::-1]

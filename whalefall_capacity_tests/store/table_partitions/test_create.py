@@ -38,6 +38,8 @@ BY_MONTH = (
     "database_size_aggregations_weekly",
     "instance_size_aggregations_daily",
     "instance_size_aggregations_weekly",
+    "capacity_forecasts",
+    "size_anomalies",
 )
 BY_YEAR = (
     "database_size_aggregations_monthly",
@@ -153,6 +155,7 @@ def test_the_retention_of_a_table_is_that_of_its_kind() -> None:
         retention_weekly_months=37,
         retention_monthly_months=121,
         retention_quarterly_months=122,
+        retention_forecasts_months=25,
     )
     assert {name: table.retention_months(settings) for name, table in TABLES.items()} == {
         "database_size_stats": 14,
@@ -165,6 +168,8 @@ def test_the_retention_of_a_table_is_that_of_its_kind() -> None:
         "instance_size_aggregations_weekly": 37,
         "instance_size_aggregations_monthly": 121,
         "instance_size_aggregations_quarterly": 122,
+        "capacity_forecasts": 25,
+        "size_anomalies": 25,
     }
 
 
@@ -282,7 +287,7 @@ def test_making_children_of_aggregations_waits_for_no_open_writer_either(store: 
     tables = [table for table in PARTITIONED_TABLES if table not in STATS_TABLES]
     with store.begin() as writer, _impatient(store) as maker:
         writer.execute(text("LOCK TABLE database_size_aggregations, instance_size_aggregations IN ROW EXCLUSIVE MODE"))
-        assert len(ensure_children(maker, tables, [date(2026, 5, 20)])) == 8
+        assert len(ensure_children(maker, tables, [date(2026, 5, 20)])) == 10
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,34 @@
     ];
   }
 
+  // The lines to the limit: shaded between the earliest and the latest, dashed where the size is expected.
+  function fanTraces(fan, labels) {
+    const colour = style("--s0");
+    const lines = Object.fromEntries(fan.lines.map((line) => [line.key, line]));
+    const common = { type: "scatter", mode: "lines", connectgaps: false };
+    const trace = (key, line, fill) => lines[key] && {
+      ...common, x: fan.labels, y: lines[key].values, text: lines[key].texts, name: lines[key].name, line: { color: colour, ...line }, ...fill, meta: `fan ${key}`,
+      hoverinfo: fan.labels.map((_, place) => (place > 0 && place <= lines[key].reached ? "all" : "skip")),
+      hovertemplate: fan.labels.map((_, place) => (place > 0 && place <= lines[key].reached ? "%{text}" : "")),
+    };
+    return [
+      trace("latest", { width: 1, dash: "dot" }, {}),
+      trace("earliest", { width: 1, dash: "dot" }, lines.latest ? { fill: "tonexty", fillcolor: `${colour}2e` } : {}),
+      trace("expected", { width: 1.75, dash: "dash" }, {}),
+      { ...common, x: labels, y: labels.map(() => fan.limit), name: fan.limit_name, text: labels.map(() => fan.limit_text), hovertemplate: "%{text}", line: { color: style("--bad"), width: 1 }, meta: "limit" },
+    ].filter(Boolean);
+  }
+
   function draw(chart, kind) {
     const place = document.getElementById(`plot-${chart.metric}`);
     if (!place) return;
     const zero = kind === "bar" || chart.metric !== "size";
-    const values = chart.series.flatMap((series) => series.values);
+    const drawn = chart.series.flatMap((series) => traces(series, chart, kind));
+    const labels = [...new Set([...chart.labels, ...(chart.fan?.labels ?? [])])];
+    const ahead = chart.fan ? fanTraces(chart.fan, labels) : [];
+    const values = [...chart.series.flatMap((series) => series.values), ...(chart.fan ? [chart.fan.limit] : [])];
+    // Room above the limit, so that its line is not the border.
+    if (chart.fan) values.push(chart.fan.limit + (chart.fan.limit - Math.min(...values.filter((value) => value !== null))) / 25);
     if (values.every((value) => value === null)) return;
     const font = { family: getComputedStyle(document.body).fontFamily, size: 11.5, color: style("--soft") };
     const layout = {
@@ -73,16 +96,19 @@
         zerolinecolor: style("--strong-line"), zerolinewidth: 1,
       },
     };
-    Plotly.react(place, chart.series.flatMap((series) => traces(series, chart, kind)), layout, {
+    layout.xaxis.categoryorder = "array";
+    layout.xaxis.categoryarray = labels;
+    Plotly.react(place, [...drawn, ...ahead], layout, {
       displayModeBar: false, responsive: true,
     });
     place.dataset.drawn = String(chart.series.length);
+    place.dataset.traces = String(drawn.length);
   }
 
   function light(metric, number) {
     const place = document.getElementById(`plot-${metric}`);
     if (!place?.data) return;
-    const each = place.data.length / Number(place.dataset.drawn);
+    const each = Number(place.dataset.traces) / Number(place.dataset.drawn);
     Plotly.restyle(place, { opacity: place.data.map((_, index) => (number === null || Math.floor(index / each) === number ? 1 : 0.15)) });
   }
 

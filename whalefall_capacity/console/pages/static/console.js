@@ -49,11 +49,13 @@
 
   // An empty field says nothing: it does not belong in the URL.
   const filters = document.getElementById("filters");
-  filters?.addEventListener("submit", () => {
-    for (const field of filters.elements) {
-      if (field.name && field.value === "") field.disabled = true;
-    }
-  });
+  for (const form of document.querySelectorAll("form.filters")) {
+    form.addEventListener("submit", () => {
+      for (const field of form.elements) {
+        if (field.name && field.value === "") field.disabled = true;
+      }
+    });
+  }
   // What is ticked in a list of several is sent together, when the list is closed.
   const ticked = (list) => [...list.querySelectorAll("input[type=checkbox]")].map((box) => box.checked).join();
   for (const list of filters?.querySelectorAll("details[data-several]") ?? []) {
