@@ -182,4 +182,5 @@ def _days(room: Floats, pace: Floats) -> Floats:
     with np.errstate(over="ignore"):
         days = np.divide(room, pace, out=np.full_like(room, np.inf), where=grows)
     days = np.where(days <= FURTHEST_DAYS + 1, np.ceil(np.round(np.minimum(days, FURTHEST_DAYS + 1), DECIMALS)), np.inf)
-    return np.where(room <= 0, 0.0, days)
+    # What fits into the room of a moment still fits today.
+    return np.where(room <= 0, 0.0, np.maximum(days, 1.0))

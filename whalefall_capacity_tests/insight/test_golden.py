@@ -9,7 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from whalefall_capacity.insight.anomalies import anomalies
-from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, instances, together
+from whalefall_capacity.insight.dates import (
+    Dates,
+    Import,
+    Instances,
+    altered,
+    dates,
+    days_until_full,
+    instances,
+    together,
+)
 from whalefall_capacity.insight.growth import Growth, Histories, Increments, growth, histories, increments, one_offs
 
 GIB = 2.0**30
@@ -114,6 +123,11 @@ def test_an_honest_no_beats_a_number(sizes: Sizes, limit: float | None, unmeasur
     assert found.status == [status]
     if status != "dated":
         assert np.isnan(days(found)).all()
+
+
+def test_a_last_byte_of_room_is_not_none() -> None:
+    room, pace = np.array([1.0, 0.0, 365.0, 365.5]), np.array([1e9, 1e9, 1.0, 1.0])
+    np.testing.assert_array_equal(days_until_full(room, pace), [1, 0, 365, np.nan])
 
 
 def test_an_open_end_says_only_the_earliest_day() -> None:
