@@ -120,7 +120,7 @@ def _ours(forecasts: Mapping[int, CapacityForecast], limits: Sizes) -> tuple[Siz
     """Return the sizes 90 days ahead, and in how many days each disk is expected to be full."""
     ahead, full = np.zeros(len(limits)), np.full(len(limits), np.inf)
     for number, found in forecasts.items():
-        ahead[number] = (found.used_bytes or 0) + AHEAD * found.rate_bytes_per_day
+        ahead[number] = (found.used_bytes or 0) + AHEAD * (found.rate_bytes_per_day or 0)
         if found.expected_date is not None:
             full[number] = (found.expected_date - LAST).days
         elif found.status == "full":
@@ -139,7 +139,7 @@ def _line(totals: Sizes, limits: Sizes, days: int) -> tuple[Sizes, Sizes]:
 
 
 def _covers(found: CapacityForecast, actual: float) -> bool:
-    expected = (found.used_bytes or 0) + AHEAD * found.rate_bytes_per_day
+    expected = (found.used_bytes or 0) + AHEAD * (found.rate_bytes_per_day or 0)
     width = found.spread_bytes * AHEAD / SPREAD_DAYS
     return bool(expected - found.range_low * width <= actual <= expected + found.range_high * width)
 

@@ -35,7 +35,7 @@ class Line:
     status: str
     used_bytes: int | None
     limit_bytes: int | None
-    rate_bytes_per_day: int
+    rate_bytes_per_day: int | None
     expected_date: date | None
     earliest_date: date | None
     latest_date: date | None
@@ -106,7 +106,7 @@ def _line(of: CapacityForecast) -> Line:
         of.status.value,
         of.used_bytes,
         of.limit_bytes,
-        of.rate_bytes_per_day,
+        of.shown_rate_bytes_per_day,
         of.shown_expected_date,
         of.earliest_date,
         of.latest_date,
@@ -121,19 +121,25 @@ def _reason(of: CapacityForecast) -> str:
     if of.status is ForecastStatus.TOO_NEW:
         return f"{of.measured_days} measured days, {FEWEST_DAYS} are needed"
     if of.status in ANSWERS:
-        return ANSWERS[of.status]
+        return "; ".join([ANSWERS[of.status], *_without_pace(of)])
     parts = [f"{grower.database} {grower.percent:.1f} %" for grower in of.reason.growers[:3]]
     if of.reason.one_offs:
         largest = of.reason.one_offs[0]
         parts.append(f"left out: {_signed(largest.size_bytes)} in {largest.database} on {largest.day}")
     if of.reason.one_offs_left_out > 1:
         parts.append(f"and {of.reason.one_offs_left_out - 1} more")
-    if of.reason.young:
-        parts.append(f"{of.reason.young} databases too new to have a pace")
-    if of.reason.stale:
-        parts.append(f"{of.reason.stale} databases not measured lately")
-    return "; ".join(parts)
+    return "; ".join([*parts, *_without_pace(of)])
 
 
-def _signed(size_bytes: int) -> str:
+def _without_pace(of: CapacityForecast) -> list[str]:
+    """Return how many databases an answer knows less of, in words; one that needs no pace says nothing of them."""
+    if of.status in (ForecastStatus.NO_LIMIT, ForecastStatus.FULL):
+        return []
+    counts = {"too new to have a pace": of.reason.young, "not measured lately": of.reason.stale}
+    return [f"{count} databases {why}" for why, count in counts.items() if count]
+
+
+def _signed(size_bytes: int | None) -> str:
+    if size_bytes is None:
+        return binary_size(None)
     return f"{'-' if size_bytes < 0 else '+'}{binary_size(abs(size_bytes))}"

@@ -35,8 +35,16 @@ def test_the_soonest_comes_first_and_a_refusal_reads_like_an_answer(whalefall: C
         "latest_date": "2026-08-04",
         "reason": "orders 100.0 %; left out: +100.00 GiB in orders on 2026-06-20",
     }
+    assert (found[2]["used_bytes"], found[2]["rate_bytes_per_day"]) == (112 * GIB, None)
     assert found[2]["reason"] == "13 measured days, 14 are needed"
     assert found[3]["reason"] == "no capacity_limit in the fleet file"
+
+
+def test_an_answer_says_how_many_databases_it_has_no_pace_of(whalefall: CommandLine) -> None:
+    put_history(whalefall.store, 1, {"flat": [64] * 200, "launched": [10, 60, 110]}, 500)
+    forecast(whalefall.store)
+    (found,) = whalefall("forecast", "--json").json
+    assert found["reason"] == "not full within a year; 1 databases too new to have a pace"
 
 
 def test_a_day_of_which_nothing_is_stored_is_calculated_and_not_stored(whalefall: CommandLine) -> None:

@@ -51,5 +51,9 @@ def accuracy_of(console: Console, day: date | None) -> Accuracy | None:
 
 
 def _said(forecast: CapacityForecast) -> CapacityForecast:
-    """Return *forecast* with the dates that people see."""
-    return replace(forecast, expected_date=forecast.shown_expected_date)
+    """Return *forecast* with the dates and the pace that people see."""
+    return replace(
+        forecast,
+        expected_date=forecast.shown_expected_date,
+        rate_bytes_per_day=forecast.shown_rate_bytes_per_day,
+    )

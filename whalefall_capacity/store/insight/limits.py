@@ -17,7 +17,7 @@ def as_instances(forecasts: Sequence[CapacityForecast]) -> Instances:
     return instances(
         used=[np.nan if f.used_bytes is None else f.used_bytes for f in forecasts],
         limit=[np.nan if f.limit_bytes is None else f.limit_bytes for f in forecasts],
-        rate=[f.rate_bytes_per_day for f in forecasts],
+        rate=[np.nan if f.rate_bytes_per_day is None else f.rate_bytes_per_day for f in forecasts],
         spread=[f.spread_bytes for f in forecasts],
         swing=[f.swing_bytes for f in forecasts],
         low=[f.range_low for f in forecasts],

@@ -50,6 +50,8 @@ JOIN instances AS i ON i.id = a.instance_id
 WHERE a.day BETWEEN :first AND :last AND a.instance_id = coalesce(CAST(:instance_id AS integer), a.instance_id)
 ORDER BY a.day DESC, abs(a.change_bytes) DESC, i.name, a.database_name
 """
+# Nothing is said of a pace beside these answers.
+WITHOUT_PACE = (ForecastStatus.STALE, ForecastStatus.TOO_NEW)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class CapacityForecast:
     """When one instance is full, as of *forecast_date*, or why nothing is said; dates are None where open.
 
     Of `not_before` the earliest day is all that is said: *expected_date* is there for warnings, and
-    *shown_expected_date* is what people see.
+    *shown_expected_date* is what people see. So it is with the pace of `stale` and `too_new`: what is stored is the sum
+    of those databases that have one.
     """
 
     instance_id: int
@@ -96,7 +99,7 @@ class CapacityForecast:
     status: ForecastStatus
     used_bytes: int | None
     limit_bytes: int | None
-    rate_bytes_per_day: int
+    rate_bytes_per_day: Annotated[int | None, Field(description="null: not known, or not that of today.")]
     spread_bytes: int
     swing_bytes: int
     range_low: float
@@ -113,6 +116,11 @@ class CapacityForecast:
     def shown_expected_date(self) -> date | None:
         """The day that is expected, None unless the range has two ends."""
         return self.expected_date if self.status is ForecastStatus.DATED else None
+
+    @property
+    def shown_rate_bytes_per_day(self) -> int | None:
+        """The pace, None where it is not known or not of today."""
+        return None if self.status in WITHOUT_PACE else self.rate_bytes_per_day
 
     @property
     def urgency(self) -> Urgency | None:
