@@ -59,7 +59,7 @@ class FittedDay:
 
 @dataclass(frozen=True)
 class InstanceDay:
-    """One instance on one day; *last_measured* is None when it was never measured."""
+    """One instance on one day; *last_measured* is None when it was never measured, *used* when not in this history."""
 
     instance: Instance
     used: float | None
@@ -112,7 +112,7 @@ def gone(chunk: Chunk, latest: Growth, column: int) -> Booleans:
     left = ~is_active & (
         (deleted_on <= column) | (last_seen < last_listed) | (last_seen < last_measured - STALE_AFTER_DAYS)
     )
-    back_later = is_active & (last_seen > column) & (last_seen < NEVER) & whole_listing
+    back_later = (last_seen > column) & (last_seen < NEVER) & whole_listing
     absent: Booleans = left | (back_later & (latest.last + first < last_listed))
     return absent
 
@@ -144,8 +144,8 @@ def instance_days(chunk: Chunk, fitted: FittedDay, column: int, absent: Booleans
                 rate=rate,
                 spread=spread,
                 swing=swing,
-                measured_days=len(measured),
-                last_measured=chunk.day(int(measured[-1]) + first) if len(measured) else None,
+                measured_days=_days_of_pace(fitted.growth, members, len(measured)),
+                last_measured=_last_measured(chunk, place, column),
                 databases=len(members),
                 reason=_reason(chunk, fitted, members, rate, jumps.get(place, []), log_size),
             )
@@ -223,6 +223,19 @@ def _listings(chunk: Chunk) -> tuple[Booleans, Integers, Integers]:
 def _last_of(days: Booleans) -> Integers:
     """Return the last column that is true in each row, -1 for none."""
     return np.where(days.any(axis=1), days.shape[1] - 1 - np.argmax(days[:, ::-1], axis=1), -1)
+
+
+def _days_of_pace(of: Growth, members: Integers, measured_days: int) -> int:
+    """Return how many days the pace of an instance rests on: its measured ones, unless each database is too new."""
+    if len(members) and of.young[members].all():
+        return int(of.measured_days[members].max())
+    return measured_days
+
+
+def _last_measured(chunk: Chunk, place: int, column: int) -> date | None:
+    """Return the last day up to *column* on which an instance was measured, however long ago."""
+    measured = np.flatnonzero(chunk.measured[place, : column + 1])
+    return chunk.day(int(measured[-1])) if len(measured) else chunk.instances[place].measured_before
 
 
 def _paces(of: Growth) -> tuple[Floats, Floats, Floats]:

@@ -53,7 +53,10 @@ WHERE instance_id = ANY (:ids)
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance that is looked at; *deleted_on* the day on which it left the fleet file, if it did."""
+    """An instance that is looked at; *deleted_on* the day on which it left the fleet file, if it did.
+
+    *measured_before*: its last measured day before the histories begin; looked up where they hold none of it.
+    """
 
     id: int
     name: str
@@ -61,6 +64,7 @@ class Instance:
     is_active: bool
     created_on: date
     deleted_on: date | None
+    measured_before: date | None
 
     def belongs_to(self, day: date, measured: bool) -> bool:
         """Tell whether something is to be said of it on *day*: it has not left, and has sizes or is of the fleet."""

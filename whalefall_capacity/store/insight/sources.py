@@ -12,14 +12,19 @@ from whalefall_capacity.store.insight.histories import Instance
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 
 # Those that have sizes, and those of the fleet that have none yet. How many databases an instance has only decides
-# which instances are read together.
+# which instances are read together. What was measured before the histories begin matters where they hold nothing yet.
 INSTANCES = """
 SELECT i.id, i.name, i.capacity_limit_bytes AS limit_bytes, i.is_active AND i.deleted_at IS NULL AS is_active,
        (i.created_at AT TIME ZONE :zone)::date AS created_on, (i.deleted_at AT TIME ZONE :zone)::date AS deleted_on,
-       coalesce(totals.databases, 1) AS databases
+       coalesce(totals.databases, 1) AS databases, before.measured_before
 FROM instances AS i
-LEFT JOIN (SELECT instance_id, max(database_count) AS databases FROM instance_size_stats
+LEFT JOIN (SELECT instance_id, max(database_count) AS databases,
+                  min(collected_date) FILTER (WHERE database_count > 0 OR missing_count = 0) AS measured_since
+           FROM instance_size_stats
            WHERE collected_date BETWEEN :first AND :last GROUP BY instance_id) AS totals ON totals.instance_id = i.id
+LEFT JOIN LATERAL (SELECT max(collected_date) AS measured_before FROM instance_size_stats
+                   WHERE instance_id = i.id AND collected_date < :first AND (database_count > 0 OR missing_count = 0)
+                  ) AS before ON coalesce(totals.measured_since > :day, true)
 WHERE totals.instance_id IS NOT NULL OR i.is_active AND i.deleted_at IS NULL
 ORDER BY i.id
 """
@@ -33,7 +38,7 @@ WHERE forecast_date = CAST(:day AS date) - horizon_days
 @again_if_connection_lost
 def read_instances(engine: Engine, first: date, last: date, zone: str) -> list[tuple[Instance, int]]:
     """Return the instances that days from *first* to *last* may be about, and how many databases each has."""
-    values = {"first": first - timedelta(days=HISTORY_DAYS - 1), "last": last, "zone": zone}
+    values = {"first": first - timedelta(days=HISTORY_DAYS - 1), "day": first, "last": last, "zone": zone}
     with engine.connect() as connection:
         rows = connection.execute(text(INSTANCES), values).mappings().all()
     return [
@@ -45,6 +50,7 @@ def read_instances(engine: Engine, first: date, last: date, zone: str) -> list[t
                 row["is_active"],
                 row["created_on"],
                 row["deleted_on"],
+                row["measured_before"],
             ),
             max(row["databases"], 1),
         )

@@ -15,7 +15,13 @@ from typing import Any
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
-from whalefall_capacity.store.insight.read import Accuracy, CapacityForecast, DatabaseForecast, SizeAnomaly
+from whalefall_capacity.store.insight.read import (
+    NEWEST_DAY,
+    Accuracy,
+    CapacityForecast,
+    DatabaseForecast,
+    SizeAnomaly,
+)
 from whalefall_capacity.store.postgres.copying import copy_rows, name_list, raw_cursor
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.table_partitions.create import CAPACITY_FORECASTS, SIZE_ANOMALIES, ensure_children
@@ -83,7 +89,6 @@ DELETE = sql.SQL(
 )
 # A few rows a day: no table partitions are worth it.
 DELETE_OLD_ACCURACY = "DELETE FROM forecast_accuracy WHERE forecast_date < :before"
-NEWEST = "SELECT max(forecast_date) FROM database_forecasts"
 
 
 @again_if_connection_lost
@@ -102,7 +107,7 @@ def write_forecasts(
         ensure_children(connection, [CAPACITY_FORECASTS], [day])
         changed = _replace(connection, FORECASTS, day, [_forecast_row(forecast) for forecast in forecasts])
         changed += _replace(connection, ACCURACY, day, [_row(ACCURACY, each) for each in accuracy])
-        newest = connection.execute(text(NEWEST)).scalar()
+        newest = connection.execute(text(NEWEST_DAY)).scalar()
         if newest is None or newest <= day:
             changed += _replace(connection, DATABASES, day, [_row(DATABASES, each) for each in databases])
     return changed

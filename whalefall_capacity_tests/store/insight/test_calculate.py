@@ -34,6 +34,10 @@ from whalefall_capacity_tests.store.records import add_instance, history, rows, 
 
 IMPORTED = [100 + day + (100 if day >= 189 else 0) for day in range(200)]
 PURGED = [100 + (day + 1) - 20 * sum(earlier % 28 == 27 for earlier in range(day + 1)) for day in range(200)]
+LISTED = """
+INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date, is_active, deleted_at)
+VALUES (1, 'replaced', '2025-12-13', :last, false, :deleted)
+"""
 MADE_BY_FORECASTS = ("capacity_forecasts", "database_forecasts", "forecast_accuracy", "size_anomalies")
 
 
@@ -291,6 +295,43 @@ def test_an_instance_that_left_the_fleet_is_told_until_that_day(store: Engine) -
     forecast(store, ago(1), TODAY)
     assert [each.status for each in forecasts_of_day(store, ago(1))] == ["dated"]
     assert forecasts_of_day(store, TODAY) == []
+
+
+def test_an_instance_whose_databases_are_all_new_has_no_pace_yet(store: Engine) -> None:
+    launched = [None] * 190 + [10 + 50 * day for day in range(10)]
+    put_history(store, 1, {"replaced": [*line(190), *[None] * 10], "launched": launched}, 1000)
+    with store.begin() as connection:
+        connection.execute(text(LISTED), {"last": ago(10), "deleted": "2026-06-21 12:00+08"})
+    forecast(store, ago(11), TODAY)
+    before, after = forecasts_of_instance(store, 1, ago(11), TODAY)
+    assert (before.status, before.measured_days) == ("not_within_a_year", 189)
+    assert (after.status, after.measured_days, after.databases, after.reason.young) == ("too_new", 10, 1, 1)
+
+
+def test_an_instance_that_was_last_measured_long_ago_is_stale_and_not_new(store: Engine) -> None:
+    put_history(store, 1, {"orders": line()}, 329, last=ago(290))
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET created_at = '2025-01-01 12:00+08'"))
+    forecast(store, ago(11), ago(10), TODAY)
+    found = forecasts_of_instance(store, 1, ago(11), TODAY)
+    assert [(each.status, each.last_measured_date, each.measured_days) for each in found] == [
+        ("stale", ago(290), 1),
+        ("stale", ago(290), 0),
+        ("stale", ago(290), 0),
+    ]
+    put_sizes(store, [(1, "orders", TODAY, 500 * GIB)])
+    assert forecast(store, ago(11), ago(10)) == 0
+    assert forecast(store, ago(10)) == 0
+
+
+def test_a_database_that_came_and_went_again_is_not_counted_on_the_days_between(store: Engine) -> None:
+    shop = add_instance(store, "shop")
+    for days in range(30, -1, -1):
+        there = days > 20 or 5 <= days <= 10
+        write_visits(store, ago(days), [visit(shop, {"orders": 130 * GIB} | ({"archive": 50 * GIB} if there else {}))])
+    forecast(store, ago(21), ago(15), ago(7), TODAY)
+    used = [each.databases for each in forecasts_of_instance(store, shop, ago(21), TODAY)]
+    assert used == [2, 1, 2, 1]
 
 
 def test_the_same_name_on_two_instances_is_two_databases(store: Engine) -> None:
