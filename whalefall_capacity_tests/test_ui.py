@@ -103,7 +103,7 @@ def test_a_check_leads_to_its_documentation_and_can_be_executed_alone(demo: Depl
     page.get_by_text("recomputed", exact=True).first.click()
     expect(page.get_by_text("docs/checks.md#recomputed").first).to_be_visible()
     page.get_by_role("button", name="execute Execute", exact=True).click()
-    expect(page.get_by_text("equal a recomputation from their stats").first).to_be_visible()
+    expect(page.get_by_text("match a recomputation from their stats").first).to_be_visible()
     page.screenshot(path=SCREENSHOTS / "recomputed.png")
 
 

@@ -365,7 +365,7 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
         reporter.declare(items("4"))
         reporter.change_summary(lambda summary: summary.with_highlight("while it was away"))
         reporter.raise_if_cancelled()
-        wait_for(lambda: "its task run cannot be written now" in caplog.text, "warning")
+        wait_for(lambda: "its task run cannot be written at the moment" in caplog.text, "warning")
         own_store.start()
         wait_for(lambda: item_statuses(store, run_id).get("4") == "pending", "caught up items")
         assert is_worked_for(store, run_id)
@@ -385,7 +385,7 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
         ("completed", T[3], T[4]),
     ]
     # Told once, not once a second.
-    assert caplog.text.count("its task run cannot be written now") == 1
+    assert caplog.text.count("its task run cannot be written at the moment") == 1
 
 
 @pytest.mark.slow

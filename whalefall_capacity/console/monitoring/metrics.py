@@ -22,8 +22,10 @@ from sqlalchemy import Engine
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.monitoring.problems import Component
 from whalefall_capacity.console.monitoring.readiness import Readiness
+from whalefall_capacity.insight.statuses import ForecastStatus
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import Settings
+from whalefall_capacity.store.insight.read import forecasts_of_day, newest_forecast_day
 from whalefall_capacity.store.maintenance.health import read_status
 from whalefall_capacity.store.sizes.fleet_watch import WatchedInstance, watched_fleet
 from whalefall_capacity.store.task_runs.activity import Activity, open_activity, recent_activity
@@ -108,6 +110,21 @@ def _instance_sizes(scrape: Scrape) -> Iterator[Sample]:
             yield Sample(one.size_bytes, (one.instance, one.db_type))
 
 
+def _days_until_full(scrape: Scrape) -> Iterator[Sample]:
+    day = newest_forecast_day(scrape.store)
+    for forecast in [] if day is None else forecasts_of_day(scrape.store, day):
+        is_full = forecast.status is ForecastStatus.FULL
+        dates = {
+            "earliest": forecast.earliest_date,
+            "expected": forecast.shown_expected_date,
+            "latest": forecast.latest_date,
+        }
+        for bound, full_on in dates.items():
+            if is_full or full_on is not None:
+                days = 0 if is_full or full_on is None else (full_on - scrape.today).days
+                yield Sample(days, (forecast.instance, bound))
+
+
 def _recent_runs(scrape: Scrape) -> Iterator[Sample]:
     return (Sample(one.runs, (one.task_key, one.status)) for one in scrape.recent)
 
@@ -146,6 +163,12 @@ GAUGES: Sequence[Gauge] = (
     Gauge("whalefall_fleet_size_bytes", "The latest sizes of all instances of the fleet.", _fleet_size),
     Gauge(
         "whalefall_instance_size_bytes", "The latest size of an instance.", _instance_sizes, ("instance_name", "engine")
+    ),
+    Gauge(
+        "whalefall_days_until_full",
+        "Days until an instance is full, by the newest forecast; 0 for one that is full.",
+        _days_until_full,
+        ("instance_name", "bound"),
     ),
     Gauge("whalefall_recent_task_runs", "Task runs created within 24 hours.", _recent_runs, ("task", "status")),
     Gauge(

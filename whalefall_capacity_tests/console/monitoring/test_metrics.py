@@ -21,6 +21,7 @@ from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.postgres.engine import create_monitoring_engine
 from whalefall_capacity_tests.console.conftest import Callers, FakeDagster
+from whalefall_capacity_tests.console.forecasts import forecast, put_fleet
 from whalefall_capacity_tests.console.monitoring.watched import Watched, watched_webserver
 from whalefall_capacity_tests.processes import free_port
 from whalefall_capacity_tests.store.past import MIB
@@ -145,6 +146,18 @@ def test_a_day_with_missing_databases_makes_no_server_smaller(
     found = scrape()
     assert found["whalefall_databases_missing"] == {(): 1}
     assert found["whalefall_instance_size_bytes"]["instance-1", "postgresql"] == 109 * MIB
+
+
+def test_days_until_full_are_those_of_the_newest_forecast_and_none_where_it_gives_no_date(
+    store: Engine, scrape: Callable[[], Figures], day: date
+) -> None:
+    put_fleet(store, day)
+    forecast(store, [day])
+    found = scrape()["whalefall_days_until_full"]
+    assert [found["brimful", bound] for bound in ("earliest", "expected", "latest")] == [0, 0, 0]
+    assert [found["dated", bound] for bound in ("earliest", "expected", "latest")] == [53, 60, 69]
+    assert {bound for name, bound in found if name == "uneven"} == {"earliest"}
+    assert {name for name, _ in found} == {"brimful", "dated", "uneven"}
 
 
 @pytest.mark.parametrize("name", ['quo"ted', "back\\slash", "line\nbreak", "数据库 №1", '{curly="x"} 1 # 2', " "])
@@ -275,5 +288,5 @@ def test_every_name_and_label_is_one_of_prometheus() -> None:
         assert gauge.name.startswith("whalefall_")
         assert gauge.name.isidentifier()
         assert set(gauge.labels) <= {
-            *("state", "instance_name", "engine", "task", "status", "table", "component", "daemon")
+            *("state", "instance_name", "engine", "bound", "task", "status", "table", "component", "daemon")
         }
