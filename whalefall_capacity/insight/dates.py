@@ -89,9 +89,9 @@ def dates(of: Instances, planned: Import | None = None) -> Dates:
     *planned*: an import that all of them are to get.
     """
     margin = of.spread / SPREAD_DAYS
-    expected = days_until_full(of.limit - of.used - of.swing, of.rate, planned)
-    earliest = days_until_full(of.limit - of.used - of.swing, of.rate + of.high * margin, planned)
-    latest = days_until_full(of.limit - of.used, of.rate - of.low * margin, planned)
+    expected = days_until_full(of.used, of.limit - of.swing, of.rate, planned)
+    earliest = days_until_full(of.used, of.limit - of.swing, of.rate + of.high * margin, planned)
+    latest = days_until_full(of.used, of.limit, of.rate - of.low * margin, planned)
     reasons: list[tuple[ForecastStatus, Booleans]] = [
         (ForecastStatus.NO_LIMIT, np.isnan(of.limit)),
         (ForecastStatus.STALE, of.unmeasured_days > STALE_AFTER_DAYS),
@@ -114,14 +114,17 @@ def dates(of: Instances, planned: Import | None = None) -> Dates:
     )
 
 
-def days_until_full(room: Floats, pace: Floats, planned: Import | None = None) -> Floats:
-    """Return after how many days *room* bytes are filled at *pace* bytes per day: 0 where none are left, NaN: open.
+def days_until_full(used: Floats, limit: Floats, pace: Floats, planned: Import | None = None) -> Floats:
+    """Return after how many days *used* bytes reach *limit* at *pace* bytes per day: 0 where they do, NaN: open.
 
-    Open is what never happens or lies beyond a year. A planned import takes its part of the room from its day on.
+    Open is what never happens or lies beyond a year. A planned import takes its part of the room from its day on, when
+    what shrinks has made some.
     """
+    room = limit - used
     days = _days(room, pace)
     if planned is not None:
-        after = np.maximum(_days(room - planned.size_bytes, pace), planned.after_days)
+        shrunk = np.minimum(np.maximum(-pace, 0.0) * planned.after_days, used)
+        after = np.maximum(_days(room + shrunk - planned.size_bytes, pace), planned.after_days)
         days = np.where(days < planned.after_days, days, after)
     return np.where(days <= FURTHEST_DAYS, days, np.nan)
 
@@ -161,11 +164,11 @@ def fan(of: Instances, until: Dates, days: Integers, planned: Import | None = No
 
 def _line(of: Instances, pace: Floats, peak: Floats, until: Floats, days: Integers, planned: Import | None) -> Floats:
     last = np.maximum(until, 1.0)[:, None]
-    grown = pace[:, None] * days + peak[:, None] * np.minimum(days / last, 1.0)
+    grown = np.maximum(pace[:, None] * days, -of.used[:, None]) + peak[:, None] * np.minimum(days / last, 1.0)
     if planned is not None:
         grown = grown + np.where(days >= planned.after_days, planned.size_bytes, 0.0)
     below = np.minimum(of.used[:, None] + grown, of.limit[:, None])
-    line: Floats = np.where(days >= last, of.limit[:, None], np.maximum(below, 0.0))
+    line: Floats = np.where(days >= last, of.limit[:, None], below)
     return np.where(np.isnan(until)[:, None], np.nan, line)
 
 

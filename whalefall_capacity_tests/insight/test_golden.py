@@ -126,8 +126,20 @@ def test_an_honest_no_beats_a_number(sizes: Sizes, limit: float | None, unmeasur
 
 
 def test_a_last_byte_of_room_is_not_none() -> None:
-    room, pace = np.array([1.0, 0.0, 365.0, 365.5]), np.array([1e9, 1e9, 1.0, 1.0])
-    np.testing.assert_array_equal(days_until_full(room, pace), [1, 0, 365, np.nan])
+    limit, pace = np.array([8.0, 7.0, 372.0, 372.5]), np.array([1e9, 1e9, 1.0, 1.0])
+    np.testing.assert_array_equal(days_until_full(np.full(4, 7.0), limit, pace), [1, 0, 365, np.nan])
+
+
+@pytest.mark.parametrize(("size", "day"), [(39, np.nan), (40, 30), (99, 30), (110, 30)])
+def test_what_shrinks_makes_room_for_an_import(size: float, day: float) -> None:
+    # 90 of 100, and 1 less every day: 60 on the day of the import.
+    found = days_until_full(np.array([90.0]), np.array([100.0]), np.array([-1.0]), Import(size, 30))
+    np.testing.assert_array_equal(found, [day])
+
+
+def test_only_what_is_there_can_shrink() -> None:
+    found = days_until_full(np.array([9.0] * 2), np.array([100.0] * 2), np.array([-1.0, -50.0]), Import(100, 20))
+    np.testing.assert_array_equal(found, [20, 20])
 
 
 def test_an_open_end_says_only_the_earliest_day() -> None:
