@@ -85,6 +85,7 @@ def test_instances_with_a_limit_come_soonest_first_and_the_others_are_counted(re
     ]
     assert (found["forecast_date"], found["total"], found["without_limit"]) == (str(day), 6, 2)
     assert [one["expected_date"] for one in found["items"][2:]] == [None] * 4
+    assert [one["rate_bytes_per_day"] for one in found["items"][3:]] == [0, None, None]
     dated = found["items"][1]
     assert [dated[f"{which}_date"] for which in ("expected", "earliest", "latest")] == [
         after(day, 60),
@@ -98,10 +99,10 @@ def test_the_page_says_dates_and_refusals_in_words(reader: TestClient, day: date
     page = shown(reader, "/capacity")
     assert f"Full about {after(day, 60)} ({after(day, 53)} \N{EN DASH} {after(day, 69)})" in page
     assert "Full: 299.0 GiB of 299.0 GiB are used" in page
-    assert "Measured on 13 days so far: a pace needs 14" in page
+    assert "Its databases have 13 measured days so far: a pace needs 14" in page
     assert f"Not measured since {after(day, -4)}, when it was 295.0 GiB: nothing can be said of today" in page
     assert "Not full within a year" in page
-    assert re.search(r"Not full before \d{4}-\d\d-\d\d; its growth is too uneven to say a latest day", page)
+    assert re.search(r"Not full before \d{4}-\d\d-\d\d; it may not be full within a year at all", page)
     assert "Without a limit, and so not listed: 2." in page
     assert f"Left out as one-off: orders +100.0 GiB ({after(day, -9)})" in page
     assert re.search(r"\d+ % of the forecasts of 90 days ago ended in their range \(\d+ compared\)", page)
@@ -149,6 +150,13 @@ def test_the_fan_leads_to_the_limit_on_each_date(reader: TestClient, day: date) 
     expected = next(line for line in fan["lines"] if line["key"] == "expected")
     assert expected["values"][:2] == [399 * GIB, 400 * GIB]
     assert expected["values"][60:] == [459 * GIB] * 10
+
+
+def test_what_if_says_no_pace_and_no_other_size_of_then_where_it_refuses(reader: TestClient, day: date) -> None:
+    answer = data(reader, f"/api/v1/instances/{STALE}/forecast", if_dropped="app")["what_if"]
+    assert (answer["status"], answer["used_bytes"], answer["rate_bytes_per_day"]) == ("stale", 0, None)
+    page = shown(reader, f"/instances/{STALE}", if_dropped="app")
+    assert page.count(f"Not measured since {after(day, -4)}, when it was 295.0 GiB") == 2
 
 
 @pytest.mark.parametrize("instance_id", [1, YOUNG, STALE, FULL])
