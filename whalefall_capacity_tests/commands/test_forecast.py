@@ -16,6 +16,7 @@ def test_the_soonest_comes_first_and_a_refusal_reads_like_an_answer(whalefall: C
     put_history(whalefall.store, 2, {"orders": [100 + day + 100 * (day >= 189) for day in range(200)]}, 429)
     put_history(whalefall.store, 3, {"orders": line(13)}, 200)
     put_history(whalefall.store, 4, {"orders": line()})
+    put_history(whalefall.store, 5, {"orders": line(13)})
     forecast(whalefall.store)
     found = whalefall("forecast", "--json").json
     assert [(each["instance"], each["status"], each["expected_date"]) for each in found] == [
@@ -23,6 +24,7 @@ def test_the_soonest_comes_first_and_a_refusal_reads_like_an_answer(whalefall: C
         ("instance-1", "dated", "2026-08-29"),
         ("instance-3", "too_new", None),
         ("instance-4", "no_limit", None),
+        ("instance-5", "no_limit", None),
     ]
     assert found[0] == {
         "instance": "instance-2",
@@ -37,6 +39,7 @@ def test_the_soonest_comes_first_and_a_refusal_reads_like_an_answer(whalefall: C
     }
     assert (found[2]["used_bytes"], found[2]["rate_bytes_per_day"]) == (112 * GIB, None)
     assert found[2]["reason"] == "13 measured days, 14 are needed"
+    assert [each["rate_bytes_per_day"] for each in found[3:]] == [GIB, None]
     assert found[3]["reason"] == "no capacity_limit in the fleet file"
 
 

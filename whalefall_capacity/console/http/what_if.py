@@ -19,7 +19,7 @@ from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, 
 from whalefall_capacity.insight.statuses import FURTHEST_DAYS, ForecastStatus
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.insight.limits import as_instances
-from whalefall_capacity.store.insight.read import WITHOUT_PACE, CapacityForecast, DatabaseForecast, database_forecasts
+from whalefall_capacity.store.insight.read import CapacityForecast, DatabaseForecast, database_forecasts
 
 MOST_DROPPED = 100
 FASTEST_PACE = 100
@@ -87,7 +87,7 @@ class Altered:
             found.status[0],
             None if self.forecast.used_bytes is None else round(float(self.of.used[0])),
             None if isnan(limit) else round(limit),
-            None if found.status[0] in WITHOUT_PACE else round(float(self.of.rate[0])),
+            None if self.forecast.shown_rate_bytes_per_day is None else round(float(self.of.rate[0])),
             *(self._day(float(days[0])) for days in (found.expected, found.earliest, found.latest)),
         )
 

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from sqlalchemy import Engine, text
 
-from whalefall_capacity.insight.statuses import URGENT_DAYS, AnomalyKind, ForecastStatus, Urgency
+from whalefall_capacity.insight.statuses import (
+    FEWEST_DAYS,
+    STALE_AFTER_DAYS,
+    URGENT_DAYS,
+    AnomalyKind,
+    ForecastStatus,
+    Urgency,
+)
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.postgres.one_statement import read_rows, read_value
 
@@ -50,8 +57,6 @@ JOIN instances AS i ON i.id = a.instance_id
 WHERE a.day BETWEEN :first AND :last AND a.instance_id = coalesce(CAST(:instance_id AS integer), a.instance_id)
 ORDER BY a.day DESC, abs(a.change_bytes) DESC, i.name, a.database_name
 """
-# Nothing is said of a pace beside these answers.
-WITHOUT_PACE = (ForecastStatus.STALE, ForecastStatus.TOO_NEW)
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,8 @@ class CapacityForecast:
     """When one instance is full, as of *forecast_date*, or why nothing is said; dates are None where open.
 
     Of `not_before` the earliest day is all that is said: *expected_date* is there for warnings, and
-    *shown_expected_date* is what people see. So it is with the pace of `stale` and `too_new`: what is stored is the sum
-    of those databases that have one.
+    *shown_expected_date* is what people see. So it is with the pace of an instance that is stale or too new: what is
+    stored is the sum of those databases that have one.
     """
 
     instance_id: int
@@ -119,8 +124,11 @@ class CapacityForecast:
 
     @property
     def shown_rate_bytes_per_day(self) -> int | None:
-        """The pace, None where it is not known or not of today."""
-        return None if self.status in WITHOUT_PACE else self.rate_bytes_per_day
+        """The pace, None where it is not known or not of today, whatever else the answer is."""
+        if self.last_measured_date is None or self.measured_days < FEWEST_DAYS:
+            return None
+        unmeasured_days = (self.forecast_date - self.last_measured_date).days
+        return None if unmeasured_days > STALE_AFTER_DAYS else self.rate_bytes_per_day
 
     @property
     def urgency(self) -> Urgency | None:
