@@ -56,7 +56,7 @@ def forecast(
 
     Prints what is stored for the day. A day of which nothing is stored is calculated now, and not stored.
 
-    Example: whalefall-capacity forecast --instance shop-db
+    Example: whalefall-capacity forecast --instance shop-primary
     """
     settings = load_settings()
     if day is not None and not settings.start_date <= day.date() <= today(settings.zone):
