@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import date, datetime, timezone
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from whalefall_capacity.printable import first_of
 
@@ -30,7 +30,8 @@ class Alert(BaseModel):
     since: datetime | None = None
     link: str | None = None
     remedy: str
-    quiet_days: int = 1
+    # For the one that files it; receivers have no use for it.
+    quiet_days: int = Field(default=1, exclude=True)
 
     @property
     def key(self) -> str:
