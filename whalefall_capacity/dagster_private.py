@@ -5,6 +5,8 @@ Only `ui/dagster_app.py` imports others: those of the webserver itself, which no
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 # The state of an asset's freshness, as `DagsterInstance` stores it; only the policies are public.
 from dagster._core.definitions.freshness import FreshnessState as FreshnessState
 
@@ -34,8 +36,10 @@ from dagster._core.storage.tags import RETRY_NUMBER_TAG as RETRY_NUMBER_TAG
 from dagster._core.storage.tags import SCHEDULE_NAME_TAG as SCHEDULE_NAME_TAG
 from dagster._core.storage.tags import SENSOR_NAME_TAG as SENSOR_NAME_TAG
 
-# What a daemon says of itself, as the storage of runs keeps it; `get_daemon_heartbeats` is public.
-from dagster._daemon.types import DaemonHeartbeat as DaemonHeartbeat
-
 # Whether the scheduler would take a cron expression; in public one can only make a schedule and see.
 from dagster._utils.schedules import is_valid_cron_schedule as is_valid_cron_schedule
+
+if TYPE_CHECKING:
+    # A daemon's own report, as the storage of runs keeps it; `get_daemon_heartbeats` is public. Only a type here: its
+    # package loads every daemon.
+    from dagster._daemon.types import DaemonHeartbeat as DaemonHeartbeat

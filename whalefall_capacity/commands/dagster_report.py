@@ -19,6 +19,6 @@ def report_days(engine: Engine, days: Sequence[date] = ()) -> None:
         report_imported_days(engine, days)
     except Exception as error:
         raise StoreError(
-            f"the rows are written, but Dagster's storage could not be told: {error}; once it can be reached, run the "
-            "same command again: it tells what is not told yet"
+            f"the rows are written, but could not be reported to Dagster's storage: {error}; once it can be reached, "
+            "run the same command again: it reports what is missing"
         ) from error

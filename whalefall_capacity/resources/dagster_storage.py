@@ -15,19 +15,21 @@ import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
 from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.exc import DBAPIError
 
-from whalefall_capacity.dagster_private import DaemonHeartbeat
 from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.runtime import held_dagster_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.advisory_locks import hold_daemon_liveness, is_daemon_alive
 from whalefall_capacity.store.postgres.engine import GIVEN_UP_SOON, create_store_engine
+
+if TYPE_CHECKING:
+    from whalefall_capacity.dagster_private import DaemonHeartbeat
 
 
 class SettingsStorage(DagsterPostgresStorage):

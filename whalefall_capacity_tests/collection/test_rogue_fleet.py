@@ -48,8 +48,8 @@ def listing(*names_and_sizes: tuple[bytes, str]) -> Speak:
             line.say(result((OID, BYTES, OID, BOOL, BOOL), listed))
         elif "datconnlimit <> -2" in statement:
             line.say(result((OID,), [(str(oid),) for oid in range(1, len(names_and_sizes) + 1)]))
-        elif "namesend(spcname)" in statement:
-            line.say(result((OID, BYTES), []))
+        elif "pg_tablespace" in statement:
+            line.say(result((OID, OID), []))
         else:
             line.say(result((20,), [("0",)]))
 

@@ -185,7 +185,7 @@ def test_when_dagster_cannot_be_told_the_error_says_that_the_rows_are_there_and_
     done = shop("history", "import", file)
     assert (done.status, done.out) == (1, "")
     assert done.err == (
-        "error: the rows are written, but Dagster's storage could not be told: no route to host; once it can be "
-        "reached, run the same command again: it tells what is not told yet\n"
+        "error: the rows are written, but could not be reported to Dagster's storage: no route to host; once it can be "
+        "reached, run the same command again: it reports what is missing\n"
     )
     assert rows(shop.store, "SELECT count(*) FROM database_size_stats") == [(2,)]
