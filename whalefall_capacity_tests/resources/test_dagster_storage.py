@@ -15,8 +15,8 @@ from pathlib import Path
 import dagster as dg
 import psycopg2
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
-from whalefall_capacity.dagster_private import DaemonHeartbeat
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings, load_settings
