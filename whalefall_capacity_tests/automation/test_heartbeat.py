@@ -29,6 +29,9 @@ from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.past import put_sizes
 
+# Good days are found by the store's clock.
+pytestmark = pytest.mark.real_clock
+
 TOKEN = "t0ken-of-the-p1ng"
 NO_CALL = "0 calls of WHALEFALL_HEARTBEAT_URL, 0 not taken now"
 ONE_CALL = "1 calls of WHALEFALL_HEARTBEAT_URL, 0 not taken now"
