@@ -22,7 +22,7 @@ from sqlalchemy import Engine, text
 from benchmarks import growth
 from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import console, fresh_store, print_result
-from benchmarks.writing import register_instances
+from benchmarks.writing import FILL_TOTALS, register_instances
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.partitions import PARTITIONS
@@ -50,12 +50,6 @@ SELECT i, 'database_' || lpad(d::text, 5, '0'), :day,
        + (hashint4(i * 50 + d) # hashint4(CAST(:day AS date) - DATE '2000-01-01')) % 1000000, 'measured', now()
 FROM generate_series(1, :instances) AS i, generate_series(1, :databases) AS d
 ORDER BY 1, 2
-"""
-FILL_TOTALS = """
-INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
-                                 collected_at)
-SELECT instance_id, collected_date, sum(size_bytes), count(*), 0, 'measured', now()
-FROM database_size_stats WHERE collected_date = :day GROUP BY instance_id, collected_date
 """
 BARE_DATABASES = """
 INSERT INTO database_size_aggregations AS stored

@@ -18,7 +18,7 @@ import psutil
 from sqlalchemy import Engine, text
 
 from benchmarks.harness import fresh_store, print_result
-from benchmarks.writing import register_instances
+from benchmarks.writing import FILL_TOTALS, register_instances
 from whalefall_capacity.insight.statuses import HISTORY_DAYS
 from whalefall_capacity.store.insight.calculate import InsightDay, calculate, chunks_of
 from whalefall_capacity.store.insight.histories import read_chunk
@@ -39,12 +39,6 @@ SELECT i, 'database_' || lpad(d::text, 5, '0'), :day,
        + CASE WHEN d % 7 = 0 AND :age > i * d % 280 THEN 500000000 ELSE 0 END, 'measured', now()
 FROM generate_series(1, :instances) AS i, generate_series(1, :databases) AS d
 ORDER BY 1, 2
-"""
-FILL_TOTALS = """
-INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
-                                 collected_at)
-SELECT instance_id, collected_date, sum(size_bytes), count(*), 0, 'measured', now()
-FROM database_size_stats WHERE collected_date = :day GROUP BY instance_id, collected_date
 """
 LIMITS = """
 UPDATE instances AS i SET capacity_limit_bytes = total_size_bytes * 1.2

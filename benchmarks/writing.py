@@ -41,6 +41,13 @@ ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count,
     collected_at = excluded.collected_at, updated_at = now()
 """
+# The totals of a day of made-up sizes, for the benchmarks that need them stored.
+FILL_TOTALS = """
+INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count, missing_count, source,
+                                 collected_at)
+SELECT instance_id, collected_date, sum(size_bytes), count(*), 0, 'measured', now()
+FROM database_size_stats WHERE collected_date = :day GROUP BY instance_id, collected_date
+"""
 
 
 def run(scale: float) -> None:
