@@ -9,7 +9,7 @@ from whalefall_capacity.console.actions.launch import Launch, launch_task
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode
 from whalefall_capacity.console.http.principals import Caller
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.sentences import Sentence
+from whalefall_capacity.errors import PlanError
 from whalefall_capacity.store.maintenance.retire import make_plan
 from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES, create_ahead, ensure_children
 from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary
@@ -37,14 +37,10 @@ def start_maintenance(
 ) -> MaintenanceRun:
     """Launch a maintenance. Raises ApiError when the plan is another one by now, DagsterError when none starts."""
     if plan_id is not None:
-        now = make_plan(console.engine, console.settings, console.today()).id
-        if now != plan_id:
-            raise ApiError(
-                MessageCode.CONFLICT,
-                Sentence(
-                    "the plan {plan} no longer holds, it is {now} now; nothing was changed", plan=plan_id, now=now
-                ),
-            )
+        try:
+            make_plan(console.engine, console.settings, console.today()).require(plan_id)
+        except PlanError as error:
+            raise ApiError(MessageCode.CONFLICT, error.args[0]) from None
     config: dict[str, object] = {"dry_run": dry_run, "confirm": confirm}
     if plan_id is not None:
         config["plan_id"] = plan_id

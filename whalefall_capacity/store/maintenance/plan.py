@@ -94,7 +94,11 @@ class Plan:
     def require(self, plan_id: str | None) -> None:
         """Raise PlanError unless *plan_id* is the id of this plan, or None, which any plan will do for."""
         if plan_id not in (None, self.id):
-            raise PlanError(f"the plan {plan_id} no longer holds, it is {self.id} now; nothing was changed")
+            raise PlanError(
+                Sentence(
+                    "the plan {plan} no longer holds, it is {now} now; nothing was changed", plan=plan_id, now=self.id
+                )
+            )
 
     @property
     def question(self) -> str | None:
