@@ -34,7 +34,6 @@ WHERE {condition}
 """
 OF_DAY = "f.forecast_date = :day"
 OF_DAY_AND_INSTANCE = "f.forecast_date = :day AND i.name = :instance"
-OF_INSTANCE = "f.instance_id = :instance_id AND f.forecast_date BETWEEN :first AND :last"
 DATABASE_FORECASTS = """
 SELECT instance_id, database_name, forecast_date, size_bytes, last_measured_date, measured_days, rate_bytes_per_day,
        spread_bytes, swing_bytes, one_offs, one_off_bytes
@@ -235,12 +234,6 @@ def soonest_first(forecasts: Iterable[CapacityForecast]) -> list[CapacityForecas
             f.instance,
         ),
     )
-
-
-def forecasts_of_instance(engine: Engine, instance_id: int, first: date, last: date) -> list[CapacityForecast]:
-    """Return what was forecast for one instance on each day of first..last, oldest first."""
-    found = _forecasts(engine, FORECASTS.format(condition=OF_INSTANCE), instance_id=instance_id, first=first, last=last)
-    return sorted((stored for stored, _ in found), key=lambda forecast: forecast.forecast_date)
 
 
 def database_forecasts(engine: Engine, instance_id: int) -> list[DatabaseForecast]:

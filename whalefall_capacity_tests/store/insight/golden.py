@@ -70,3 +70,9 @@ def days_until(found: CapacityForecast) -> tuple[int | None, int | None, int | N
     """Return expected, earliest and latest as days from the day of the forecast."""
     dates = (found.expected_date, found.earliest_date, found.latest_date)
     return tuple(None if day is None else (day - found.forecast_date).days for day in dates)  # type: ignore[return-value]
+
+
+def forecasts_of_instance(store: Engine, instance_id: int, first: date, last: date) -> list[CapacityForecast]:
+    """Return what was forecast for one instance on each day of first..last, oldest first."""
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return [each for day in days for each in forecasts_of_day(store, day) if each.instance_id == instance_id]

@@ -13,7 +13,6 @@ from whalefall_capacity.store.insight.read import (
     anomalies_of_days,
     database_forecasts,
     forecasts_of_day,
-    forecasts_of_instance,
     newest_forecast_day,
 )
 from whalefall_capacity.store.sizes.history_import import import_history
@@ -24,6 +23,7 @@ from whalefall_capacity_tests.store.insight.golden import (
     Sizes,
     days_until,
     forecast,
+    forecasts_of_instance,
     line,
     put_history,
     set_limit,
