@@ -17,6 +17,10 @@ class FleetFileError(WhalefallError):
     """fleet.yaml cannot be used; nothing was changed."""
 
 
+class EngineFileError(WhalefallError):
+    """An engine is not known here, or its file of queries cannot be used."""
+
+
 class CredentialError(WhalefallError):
     """A password cannot be resolved from its reference."""
 

@@ -9,13 +9,14 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
-from whalefall_capacity.console.http.queries import DbType, Whole
+from whalefall_capacity.console.http.queries import Whole
 from whalefall_capacity.console.pages.csv_cells import csv_file
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, instance_choices
 from whalefall_capacity.store.sizes.database_list import ListedDatabase, every_database, list_databases
 from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
 from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
+from whalefall_capacity.store.sizes.options import engine_options
 
 FIGURES = ("size_bytes", "change_7_days_bytes", "change_30_days_bytes")
 INSTANCE_COLUMNS = ("instance", "db_type", "host", "port", "version", "status", "failure", "day", *FIGURES)
@@ -97,6 +98,6 @@ def _list_page(
         total=found.total,
         most_rows=MOST_ROWS,
         choices=instance_choices(context.console.reading) if page == "databases" else [],
-        db_types=list(DbType),
+        db_types=engine_options(context.console.reading),
         statuses=list(SizeStatus),
     )
