@@ -114,6 +114,11 @@ class EngineFile(Strict):
     grants: list[Grant] = Field(default_factory=list)
 
     @property
+    def driver_name(self) -> str:
+        """The driver as SQLAlchemy names it."""
+        return f"{self.dialect}+{self.driver}"
+
+    @property
     def excluded(self) -> NameFilter:
         """The databases that are left out whatever the settings say."""
         return NameFilter(self.exclude, self.exclude_regex)

@@ -192,13 +192,22 @@ def connect(target: Target, path: Path, limits: Limits, cutoff: Cutoff) -> SqlSe
     return SqlSession(read_engine_file(path), path, target, limits, cutoff)
 
 
-def _alchemy_of(engine: EngineFile, creator: Callable[[], Any]) -> sqlalchemy.Engine:
-    name = f"{engine.dialect}+{engine.driver}"
+def driver_problem(engine: EngineFile) -> str | None:
+    """Return why the driver of an engine cannot be loaded, and what installs it; None when it can."""
     try:
-        return sqlalchemy.create_engine(f"{name}://", creator=creator, poolclass=NullPool)
+        _alchemy_of(engine, lambda: None).dispose()
+    except EngineFileError as error:
+        return str(error)
+    return None
+
+
+def _alchemy_of(engine: EngineFile, creator: Callable[[], Any]) -> sqlalchemy.Engine:
+    try:
+        return sqlalchemy.create_engine(f"{engine.driver_name}://", creator=creator, poolclass=NullPool)
     except (ImportError, NoSuchModuleError) as error:
         raise EngineFileError(
-            f"the driver {name} of engine {engine.name} cannot be loaded ({error}): pip install '{engine.install}'"
+            f"the driver {engine.driver_name} of engine {engine.name} cannot be loaded ({error}): "
+            f"pip install '{engine.install}'"
         ) from None
 
 
