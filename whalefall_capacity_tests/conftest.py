@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from copy import copy
@@ -31,6 +32,7 @@ from whalefall_capacity_tests.servers import (
 from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
+CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name"
 CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
 
@@ -99,6 +101,7 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
     """The server (PostgreSQL 18) of all stores, with one migrated store as the template of the others."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("store") / "postgres", 18)
     with server.running():
+        _forget_the_disk(server)
         server.create_databases(TEMPLATE)
         engine = create_store_engine(server.url(TEMPLATE))
         migrate(engine)
@@ -110,6 +113,7 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
     """A server of the fleet: PostgreSQL 16."""
     with EmbeddedPostgres(tmp_path_factory.mktemp("fleet") / "postgres", 16).running() as server:
+        _forget_the_disk(server)
         yield PostgresqlServer(server)
 
 
@@ -135,28 +139,34 @@ def family(request: pytest.FixtureRequest) -> FamilyServer:
     return server
 
 
+@pytest.fixture(scope="session")
+def administrator(store_server: EmbeddedPostgres) -> Iterator[Connection]:
+    """The superuser of the server of the stores, in autocommit."""
+    with _administrator(store_server) as connection:
+        yield connection
+
+
 @pytest.fixture
-def empty_database(store_server: EmbeddedPostgres) -> Iterator[str]:
+def empty_database(store_server: EmbeddedPostgres, administrator: Connection) -> Iterator[str]:
     """The URL of an empty database on the server of the stores."""
     name = f"empty_{next(_numbers)}"
     store_server.create_databases(name)
     yield store_server.url(name).get_secret_value()
-    _drop(store_server, name)
+    _drop(administrator, name)
 
 
 @pytest.fixture
-def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+def store(store_server: EmbeddedPostgres, administrator: Connection) -> Iterator[Engine]:
     """A migrated store without any row; at the end, what the test wrote as summaries of task runs is checked."""
     name = f"store_{next(_numbers)}"
-    with _administrator(store_server) as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    administrator.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
     engine = create_store_engine(store_server.url(name))
     yield engine
     try:
         check_summaries(engine)
     finally:
         engine.dispose()
-        _drop(store_server, name)
+        _drop(administrator, name)
 
 
 @pytest.fixture(autouse=True)
@@ -194,9 +204,24 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def _drop(server: EmbeddedPostgres, name: str) -> None:
+def _forget_the_disk(server: EmbeddedPostgres) -> None:
+    """Let the server answer before its files are on the disk: no test is about a machine that loses its power."""
     with _administrator(server) as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+
+
+def _drop(connection: Connection, name: str) -> None:
+    """Drop a database, whoever is still connected to it.
+
+    A session that was closed is gone in some milliseconds; DROP DATABASE would find it, and look again after 100.
+    """
+    for _ in range(20):
+        if connection.execute(text(CONNECTED), {"name": name}).scalar_one() == 0:
+            break
+        time.sleep(0.003)
+    connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager
