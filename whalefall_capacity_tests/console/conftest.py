@@ -131,7 +131,7 @@ def copied_store(server: EmbeddedPostgres, template: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def dagster() -> FakeDagster:
-    """What stands for the Dagster webserver."""
+    """A stand-in for the Dagster webserver."""
     return FakeDagster()
 
 
