@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import dagster as dg
@@ -25,10 +25,10 @@ ORIGIN = RemoteJobOrigin(
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def instance(new_dagster_home: Callable[[], str]) -> Iterator[dg.DagsterInstance]:
     """An instance with the queue of dagster.yaml."""
     queue = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())["run_coordinator"]
-    with dg.instance_for_test(overrides={"run_coordinator": queue}) as instance:
+    with dg.instance_for_test(overrides={"run_coordinator": queue}, temp_dir=new_dagster_home()) as instance:
         yield instance
 
 

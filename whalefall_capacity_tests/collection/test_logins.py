@@ -29,7 +29,7 @@ from whalefall_capacity_tests.servers import (
     require_mysql,
 )
 
-MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+MODES: tuple[TlsMode, ...] = ("disable", "prefer", "require", "verify-ca", "verify-full")
 POSTGRESQL_METHODS = ("scram-sha-256", "md5", "password", "trust")
 NOT_SENT = "the password was not sent"
 
