@@ -1,4 +1,4 @@
-"""What child processes are given: they work in another folder, and must come to the same settings."""
+"""Environment of child processes: they work in another folder, and must come to the same settings."""
 
 from __future__ import annotations
 

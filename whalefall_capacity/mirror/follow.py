@@ -52,6 +52,7 @@ def mirror(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
             run = instance.get_run_by_id(run_id)
             if run is None or not is_ours(run):
                 return
+            # Of two who insert it, one waits here for the other; then both lock the one row that there is.
             insert_task_run(connection, new_task_run(run, load_settings()))
             task_run = lock_task_run(connection, run_id)
             assert task_run is not None

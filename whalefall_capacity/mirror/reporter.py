@@ -157,6 +157,7 @@ class Reporter:
     def _report_on_one_connection(self) -> None:
         """Report until the end of the run, or until the connection is lost."""
         with self._engine.connect() as connection:
+            # Of the session: it outlasts the transaction, and goes when this process dies or loses the connection.
             with connection.begin():
                 hold_liveness(connection, self._run_id)
             if not self._begun.is_set():
@@ -165,6 +166,7 @@ class Reporter:
                     declare_expected(connection, self._run_id, self._expected_items)
             listened = 0.0
             while True:
+                # Before the write, not after: what was noted until the end was asked for is then in it.
                 ending = self._ending.is_set()
                 self._write(connection)
                 if time.monotonic() - listened >= LISTEN_SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.errors import CredentialError, FleetFileError
+from whalefall_capacity.errors import CredentialError, FleetError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
 from whalefall_capacity.store.fleet_credentials import credential_name, find_secret
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
@@ -152,14 +152,14 @@ def count_replicas(engine: Engine) -> int:
 def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int] | None = None) -> Roster:
     """Return the fleet, or those of it in *instance_ids*, with passwords resolved.
 
-    Raises FleetFileError when an id is not in the fleet.
+    Raises FleetError when an id is not in the fleet.
     """
     with engine.connect() as connection:
         ids = None if instance_ids is None else list(instance_ids)
         rows = list(connection.execute(text(TARGETS), {"ids": ids}).mappings())
     unknown = sorted(set(instance_ids or ()) - {row["id"] for row in rows})
     if unknown:
-        raise FleetFileError(
+        raise FleetError(
             f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
             "`whalefall-capacity fleet list` shows it"
         )
@@ -197,7 +197,7 @@ def _columns(entry: InstanceEntry) -> dict[str, Any]:
         "host": entry.host,
         "port": entry.port or entry.engine.default_port,
         "database_name": entry.database,
-        "tls": entry.tls.model_dump(exclude_none=True) if entry.tls else None,
+        "tls": {name: value for name, value in asdict(entry.tls).items() if value is not None} if entry.tls else None,
         "description": entry.description,
         "capacity_limit_bytes": entry.capacity_limit,
         "replica_of": entry.replica_of,
@@ -215,7 +215,7 @@ def _require_stored(connection: Connection, fleet: FleetFile) -> None:
     if absent:
         raise FleetFileError(
             f"stored credentials {', '.join(absent)} do not exist: store them with "
-            "`whalefall-capacity credential set NAME --username USER`; nothing was changed"
+            "`whalefall-capacity credential set NAME --username USER`"
         )
 
 

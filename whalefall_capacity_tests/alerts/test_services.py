@@ -174,7 +174,7 @@ def test_a_service_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def everything_logged() -> Iterator[io.StringIO]:
-    """What reaches the handlers of the root logger when it wants all; apprise's own logger too."""
+    """Everything that reaches the handlers of a root logger that wants all; apprise's own logger too."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     loggers = [logging.getLogger(name) for name in (None, "apprise")]

@@ -1,4 +1,4 @@
-"""What the run centre reads of the project's work: one item an instance, and a task run that follows from them.
+"""The project's work as the run centre reads it: one item an instance, and a task run that follows from them.
 
 The jobs run in this process, on a real store and against real servers; at the end the mirror closes the task run, as
 the reconciler does.

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.errors import CredentialError, FleetFileError
+from whalefall_capacity.errors import CredentialError, FleetError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile
 from whalefall_capacity.store.fleet import Change, apply_fleet, list_instances, load_roster
 from whalefall_capacity.store.fleet_credentials import set_credential
@@ -353,7 +353,7 @@ def test_ids_that_are_not_in_the_fleet_are_refused(store: Engine, monkeypatch: p
     apply(store, entry("shop"), entry("gone"))
     apply(store, entry("shop"))
     ids = dict(rows(store, "SELECT name, id FROM instances"))
-    with pytest.raises(FleetFileError) as caught:
+    with pytest.raises(FleetError) as caught:
         load_roster(store, None, [4711, ids["shop"], ids["gone"]])
     assert str(caught.value) == (
         f"instance ids {ids['gone']}, 4711 are not in the fleet; `whalefall-capacity fleet list` shows it"

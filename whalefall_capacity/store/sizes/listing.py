@@ -1,4 +1,4 @@
-"""What the lists of instances and of databases share: filters, statuses, and how old a latest size may be."""
+"""Shared parts of the lists of instances and of databases: filters, statuses, and the age of a latest size."""
 
 from __future__ import annotations
 

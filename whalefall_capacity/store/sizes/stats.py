@@ -137,11 +137,18 @@ GROUP BY collected_date
 ORDER BY collected_date
 """
 # Whatever imports sizes of databases writes the total of their day, too.
-IMPORTED_DAYS = """
+WRITTEN_DAYS = """
 SELECT collected_date AS day, max(updated_at) AS changed_at FROM instance_size_stats
-WHERE source = 'imported'
 GROUP BY collected_date
 ORDER BY collected_date
+"""
+# The total of an instance counts as measured when any of its databases was. The days are few, and the index of the
+# dates finds them.
+DAYS_WITH_IMPORTS = """
+SELECT collected_date AS day FROM instance_size_stats WHERE collected_date = ANY (:days) AND source = 'imported'
+UNION
+SELECT collected_date FROM database_size_stats WHERE collected_date = ANY (:days) AND source = 'imported'
+ORDER BY day
 """
 CHANGED = """
 SELECT (SELECT count(*) FROM database_size_stats WHERE collected_date = :day AND updated_at >= :since)
@@ -282,9 +289,14 @@ def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     return read_rows(engine, DayTotals, DAY_TOTALS, days=list(days))
 
 
-def imported_days(engine: Engine) -> dict[date, datetime]:
-    """Return the days that have imported rows, oldest first, and when the last of them was written."""
-    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), IMPORTED_DAYS))
+def written_days(engine: Engine) -> dict[date, datetime]:
+    """Return the days that have rows, oldest first, and when the newest total of each was written."""
+    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), WRITTEN_DAYS))
+
+
+def days_with_imports(engine: Engine, days: Iterable[date]) -> list[date]:
+    """Return those of *days* that have an imported row, beside measured ones or alone; oldest first."""
+    return read_rows(engine, lambda day: day, DAYS_WITH_IMPORTS, days=list(days))
 
 
 def store_time(engine: Engine) -> datetime:

@@ -1,4 +1,4 @@
-"""What WhaleFall holds comes along exactly; the plan says the same; a second time nothing changes."""
+"""Everything that WhaleFall holds comes along exactly; the plan says the same; a second time nothing changes."""
 
 from __future__ import annotations
 

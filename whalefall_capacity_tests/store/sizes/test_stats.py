@@ -1,4 +1,4 @@
-"""What a day's visits leave in the store.
+"""Rows that a day's visits leave in the store.
 
 A visit brings the inventory up to date and is stored under the run's day, whatever the clock says. For an
 instance the last listing of a day counts. A database that is listed but gave no size is counted as missing,
