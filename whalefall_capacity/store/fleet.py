@@ -55,12 +55,18 @@ DISABLE = """
 UPDATE instances SET is_active = false, deleted_at = now(), updated_at = now()
 WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
 """
+FLEET = """
+SELECT i.id FROM instances AS i
+WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+ORDER BY i.name
+"""
 TARGETS = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.database_name, i.tls,
+       i.is_active AND i.deleted_at IS NULL AS in_fleet,
        c.name AS credential, c.username, c.password, c.secret_reference
 FROM instances AS i
 LEFT JOIN credentials AS c ON c.id = i.credential_id
-WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+WHERE i.id = ANY (CAST(:ids AS integer[]))
 ORDER BY i.name
 """
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
@@ -149,20 +155,28 @@ def count_replicas(engine: Engine) -> int:
 
 
 @again_if_connection_lost
-def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int] | None = None) -> Roster:
-    """Return the fleet, or those of it in *instance_ids*, with passwords resolved.
+def fleet_ids(engine: Engine, instance_ids: Sequence[int] | None = None) -> list[int]:
+    """Return the ids of the fleet, or *instance_ids*, in the order of the names.
 
-    Raises FleetError when an id is not in the fleet.
+    Raises FleetError when one of *instance_ids* is not in the fleet.
     """
     with engine.connect() as connection:
         ids = None if instance_ids is None else list(instance_ids)
-        rows = list(connection.execute(text(TARGETS), {"ids": ids}).mappings())
-    unknown = sorted(set(instance_ids or ()) - {row["id"] for row in rows})
+        found = list(connection.execute(text(FLEET), {"ids": ids}).scalars())
+    unknown = sorted(set(instance_ids or ()).difference(found))
     if unknown:
         raise FleetError(
             f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
             "`whalefall-capacity fleet list` shows it"
         )
+    return found
+
+
+@again_if_connection_lost
+def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int]) -> Roster:
+    """Return the servers of *instance_ids*, by name, with passwords resolved."""
+    with engine.connect() as connection:
+        rows = list(connection.execute(text(TARGETS), {"ids": list(instance_ids)}).mappings())
     roster = Roster()
     for row in rows:
         try:
@@ -237,6 +251,8 @@ def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
 
 
 def _target(row: Any, secret_key: SecretStr | None) -> Target:
+    if not row["in_fleet"]:
+        raise CredentialError("it left the fleet before it was its turn")
     if row["credential"] is None or row["host"] is None:
         raise CredentialError("has no host or no credential; describe it in fleet.yaml and apply that")
     return Target(

@@ -193,12 +193,19 @@ JOIN instances AS i ON i.id = s.instance_id
 WHERE s.collected_date = :day
 ORDER BY i.name, s.database_name
 """
+# A server that was to be visited again has to have answered since: a size of earlier in the day says nothing of that.
 COVERAGE = """
-SELECT i.name, s.instance_id IS NOT NULL AS stored
-FROM instances AS i
-LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
-WHERE i.is_active AND i.deleted_at IS NULL
-ORDER BY i.name
+WITH fleet AS MATERIALIZED (
+    SELECT i.name,
+           CASE WHEN s.instance_id IS NULL THEN false
+                WHEN CAST(:since AS timestamptz) IS NULL OR i.id <> ALL (CAST(:visited_ids AS integer[])) THEN true
+                ELSE s.collected_at >= :since END AS answered
+    FROM instances AS i
+    LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
+    WHERE i.is_active AND i.deleted_at IS NULL)
+SELECT count(*) AS instances, count(*) FILTER (WHERE answered) AS answered,
+       array(SELECT name FROM fleet WHERE NOT answered ORDER BY name LIMIT :most) AS silent
+FROM fleet
 """
 INSTANCES_IN_RANGE = """
 SELECT i.id, i.name, i.is_active AND i.deleted_at IS NULL AS is_active, coalesce(stored.days, 0) AS days
@@ -218,6 +225,15 @@ class InstanceDays:
     name: str
     is_active: bool
     days: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The instances of today's fleet, and those that reported sizes; *silent* names the first of the others."""
+
+    instances: int
+    answered: int
+    silent: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -325,9 +341,16 @@ def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
     return read_rows(engine, StoredSize, DATABASE_SIZES, day=day)
 
 
-def coverage(engine: Engine, day: date) -> dict[str, bool]:
-    """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
-    return dict(read_rows(engine, lambda name, stored: (name, stored), COVERAGE, day=day))
+def coverage(
+    engine: Engine, day: date, most: int, since: datetime | None = None, visited_ids: Sequence[int] | None = None
+) -> Coverage:
+    """Return how many instances of today's fleet have sizes stored for *day*, and at *most* so many that have not.
+
+    With *since*, those of *visited_ids*, or the whole fleet, were visited on *day* from then on: only what was measured
+    since is an answer of theirs.
+    """
+    ids = None if visited_ids is None else list(visited_ids)
+    return read_rows(engine, Coverage, COVERAGE, day=day, since=since, visited_ids=ids, most=most)[0]
 
 
 def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
