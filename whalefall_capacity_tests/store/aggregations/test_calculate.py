@@ -430,7 +430,7 @@ def test_two_runs_of_the_same_window_at_once_both_succeed(store: Engine, level: 
 def test_what_stops_between_two_chunks_leaves_each_old_or_new_and_is_completed_later(
     store: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_INSTANCES", 2)
+    monkeypatch.setattr(module, "CHUNK_INSTANCES", dict.fromkeys(Level, 2))
     put_sizes(store, [(n, "shop", MONDAY, 100) for n in range(1, 10)])
     window = window_of(MONDAY, DAILY)
     aggregate(store, Level.DATABASE, [window])
