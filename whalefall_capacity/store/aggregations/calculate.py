@@ -9,7 +9,7 @@ windows are left out of all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -114,6 +114,14 @@ CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chun
 # Every database of the store's stats has an instance total on the same day, and there are few of those.
 DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
+"""
+# One look a window, which ends at its first row: an instance has few rows, and to read all of them for their days would
+# take as long as to group them. The day is where most closing values are likely to be; the others are looked up.
+WINDOWS_WITH_STATS = """
+SELECT period_start, least(period_end, current_date) AS closing_day
+FROM unnest(CAST(:starts AS date[]), CAST(:ends AS date[])) AS windows (period_start, period_end)
+WHERE (SELECT true FROM instance_size_stats
+       WHERE collected_date BETWEEN period_start AND period_end AND collected_date BETWEEN :first AND :last LIMIT 1)
 """
 CLOSING = """
 SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = :period_type AND period_start = :start
@@ -232,10 +240,7 @@ def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> 
 
 
 def _calculate_run(connection: Connection, level: Level, chunk: range, windows: Sequence[Window]) -> list[WindowResult]:
-    days = _days_with_stats(connection, windows)
-    aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
-    ensure_children(connection, [aggregations], [window.start for window in days])
-    values = {
+    values: dict[str, Any] = {
         "first": windows[0].start,
         "last": windows[-1].end,
         "low": chunk.start,
@@ -243,8 +248,11 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
         "period_type": windows[0].period_type.value,
         "starts": [window.start for window in windows],
         "ends": [window.end for window in windows],
-        "closing_days": list(days.values()),
     }
+    days = _days_with_stats(connection, windows) if level is Level.DATABASE else _likely_days(connection, values)
+    aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
+    ensure_children(connection, [aggregations], list(days))
+    values["closing_days"] = list(days.values())
 
     def run(statement: str) -> CursorResult[*tuple[Any, ...]]:
         return connection.execute(composed(statement, level, windows), values)
@@ -287,12 +295,17 @@ def _seen(window: Window, row: Row[*tuple[Any, ...]]) -> WindowResult:
     )
 
 
-def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[Window, date]:
-    """Return the last day with stats of each window that has any."""
+def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[date, date]:
+    """Return the last day with stats of each window that has any, by the start of the window."""
     span = {"first": windows[0].start, "last": windows[-1].end}
     # Oldest first, so that the last day of a window stays.
     days = connection.execute(text(DAYS_WITH_STATS), span).scalars()
-    return {window_of(day, windows[0].period_type): day for day in sorted(days)}
+    return {window_of(day, windows[0].period_type).start: day for day in sorted(days)}
+
+
+def _likely_days(connection: Connection, values: Mapping[str, Any]) -> dict[date, date]:
+    """Return the likely last day with stats of each window that has any, by the start of the window."""
+    return {row.period_start: row.closing_day for row in connection.execute(text(WINDOWS_WITH_STATS), values)}
 
 
 @again_if_connection_lost

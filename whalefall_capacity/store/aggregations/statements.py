@@ -135,8 +135,8 @@ FROM instance_size_stats
 WHERE {scope}
 """
 # A day with missing databases counts only where the window has no complete day. Complete and other days are grouped
-# apart, which one pass without a sort does; of the two groups of a key the one that counts is then kept. Closing values
-# as above.
+# apart, which one pass without a sort does; of the two groups of a key the one that counts is then kept. The closing
+# days are only likely ones here: a value of such a day counts where it is the last of its key.
 INSTANCE_PERIODS = """
 SELECT instance_id, period_start, data_count, sum_size_bytes, max_size_bytes, min_size_bytes,
        coalesce(CASE WHEN last_day = ANY (:closing_days) THEN closing_size_bytes END, (
