@@ -79,7 +79,9 @@ def calculate_windows(
     items = AggregationItems(task_runs, level, instances, len(windows))
     results = aggregate(store.engine, level, windows, items, load_settings().aggregation_concurrency)
     task_runs.add_metrics(*aggregation_metrics(level, results))
-    log.info(f"{level.value}: {describe(results)}")
+    if len(results) > 1:
+        # Of one window its metadata say the same, and Dagster's log takes longer to write than many a window.
+        log.info(f"{level.value}: {describe(results)}")
     before = closing_size(store.engine, level, window_before(windows[0]))
     found: dict[Window, dict[str, Any]] = {}
     for result in results:

@@ -69,6 +69,13 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         update = ItemUpdate(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
         self.reporter.update([update])
 
+    def completed_all(self, item_type: ItemType, metrics: Mapping[str, Mapping[str, JsonValue]]) -> None:
+        """Note that the items are done whose keys *metrics* has."""
+        now = utc_now()
+        self.reporter.update(
+            [ItemUpdate(item_type, key, Status.COMPLETED, now, now, found) for key, found in metrics.items()]
+        )
+
     def failed(self, item_type: ItemType, key: str, error: str, metrics: Mapping[str, JsonValue] | None = None) -> None:
         """Note that an item failed, and why."""
         now = utc_now()
