@@ -72,6 +72,11 @@ def is_ours(run: dg.DagsterRun) -> bool:
     return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS or bool(asset_keys_of(run))
 
 
+def is_local(run: dg.DagsterRun) -> bool:
+    """Tell whether the whole run is executed by the process that created it: its job exists only there."""
+    return run.job_code_origin is None
+
+
 def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:
     """Return the task run that *run* starts with."""
     plan = read_plan(run)

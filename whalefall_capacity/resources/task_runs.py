@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dagster as dg
 from pydantic import JsonValue, PrivateAttr
 
+from whalefall_capacity.mirror.follow import is_local
 from whalefall_capacity.mirror.items import expected_items
+from whalefall_capacity.mirror.liveness import held_liveness
 from whalefall_capacity.mirror.reporter import Reporter
 from whalefall_capacity.mirror.run_plan import read_plan
 from whalefall_capacity.periods import today, utc_now
@@ -33,10 +35,14 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if run is None or instance is None:
             raise RuntimeError("the task runs resource needs a run")
         plan = read_plan(run)
-        with held_store() as url:
+        with ExitStack() as held:
+            url = held.enter_context(held_store())
+            # Dagster has given it an executor of its own, which holds no lock.
+            if is_local(run):
+                held.enter_context(held_liveness(url, run.run_id))
             self._reporter = Reporter(url, instance, run.run_id, expected_items(plan, today(load_settings().zone)))
-            with self._reporter.reporting():
-                yield self
+            held.enter_context(self._reporter.reporting())
+            yield self
 
     @property
     def reporter(self) -> Reporter:
