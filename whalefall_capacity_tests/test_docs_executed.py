@@ -366,6 +366,9 @@ def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(dep
     day = datetime.now(ZoneInfo(deployed.variables["WHALEFALL_TIMEZONE"])).date()
     run_id = running.launch_collection(day)
 
+    # Asked first, because a command costs a second of what the run needs.
+    wait_for(lambda: running.run_status(run_id) in {"SUCCESS", "FAILURE"}, "end of the run in Dagster")
+
     def status() -> str | None:
         shown = run(["runs", "show", run_id, "--json"], deployed.variables)
         return json.loads(shown.stdout)[0]["status"] if shown.returncode == 0 else None

@@ -25,7 +25,6 @@ from whalefall_capacity_tests.alerts.receivers import (
     WebReceiver,
     mail_receiver,
     mute_receiver,
-    web_receiver,
 )
 from whalefall_capacity_tests.alerts.test_message import ALERT
 from whalefall_capacity_tests.errors import all_that_it_carries
@@ -39,18 +38,6 @@ pytestmark = [
 ]
 
 BODY = ALERT.text.split("\n\n", 1)[1]
-
-
-@pytest.fixture
-def web() -> Iterator[WebReceiver]:
-    with web_receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def mail() -> Iterator[Mailbox]:
-    with mail_receiver() as receiver:
-        yield receiver
 
 
 def json_url(port: int, query: str = "") -> str:
