@@ -277,8 +277,8 @@ class Settings(BaseSettings):
         default=2,
         ge=1,
         le=64,
-        description="How many chunks of 500 servers are aggregated at the same time, each on a connection to the store "
-        "and, at most, a processor of its server.",
+        description="How many chunks (the databases of 500 servers, or 5,000 servers as a whole) are aggregated at the "
+        "same time, each on a connection to the store and, at most, a processor of its server.",
     )
     connect_timeout_seconds: float = Field(
         default=10,
