@@ -55,6 +55,11 @@ DISABLE = """
 UPDATE instances SET is_active = false, deleted_at = now(), updated_at = now()
 WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
 """
+FLEET = """
+SELECT i.id FROM instances AS i
+WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+ORDER BY i.name
+"""
 TARGETS = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.database_name, i.tls,
        c.name AS credential, c.username, c.password, c.secret_reference
@@ -146,6 +151,24 @@ def is_in_fleet(engine: Engine, instance_id: int) -> bool:
 def count_replicas(engine: Engine) -> int:
     """Return how many servers of the fleet are replicas of another one."""
     return int(read_value(engine, REPLICAS))
+
+
+@again_if_connection_lost
+def fleet_ids(engine: Engine, instance_ids: Sequence[int] | None = None) -> list[int]:
+    """Return the ids of the fleet, or *instance_ids*, in the order of the names.
+
+    Raises FleetFileError when one of *instance_ids* is not in the fleet.
+    """
+    with engine.connect() as connection:
+        ids = None if instance_ids is None else list(instance_ids)
+        found = list(connection.execute(text(FLEET), {"ids": ids}).scalars())
+    unknown = sorted(set(instance_ids or ()).difference(found))
+    if unknown:
+        raise FleetFileError(
+            f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
+            "`whalefall-capacity fleet list` shows it"
+        )
+    return found
 
 
 @again_if_connection_lost
