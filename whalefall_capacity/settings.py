@@ -273,6 +273,20 @@ class Settings(BaseSettings):
     collection_deadline_seconds: float = Field(
         default=300, gt=0, le=86_400, description="Longest time that one visit of one server may take, in seconds."
     )
+    collection_shard_instances: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="How many servers one step of a collection visits, where each step is a process of its own; there "
+        "are 200 of these steps at most. Unset: one step visits all servers.",
+    )
+    shard_retries: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="How often a step that visits servers is executed again after an error, or when its process died. "
+        "To be left at 0 where the process of the run executes its steps: it dies with them.",
+    )
     aggregation_concurrency: int = Field(
         default=2,
         ge=1,

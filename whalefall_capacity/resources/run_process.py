@@ -22,9 +22,11 @@ class KeptAlive(dg.ExecutorDefinition):
         create = definition.executor_creation_fn
         if create is None:
             raise ValueError(f"the executor {definition.name} has no function that creates it")
+        # As the constructor takes it, but for what its types say.
+        config_schema: Any = definition.config_schema
         super().__init__(
             name=definition.name,
-            config_schema=definition.config_schema,
+            config_schema=config_schema,
             requirements=definition.get_requirements,
             executor_creation_fn=lambda context: _Alive(create(context)),
             description=definition.description,

@@ -105,6 +105,11 @@ CONTENT = {
         SELECT id, 'orders', '2026-05-20', 'jump', 3, 1, 2, now() FROM instances;
     """,
     "0014": "UPDATE instances SET replica_of_id = id",
+    "0015": """
+        INSERT INTO collection_shards (root_run_id, first_instance_id, last_instance_id, collected_date, planned_by,
+                                       visited_by, outcome_json)
+        VALUES ('r', 1, 500, '2026-05-20', 'r', 'r', '{"measured": 500}');
+    """,
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
