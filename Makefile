@@ -66,7 +66,8 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes \
+		$(addprefix --extra ,dev celery k8s docker) \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
 # Looks every pinned dependency up in PyPI's index of advisories; fails where that cannot be reached.

@@ -55,6 +55,8 @@ def aggregate_current(
     name=AGGREGATE_CURRENT.key,
     description="Aggregate the current period: today's daily assets, from the sizes stored so far.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
+    # Somebody waits for this one step: whatever the executor, it is not handed over.
+    executor_def=dg.in_process_executor,
 )
 def capacity_aggregate_current() -> None:
     aggregate_current()

@@ -247,6 +247,8 @@ def report(
     "run unless dry_run is set to false.",
     # The launchpad opens with this.
     config={"ops": {"plan": {"config": MaintenanceConfig().model_dump(exclude_none=True)}}},
+    # Its steps hand their progress on in a file, and hold one lock after the other: whatever the executor, one process.
+    executor_def=dg.in_process_executor,
 )
 def partition_maintenance() -> None:
     report(forget_runs(detach(archive(seal(create_children(leftovers(plan())))))))
