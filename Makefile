@@ -27,7 +27,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
-	@scripts/system-packages mariadb chromium pgbouncer
+	@scripts/system-packages mariadb chromium pgbouncer redis
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	$(PYTEST)
 	@$(MAKE) --no-print-directory clocks

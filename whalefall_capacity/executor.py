@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -22,6 +23,8 @@ def executor_of(settings: Settings) -> dg.ExecutorDefinition:
         case ExecutorName.CELERY:
             from dagster_celery import celery_executor
 
+            # Dagster defines the one task that it has again for each step.
+            warnings.filterwarnings("ignore", message="Task name 'execute_plan' is already registered")
             return _definition(celery_executor.configured(celery_config(settings)))
         case ExecutorName.K8S:
             from dagster_k8s import k8s_job_executor
