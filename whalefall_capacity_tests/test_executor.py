@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import Any
 
-import dagster as dg
 import pytest
 
-from whalefall_capacity.definitions import defs
 from whalefall_capacity.executor import celery_config, executor_of
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity_tests.processes import environment
@@ -25,38 +25,53 @@ CELERY = {
     "WHALEFALL_CELERY_VISIBILITY_SECONDS": "7200",
 }
 LOAD = """
-import sys
-from dagster._serdes import serialize_value
+import json, sys
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
 from whalefall_capacity.definitions import defs
 repository = defs.get_repository_def()
-print(sorted({job.executor_def.name for job in repository.get_all_jobs()}))
 extras = {"celery", "dagster_celery", "dagster_docker", "dagster_k8s", "docker", "kubernetes", "redis"}
-print(sorted(extras & sys.modules.keys()))
-print(serialize_value(RepositorySnap.from_def(repository)))
+print(json.dumps({
+    "executors": {job.name: job.executor_def.name for job in repository.get_all_jobs()},
+    "tags": repository.get_job("partition_maintenance").tags,
+    "extras": sorted(extras & sys.modules.keys()),
+    "told": serialize_value(RepositorySnap.from_def(repository)),
+}))
 """
+# One works through a file, for the other somebody waits.
+JOBS_OF_ONE_PROCESS = {"partition_maintenance", "capacity_aggregate_current"}
 
 
-def loaded(variables: dict[str, str]) -> tuple[str, str, str]:
-    """Load the code location; return the executors of its jobs, the packages of extras, and what Dagster is told."""
+def loaded(variables: dict[str, str]) -> dict[str, Any]:
+    """Load the code location; return the executors of its jobs, the extras it imports, and what Dagster is told."""
     done = subprocess.run(
         [sys.executable, "-c", LOAD], env=environment(variables), capture_output=True, text=True, check=True
     )
-    executors, packages, told = done.stdout.splitlines()
-    return executors, packages, told
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_by_default_steps_run_in_the_process_of_the_run_and_no_extra_is_imported() -> None:
-    assert loaded({})[:2] == ("['in_process']", "[]")
+    found = loaded({})
+    assert set(found["executors"].values()) == {"in_process"}
+    assert found["extras"] == []
+    assert found["tags"] == {}
 
 
-def test_celery_imports_its_packages_alone_and_its_passwords_stay_in_the_process() -> None:
-    executors, packages, told = loaded(CELERY)
-    assert executors == "['celery', 'in_process']"
-    assert packages == "['dagster_celery']"
-    assert "sync_databases" in told
-    assert "Tr0ub4dor" not in told
-    assert "C0rrectHorse" not in told
+def test_celery_imports_its_package_alone_and_its_passwords_stay_in_the_process() -> None:
+    found = loaded(CELERY)
+    elsewhere = {job for job, executor in found["executors"].items() if executor == "celery"}
+    assert found["executors"].keys() - elsewhere == JOBS_OF_ONE_PROCESS
+    assert found["extras"] == ["dagster_celery"]
+    assert "sync_databases" in found["told"]
+    assert "Tr0ub4dor" not in found["told"]
+    assert "C0rrectHorse" not in found["told"]
+
+
+def test_a_maintenance_whose_container_died_begins_again() -> None:
+    found = loaded(URLS | {"WHALEFALL_RUN_LAUNCHER": "docker"})
+    assert found["tags"] == {"dagster/retry_strategy": "ALL_STEPS"}
+    assert found["extras"] == []
 
 
 @pytest.mark.parametrize(
@@ -71,11 +86,6 @@ def test_celery_imports_its_packages_alone_and_its_passwords_stay_in_the_process
 def test_every_executor_is_the_one_of_dagster_by_that_name(variables: dict[str, object], name: str) -> None:
     urls = {"store_url": URLS["WHALEFALL_STORE_URL"], "dagster_url": URLS["WHALEFALL_DAGSTER_URL"]}
     assert executor_of(build_settings(**urls, **variables)).name == name
-
-
-@pytest.mark.parametrize("job", ["partition_maintenance", "capacity_aggregate_current"])
-def test_jobs_of_one_process_stay_in_it_whatever_the_executor(job: str) -> None:
-    assert defs.resolve_job_def(job).executor_def is dg.in_process_executor
 
 
 def test_a_lost_task_of_celery_goes_to_another_worker_and_a_finished_one_is_not_repeated() -> None:

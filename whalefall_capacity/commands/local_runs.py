@@ -19,6 +19,7 @@ from whalefall_capacity.asset_keys import FORECAST_JOB_NAME, aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
 from whalefall_capacity.dagster_private import ReconstructableRepository, execute_run
 from whalefall_capacity.errors import StoreError, WhalefallError
+from whalefall_capacity.execution_choices import ExecutorName
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.mirror.follow import failure_text, mirror
 from whalefall_capacity.partitions import range_tags
@@ -142,7 +143,7 @@ def _execute(
     from whalefall_capacity.definitions import defs
 
     job = defs.resolve_job_def(job_name)
-    in_this_process = job.executor_def is dg.in_process_executor
+    in_this_process = job.executor_def.name == ExecutorName.IN_PROCESS
     with dagster_instance() as instance, _mirrored(instance) as run_id:
         run_config = {"ops": dict(ops or {}), **QUIET}
         all_tags = {**(tags or {}), CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"}
