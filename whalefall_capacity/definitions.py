@@ -34,6 +34,7 @@ from whalefall_capacity.jobs import AGGREGATION_JOBS, forecast_capacity, sync_da
 from whalefall_capacity.jobs.aggregate_current import capacity_aggregate_current
 from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.run_process import KeptAlive
 from whalefall_capacity.resources.store import MaintenanceStore, StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
@@ -63,5 +64,5 @@ defs = dg.Definitions(
         "maintenance_store": MaintenanceStore(),
         "task_runs": TaskRunsResource(),
     },
-    executor=executor_of(load_settings()),
+    executor=KeptAlive(executor_of(load_settings())),
 )

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, LiteralString
+from typing import Annotated, Any, LiteralString
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
-from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.collection.sizes import ServerEngine, Tls
 from whalefall_capacity.errors import FleetFileError
 
 
@@ -68,16 +68,6 @@ class CredentialEntry(_Strict):
         return f"file:{self.password_file}" if self.password_file is not None else None
 
 
-class TlsEntry(_Strict):
-    """TLS of the connection, in libpq's words; the key is what MySQL's clients call server-public-key-path."""
-
-    mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    server_public_key_file: str | None = Field(default=None, min_length=1)
-
-
 class InstanceEntry(_Strict):
     """One server."""
 
@@ -86,7 +76,7 @@ class InstanceEntry(_Strict):
     host: Annotated[str, BeforeValidator(_host)] = Field(min_length=1)
     port: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=1, le=65_535)
     database: str | None = Field(default=None, min_length=1)
-    tls: TlsEntry | None = None
+    tls: Tls | None = None
     credential: CredentialEntry
     capacity_limit: Annotated[int | None, BeforeValidator(bytes_in), BeforeValidator(_number)] = Field(
         default=None, gt=0, le=LARGEST_SIZE
@@ -161,13 +151,12 @@ def read_fleet_file(path: Path) -> FleetFile:
         raise FleetFileError(f"{path}:{_describe_yaml(error)}") from None
     repeated = [f"{path}: line {line}: {key}: appears twice in one mapping" for line, key in _repeated_keys(tree)]
     if repeated:
-        raise FleetFileError("\n".join(repeated) + "\nnothing was changed")
+        raise FleetFileError(repeated)
     try:
         return FleetFile.model_validate(content if isinstance(content, dict) else {})
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        lines = [_describe(path, tree, problem["loc"], problem["msg"]) for problem in problems]
-        raise FleetFileError("\n".join(lines) + "\nnothing was changed") from None
+        raise FleetFileError([_describe(path, tree, problem["loc"], problem["msg"]) for problem in problems]) from None
 
 
 def _describe(path: Path, tree: yaml.Node | None, location: tuple[int | str, ...], message: str) -> str:

@@ -1,4 +1,4 @@
-"""What the documentation says is there: links, commands, settings, tables, assets; both READMEs say the same."""
+"""Everything that the documentation names is there: links, commands, settings, tables; both READMEs say the same."""
 
 from __future__ import annotations
 

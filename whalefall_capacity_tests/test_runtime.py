@@ -1,6 +1,4 @@
-"""What child processes are given: they work in another folder, and must come to the same settings, and Dagster to its
-run launcher.
-"""
+"""Environment of child processes, which work in another folder, and the file that tells Dagster its run launcher."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Unit:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What systemd puts into its environment: that of its files, and of no others."""
+        """The environment that systemd gives it: that of its files, and of no others."""
         files = [Path(name).name for name in self.settings["EnvironmentFile"]]
         return {key: value for name in files for key, value in environment_files()[name].items()}
 

@@ -88,6 +88,7 @@ def insight(
     task_runs.raise_if_cancelled()
     selected = context.selected_asset_keys
     began = time.monotonic()
+    # Day by day and not at the end: what a run that is stopped has written of earlier days is whole, and stays.
     for found in calculate(store.engine, partition_days(context), load_settings().timezone, progressed):
         seconds = {"seconds": round(time.monotonic() - began, 1)}
         if CAPACITY_FORECASTS in selected:

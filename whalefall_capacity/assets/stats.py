@@ -23,7 +23,7 @@ from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.partitions import DAILY, partition_days
 from whalefall_capacity.periods import today
 from whalefall_capacity.printable import first_of
-from whalefall_capacity.resources.fleet import Collection, FleetResource
+from whalefall_capacity.resources.fleet import MOST_NAMED, Collection, FleetResource
 from whalefall_capacity.resources.item_watchers import CollectionItems, collection_metrics, report_days
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
@@ -52,7 +52,7 @@ class SizeStatsConfig(dg.Config):
 
 
 class LoggedItems(CollectionItems):
-    """The items of the visits; the log of the run names those that failed, and says now and then how far they are.
+    """The items of the visits; the log of the run names the first that failed, and says now and then how far they are.
 
     A line of the log costs more than a visit: Dagster writes each into its own storage.
     """
@@ -65,6 +65,7 @@ class LoggedItems(CollectionItems):
         self._monotonic = monotonic
         self._told_at = monotonic()
         self._told = 0
+        self._failed = 0
 
     def progressed(self, done: int, total: int) -> None:
         super().progressed(done, total)
@@ -76,7 +77,11 @@ class LoggedItems(CollectionItems):
     def ended(self, outcome: Visit | FailedVisit) -> None:
         super().ended(outcome)
         if isinstance(outcome, FailedVisit):
-            self._log.error(outcome.error)
+            self._failed += 1
+            if self._failed <= MOST_NAMED:
+                self._log.error(outcome.error)
+            elif self._failed == MOST_NAMED + 1:
+                self._log.error("of further servers that cannot be measured only the task run holds the reasons")
 
 
 def _spec(level: Level, description: str) -> dg.AssetSpec:
@@ -155,8 +160,13 @@ def size_stats(
             context.add_asset_metadata(metadata[key], asset_key=key, partition_key=day.isoformat())
     yield dg.MaterializeResult(DATABASE_SIZE_STATS)
     yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
-    latest = max(days)
-    yield coverage_result(latest, coverage(store.engine, latest), collection or Collection())
+    yield fleet_coverage(store, max(days), collection or Collection())
+
+
+def fleet_coverage(store: StoreResource, day: date, collection: Collection) -> dg.AssetCheckResult:
+    """Report which servers have no sizes of *day*, the latest of the run, nor any of the *collection* of it."""
+    found = coverage(store.engine, day, MOST_NAMED, collection.started_at, collection.instance_ids)
+    return coverage_result(day, found, collection)
 
 
 def collect(

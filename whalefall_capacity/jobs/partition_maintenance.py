@@ -22,6 +22,7 @@ from whalefall_capacity.resources.item_watchers import (
     complete_table_partition,
     maintenance_metrics,
 )
+from whalefall_capacity.resources.run_process import KeptAlive
 from whalefall_capacity.resources.store import MaintenanceStore
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.run_tags import RETRY_STRATEGY_TAG
@@ -250,7 +251,7 @@ def report(
     # The launchpad opens with this.
     config={"ops": {"plan": {"config": MaintenanceConfig().model_dump(exclude_none=True)}}},
     # Its steps hand their progress on in a file, and hold one lock after the other: whatever the executor, one process.
-    executor_def=dg.in_process_executor,
+    executor_def=KeptAlive(dg.in_process_executor),
     # The file goes with the container or the pod of the run.
     tags={} if load_settings().run_launcher is LauncherName.DEFAULT else {RETRY_STRATEGY_TAG: "ALL_STEPS"},
 )

@@ -1,8 +1,8 @@
 """Reports of this process to its task run, written in the background so that they never delay the work.
 
-A thread with its own connection holds the run's liveness lock, writes everything noted since its last write in one
-transaction, and finds out whether the run should stop. While the store is unreachable the thread keeps the notes and
-retries; the work goes on. Items are written in the order in which they were noted, one write per item.
+A thread with its own connection writes everything noted since its last write in one transaction, and finds out whether
+the run should stop. While the store is unreachable the thread keeps the notes and retries; the work goes on. Items are
+written in the order in which they were noted, one write per item.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.mirror.follow import mirror
-from whalefall_capacity.store.postgres.advisory_locks import hold_liveness
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import TaskSummary
@@ -157,14 +156,13 @@ class Reporter:
     def _report_on_one_connection(self) -> None:
         """Report until the end of the run, or until the connection is lost."""
         with self._engine.connect() as connection:
-            with connection.begin():
-                hold_liveness(connection, self._run_id)
             if not self._begun.is_set():
                 mirror(self._engine, self._instance, self._run_id)
                 with connection.begin():
                     declare_expected(connection, self._run_id, self._expected_items)
             listened = 0.0
             while True:
+                # Before the write, not after: what was noted until the end was asked for is then in it.
                 ending = self._ending.is_set()
                 self._write(connection)
                 if time.monotonic() - listened >= LISTEN_SECONDS:

@@ -1,4 +1,4 @@
-"""What a Dagster run is about, read from nothing but its record."""
+"""Plan of a Dagster run, read from nothing but its record."""
 
 from __future__ import annotations
 

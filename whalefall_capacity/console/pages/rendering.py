@@ -22,7 +22,7 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode, inva
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.console.pages.choices import boxes, options
+from whalefall_capacity.console.pages.choices import boxes
 from whalefall_capacity.console.pages.formats import (
     NOT_KNOWN,
     binary_size,
@@ -180,7 +180,7 @@ def render(context: PageContext, template: str, **values: Any) -> Response:
             languages=LANGUAGES,
             themes=THEMES,
             zone=context.console.settings.zone,
-            script_words=json_in_page({key: word for key, word in words.items() if key.startswith(WORDS_OF_SCRIPTS)}),
+            script_words=_script_words(context.language),
             **values,
         )
     )
@@ -197,6 +197,13 @@ def json_in_page(content: object) -> Markup:
     """Return JSON that can stand in a page: nothing in it ends the element that it is in."""
     escaped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
     return Markup(escaped.replace("&", "\\u0026").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _script_words(language: str) -> Markup:
+    """Return the words that scripts show."""
+    words = catalogue(language)
+    return json_in_page({key: word for key, word in words.items() if key.startswith(WORDS_OF_SCRIPTS)})
 
 
 def _context(request: Request, principal: Principal | None) -> PageContext:
@@ -229,7 +236,6 @@ def _environment() -> Environment:
         "moment": moment,
         "duration": duration,
         "spark": spark_path,
-        "options": options,
         "boxes": boxes,
     }
     environment.tests["open"] = lambda run: not run.status.is_terminal

@@ -15,6 +15,7 @@ from whalefall_capacity.store.sizes.listing import (
     BASELINE,
     FAILED_VISITS,
     IN_FLEET,
+    NO_TREND,
     OF_INSTANCES,
     OF_SEARCH,
     OF_STATUSES,
@@ -60,8 +61,10 @@ ORDER BY {order}
 LIMIT :limit OFFSET :offset
 """
 TRENDS = """
-SELECT instance_id, collected_date, total_size_bytes FROM instance_size_stats
+SELECT instance_id, array_agg(collected_date - CAST(:first AS date)), array_agg(total_size_bytes)
+FROM instance_size_stats
 WHERE instance_id = ANY (:ids) AND collected_date BETWEEN :first AND :today
+GROUP BY instance_id
 """
 ORDERS = {
     "instance": "instance",
@@ -125,7 +128,7 @@ def list_instances(
     if not found and offset:
         # A page behind the last one still says how many rows there are.
         return Listed([], list_instances(engine, wanted, today, sort, 1).total)
-    return Listed([_listed(row, trends, today) for row in found], found[0]["total"] if found else 0)
+    return Listed([_listed(row, trends) for row in found], found[0]["total"] if found else 0)
 
 
 def get_instance(engine: Engine, instance_id: int, today: date) -> ListedInstance | None:
@@ -140,15 +143,14 @@ def _baseline(days: str) -> str:
     return BASELINE.format(table="instance_size_stats", size="total_size_bytes", key="s.instance_id = i.id", days=days)
 
 
-def _trends(connection: Connection, ids: Sequence[int], today: date) -> dict[int, dict[date, int]]:
-    trends: dict[int, dict[date, int]] = {instance_id: {} for instance_id in ids}
+def _trends(connection: Connection, ids: Sequence[int], today: date) -> dict[int, Trend]:
+    """Return the trend of each instance of *ids* that has one."""
     values = {"ids": list(ids), "first": trend_start(today), "today": today}
-    for instance_id, day, size_bytes in connection.execute(text(TRENDS), values) if ids else ():
-        trends[instance_id][day] = size_bytes
-    return trends
+    rows = connection.execute(text(TRENDS), values) if ids else ()
+    return {instance_id: trend_of(days, sizes) for instance_id, days, sizes in rows}
 
 
-def _listed(row: RowMapping, trends: Mapping[int, Mapping[date, int]], today: date) -> ListedInstance:
+def _listed(row: RowMapping, trends: Mapping[int, Trend]) -> ListedInstance:
     columns = {name: value for name, value in row.items() if name != "total"}
-    status = SizeStatus(row["status"])
-    return ListedInstance(**columns | {"status": status, "trend": trend_of(trends[row["instance_id"]], today)})
+    trend = trends.get(row["instance_id"], NO_TREND)
+    return ListedInstance(**columns | {"status": SizeStatus(row["status"]), "trend": trend})

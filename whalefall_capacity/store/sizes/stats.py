@@ -137,11 +137,18 @@ GROUP BY collected_date
 ORDER BY collected_date
 """
 # Whatever imports sizes of databases writes the total of their day, too.
-IMPORTED_DAYS = """
+WRITTEN_DAYS = """
 SELECT collected_date AS day, max(updated_at) AS changed_at FROM instance_size_stats
-WHERE source = 'imported'
 GROUP BY collected_date
 ORDER BY collected_date
+"""
+# The total of an instance counts as measured when any of its databases was. The days are few, and the index of the
+# dates finds them.
+DAYS_WITH_IMPORTS = """
+SELECT collected_date AS day FROM instance_size_stats WHERE collected_date = ANY (:days) AND source = 'imported'
+UNION
+SELECT collected_date FROM database_size_stats WHERE collected_date = ANY (:days) AND source = 'imported'
+ORDER BY day
 """
 CHANGED = """
 SELECT (SELECT count(*) FROM database_size_stats WHERE collected_date = :day AND updated_at >= :since)
@@ -186,12 +193,19 @@ JOIN instances AS i ON i.id = s.instance_id
 WHERE s.collected_date = :day
 ORDER BY i.name, s.database_name
 """
+# A server that was to be visited again has to have answered since: a size of earlier in the day says nothing of that.
 COVERAGE = """
-SELECT i.name, s.instance_id IS NOT NULL AS stored
-FROM instances AS i
-LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
-WHERE i.is_active AND i.deleted_at IS NULL
-ORDER BY i.name
+WITH fleet AS MATERIALIZED (
+    SELECT i.name,
+           CASE WHEN s.instance_id IS NULL THEN false
+                WHEN CAST(:since AS timestamptz) IS NULL OR i.id <> ALL (CAST(:visited_ids AS integer[])) THEN true
+                ELSE s.collected_at >= :since END AS answered
+    FROM instances AS i
+    LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
+    WHERE i.is_active AND i.deleted_at IS NULL)
+SELECT count(*) AS instances, count(*) FILTER (WHERE answered) AS answered,
+       array(SELECT name FROM fleet WHERE NOT answered ORDER BY name LIMIT :most) AS silent
+FROM fleet
 """
 INSTANCES_IN_RANGE = """
 SELECT i.id, i.name, i.is_active AND i.deleted_at IS NULL AS is_active, coalesce(stored.days, 0) AS days
@@ -211,6 +225,15 @@ class InstanceDays:
     name: str
     is_active: bool
     days: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The instances of today's fleet, and those that reported sizes; *silent* names the first of the others."""
+
+    instances: int
+    answered: int
+    silent: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -282,9 +305,14 @@ def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     return read_rows(engine, DayTotals, DAY_TOTALS, days=list(days))
 
 
-def imported_days(engine: Engine) -> dict[date, datetime]:
-    """Return the days that have imported rows, oldest first, and when the last of them was written."""
-    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), IMPORTED_DAYS))
+def written_days(engine: Engine) -> dict[date, datetime]:
+    """Return the days that have rows, oldest first, and when the newest total of each was written."""
+    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), WRITTEN_DAYS))
+
+
+def days_with_imports(engine: Engine, days: Iterable[date]) -> list[date]:
+    """Return those of *days* that have an imported row, beside measured ones or alone; oldest first."""
+    return read_rows(engine, lambda day: day, DAYS_WITH_IMPORTS, days=list(days))
 
 
 def store_time(engine: Engine) -> datetime:
@@ -313,9 +341,16 @@ def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
     return read_rows(engine, StoredSize, DATABASE_SIZES, day=day)
 
 
-def coverage(engine: Engine, day: date) -> dict[str, bool]:
-    """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
-    return dict(read_rows(engine, lambda name, stored: (name, stored), COVERAGE, day=day))
+def coverage(
+    engine: Engine, day: date, most: int, since: datetime | None = None, visited_ids: Sequence[int] | None = None
+) -> Coverage:
+    """Return how many instances of today's fleet have sizes stored for *day*, and at *most* so many that have not.
+
+    With *since*, those of *visited_ids*, or the whole fleet, were visited on *day* from then on: only what was measured
+    since is an answer of theirs.
+    """
+    ids = None if visited_ids is None else list(visited_ids)
+    return read_rows(engine, Coverage, COVERAGE, day=day, since=since, visited_ids=ids, most=most)[0]
 
 
 def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
