@@ -27,7 +27,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
-	@scripts/system-packages mariadb chromium pgbouncer
+	@scripts/system-packages mariadb chromium pgbouncer redis
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	$(PYTEST)
 	@$(MAKE) --no-print-directory clocks
@@ -66,7 +66,8 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes \
+		$(addprefix --extra ,dev celery k8s docker) \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
 # Looks every pinned dependency up in PyPI's index of advisories; fails where that cannot be reached.

@@ -71,8 +71,8 @@ SPECS = [
     can_subset=True,
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    # Of the steps that are ready the one with the highest goes first: the aggregations have 0.
-    op_tags={"dagster/priority": "-1"},
+    # Of the steps that are ready the one with the highest goes first: the aggregations have 0, for Celery 5.
+    op_tags={"dagster/priority": "-1", "dagster-celery/priority": "4"},
 )
 def insight(
     context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
