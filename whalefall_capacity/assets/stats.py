@@ -269,12 +269,17 @@ def report(
             context.add_asset_metadata(metadata[key], asset_key=key, partition_key=day.isoformat())
     yield dg.MaterializeResult(DATABASE_SIZE_STATS)
     yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
-    yield fleet_coverage(store, max(days), collection or Collection())
+    yield fleet_coverage(store, max(days), collection or Collection(), config.instance_ids)
 
 
-def fleet_coverage(store: StoreResource, day: date, collection: Collection) -> dg.AssetCheckResult:
-    """Report which servers have no sizes of *day*, the latest of the run, nor any of the *collection* of it."""
-    found = coverage(store.engine, day, MOST_NAMED, collection.started_at, collection.instance_ids)
+def fleet_coverage(
+    store: StoreResource, day: date, collection: Collection, instance_ids: Sequence[int] | None
+) -> dg.AssetCheckResult:
+    """Report which servers have no sizes of *day*, the latest of the run.
+
+    Those of *instance_ids*, None for the whole fleet, must have them from the *collection*, if there was one.
+    """
+    found = coverage(store.engine, day, MOST_NAMED, collection.started_at, instance_ids)
     return coverage_result(day, found, collection)
 
 

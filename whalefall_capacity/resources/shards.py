@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from whalefall_capacity.collection.sizes import FailedVisit
@@ -31,15 +32,17 @@ def divide(instance_ids: Sequence[int], instances_each: int | None) -> list[tupl
 
 def outcome_of(collection: Collection) -> dict[str, Any]:
     """Return *collection* as the ledger keeps it."""
-    return asdict(collection) | {"failed_names": sorted(collection.failed_names)}
+    started_at = collection.started_at
+    return asdict(collection) | {"started_at": started_at and started_at.isoformat()}
 
 
 def collection_of(outcome: Mapping[str, Any]) -> Collection:
     """Return the collection that `outcome_of` was given."""
+    started_at = outcome["started_at"]
     return Collection(
         **{
             **outcome,
-            "failed_names": set(outcome["failed_names"]),
+            "started_at": started_at and datetime.fromisoformat(started_at),
             "first_failed": [FailedVisit(**visit) for visit in outcome["first_failed"]],
             "first_missing": [MissingDatabase(*database) for database in outcome["first_missing"]],
         }
@@ -48,13 +51,14 @@ def collection_of(outcome: Mapping[str, Any]) -> Collection:
 
 def sum_of(collections: Iterable[Collection]) -> Collection:
     """Return several collections as one, which names as many failures as each of them may."""
-    total = Collection()
-    for part in collections:
+    parts = list(collections)
+    total = Collection(min((part.started_at for part in parts if part.started_at), default=None))
+    for part in parts:
         total.measured += part.measured
+        total.failed += part.failed
         total.databases += part.databases
         total.databases_missing += part.databases_missing
         total.total_size_bytes += part.total_size_bytes
-        total.failed_names |= part.failed_names
         total.first_failed += part.first_failed[: MOST_NAMED - len(total.first_failed)]
         total.first_missing += part.first_missing[: MOST_NAMED - len(total.first_missing)]
     return total

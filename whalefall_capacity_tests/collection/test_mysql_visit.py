@@ -41,7 +41,7 @@ from whalefall_capacity_tests.servers import (
 
 OURS = NameFilter(regex="(?!audit_).*")
 HASTY = replace(LIMITS, statement_timeout_seconds=1)
-FILTERS = dict.fromkeys(ServerEngine, OURS)
+FILTERS: dict[str, NameFilter] = dict.fromkeys(ServerEngine, OURS)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -49,11 +50,12 @@ def failed(number: int) -> FailedVisit:
 
 
 SHARD = Collection(
+    started_at=datetime(2026, 5, 20, 3, tzinfo=UTC),
     measured=3,
+    failed=2,
     databases=40,
     databases_missing=2,
     total_size_bytes=10**13,
-    failed_names={"pg-2", "pg-1"},
     first_failed=[failed(1), failed(2)],
     first_missing=[MissingDatabase("pg-3", "caf\udce9", "no CONNECT"), MissingDatabase("pg-4", "shop", "")],
 )
@@ -66,10 +68,11 @@ def test_an_outcome_that_was_kept_is_the_same_again() -> None:
 
 def test_shards_add_up_and_name_no_more_failures_than_one_collection() -> None:
     many = [failed(number) for number in range(10, 90)]
-    names = {visit.name for visit in many}
-    other = Collection(measured=5, databases=2, total_size_bytes=1, failed_names=names, first_failed=many)
+    earlier = datetime(2026, 5, 20, 2, tzinfo=UTC)
+    other = Collection(earlier, measured=5, failed=80, databases=2, total_size_bytes=1, first_failed=many)
     found = sum_of([SHARD, other, SHARD, other])
-    assert (found.measured, found.failed, found.databases, found.databases_missing) == (16, 82, 84, 4)
+    assert (found.measured, found.failed, found.databases, found.databases_missing) == (16, 164, 84, 4)
+    assert found.started_at == earlier
     assert found.total_size_bytes == 2 * 10**13 + 2
     assert found.first_failed == [*SHARD.first_failed, *many, *SHARD.first_failed, *many[:16]]
     assert found.first_missing == [*SHARD.first_missing, *SHARD.first_missing]

@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
+from whalefall_capacity.collection.sizes import ENGINE_NAME
 from whalefall_capacity.insight.statuses import AnomalyKind, ForecastStatus
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.statuses import ITEM_STATUSES, Status
@@ -117,7 +118,7 @@ instances = Table(
     Column("capacity_limit_bytes", BigInteger, comment="size of the disk it lives on"),
     Column("replica_of_id", Integer, ForeignKey("instances.id"), comment="the primary, where its data counts"),
     *_row_times(),
-    CheckConstraint("db_type IN ('postgresql', 'mysql', 'mariadb', 'unknown')", name="db_type"),
+    CheckConstraint(f"db_type ~ '{ENGINE_NAME}'", name="db_type"),
 )
 
 instance_databases = Table(

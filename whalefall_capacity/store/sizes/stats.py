@@ -30,9 +30,12 @@ LISTED_TABLE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS listed (
     instance_id integer NOT NULL,
     database_name text COLLATE "C" NOT NULL,
-    size_bytes bigint
+    size_bytes bigint,
+    data_size_bytes bigint,
+    log_size_bytes bigint
 ) ON COMMIT DELETE ROWS
 """
+LISTED_COLUMNS = ("instance_id", "database_name", "size_bytes", "data_size_bytes", "log_size_bytes")
 # Two runs that bring the same instance take turns; in one order, so that they cannot deadlock. The table comes
 # before its rows: whoever applies a fleet file locks the table and then waits for the rows.
 LOCK_INSTANCES = """
@@ -78,8 +81,9 @@ WHERE total.instance_id = ANY (:ids) AND total.collected_date = :day
 """
 # One instance of a batch has one time of collection; it comes from the arrays, not from each row.
 INSERT_SIZES = """
-INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, source, collected_at)
-SELECT instance_id, database_name, :day, size_bytes, 'measured', collected_at
+INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, data_size_bytes,
+                                           log_size_bytes, source, collected_at)
+SELECT instance_id, database_name, :day, size_bytes, data_size_bytes, log_size_bytes, 'measured', collected_at
 FROM listed
 JOIN unnest(CAST(:ids AS integer[]), CAST(:collected_ats AS timestamptz[])) AS visited (instance_id, collected_at)
      USING (instance_id)
@@ -90,10 +94,11 @@ ORDER BY instance_id, database_name
 # of the same key takes half as long again as to insert: on a new day none of these instances has any.
 OVERWRITE_SIZES = """
 ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
-SET size_bytes = excluded.size_bytes, data_size_bytes = NULL, log_size_bytes = NULL, source = excluded.source,
-    collected_at = excluded.collected_at,
+SET size_bytes = excluded.size_bytes, data_size_bytes = excluded.data_size_bytes,
+    log_size_bytes = excluded.log_size_bytes, source = excluded.source, collected_at = excluded.collected_at,
     updated_at = CASE WHEN (stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes)
-                           IS DISTINCT FROM (excluded.size_bytes, NULL, NULL) THEN now() ELSE stored.updated_at END
+                           IS DISTINCT FROM (excluded.size_bytes, excluded.data_size_bytes, excluded.log_size_bytes)
+                      THEN now() ELSE stored.updated_at END
 """
 # A database that was listed but not measured counts with an earlier size of the same day, if there is one.
 UPSERT_TOTALS = """
@@ -399,11 +404,11 @@ def _failed(visit: Visit, reason: str) -> FailedVisit:
 def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
     connection.execute(text(LISTED_TABLE))
     rows = (
-        (visit.target.instance_id, database.name, database.size_bytes)
+        (visit.target.instance_id, found.name, found.size_bytes, found.data_size_bytes, found.log_size_bytes)
         for visit in visits
-        for database in visit.measurement.databases
+        for found in visit.measurement.databases
     )
-    copy_rows(connection, "listed", ("instance_id", "database_name", "size_bytes"), rows)
+    copy_rows(connection, "listed", LISTED_COLUMNS, rows)
     values = {
         "day": day,
         "ids": [visit.target.instance_id for visit in visits],
