@@ -27,7 +27,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # WHALEFALL_TEST_WITHOUT_MYSQL=1 goes without MySQL where none can be had: its tests are then skipped.
 test: $(INSTALLED) lint
-	@scripts/system-packages mariadb chromium pgbouncer
+	@scripts/system-packages mariadb chromium pgbouncer redis
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
 	@scripts/firebird || echo "no Firebird server: its tests are skipped"
 	$(PYTEST)
@@ -41,12 +41,12 @@ KNOW_THE_DAY := assets/test_stats.py assets/test_aggregations.py automation comm
 	commands/test_partitions.py console/actions/test_current.py jobs/test_aggregate_current.py \
 	jobs/test_partition_maintenance.py test_partitions.py test_periods.py
 
+# Two clocks at a time, in one process each: the servers of the tests start once a process.
 clocks: $(INSTALLED)
-	@for clock in $(CLOCKS); do \
-		echo "on the clock of $$clock"; \
-		$(PYTEST) -q -m "not slow" --clock=$$clock \
-			$(addprefix whalefall_capacity_tests/,$(KNOW_THE_DAY)) || exit 1; \
-	done
+	@echo $(CLOCKS) | xargs -n 1 -P 2 sh -c '\
+		printed=$$($(BIN)/pytest -q -m "not slow" --clock=$$1 \
+			$(addprefix whalefall_capacity_tests/,$(KNOW_THE_DAY)) 2>&1) && status=0 || status=1; \
+		printf "on the clock of %s\n%s\n" "$$1" "$$printed"; exit $$status' clock
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -67,7 +67,8 @@ docs: $(INSTALLED)
 
 # Pins every dependency for every supported Python; needs uv.
 lock:
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra dev \
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes \
+		$(addprefix --extra ,dev celery k8s docker) \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml -o requirements.lock
 
 # Looks every pinned dependency up in PyPI's index of advisories; fails where that cannot be reached.

@@ -1,4 +1,4 @@
-"""What the console's pages show, asked for by hand: several statements a page, sent at once; the last one is fetched.
+"""Content of the console's pages, asked for by hand: several statements a page, sent at once; the last one is fetched.
 
 They give what a page gives where every server was measured every day, as it was in the store of the benchmark: what
 the pages ask beside that, of servers and databases that are missing, is at the expense of the pages.

@@ -1,4 +1,4 @@
-"""What an idle deployment costs: processor time of each process, and what Dagster's storage grows by.
+"""Cost of an idle deployment: processor time of each process, and what Dagster's storage grows by.
 
 `up` runs on an empty store; no schedule is due. Ticks are all that is written, and Dagster deletes them after the days
 that dagster.yaml says: the storage then stays as large as those days of ticks, and grows by its other tables alone.

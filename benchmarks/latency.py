@@ -1,4 +1,4 @@
-"""How long the charts lag: from new stats of today to the current window of all eight aggregations.
+"""Lag of the charts: from new stats of today to the current window of all eight aggregations.
 
 Dagster's daemon runs with `dagster.yaml`, each run is a process of its own, and what is timed begins when the event of
 the day of stats is in Dagster's log and ends with the last of the eight materializations. Beside it the same chain (the

@@ -1,4 +1,4 @@
-"""What mirroring a run into task runs costs: the same runs with it and without it, by turns."""
+"""Cost of mirroring a run into task runs: the same runs with it and without it, by turns."""
 
 from __future__ import annotations
 

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 # The state of an asset's freshness, as `DagsterInstance` stores it; only the policies are public.
 from dagster._core.definitions.freshness import FreshnessState as FreshnessState
 
+# How Dagster's own commands name a job that other processes load again; `reconstructable` takes no job of a location.
+from dagster._core.definitions.reconstruct import ReconstructableRepository as ReconstructableRepository
+
 # The content of a materialization event; the public `report_runless_asset_event` writes one event at a time.
 from dagster._core.events import StepMaterializationData as StepMaterializationData
+
+# Executes a run whose id is known before; the public `execute_job` makes its own.
+from dagster._core.execution.api import execute_run as execute_run
 
 # Under which job and run Dagster logs an event that belongs to no run; for the same reason.
 from dagster._core.instance.utils import RUNLESS_JOB_NAME as RUNLESS_JOB_NAME

@@ -29,12 +29,15 @@ from whalefall_capacity.automation.heartbeat import good_days_are_told
 from whalefall_capacity.automation.reconciliation import task_runs_follow_runs, task_runs_hear_failures
 from whalefall_capacity.automation.schedules import daily_collection, daily_maintenance
 from whalefall_capacity.automation.sensors import aggregations_follow_stats, forecasts_follow_stats
+from whalefall_capacity.executor import executor_of
 from whalefall_capacity.jobs import AGGREGATION_JOBS, forecast_capacity, sync_databases
 from whalefall_capacity.jobs.aggregate_current import capacity_aggregate_current
 from whalefall_capacity.jobs.partition_maintenance import partition_maintenance
 from whalefall_capacity.resources.fleet import FleetResource
+from whalefall_capacity.resources.run_process import KeptAlive
 from whalefall_capacity.resources.store import MaintenanceStore, StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
+from whalefall_capacity.settings import load_settings
 
 defs = dg.Definitions(
     assets=[*SERVERS, *dg.with_source_code_references([size_stats, *AGGREGATIONS, insight])],
@@ -61,5 +64,5 @@ defs = dg.Definitions(
         "maintenance_store": MaintenanceStore(),
         "task_runs": TaskRunsResource(),
     },
-    executor=dg.in_process_executor,
+    executor=KeptAlive(executor_of(load_settings())),
 )

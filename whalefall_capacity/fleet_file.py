@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, LiteralString
+from typing import Annotated, Any, LiteralString
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
-from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.collection.sizes import ServerEngine, Tls
 from whalefall_capacity.engine_catalog import known_engines, known_engines_in_words
 from whalefall_capacity.errors import FleetFileError
 from whalefall_capacity.yaml_file import Strict, number, read_yaml_file
@@ -66,16 +66,6 @@ class CredentialEntry(Strict):
         return f"file:{self.password_file}" if self.password_file is not None else None
 
 
-class TlsEntry(Strict):
-    """TLS of the connection, in libpq's words; the key is what MySQL's clients call server-public-key-path."""
-
-    mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    server_public_key_file: str | None = Field(default=None, min_length=1)
-
-
 class InstanceEntry(Strict):
     """One server."""
 
@@ -84,7 +74,7 @@ class InstanceEntry(Strict):
     host: Annotated[str, BeforeValidator(_host)] = Field(min_length=1)
     port: Annotated[int | None, BeforeValidator(number)] = Field(default=None, ge=1, le=65_535)
     database: str | None = Field(default=None, min_length=1)
-    tls: TlsEntry | None = None
+    tls: Tls | None = None
     credential: CredentialEntry
     capacity_limit: Annotated[int | None, BeforeValidator(bytes_in), BeforeValidator(number)] = Field(
         default=None, gt=0, le=LARGEST_SIZE
@@ -148,4 +138,4 @@ def _problem_of_replica(instance: InstanceEntry, by_name: Mapping[str, InstanceE
 
 def read_fleet_file(path: Path) -> FleetFile:
     """Read and check a fleet file. Raises FleetFileError that names every bad field with its line."""
-    return read_yaml_file(path, FleetFile, FleetFileError, "nothing was changed")
+    return read_yaml_file(path, FleetFile, FleetFileError)

@@ -94,8 +94,8 @@ def where(path: Path | str, position: int) -> str:
 
 def refused(errors: Sequence[str], count: int) -> HistoryFileError:
     """Return the error that lists the first *errors* of *count*."""
-    more = f"\nand {count - len(errors)} more" if count > len(errors) else ""
-    return HistoryFileError("\n".join(errors) + f"{more}\nnothing was written")
+    more = [f"and {count - len(errors)} more"] if count > len(errors) else []
+    return HistoryFileError([*errors, *more])
 
 
 def _csv_frames(path: Path) -> Iterator[Frame]:
@@ -115,8 +115,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             row = next(reader, None)
         except csv.Error as error:
             raise HistoryFileError(
-                f"{where(path, line)}: the row that begins here has unbalanced quotation marks ({error}); "
-                "nothing was written"
+                f"{where(path, line)}: the row that begins here has unbalanced quotation marks ({error})"
             ) from None
         if row is None:
             return
@@ -146,15 +145,11 @@ def _check_header(place: str, header: Sequence[str]) -> None:
     """Raise HistoryFileError if *header* is not a valid header, with the likely cause."""
     (only, *others) = header or [""]
     if "\0" in only:
-        raise HistoryFileError(
-            f"{place}: contains NUL characters, as UTF-16 does: save it as UTF-8; nothing was written"
-        )
+        raise HistoryFileError(f"{place}: contains NUL characters, as UTF-16 does: save it as UTF-8")
     if not others:
         for character, name in SEPARATORS.items():
             if character in only:
-                raise HistoryFileError(
-                    f"{place}: its columns are separated by {name}, not by commas; nothing was written"
-                )
+                raise HistoryFileError(f"{place}: its columns are separated by {name}, not by commas")
     _check_columns(place, header)
 
 
@@ -173,9 +168,9 @@ def _parquet_frames(path: Path) -> Iterator[Frame]:
                 yield _with_all_columns(pd.DataFrame(columns, index, dtype=str)), []
                 row += batch.num_rows
     except UnicodeDecodeError as error:
-        raise HistoryFileError(f"{path}: not UTF-8: {error.reason}; nothing was written") from None
+        raise HistoryFileError(f"{path}: not UTF-8: {error.reason}") from None
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise HistoryFileError(f"{path}: cannot be read: {str(error).strip()}; nothing was written") from None
+        raise HistoryFileError(f"{path}: cannot be read: {str(error).strip()}") from None
 
 
 def _as_text(name: str, column: pa.Array) -> list[str]:
@@ -200,13 +195,11 @@ def _as_text(name: str, column: pa.Array) -> list[str]:
 def _check_columns(place: str, given: Iterable[str]) -> None:
     names = list(given)
     if absent := [column for column in REQUIRED_COLUMNS if column not in names]:
-        raise HistoryFileError(f"{place}: column {', '.join(absent)} is missing; nothing was written")
+        raise HistoryFileError(f"{place}: column {', '.join(absent)} is missing")
     if unknown := [name or "without a name" for name in names if name not in COLUMNS]:
-        raise HistoryFileError(
-            f"{place}: column {', '.join(unknown)} is unknown; allowed: {', '.join(COLUMNS)}; nothing was written"
-        )
+        raise HistoryFileError(f"{place}: column {', '.join(unknown)} is unknown; allowed: {', '.join(COLUMNS)}")
     if twice := [name for name in COLUMNS if names.count(name) > 1]:
-        raise HistoryFileError(f"{place}: column {', '.join(twice)} appears more than once; nothing was written")
+        raise HistoryFileError(f"{place}: column {', '.join(twice)} appears more than once")
 
 
 def _with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,10 +24,11 @@ def one_line(error: BaseException) -> str:
     return printable(" ".join(str(getattr(error, "orig", error)).split()))
 
 
-def first_of(names: Sequence[str], count: int) -> str:
-    """Return the first *count* of *names*, separated by commas, and how many more there are."""
-    shown = ", ".join(names[:count])
-    return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
+def first_of(names: Sequence[str], count: int, total: int | None = None) -> str:
+    """Return the first *count* of *names*, separated by commas, and how many more there are of *total*."""
+    shown = names[:count]
+    more = (len(names) if total is None else total) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def printable_lines(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TRIGGER_TAG = "whalefall/trigger"
 CREATED_BY_TAG = "whalefall/created_by"
-# Dagster's own, by the name under which it documents it.
+# Dagster's own, by the names under which it documents them.
 PARTITION_TAG = "dagster/partition"
+RETRY_STRATEGY_TAG = "dagster/retry_strategy"
 PERIOD_TYPE_TAG = "whalefall/period_type"

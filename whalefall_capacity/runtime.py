@@ -12,8 +12,10 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
+from whalefall_capacity.execution_choices import LauncherName
 from whalefall_capacity.periods import today
-from whalefall_capacity.private_files import close_to_others, make_private_folder
+from whalefall_capacity.private_files import close_to_others, make_private_folder, write_private
+from whalefall_capacity.run_launchers import MADE_HERE, with_launcher
 from whalefall_capacity.settings import PREFIX, Settings, settings_of_file
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
@@ -108,18 +110,28 @@ def name_filters(settings: Settings) -> Filters:
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Return Dagster's home folder, with the project's dagster.yaml linked into it; a file of your own is kept."""
+    """Return Dagster's home folder, with the project's dagster.yaml in it; a file of your own is kept.
+
+    It is a link, or with another run launcher than the default a copy to which that is added.
+    """
     source = Path(__file__).resolve().parent / DAGSTER_FILE
     # Dagster keeps the output of runs here.
     home = make_private_folder(settings.home / "dagster")
     close_to_others(home)
-    link = home / DAGSTER_FILE
-    if not link.exists() or (link.is_symlink() and link.readlink() != source):
+    file = home / DAGSTER_FILE
+    if _may_be_replaced(file):
         # In one step: another command may be starting at the same time.
         new = home / f"{DAGSTER_FILE}.{os.getpid()}"
-        new.symlink_to(source)
-        new.replace(link)
+        if settings.run_launcher is LauncherName.DEFAULT:
+            new.symlink_to(source)
+        else:
+            write_private(new, with_launcher(source.read_text(encoding="utf-8"), settings.run_launcher))
+        new.replace(file)
     return home
+
+
+def _may_be_replaced(file: Path) -> bool:
+    return not file.exists() or file.is_symlink() or file.read_text(encoding="utf-8").startswith(MADE_HERE)
 
 
 def make_dagster_ready(settings: Settings) -> None:

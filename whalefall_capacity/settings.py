@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from whalefall_capacity.errors import SettingsError
+from whalefall_capacity.execution_choices import ExecutorName, LauncherName, conflicts
 from whalefall_capacity.periods import today
 
 PREFIX = "WHALEFALL_"
@@ -126,6 +127,20 @@ def _smtp_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _redis_url(value: SecretStr) -> SecretStr:
+    parts = _split(value)
+    if (
+        parts is None
+        or parts.scheme not in {"redis", "rediss"}
+        or (parts.scheme == "rediss" and "ssl_cert_reqs=" not in parts.query)
+    ):
+        raise ValueError(
+            "must look like redis://:password@host:6379/0, or rediss://:password@host:6379/0?ssl_cert_reqs=required "
+            "(TLS); special characters of the password as %XX, such as %40 for @"
+        )
+    return value
+
+
 def _alert_urls(value: Any) -> Any:
     from whalefall_capacity.alert_urls import split_urls
 
@@ -208,6 +223,7 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 WebhookUrl = Annotated[SecretStr, AfterValidator(_http_url("https://chat.example.com/hooks/token"))]
 HeartbeatUrl = Annotated[SecretStr, AfterValidator(_http_url("https://hc.example.com/ping/token"))]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
 AlertUrls = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_alert_url)], ...], NoDecode, BeforeValidator(_alert_urls)
@@ -285,12 +301,26 @@ class Settings(BaseSettings):
     collection_deadline_seconds: float = Field(
         default=300, gt=0, le=86_400, description="Longest time that one visit of one server may take, in seconds."
     )
+    collection_shard_instances: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="How many servers one step of a collection visits, where each step is a process of its own; there "
+        "are 200 of these steps at most. Unset: one step visits all servers.",
+    )
+    shard_retries: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="How often a step that visits servers is executed again after an error, or when its process died. "
+        "To be left at 0 where the process of the run executes its steps: it dies with them.",
+    )
     aggregation_concurrency: int = Field(
         default=2,
         ge=1,
         le=64,
-        description="How many chunks of 500 servers are aggregated at the same time, each on a connection to the store "
-        "and, at most, a processor of its server.",
+        description="How many chunks (the databases of 500 servers, or 5,000 servers as a whole) are aggregated at the "
+        "same time, each on a connection to the store and, at most, a processor of its server.",
     )
     connect_timeout_seconds: float = Field(
         default=10,
@@ -428,6 +458,38 @@ class Settings(BaseSettings):
         description="Address that is called once after each day whose collection succeeded, such as "
         "https://hc.example.com/ping/token, so that somebody outside notices when no day does. Unset: none is.",
     )
+    executor: ExecutorName = Field(
+        default=ExecutorName.IN_PROCESS,
+        description="Where the steps of a run are executed: in_process, in the run's own process; multiprocess, in a "
+        "process each; celery, k8s or docker, on other machines (docs/scaling.md).",
+    )
+    executor_max_concurrent: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="How many steps of one run are executed at the same time, by multiprocess, k8s or docker. Unset: "
+        "by multiprocess as many as there are processors, by the others all that can be.",
+    )
+    run_launcher: LauncherName = Field(
+        default=LauncherName.DEFAULT,
+        description="Where a run itself is executed: default, in a child process of the code server; docker, in a "
+        "container; k8s, in a pod (docs/scaling.md).",
+    )
+    celery_broker: RedisUrl | None = Field(
+        default=None,
+        description="Redis through which WHALEFALL_EXECUTOR=celery hands steps to its workers, as "
+        "redis://:password@host:6379/0, or rediss://…?ssl_cert_reqs=required with TLS.",
+    )
+    celery_backend: RedisUrl | None = Field(
+        default=None, description="Redis that keeps the results of steps for a day. Unset: WHALEFALL_CELERY_BROKER."
+    )
+    celery_visibility_seconds: int = Field(
+        default=3600,
+        ge=10,
+        le=604_800,
+        description="Seconds after which a step whose worker is gone with its machine goes to another worker. Must be "
+        "longer than the longest step, or that is executed twice.",
+    )
 
     @property
     def dagster_webserver(self) -> str:
@@ -456,7 +518,9 @@ class Settings(BaseSettings):
             lines.append(f"{PREFIX}ALERT_EMAIL_FROM: must be set beside {PREFIX}ALERT_SMTP_URL")
         if self.alert_smtp_url and not self.alert_email_to:
             lines.append(f"{PREFIX}ALERT_EMAIL_TO: must be set beside {PREFIX}ALERT_SMTP_URL")
-        return lines
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        found = conflicts(self.executor, self.run_launcher, given)
+        return lines + [f"{PREFIX}{name.upper()}: {reason}" for name, reason in found]
 
 
 def describe_errors(error: ValidationError) -> str:

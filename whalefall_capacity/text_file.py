@@ -53,23 +53,21 @@ def read_lines(path: Path) -> Iterator[str]:
     else:
         return
     place = f"{path}: line {number}" if number else path
-    raise HistoryFileError(f"{place}: {problem}; nothing was written")
+    raise HistoryFileError(f"{place}: {problem}")
 
 
 def _text_of(path: Path, file: io.BufferedReader) -> io.TextIOWrapper:
     """Return the text in *file*; that its name and its content do not agree is an error."""
     start = file.peek(8)
     if not start:
-        raise HistoryFileError(f"{path}: is empty; nothing was written")
+        raise HistoryFileError(f"{path}: is empty")
     said = PACKED.get(path.suffix.lower(), "text")
     found = next((name for magic, name in MAGIC.items() if start.startswith(magic)), "text")
     if said != found:
         content = "not compressed" if found == "text" else found
-        raise HistoryFileError(f"{path}: its name says {said}, its content is {content}; nothing was written")
+        raise HistoryFileError(f"{path}: its name says {said}, its content is {content}")
     if said != "text" and said not in UNPACK:
-        raise HistoryFileError(
-            f"{path}: {said} is not read here: unpack the file, or use {', '.join(UNPACK)}; nothing was written"
-        )
+        raise HistoryFileError(f"{path}: {said} is not read here: unpack the file, or use {', '.join(UNPACK)}")
     packed = file if said == "text" else UNPACK[said](file)
     # What is not UTF-8 goes through, for the line to be known on which it stands.
     return io.TextIOWrapper(packed, encoding="utf-8-sig", errors="surrogateescape", newline="")

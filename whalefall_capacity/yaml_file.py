@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,20 +28,17 @@ def number(value: Any) -> Any:
     return value
 
 
-def read_yaml_file(path: Path, model: type[Model], error_type: type[WhalefallError], consequence: str = "") -> Model:
-    """Read a file as a *model*. Raises an *error_type* that names every bad field with its line.
-
-    *consequence* follows on a line of its own where the content is at fault.
-    """
+def read_yaml_file(path: Path, model: type[Model], refusal: Callable[[str | Sequence[str]], WhalefallError]) -> Model:
+    """Read a file as a *model*. Raises a *refusal*, of a sentence or of a line for every bad field."""
     try:
         source = path.read_text(encoding="utf-8")
         tree = yaml.compose(source, Loader=yaml.SafeLoader)
         content = yaml.safe_load(source)
     except (OSError, ValueError) as error:
         # ValueError: not UTF-8, or an impossible date such as one with month 13.
-        raise error_type(f"{path}: cannot be read: {error}") from None
+        raise refusal(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise error_type(f"{path}:{_describe_yaml(error)}") from None
+        raise refusal(f"{path}:{_describe_yaml(error)}") from None
     problems = [f"{path}: line {line}: {key}: appears twice in one mapping" for line, key in _repeated_keys(tree)]
     if not problems:
         try:
@@ -49,7 +46,7 @@ def read_yaml_file(path: Path, model: type[Model], error_type: type[WhalefallErr
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             problems = [_describe(path, tree, problem["loc"], problem["msg"]) for problem in found]
-    raise error_type("\n".join([*problems, *([consequence] if consequence else [])]))
+    raise refusal(problems)
 
 
 def _describe(path: Path, tree: yaml.Node | None, location: tuple[int | str, ...], message: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from copy import copy
 from datetime import datetime
@@ -14,7 +17,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 import time_machine
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
@@ -31,6 +34,7 @@ from whalefall_capacity_tests.servers import (
 from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
+CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name"
 CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
 
@@ -99,6 +103,7 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
     """The server (PostgreSQL 18) of all stores, with one migrated store as the template of the others."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("store") / "postgres", 18)
     with server.running():
+        _forget_the_disk(server)
         server.create_databases(TEMPLATE)
         engine = create_store_engine(server.url(TEMPLATE))
         migrate(engine)
@@ -110,6 +115,7 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
     """A server of the fleet: PostgreSQL 16."""
     with EmbeddedPostgres(tmp_path_factory.mktemp("fleet") / "postgres", 16).running() as server:
+        _forget_the_disk(server)
         yield PostgresqlServer(server)
 
 
@@ -135,28 +141,34 @@ def family(request: pytest.FixtureRequest) -> FamilyServer:
     return server
 
 
+@pytest.fixture(scope="session")
+def administrator(store_server: EmbeddedPostgres) -> Iterator[Connection]:
+    """The superuser of the server of the stores, in autocommit."""
+    with _administrator(store_server) as connection:
+        yield connection
+
+
 @pytest.fixture
-def empty_database(store_server: EmbeddedPostgres) -> Iterator[str]:
+def empty_database(store_server: EmbeddedPostgres, administrator: Connection) -> Iterator[str]:
     """The URL of an empty database on the server of the stores."""
     name = f"empty_{next(_numbers)}"
     store_server.create_databases(name)
     yield store_server.url(name).get_secret_value()
-    _drop(store_server, name)
+    drop_database(administrator, name)
 
 
 @pytest.fixture
-def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+def store(store_server: EmbeddedPostgres, administrator: Connection) -> Iterator[Engine]:
     """A migrated store without any row; at the end, what the test wrote as summaries of task runs is checked."""
     name = f"store_{next(_numbers)}"
-    with _administrator(store_server) as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    administrator.execute(text(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
     engine = create_store_engine(store_server.url(name))
     yield engine
     try:
         check_summaries(engine)
     finally:
         engine.dispose()
-        _drop(store_server, name)
+        drop_database(administrator, name)
 
 
 @pytest.fixture(autouse=True)
@@ -187,16 +199,47 @@ def settings(
     os.environ.update(before)
 
 
+@event.listens_for(Engine, "connect")
+def sqlite_forgets_the_disk(connection: object, _: object) -> None:
+    """Let the storage of Dagster in these tests answer before its files are on the disk: it commits each event."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.fixture(scope="session")
+def new_dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Gives a home of Dagster with an empty storage: a copy of one, because it takes five times as long to make it."""
+    made = tmp_path_factory.mktemp("dagster")
+    with dg.instance_for_test(temp_dir=str(made)):
+        pass
+    return lambda: str(shutil.copytree(made, tmp_path_factory.mktemp("dagster"), dirs_exist_ok=True))
+
+
 @pytest.fixture
-def dagster_instance() -> Iterator[dg.DagsterInstance]:
+def dagster_instance(new_dagster_home: Callable[[], str]) -> Iterator[dg.DagsterInstance]:
     """An ephemeral Dagster instance, which remembers runs and events for the length of the test."""
-    with dg.instance_for_test() as instance:
+    with dg.instance_for_test(temp_dir=new_dagster_home()) as instance:
         yield instance
 
 
-def _drop(server: EmbeddedPostgres, name: str) -> None:
+def _forget_the_disk(server: EmbeddedPostgres) -> None:
+    """Let the server answer before its files are on the disk: no test is about a machine that loses its power."""
     with _administrator(server) as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+
+
+def drop_database(connection: Connection, name: str) -> None:
+    """Drop a database, whoever is still connected to it.
+
+    A session that was closed is gone in some milliseconds; DROP DATABASE would find it, and look again after 100.
+    """
+    for _ in range(20):
+        if connection.execute(text(CONNECTED), {"name": name}).scalar_one() == 0:
+            break
+        time.sleep(0.003)
+    connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager

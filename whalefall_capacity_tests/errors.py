@@ -1,4 +1,4 @@
-"""What an error would show to whoever prints or logs it."""
+"""Everything that an error would show to whoever prints or logs it."""
 
 from __future__ import annotations
 

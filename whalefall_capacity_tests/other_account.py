@@ -19,14 +19,23 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 def as_another_account(work: Callable[[], str]) -> str:
     """Return what *work* returns in a process of the other account, or the name of the error that it got."""
+
+    def become_and_work() -> str:
+        os.setgroups([])
+        os.setgid(UID)
+        os.setuid(UID)
+        return work()
+
+    return in_another_process(become_and_work)
+
+
+def in_another_process(work: Callable[[], str]) -> str:
+    """Return what *work* returns in another process of our account, or the name of the error that it got."""
     readable, writable = os.pipe()
     process = os.fork()
     if process == 0:
         answer = "Killed"
         try:
-            os.setgroups([])
-            os.setgid(UID)
-            os.setuid(UID)
             answer = work()
         except Exception as error:
             answer = type(error).__name__

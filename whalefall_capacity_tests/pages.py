@@ -44,7 +44,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """What the forge lets a link lead to: a heading in lower case, without punctuation, blanks as hyphens."""
+        """Anchors that the forge gives to headings: in lower case, without punctuation, blanks as hyphens."""
         return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for _, title in self.headings}
 
     @property
@@ -54,7 +54,7 @@ class Page:
 
     @property
     def words_in_code(self) -> set[str]:
-        """What stands in backticks in the text."""
+        """The words in backticks in the text."""
         return set(re.findall(r"`([^`\n]+)`", self.prose))
 
     def blocks(self, *languages: str) -> list[Block]:

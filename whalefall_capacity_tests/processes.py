@@ -14,16 +14,23 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import psutil
 
+from whalefall_capacity.dagster_private import PARTITION_NAME_TAG
 from whalefall_capacity.settings import PREFIX, Settings
 from whalefall_capacity.supervisor import stop_families
 
+REPOSITORY = {"repositoryLocationName": "whalefall_capacity", "repositoryName": "__repository__"}
+LAUNCH = """
+mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+} }
+"""
 RUN_STATUS = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 RUN_EVENTS = """
 query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events { ... on MessageEvent { message } } } } }
@@ -127,6 +134,16 @@ class Deployment:
         assert "errors" not in content, content
         data: dict[str, Any] = content["data"]
         return data
+
+    def launch_collection(self, day: date, *tags: str) -> str:
+        """Launch the collection of *day* from the UI, with *tags*, and return its run id."""
+        values = {PARTITION_NAME_TAG: day.isoformat()} | dict.fromkeys(tags, "yes")
+        params = {
+            "selector": REPOSITORY | {"jobName": "sync_databases"},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in values.items()]},
+        }
+        run_id: str = self.graphql(LAUNCH, params=params)["launchRun"]["run"]["runId"]
+        return run_id
 
     def run_status(self, run_id: str) -> str:
         """Return the status of a run as Dagster has it."""

@@ -22,18 +22,12 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.postgres.schema import migrate
-from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
+from whalefall_capacity_tests.processes import REPOSITORY, Deployment, deployment, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
 
-REPOSITORY = {"repositoryLocationName": "whalefall_capacity", "repositoryName": "__repository__"}
 # Runs with the first tag never leave the queue; of those with the second, one at a time does.
 HELD, ALONE = "test/held", "test/alone"
 
-LAUNCH = """
-mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
-  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-} }
-"""
 SENSOR = "query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }"
 STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
 START_SENSOR = "mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }"
@@ -52,13 +46,7 @@ class Centre:
 
     def launch(self, *tags: str) -> str:
         """Launch today's collection from the UI and return its run id."""
-        partition = {"key": "dagster/partition", "value": this_day().isoformat()}
-        params = {
-            "selector": REPOSITORY | {"jobName": "sync_databases"},
-            "executionMetadata": {"tags": [partition, *({"key": tag, "value": "yes"} for tag in tags)]},
-        }
-        run_id: str = self.running.graphql(LAUNCH, params=params)["launchRun"]["run"]["runId"]
-        return run_id
+        return self.running.launch_collection(this_day(), *tags)
 
     def launch_until_half(self, *tags: str) -> str:
         """Launch a collection and wait until it is in the middle: one visit done, two at the gate, three to come."""

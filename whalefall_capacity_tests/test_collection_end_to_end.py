@@ -40,15 +40,6 @@ FROM instance_databases AS d JOIN instances AS i ON i.id = d.instance_id ORDER B
 """
 SECRET = "tr0ub4dor-und-3-Geheimnis"
 
-LAUNCH = """
-mutation($day: String!) {
-  launchRun: launchPipelineExecution(executionParams: {
-    selector: {repositoryLocationName: "whalefall_capacity", repositoryName: "__repository__",
-               pipelineName: "sync_databases"},
-    executionMetadata: {tags: [{key: "dagster/partition", value: $day}]}
-  }) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
-}
-"""
 EVENTS = """
 query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
   ... on MessageEvent { message }
@@ -155,8 +146,7 @@ def test_no_secret_shows_up_anywhere(
 
     streams = [run([*command], settings) for command in (["fleet", "check"], ["fleet", "list"], ["collect"])]
     with deployment(["up", "--verbose"], settings, tmp_path / "up.log") as running:
-        launched = running.graphql(LAUNCH, day=rows(store, TOTALS)[0][1].isoformat())["launchRun"]  # type: ignore[attr-defined]
-        run_id = launched["run"]["runId"]
+        run_id = running.launch_collection(rows(store, TOTALS)[0][1])  # type: ignore[arg-type]
         wait_for(lambda: _status(running, run_id) == "SUCCESS", "end of the run")
         pages = str(running.graphql(EVENTS, run=run_id))
     watching.set()

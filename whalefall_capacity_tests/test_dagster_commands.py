@@ -1,4 +1,4 @@
-"""What an engineer who knows Dagster types first: its own commands, in a fresh checkout, with nothing set.
+"""First steps of an engineer who knows Dagster: its own commands, in a fresh checkout, with nothing set.
 
 Each starts the embedded server when it is not running, finds the same store and the same runs as `up`, and leaves
 nothing that runs. After `make install`: a .env names the home without which some of them do nothing.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +207,35 @@ def _rows(server: EmbeddedPostgres, query: str, database: str = STORE_DATABASE) 
         cursor = connection.cursor()
         cursor.execute(query)
         return cursor.fetchall()
+
+
+ABANDONED = """
+import sys
+from pathlib import Path
+from whalefall_capacity.demo.mysql_family import MariadbServer
+with MariadbServer(Path(sys.argv[1])).running():
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["with its folder", "without its folder"])
+def test_a_server_that_was_left_over_is_used_again_only_with_its_folder(tmp_path: Path, is_kept: bool) -> None:
+    folder = tmp_path / "server"
+    command = [sys.executable, "-c", ABANDONED, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        holder.kill()
+    pid = int((folder / "server.pid").read_text())
+    if not is_kept:
+        shutil.rmtree(folder)
+    server = MariadbServer(folder)
+    with server.running(), server.connect() as connection, connection.cursor() as cursor:
+        assert cursor.execute("SELECT 1") == 1
+        assert (int((folder / "server.pid").read_text()) == pid) is is_kept
+        assert len(processes_below(folder)) == 1
+    assert processes_below(folder) == []
 
 
 @needs_root

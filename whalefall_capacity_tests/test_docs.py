@@ -1,4 +1,4 @@
-"""What the documentation says is there: links, commands, settings, tables, assets; both READMEs say the same."""
+"""Everything that the documentation names is there: links, commands, settings, tables; both READMEs say the same."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from whalefall_capacity_tests.servers import WITHOUT_MYSQL
 
 ENGLISH = page("README.md")
 CHINESE = page("README.zh-CN.md")
-# Of PostgreSQL, MySQL, Dagster and nginx.
+# Of PostgreSQL, MySQL, Dagster, nginx and Kubernetes.
 OTHERS = {
     "client_ed25519",
     "forecast_quality",
     "information_schema",
+    "k8s_job_executor",
+    "max_connections",
     "max_join_size",
     "mysql_native_password",
     "performance_schema",
@@ -35,6 +37,7 @@ OTHERS = {
     "pg_hba",
     "pg_ls_waldir",
     "pg_read_all_stats",
+    "postgres_fdw",
     "predict_linear",
     "real_clock",
     "run_retries",

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -34,24 +33,15 @@ from whalefall_capacity_tests.processes import (
     run,
     wait_for,
 )
+from whalefall_capacity_tests.units import BIN, CHECKOUT, STATE, WITH_UNITS, Unit, environment_files, replaced, units
 
 QUICK_START = page("docs/quick-start.md")
 OPERATIONS = page("docs/operations.md")
 CLI = page("docs/cli.md")
-BIN = Path(sys.executable).parent
-CHECKOUT = "/opt/whalefall-capacity"
-STATE = "/var/lib/whalefall"
 UP = f"{PROGRAM} up\n"
 # They serve until they are stopped, or need what the quick start does not make: an archive, a receiver of alerts, the
 # database of another system.
 DONE_ELSEWHERE = {"up", "demo", "serve", "ui", "partitions restore", "alert test", "migrate-from whalefall"}
-LAUNCH = """
-mutation ($params: ExecutionParams!) {
-  launchPipelineExecution(executionParams: $params) {
-    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-  }
-}
-"""
 HEALTH = """
 query {
   workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } }
@@ -169,55 +159,6 @@ def test_every_other_command_of_the_pages_works_after_the_quick_start(command: s
     assert done.returncode == 0 or (done.returncode == 2 and "Usage:" in done.stdout), done.stdout + done.stderr
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A systemd unit of the page, with what it runs in the place where the tests are."""
-
-    name: str
-    before: list[list[str]]
-    command: list[str]
-    after: list[list[str]]
-    settings: Mapping[str, list[str]]
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """What systemd puts into its environment: that of its files, and of no others."""
-        files = [Path(name).name for name in self.settings["EnvironmentFile"]]
-        return {key: value for name in files for key, value in environment_files()[name].items()}
-
-
-def units(replacements: Mapping[str, str]) -> dict[str, Unit]:
-    """Return the units of operations.md by name, with *replacements* of paths and ports."""
-    found = {}
-    for block in OPERATIONS.blocks("ini"):
-        if (named := re.match(r"# ([\w-]+)\.service\n", block.content)) is None:
-            continue
-        settings: dict[str, list[str]] = {}
-        # A setting may stand there more than once, which configparser has no place for.
-        for key, value in re.findall(r"^(\w+)=(.*)$", block.content, re.MULTILINE):
-            settings.setdefault(key, []).append(value)
-        before, command, after = (
-            [shlex.split(replaced(line, replacements)) for line in settings.get(key, [])]
-            for key in ("ExecStartPre", "ExecStart", "ExecStartPost")
-        )
-        found[named[1]] = Unit(named[1], before, command[0], after, settings)
-    return found
-
-
-def environment_files() -> dict[str, dict[str, str]]:
-    """Return what operations.md has in each file below /etc/whalefall, by the file's name."""
-    found = {}
-    for name, content in re.findall(r"`/etc/whalefall/(\w+\.env)`[^`]*```ini\n(.*?)```", OPERATIONS.text, re.DOTALL):
-        found[name] = dict(line.split("=", 1) for line in content.splitlines())
-    return found
-
-
-def replaced(content: str, replacements: Mapping[str, str]) -> str:
-    for old, new in replacements.items():
-        content = content.replace(old, new)
-    return content
-
-
 def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started = []
 
@@ -252,6 +193,7 @@ def test_the_units_start_exactly_what_up_starts(monkeypatch: pytest.MonkeyPatch,
         ("whalefall-webserver", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL"}),
         ("whalefall-daemon", {"WHALEFALL_DAGSTER_URL"}),
         ("whalefall-console", {"WHALEFALL_STORE_URL"}),
+        ("whalefall-worker", {"WHALEFALL_STORE_URL", "WHALEFALL_DAGSTER_URL", "WHALEFALL_SECRET_KEY", "SHOP_PASSWORD"}),
     ],
 )
 def test_a_unit_has_the_secrets_that_it_needs_and_no_others(unit: str, secrets: set[str]) -> None:
@@ -282,7 +224,7 @@ def test_a_unit_may_do_nothing_that_it_does_not_need(unit: str) -> None:
 
 
 def test_the_files_with_secrets_are_roots_alone() -> None:
-    (script,) = (block.content for block in OPERATIONS.blocks("sh") if "sudo useradd" in block.content)
+    script = "".join(block.content for written in WITH_UNITS for block in written.blocks("sh"))
     for name in environment_files():
         assert f"sudo install -o root -g root -m 0600 /dev/null /etc/whalefall/{name}\n" in script
 
@@ -370,19 +312,11 @@ def test_the_units_work_with_a_role_that_owns_two_databases_and_nothing_else(dep
     wait_for(healthy, "healthy daemons")
     (location,) = running.graphql(HEALTH)["workspaceOrError"]["locationEntries"]
     assert location["locationOrLoadError"]["__typename"] == "RepositoryLocation"
-    day = datetime.now(ZoneInfo(deployed.variables["WHALEFALL_TIMEZONE"])).date().isoformat()
-    launched = running.graphql(
-        LAUNCH,
-        params={
-            "selector": {
-                "repositoryLocationName": "whalefall_capacity",
-                "repositoryName": "__repository__",
-                "pipelineName": "sync_databases",
-            },
-            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
-        },
-    )
-    run_id = launched["launchPipelineExecution"]["run"]["runId"]
+    day = datetime.now(ZoneInfo(deployed.variables["WHALEFALL_TIMEZONE"])).date()
+    run_id = running.launch_collection(day)
+
+    # Asked first, because a command costs a second of what the run needs.
+    wait_for(lambda: running.run_status(run_id) in {"SUCCESS", "FAILURE"}, "end of the run in Dagster")
 
     def status() -> str | None:
         shown = run(["runs", "show", run_id, "--json"], deployed.variables)

@@ -1,4 +1,4 @@
-"""What it costs to load the code location: processes are started for every run, sensor and backfill."""
+"""Cost of loading the code location: processes are started for every run, sensor and backfill."""
 
 from __future__ import annotations
 

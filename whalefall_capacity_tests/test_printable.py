@@ -1,4 +1,4 @@
-"""What others wrote is shown, and acts on nothing."""
+"""Text that others wrote is shown, and acts on nothing."""
 
 from __future__ import annotations
 

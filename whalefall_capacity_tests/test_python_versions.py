@@ -1,4 +1,4 @@
-"""Which versions of Python the project runs on: several places say it, all the same; the lock has pins for each."""
+"""Versions of Python that the project runs on: several places say it, all the same; the lock has pins for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dagster.yaml says about runs, in a deployment that runs.
+"""Rules of dagster.yaml for runs, in a deployment that runs.
 
 One collection works at a time; a run whose worker died is executed again, once, and one that failed is not.
 """
@@ -23,15 +23,6 @@ from whalefall_capacity_tests.servers import PostgresqlServer
 
 pytestmark = pytest.mark.slow
 
-LAUNCH = """
-mutation($day: String!) {
-  launchRun: launchPipelineExecution(executionParams: {
-    selector: {repositoryLocationName: "whalefall_capacity", repositoryName: "__repository__",
-               pipelineName: "sync_databases"},
-    executionMetadata: {tags: [{key: "dagster/partition", value: $day}]}
-  }) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
-}
-"""
 RUN = """
 query($run: ID!) { runOrError(runId: $run) { ... on Run { status startTime endTime tags { key value } } } }
 """
@@ -58,9 +49,7 @@ def running(variables: dict[str, str], tmp_path: Path) -> Iterator[Deployment]:
 
 
 def launch(up: Deployment) -> str:
-    day = datetime.now(ZoneInfo("Asia/Shanghai")).date().isoformat()
-    launched: dict[str, Any] = up.graphql(LAUNCH, day=day)["launchRun"]
-    return str(launched["run"]["runId"])
+    return up.launch_collection(datetime.now(ZoneInfo("Asia/Shanghai")).date())
 
 
 def state(up: Deployment, run_id: str) -> dict[str, Any]:

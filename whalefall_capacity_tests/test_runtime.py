@@ -1,4 +1,4 @@
-"""What child processes are given: they work in another folder, and must come to the same settings."""
+"""Environment of child processes, which work in another folder, and the file that tells Dagster its run launcher."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
-from whalefall_capacity.runtime import open_runtime
-from whalefall_capacity.settings import PREFIX, load_settings
+from whalefall_capacity.private_files import is_open_to_others
+from whalefall_capacity.runtime import dagster_home, open_runtime
+from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, build_settings, load_settings
 
 
 @pytest.mark.usefixtures("store")
@@ -33,3 +35,39 @@ def test_folders_that_are_relative_are_the_same_for_them(tmp_path: Path) -> None
         assert os.environ[f"{PREFIX}HOME"] == str(tmp_path / "elsewhere")
         assert os.environ[f"{PREFIX}ARCHIVE_DIR"] == str(tmp_path / "archive")
         assert os.environ["DAGSTER_HOME"] == str(tmp_path / "elsewhere" / "dagster")
+
+
+def dagster_file(launcher: str) -> Path:
+    """Return the dagster.yaml that Dagster finds with a run launcher."""
+    settings = build_settings(
+        run_launcher=launcher,
+        store_url="postgresql://whalefall@db.example/sizes",
+        dagster_url="postgresql://whalefall@db.example/dagster",
+    )
+    return dagster_home(settings) / "dagster.yaml"
+
+
+def test_the_run_launcher_of_the_settings_is_added_to_the_projects_file_for_its_owner_alone() -> None:
+    made = dagster_file("docker")
+    content = yaml.safe_load(made.read_text())
+    assert content.pop("run_launcher") == {"module": "dagster_docker", "class": "DockerRunLauncher"}
+    assert content == yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
+    assert not is_open_to_others(made)
+
+
+def test_another_run_launcher_replaces_it_and_the_default_is_a_link_again() -> None:
+    dagster_file("docker")
+    pods = yaml.safe_load(dagster_file("k8s").read_text())["run_launcher"]
+    assert (pods["module"], pods["class"]) == ("dagster_k8s", "K8sRunLauncher")
+    assert pods["config"]["job_namespace"] == {"env": "DAGSTER_K8S_PIPELINE_RUN_NAMESPACE"}
+    link = dagster_file("default")
+    assert link.is_symlink()
+    assert link.samefile(PROJECT_ROOT / "dagster.yaml")
+
+
+def test_a_dagster_file_of_your_own_is_kept_whatever_the_run_launcher() -> None:
+    own = dagster_file("default")
+    own.unlink()
+    own.write_text("telemetry: {enabled: false}\n")
+    for launcher in ("docker", "default"):
+        assert dagster_file(launcher).read_text() == "telemetry: {enabled: false}\n"

@@ -31,6 +31,10 @@ URL_FORM = (
     "must look like postgresql://user:password@host:5432/database; special characters of the password as %XX, "
     "such as %40 for @"
 )
+REDIS_FORM = (
+    "must look like redis://:password@host:6379/0, or rediss://:password@host:6379/0?ssl_cert_reqs=required (TLS); "
+    "special characters of the password as %XX, such as %40 for @"
+)
 CRON_FORM = "must be a cron expression of five fields, such as 0 3 * * *"
 ZONE_FORM = "must be a zone of the IANA database, such as Asia/Shanghai or UTC"
 NOT_A_NUMBER = "Input should be a valid integer, unable to parse string as an integer"
@@ -72,6 +76,10 @@ BAD_VALUES = [
     ("RETENTION_MONTHLY_MONTHS", "1201", "Input should be less than or equal to 1200"),
     ("RETENTION_QUARTERLY_MONTHS", "forever", NOT_A_NUMBER),
     ("RETENTION_TASK_RUNS_DAYS", "36501", "Input should be less than or equal to 36500"),
+    ("EXECUTOR", "threads", "Input should be 'in_process', 'multiprocess', 'celery', 'k8s' or 'docker'"),
+    ("EXECUTOR_MAX_CONCURRENT", "0", "Input should be greater than or equal to 1"),
+    ("RUN_LAUNCHER", "celery", "Input should be 'default', 'docker' or 'k8s'"),
+    ("CELERY_VISIBILITY_SECONDS", "9", "Input should be greater than or equal to 10"),
     ("WEBSERVER_PORT", "65536", "Input should be less than or equal to 65535"),
 ]
 ALLOWED = {
@@ -86,6 +94,8 @@ ALLOWED = {
     "RETENTION_MONTHLY_MONTHS": "from 1 to 1200",
     "RETENTION_QUARTERLY_MONTHS": "from 1 to 1200",
     "RETENTION_TASK_RUNS_DAYS": "from 1 to 36500",
+    "EXECUTOR_MAX_CONCURRENT": "from 1 to 1000",
+    "CELERY_VISIBILITY_SECONDS": "from 10 to 604800",
     "WEBSERVER_PORT": "from 1 to 65535",
 }
 BAD_URLS = [
@@ -124,6 +134,26 @@ def test_a_bad_url_is_refused_without_showing_the_password(
     monkeypatch.setenv(PREFIX + name, url)
     refusal = _refusal()
     assert str(refusal) == f"WHALEFALL_{name}: (secret): {URL_FORM}"
+    assert "Tr0ub4dor" not in all_that_it_carries(refusal)
+
+
+@pytest.mark.parametrize("name", ["CELERY_BROKER", "CELERY_BACKEND"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis.example:6379/0?password=Tr0ub4dor",
+        "amqp://whalefall:Tr0ub4dor@rabbit.example//",
+        "redis://:Tr@Tr0ub4dor@redis.example:6379/0",
+        "redis://:Tr0ub4dor@redis.example:0/0",
+        "rediss://:Tr0ub4dor@redis.example:6379/0",
+    ],
+)
+def test_a_bad_url_of_redis_is_refused_without_showing_the_password(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PREFIX + name, url)
+    refusal = _refusal()
+    assert str(refusal) == f"WHALEFALL_{name}: (secret): {REDIS_FORM}"
     assert "Tr0ub4dor" not in all_that_it_carries(refusal)
 
 

@@ -85,7 +85,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 
 @pytest.fixture(scope="module")
 def printed(installed: Installed) -> str:
-    """What `demo --once` prints in the empty folder."""
+    """The output of `demo --once` in the empty folder."""
     done = installed.run("demo", "--once")
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -38,6 +38,7 @@ def aggregation_asset(level: Level, period_type: PeriodType) -> dg.AssetsDefinit
         key=key,
         deps=[dg.AssetDep(STATS[level], partition_mapping=DAYS_OF_PERIOD)],
         partitions_def=PARTITIONS[period_type],
+        # One run for a whole range: the statements read the days of many windows at once.
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=f"{level.value}_aggregations",
         kinds={"postgres"},
@@ -72,12 +73,15 @@ def calculate_windows(
     windows: Sequence[Window],
 ) -> dict[Window, dict[str, Any]]:
     """Bring *windows* up to date, report the items of the task run, and return the metadata of each window."""
+    # A run that was cancelled in the queue may start all the same; from here on, the watcher looks between two chunks.
     task_runs.raise_if_cancelled()
     instances = instances_in_range(store.engine, windows[0].start, windows[-1].end)
     items = AggregationItems(task_runs, level, instances, len(windows))
     results = aggregate(store.engine, level, windows, items, load_settings().aggregation_concurrency)
     task_runs.add_metrics(*aggregation_metrics(level, results))
-    log.info(f"{level.value}: {describe(results)}")
+    if len(results) > 1:
+        # Of one window its metadata say the same, and Dagster's log takes longer to write than many a window.
+        log.info(f"{level.value}: {describe(results)}")
     before = closing_size(store.engine, level, window_before(windows[0]))
     found: dict[Window, dict[str, Any]] = {}
     for result in results:
@@ -85,6 +89,7 @@ def calculate_windows(
         # A sealed window was not read, so the next has nothing to compare with; one without stats is passed over.
         if result.state is not WindowState.SKIPPED:
             before = result.closing_size_bytes if result.state is WindowState.DONE else None
+    # Of the newest window alone: the growers are a query for each window, and a range may have hundreds.
     latest = max((result.window for result in results if result.state is WindowState.DONE), default=None)
     if latest is not None:
         found[latest]["top_growers"] = top_growers(store, level, latest)

@@ -16,6 +16,7 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.health import PartitionHealth, TableHealth, read_status
+from whalefall_capacity.store.sizes.stats import Coverage
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES
 
 FLEET_COVERAGE = dg.AssetCheckSpec(
@@ -54,24 +55,24 @@ def some(names: Sequence[str], count: int = 5) -> str:
     return printable(first_of(names, count))
 
 
-def coverage_result(day: date, fleet: Mapping[str, bool], collection: Collection) -> dg.AssetCheckResult:
+def coverage_result(day: date, found: Coverage, collection: Collection) -> dg.AssetCheckResult:
     """Report the instances without sizes for *day*, and why: the first by name, the others as a number.
 
-    *fleet* maps every instance of today's fleet to whether it has sizes stored for the day; *collection* has the
-    visits that just failed, including those to servers that were measured earlier in the day.
+    *collection* has the first visits that just failed, with their reasons.
     """
-    silent = sorted(name for name, stored in fleet.items() if not stored or name in collection.failed_names)
     errors = {visit.name: visit.error for visit in collection.first_failed}
-    answered = len(fleet) - len(silent)
-    answers = f"{answered} of {len(fleet)} instances reported their sizes for {day}"
-    # Those whose reason is known come first.
-    explained = sorted(silent, key=lambda name: name not in errors)[:MOST_NAMED]
+    answers = f"{found.answered} of {found.instances} instances reported their sizes for {day}"
+    silent = found.instances - found.answered
+    all_are_named = len(found.silent) == silent
+    # Those whose reason is known come first. Of a failed visit somebody else may have brought the sizes meanwhile.
+    reasons = [name for name in errors if name in found.silent or not all_are_named]
+    explained = [*reasons, *(name for name in found.silent if name not in errors)][:MOST_NAMED]
     return check_result(
         FLEET_COVERAGE.key,
-        found=silent,
+        found=found.silent,
         good=answers,
-        bad=f"{answers}; not: {first_of(silent, MOST_NAMED)}",
-        is_error=answered * 2 < len(fleet),
+        bad=f"{answers}; not: {first_of(found.silent, MOST_NAMED, silent)}",
+        is_error=found.answered * 2 < found.instances,
         metadata={name: errors.get(name) or f"nothing is stored for {day}" for name in explained},
     )
 

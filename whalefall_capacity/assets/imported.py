@@ -13,7 +13,7 @@ from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STA
 from whalefall_capacity.assets.metadata import CHANGED_AT, materializations, stored_days
 from whalefall_capacity.dagster_private import RUNLESS_JOB_NAME, RUNLESS_RUN_ID, StepMaterializationData
 from whalefall_capacity.periods import utc_now
-from whalefall_capacity.store.sizes.stats import imported_days
+from whalefall_capacity.store.sizes.stats import days_with_imports, written_days
 
 
 def report_imported_days(engine: Engine, days: Iterable[date] = ()) -> None:
@@ -27,13 +27,15 @@ def report_imported_days(engine: Engine, days: Iterable[date] = ()) -> None:
 
 
 def unreported_days(instance: dg.DagsterInstance, engine: Engine) -> list[date]:
-    """Return the days with imported totals that are newer than what *instance* was last told of them."""
+    """Return the days with imported rows that changed after what *instance* was last told of them."""
     told = _last_told(instance)
-    return [day for day, changed_at in imported_days(engine).items() if day not in told or told[day] < changed_at]
+    changed = [day for day, changed_at in written_days(engine).items() if day not in told or told[day] < changed_at]
+    return days_with_imports(engine, changed)
 
 
 def _last_told(instance: dg.DagsterInstance) -> dict[date, datetime]:
     """Return how new the rows of each day were, by the store's clock, when it was last materialized."""
+    # Two reads, however many days and events there are: the newest event of each day by the index, then those events.
     latest = instance.event_log_storage.get_latest_storage_id_by_partition(
         DATABASE_SIZE_STATS, dg.DagsterEventType.ASSET_MATERIALIZATION
     )

@@ -71,8 +71,8 @@ SPECS = [
     can_subset=True,
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    # Of the steps that are ready the one with the highest goes first: the aggregations have 0.
-    op_tags={"dagster/priority": "-1"},
+    # Of the steps that are ready the one with the highest goes first: the aggregations have 0, for Celery 5.
+    op_tags={"dagster/priority": "-1", "dagster-celery/priority": "4"},
 )
 def insight(
     context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
@@ -88,6 +88,7 @@ def insight(
     task_runs.raise_if_cancelled()
     selected = context.selected_asset_keys
     began = time.monotonic()
+    # Day by day and not at the end: what a run that is stopped has written of earlier days is whole, and stays.
     for found in calculate(store.engine, partition_days(context), load_settings().timezone, progressed):
         seconds = {"seconds": round(time.monotonic() - began, 1)}
         if CAPACITY_FORECASTS in selected:

@@ -19,6 +19,7 @@ from whalefall_capacity.resources.store import store_engine
 )
 def task_runs_follow_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     cursor = Cursor.model_validate_json(context.cursor) if context.cursor else Cursor()
+    # The cursor is written only when the round is over; a round that is repeated finds everything in line.
     with store_engine() as engine:
         after = reconcile(engine, context.instance, cursor, utc_now(), context.log)
     return dg.SensorResult(skip_reason="task runs are in line with their runs", cursor=after.model_dump_json())
@@ -26,6 +27,8 @@ def task_runs_follow_runs(context: dg.SensorEvaluationContext) -> dg.SensorResul
 
 @dg.run_failure_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
+    # Usually the sensor above was first. This one starts from Dagster's own record of failures, and so closes the task
+    # run of a failed run though the other is stopped, or fails.
     minimum_interval_seconds=30,
     description="Writes the reason why a run failed into its task run.",
 )

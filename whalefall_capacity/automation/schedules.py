@@ -38,6 +38,7 @@ def daily_collection(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | d
     return dg.RunRequest(run_key=f"sync_databases {day}", partition_key=day, tags={TRIGGER_TAG: "schedule"})
 
 
+# May run beside a collection: it holds a lock of its own, and detaches without blocking whoever reads or writes.
 @dg.schedule(
     job=partition_maintenance,
     cron_schedule=load_settings().maintenance_schedule,

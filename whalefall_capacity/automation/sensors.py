@@ -31,6 +31,7 @@ from whalefall_capacity.settings import load_settings
 EVENTS_PER_TICK = 4000
 # Up to this many runs for days that are not adjacent; beyond that, one run covers all of them and the days between.
 RUNS_PER_PERIOD = 3
+NOTHING_LANDED = "no day of stats was materialized since the last tick"
 WAITING = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 
 
@@ -44,6 +45,15 @@ class MaterializedDay:
     changed: bool
 
 
+@dataclass(frozen=True)
+class LandedDays:
+    """The days of stats that landed after the storage id *after* and up to *last*; only *changed* ones bring work."""
+
+    after: int
+    last: int
+    changed: list[MaterializedDay]
+
+
 @dg.sensor(
     jobs=list(AGGREGATION_JOBS.values()),
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -52,17 +62,15 @@ class MaterializedDay:
     "it, and for the day itself if its own run did not aggregate it.",
 )
 def aggregations_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    cursor = int(context.cursor or 0)
-    materialized = list(read_materialized_days(context.instance, cursor))
-    if not materialized:
-        return dg.SkipReason("no day of stats was materialized since the last tick")
-    changed = [event for event in materialized if event.changed]
+    landed = read_landed_days(context)
+    if landed is None:
+        return dg.SkipReason(NOTHING_LANDED)
     requests = [
         request
         for period_type in PeriodType
-        for request in requests_for(context.instance, period_type, changed, cursor)
+        for request in requests_for(context.instance, period_type, landed.changed, landed.after)
     ]
-    return dg.SensorResult(run_requests=requests, cursor=str(materialized[-1].storage_id))
+    return dg.SensorResult(run_requests=requests, cursor=str(landed.last))
 
 
 @dg.sensor(
@@ -73,34 +81,38 @@ def aggregations_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorR
     "by another run than the one that forecast today.",
 )
 def forecasts_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    cursor = int(context.cursor or 0)
-    days = list(read_materialized_days(context.instance, cursor))
-    if not days:
-        return dg.SkipReason("no day of stats has landed since the last tick")
-    after = str(days[-1].storage_id)
+    landed = read_landed_days(context)
+    if landed is None:
+        return dg.SkipReason(NOTHING_LANDED)
     this_day = today(load_settings().zone)
-    forecast = _materialized(context.instance, CAPACITY_FORECASTS, cursor)
-    seen = [
-        event
-        for event in days
-        if event.changed
-        and this_day - timedelta(days=HISTORY_DAYS) < event.day <= this_day
-        and (event.run_id, this_day) not in forecast
-    ]
-    if not seen or _is_waiting(context.instance, this_day):
-        return dg.SensorResult(skip_reason="today's forecast knows, or will know, what landed", cursor=after)
+    forecast = _materialized(context.instance, CAPACITY_FORECASTS, landed.after)
+    is_news = any(
+        this_day - timedelta(days=HISTORY_DAYS) < event.day <= this_day and (event.run_id, this_day) not in forecast
+        for event in landed.changed
+    )
+    cursor = str(landed.last)
+    # A run that waits in the queue reads the store when it starts: it will see these days, too.
+    if not is_news or _is_waiting(context.instance, this_day):
+        return dg.SensorResult(skip_reason="today's forecast knows, or will know, what landed", cursor=cursor)
     request = dg.RunRequest(
-        run_key=f"{FORECAST_JOB_NAME} {this_day} after {after}",
+        run_key=f"{FORECAST_JOB_NAME} {this_day} after {cursor}",
         partition_key=this_day.isoformat(),
         tags={TRIGGER_TAG: "sensor"},
     )
-    return dg.SensorResult(run_requests=[request], cursor=after)
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
 
 
 def _is_waiting(instance: dg.DagsterInstance, day: date) -> bool:
     """Tell whether a run that will forecast *day* has not started yet."""
     runs = instance.get_runs(dg.RunsFilter(job_name=FORECAST_JOB_NAME, statuses=WAITING))
     return any(run.tags.get(PARTITION_NAME_TAG) == day.isoformat() for run in runs)
+
+
+def read_landed_days(context: dg.SensorEvaluationContext) -> LandedDays | None:
+    """Return the days of stats that landed since the last tick of the sensor, None if there are none."""
+    after = int(context.cursor or 0)
+    days = list(read_materialized_days(context.instance, after))
+    return LandedDays(after, days[-1].storage_id, [day for day in days if day.changed]) if days else None
 
 
 def read_materialized_days(instance: dg.DagsterInstance, cursor: int) -> Iterator[MaterializedDay]:
@@ -130,6 +142,8 @@ def requests_for(
     if period_type is PeriodType.DAILY:
         done = _aggregated_by_their_own_run(instance, cursor)
         materialized = [event for event in materialized if (event.run_id, event.day) not in done]
+    # A run that waits reads the stats when it starts, and so sees these days, too; one that has started may have read
+    # them before they changed, and does not count.
     waiting = _waiting_ranges(instance, job.name)
     for first, last in ranges(days_to_windows({event.day for event in materialized}, period_type)):
         if not any(start <= first and last <= end for start, end in waiting):
@@ -149,7 +163,11 @@ def ranges(windows: Sequence[Window]) -> list[tuple[date, date]]:
 
 
 def _aggregated_by_their_own_run(instance: dg.DagsterInstance, cursor: int) -> set[tuple[str, date]]:
-    """Return (run id, day) of the days that the run that measured them also aggregated, on both levels."""
+    """Return (run id, day) of the days that the run that measured them also aggregated, on both levels.
+
+    A run reports its aggregations after its stats. Those that it has not reported yet are aggregated twice: the second
+    time writes nothing.
+    """
     levels = [_materialized(instance, key, cursor) for key in aggregation_keys(PeriodType.DAILY)]
     return set.intersection(*levels)
 

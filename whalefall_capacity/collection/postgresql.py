@@ -51,7 +51,6 @@ SELECT oid, namesend(datname), dattablespace, datconnlimit = -2 AS invalid,
        OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_read_all_stats' AND pg_has_role(oid, 'USAGE')) AS readable
 FROM pg_database
 WHERE datallowconn AND NOT datistemplate
-ORDER BY datname
 """
 LIST_TABLESPACES = "SELECT oid, namesend(spcname) FROM pg_tablespace WHERE spcname <> 'pg_global' ORDER BY oid"
 # It tells which databases have files in a tablespace, fails at a folder that it cannot open, and warns when the
@@ -62,6 +61,12 @@ LIST_ALL_FOLDERS = """
 SELECT t.oid, d.oid FROM pg_tablespace AS t LEFT JOIN LATERAL pg_tablespace_databases(t.oid) AS d (oid) ON true
 WHERE t.spcname <> 'pg_global'
 """
+# Both in one round trip, for a server with whose folders nothing is wrong.
+LIST_WITH_FOLDERS = f"""
+SELECT listed.*, NULL::oid, NULL::oid FROM ({LIST_DATABASES}) AS listed
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, folder.* FROM ({LIST_ALL_FOLDERS}) AS folder
+"""  # noqa: S608 - constants of ours
 # Where tables of the connection's own database are that are not where most of them are.
 LIST_USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablespace <> 0"
 # The folder at which the server failed, in a message of any language: of a database, whose id is in it, or of all.
@@ -93,6 +98,12 @@ MEMBERSHIP = """
 SELECT CASE WHEN pg_has_role(oid, 'USAGE') THEN 2 WHEN pg_has_role(oid, 'MEMBER') THEN 1 ELSE 0 END
 FROM pg_roles WHERE rolname = {role}
 """
+# Both in one round trip, for an account that may list the WAL.
+LAST_LOOK = f"""
+SELECT intact.oid, NULL::bigint FROM ({LIST_INTACT_DATABASES}) AS intact
+UNION ALL
+SELECT NULL, wal.* FROM ({MEASURE_WAL}) AS wal
+"""  # noqa: S608 - constants of ours
 # Short, so that one slow database does not hold up the others; it is then given the whole limit.
 QUICK_SECONDS = 1.0
 # A look at one entry of each folder, or into each database; what takes longer is left to the sizes themselves.
@@ -147,16 +158,14 @@ class PostgresqlSession:
         return str(self._connection.get_parameter_status("server_version"))
 
     def measure(self, excluded: NameFilter, findings: Findings) -> None:
-        self._measure_databases(excluded, findings)
-        log_size = self._wal_size()
+        log_size = self._measure_all(excluded, findings)
         findings.logs(log_size if isinstance(log_size, int) else None)
 
     def capabilities(self, excluded: NameFilter) -> list[Capability]:
         findings = Findings()
-        self._measure_databases(excluded, findings)
+        wal_size = self._measure_all(excluded, findings)
         databases = findings.measurement("not asked").databases
         missing = {found.name: found.reason for found in databases if found.size_bytes is None}
-        wal_size = self._wal_size()
         wal_grant = self._wal_grant() if isinstance(wal_size, psycopg2.errors.InsufficientPrivilege) else None
         # Whoever gets the one for the WAL needs no other.
         grant = wal_grant if wal_grant and "pg_monitor" in wal_grant else self._grant("pg_read_all_stats")
@@ -182,10 +191,12 @@ class PostgresqlSession:
     def close(self) -> None:
         self._connection.close()
 
-    def _measure_databases(self, excluded: NameFilter, findings: Findings) -> None:
-        databases = [database for database in self._list() if not excluded.excludes(database.name)]
+    def _measure_all(self, excluded: NameFilter, findings: Findings) -> int | Exception:
+        """Measure the databases; return the size of the WAL, or what went wrong with that."""
+        listed, folders = self._list_with_folders()
+        databases = [database for database in listed if not excluded.excludes(database.name)]
         findings.listed(self.version, [database.name for database in databases])
-        unreadable = self._unreadable_folders(databases)
+        unreadable = self._unreadable_folders(databases, folders)
         readable = {}
         for database in databases:
             if reason := database.reason or unreadable.get(database.oid):
@@ -198,13 +209,37 @@ class PostgresqlSession:
                 findings.measured(readable[oid], size)
             else:
                 findings.missing(readable[oid], size)
-        self._note_dropped(databases, findings)
+        intact, wal_size = self._last_look()
+        self._note_dropped(databases, intact, findings)
+        return wal_size
+
+    def _list_with_folders(self) -> tuple[list[Database], Folders | None]:
+        """List the databases, and look for the folders of all at once: None when anything is wrong with one of them."""
+        self._connection.notices.clear()
+        try:
+            rows = self._rows(RAW_NAMES + LIST_WITH_FOLDERS, QUICK_SECONDS)
+        except (psycopg2.Error, LimitReachedError):
+            if self._connection.closed:
+                raise
+            return self._list(), None
+        databases = self._databases(row[:5] for row in rows if row[0] is not None)
+        if self._connection.notices:
+            return databases, None
+        found: dict[int, set[int]] = {}
+        for *_, tablespace, oid in rows:
+            if tablespace is not None:
+                found.setdefault(tablespace, set()).update(() if oid is None else (oid,))
+        return databases, Folders(found, {}, {})
 
     def _list(self) -> list[Database]:
         try:
-            rows = self._rows(RAW_NAMES + LIST_DATABASES)
+            return self._databases(self._rows(RAW_NAMES + LIST_DATABASES))
         except LimitReachedError as error:
             raise CollectionError(f"listing its databases {error}") from None
+
+    def _databases(self, rows: Iterable[tuple[Any, ...]]) -> list[Database]:
+        """Return the databases in the order of their names as the server has them."""
+        rows = sorted(rows, key=lambda row: bytes(row[1]))
         server_encoding = str(self._connection.get_parameter_status("server_encoding"))
         names = distinct_names([bytes(row[1]) for row in rows], psycopg2.extensions.encodings.get(server_encoding))
         return [
@@ -212,10 +247,10 @@ class PostgresqlSession:
             for name, (oid, _, tablespace, invalid, readable) in zip(names, rows, strict=True)
         ]
 
-    def _unreadable_folders(self, databases: list[Database]) -> dict[int, str]:
+    def _unreadable_folders(self, databases: list[Database], folders: Folders | None) -> dict[int, str]:
         """Return why the sizes of some databases would be too small: pg_database_size says nothing of lost folders."""
         try:
-            folders = self._folders()
+            folders = folders or self._folders_one_by_one()
         except (psycopg2.Error, LimitReachedError):
             if self._connection.closed:
                 raise
@@ -237,28 +272,8 @@ class PostgresqlSession:
                 reasons[database.oid] = lost
         return reasons
 
-    def _folders(self) -> Folders:
-        """Look for the folders of all databases. Raises psycopg2.Error or LimitReachedError when none are told."""
-        return self._all_folders() or self._folders_one_by_one()
-
-    def _all_folders(self) -> Folders | None:
-        """Look for all at once; None when anything is wrong with one of them."""
-        self._connection.notices.clear()
-        try:
-            rows = self._rows(LIST_ALL_FOLDERS, QUICK_SECONDS)
-        except (psycopg2.Error, LimitReachedError):
-            if self._connection.closed:
-                raise
-            return None
-        if self._connection.notices:
-            return None
-        databases: dict[int, set[int]] = {tablespace: set() for tablespace, _ in rows}
-        for tablespace, oid in rows:
-            if oid is not None:
-                databases[tablespace].add(oid)
-        return Folders(databases, {}, {})
-
     def _folders_one_by_one(self) -> Folders:
+        """Look for the folders of each tablespace. Raises psycopg2.Error or LimitReachedError when none are told."""
         found = Folders({}, {}, {})
         for tablespace, raw_name in self._rows(RAW_NAMES + LIST_TABLESPACES):
             name = _decode(bytes(raw_name), "utf-8")
@@ -316,9 +331,20 @@ class PostgresqlSession:
             waiting = waiting[1:]
         return others
 
-    def _note_dropped(self, databases: list[Database], findings: Findings) -> None:
+    def _last_look(self) -> tuple[set[int], int | Exception]:
+        """Return the databases that are intact, and the size of the WAL, or why that is not known: it costs no size."""
+        try:
+            rows = self._rows(LAST_LOOK)
+        except (psycopg2.Error, LimitReachedError) as error:
+            if self._connection.closed:
+                raise
+            return {oid for (oid,) in self._rows(LIST_INTACT_DATABASES)}, error
+        (wal_size,) = [size for oid, size in rows if oid is None]
+        intact = {oid for oid, _ in rows if oid is not None}
+        return intact, CollectionError("it lists no file") if wal_size is None else wal_size
+
+    def _note_dropped(self, databases: list[Database], intact: set[int], findings: Findings) -> None:
         """Take back the sizes of databases that were dropped meanwhile: files go first, and may have gone uncounted."""
-        intact = {oid for (oid,) in self._rows(LIST_INTACT_DATABASES)}
         for database in databases:
             if database.oid not in intact:
                 findings.missing(database.name, self._looked_at_again(database.oid))
@@ -342,14 +368,6 @@ class PostgresqlSession:
         if not rows:
             return DROPPED
         return INVALID if rows[0][0] == -2 else NO_FILES
-
-    def _wal_size(self) -> int | Exception:
-        """Return the size of the WAL, or what went wrong: it is never worth the sizes of the databases."""
-        try:
-            size: int | None = self._rows(MEASURE_WAL)[0][0]
-        except (psycopg2.Error, LimitReachedError) as error:
-            return error
-        return CollectionError("it lists no file") if size is None else size
 
     def _wal_grant(self) -> str | None:
         """Return what lets the account list the WAL; None when it already may, and the refusal was another's."""

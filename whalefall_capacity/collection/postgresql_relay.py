@@ -139,8 +139,13 @@ class Relay:
 def _is_of_this_process(accepted: socket.socket) -> bool:
     """Tell whether this process holds the other end of a connection over TCP."""
     ends = _ends_of(accepted.fileno())
-    # libpq has had its end since before it connected.
-    return ends is not None and any(_ends_of(int(name.name)) == ends[::-1] for name in Path("/dev/fd").iterdir())
+    if ends is None:
+        return False
+    # libpq opened its end shortly before this one was accepted: the nearest descriptors come first, because a process
+    # that visits many servers has hundreds.
+    open_ones = (int(name.name) for name in Path("/dev/fd").iterdir())
+    nearest_first = sorted(open_ones, key=lambda descriptor: abs(descriptor - accepted.fileno()))
+    return any(_ends_of(descriptor) == ends[::-1] for descriptor in nearest_first)
 
 
 def _ends_of(descriptor: int) -> tuple[object, object] | None:

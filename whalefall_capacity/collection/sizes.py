@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import SecretStr
+from pydantic import ConfigDict, Field, SecretStr, with_config
 
 from whalefall_capacity.collection.database_tables import DatabaseTables
 from whalefall_capacity.printable import first_of
@@ -48,18 +48,24 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+# In libpq's words.
+TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+
+
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Tls:
-    """TLS of one connection. *mode*: disable, prefer, require, verify-ca or verify-full.
+    """TLS of one connection, as a fleet file and the registry have it.
 
-    *server_public_key_file*: the RSA key of a MySQL server, under which it gets the password without TLS.
+    *server_public_key_file*: the RSA key of a MySQL server, under which it gets the password without TLS; MySQL's
+    clients call it server-public-key-path.
     """
 
-    mode: str = "prefer"
+    mode: TlsMode = "prefer"
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    server_public_key_file: str | None = None
+    server_public_key_file: Annotated[str | None, Field(min_length=1)] = None
 
 
 @dataclass(frozen=True)

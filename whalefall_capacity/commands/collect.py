@@ -10,7 +10,7 @@ import typer
 from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.commands.output import JsonOption, print_json, print_table
 from whalefall_capacity.commands.runs import ALL_ITEMS, print_missing
-from whalefall_capacity.errors import CollectionError, FleetFileError
+from whalefall_capacity.errors import CollectionError, FleetError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -46,7 +46,7 @@ def collect(
         day = today(settings.zone)
         ids = {i.name: i.id for i in list_instances(engine) if i.is_active}
         if unknown := [name for name in instance or [] if name not in ids]:
-            raise FleetFileError(f"{', '.join(unknown)}: not in the fleet; `whalefall-capacity fleet list` shows it")
+            raise FleetError(f"{', '.join(unknown)}: not in the fleet; `whalefall-capacity fleet list` shows it")
         outcome = run_collection(day, [ids[name] for name in instance] if instance else None, accept_empty)
         items = list_items(engine, outcome.run_id, ALL_ITEMS)
         totals = [total for total in instance_totals(engine, day) if not instance or total.instance in instance]

@@ -19,7 +19,7 @@ from whalefall_capacity.engine_catalog import BUILT_IN, engine_file, known_engin
 from whalefall_capacity.errors import EngineFileError
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.fleet import load_roster
+from whalefall_capacity.store.fleet import fleet_ids, load_roster
 
 app = typer.Typer(help="The kinds of servers that can be measured.", no_args_is_help=True)
 
@@ -99,7 +99,7 @@ def try_command(
     settings = load_settings()
     engine = read_engine_file(file.resolve())
     with open_store(settings) as store:
-        roster = load_roster(store, settings.secret_key)
+        roster = load_roster(store, settings.secret_key, fleet_ids(store))
     found = [target for target in roster.targets if target.name == instance]
     if not found:
         reasons = [failed.error for failed in roster.unresolved if failed.name == instance]

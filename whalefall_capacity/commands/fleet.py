@@ -15,7 +15,7 @@ from whalefall_capacity.commands.output import JsonOption, out, print_json, prin
 from whalefall_capacity.fleet_file import read_fleet_file
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
 from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.fleet import apply_fleet, list_instances, load_roster
+from whalefall_capacity.store.fleet import apply_fleet, fleet_ids, list_instances, load_roster
 
 app = typer.Typer(help="The servers that are watched.", no_args_is_help=True)
 
@@ -85,7 +85,7 @@ def check(as_json: JsonOption = False) -> None:
     """
     settings = load_settings()
     with open_store(settings) as engine:
-        roster = load_roster(engine, settings.secret_key)
+        roster = load_roster(engine, settings.secret_key, fleet_ids(engine))
     checkups = [
         *check_fleet(
             roster.targets, collection_limits(settings), name_filters(settings), settings.collection_concurrency

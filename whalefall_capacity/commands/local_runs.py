@@ -1,11 +1,12 @@
-"""Runs in this process, for the command line: the same jobs, recorded in the same Dagster instance."""
+"""Runs for the command line: the same jobs and executor as ever, recorded in the same Dagster instance."""
 
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -16,21 +17,30 @@ import dagster as dg
 
 from whalefall_capacity.asset_keys import FORECAST_JOB_NAME, aggregation_key
 from whalefall_capacity.assets.checks import FLEET_COVERAGE
+from whalefall_capacity.dagster_private import ReconstructableRepository, execute_run
 from whalefall_capacity.errors import StoreError, WhalefallError
+from whalefall_capacity.execution_choices import ExecutorName
 from whalefall_capacity.jobs import AGGREGATION_JOBS
 from whalefall_capacity.mirror.follow import failure_text, mirror
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import Window
 from whalefall_capacity.resources.store import store_engine
-from whalefall_capacity.run_tags import CREATED_BY_TAG, TRIGGER_TAG
+from whalefall_capacity.run_tags import CREATED_BY_TAG, PARTITION_TAG, TRIGGER_TAG
 from whalefall_capacity.signals import first_of_them
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.plan import ChildOutcome
 from whalefall_capacity.tasks import PARTITION_MAINTENANCE, STATS_STEP, SYNC_DATABASES
 from whalefall_capacity.watching import Watcher, shown_by
 
+# Where other processes find the jobs, and what they need as containers, by Dagster's own names.
+DEFINITIONS = ("whalefall_capacity.definitions", "defs")
+IMAGE_VARIABLE = "DAGSTER_CURRENT_IMAGE"
+CONTAINER_VARIABLE = "DAGSTER_CONTAINER_CONTEXT"
 # The command itself prints the outcome.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+Result = dg.ExecuteInProcessResult | dg.JobExecutionResult
 
 
 @dataclass(frozen=True)
@@ -128,20 +138,51 @@ def _execute(
     ops: Mapping[str, object] | None = None,
     tags: Mapping[str, str] | None = None,
     **selection: Any,
-) -> tuple[dg.ExecuteInProcessResult, str | None]:
-    """Run a job in this process; return its result, and the reason if it failed."""
+) -> tuple[Result, str | None]:
+    """Run a job and wait for it; return its result, and the reason if it failed."""
     from whalefall_capacity.definitions import defs
 
+    job = defs.resolve_job_def(job_name)
+    in_this_process = job.executor_def.name == ExecutorName.IN_PROCESS
     with dagster_instance() as instance, _mirrored(instance) as run_id:
-        result = defs.resolve_job_def(job_name).execute_in_process(
-            run_id=run_id,
-            run_config={"ops": dict(ops or {}), **QUIET},
-            tags={**(tags or {}), CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"},
-            instance=instance,
-            raise_on_error=False,
-            **selection,
+        run_config = {"ops": dict(ops or {}), **QUIET}
+        all_tags = {**(tags or {}), CREATED_BY_TAG: _user_name(), TRIGGER_TAG: "cli"}
+        result: Result = (
+            job.execute_in_process(
+                run_config, instance, run_id=run_id, tags=all_tags, raise_on_error=False, **selection
+            )
+            if in_this_process
+            else _execute_elsewhere(instance, run_id, job_name, run_config, all_tags, **selection)
         )
         return result, None if result.success else failure_text(instance, run_id)
+
+
+def _execute_elsewhere(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    job_name: str,
+    run_config: Mapping[str, object],
+    tags: Mapping[str, str],
+    partition_key: str | None = None,
+    asset_selection: Collection[dg.AssetKey] = (),
+) -> dg.JobExecutionResult:
+    """Run a job whose executor hands its steps to other processes, which load the job by its name."""
+    container = os.environ.get(CONTAINER_VARIABLE)
+    repository = ReconstructableRepository.for_module(
+        *DEFINITIONS,
+        container_image=os.environ.get(IMAGE_VARIABLE),
+        container_context=json.loads(container) if container else None,
+    )
+    job = repository.get_reconstructable_job(job_name)
+    run = instance.create_run_for_job(
+        job.get_definition(),
+        run_id=run_id,
+        run_config=run_config,
+        tags=tags if partition_key is None else {**tags, PARTITION_TAG: partition_key},
+        asset_selection=frozenset(asset_selection) or None,
+        job_code_origin=job.get_python_origin(),
+    )
+    return execute_run(job, run, instance)
 
 
 def _aggregated(level: Level, window: Window, metadata: Mapping[str, dg.MetadataValue] | None) -> AggregatedWindow:

@@ -14,7 +14,7 @@ from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.commands.dagster_report import report_days
 from whalefall_capacity.commands.output import JsonOption, out, print_result, print_table
 from whalefall_capacity.credentials import fernet_of
-from whalefall_capacity.errors import CredentialError
+from whalefall_capacity.errors import MigrationError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -68,9 +68,8 @@ def _old_key(variable: str | None) -> OldKey | None:
     try:
         fernet_of(key)
     except ValueError:
-        raise CredentialError(
-            f"environment variable {variable} does not hold a Fernet key: set it to WhaleFall's "
-            "PASSWORD_ENCRYPTION_KEY; nothing was written"
+        raise MigrationError(
+            f"environment variable {variable} does not hold a Fernet key: set it to WhaleFall's PASSWORD_ENCRYPTION_KEY"
         ) from None
     return OldKey(variable, key)
 

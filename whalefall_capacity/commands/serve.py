@@ -32,7 +32,7 @@ def serve(
 
         if not has_admin(engine):
             err.print(NO_ADMIN, markup=False, soft_wrap=True)
-        serve_console(engine, settings, port or settings.console_port)
+        serve_console(settings, port or settings.console_port)
 
 
 def ui(

@@ -43,6 +43,7 @@ class LocalServer(ABC):
         self.folder = folder.resolve()
         self.data_dir = self.folder / "data"
         self._log = self.folder / "server.log"
+        self._pid_file = self.folder / "server.pid"
         self.socket = self.folder / SOCKET
 
     @staticmethod
@@ -99,7 +100,7 @@ class LocalServer(ABC):
                     program,
                     *common,
                     f"--socket={self.socket}",
-                    f"--pid-file={self.folder / 'server.pid'}",
+                    f"--pid-file={self._pid_file}",
                     "--skip-networking",
                     "--innodb-buffer-pool-size=64M",
                     *self.own_options,
@@ -129,13 +130,21 @@ class LocalServer(ABC):
         unfinished.rename(self.data_dir)
 
     def _left_over(self) -> psutil.Process | None:
-        """Return the server of an earlier run that was killed, if it still works on our data."""
+        """Return the server of an earlier run that was killed, if it still works on our data.
+
+        Any other, such as one whose folder was removed, works on files that nobody sees: it is ended.
+        """
+        pid = self._pid_file.read_text().strip() if self._pid_file.exists() else None
+        found = None
         for process in psutil.process_iter(["cmdline", "uids"]):
             # Anybody can write our folder into a command line.
             is_ours = process.info["uids"] is not None and process.info["uids"].real == os.geteuid()
             if is_ours and f"--datadir={self.data_dir}" in (process.info["cmdline"] or []):
-                return process
-        return None
+                if str(process.pid) == pid:
+                    found = process
+                else:
+                    stop(process)
+        return found
 
     def _await_ready(self, process: psutil.Process) -> None:
         deadline = time.monotonic() + START_SECONDS

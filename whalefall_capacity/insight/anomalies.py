@@ -19,7 +19,7 @@ STALL_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Anomaly:
-    """What was odd about the row *row*: it changed by *change* beyond the *usual* where *threshold* was allowed.
+    """Anomaly of the row *row*: it changed by *change* beyond the *usual* where *threshold* was allowed.
 
     Bytes. Of a stall: 14 days brought *change*, the fewest of 14 days before brought *usual*.
     """

@@ -19,7 +19,7 @@ HIGH = (9.9, 5.8, 2.1, 1.4, 1.25, 1.35)
 
 @dataclass(frozen=True)
 class Reach:
-    """How many spreads the range of a long history reaches below (*low*) and above (*high*) what is expected."""
+    """Reach of the range of a long history, in spreads below (*low*) and above (*high*) what is expected."""
 
     low: float
     high: float

@@ -18,7 +18,7 @@ DECIMALS = 6
 
 @dataclass(frozen=True)
 class Instances:
-    """What is known of i instances on one day; all (i,).
+    """Sizes, limits and paces of i instances on one day; all (i,).
 
     *used*, *limit* (NaN: none), *spread* (of 28 days) and *swing* bytes, *rate* bytes per day. *low* and *high*: how
     many spreads the range reaches below and above the rate. *measured_days* of history, and *unmeasured_days* since

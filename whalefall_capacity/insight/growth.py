@@ -68,7 +68,7 @@ class Increments:
 
 @dataclass(frozen=True)
 class Growth:
-    """How n databases grow, as seen on the last day of a window; all (n,).
+    """Growth of n databases, as seen on the last day of a window; all (n,).
 
     *measured_days*; *first* and *last* the columns of the first and last measured day in the window, -1 for none;
     *size* bytes on the last one. *rate* bytes per day, *spread* bytes (of 28 days) and *swing* bytes: 0 for a database

@@ -31,7 +31,7 @@ class ForecastStatus(StrEnum):
 
 
 class Urgency(StrEnum):
-    """How soon somebody has to do something about a disk."""
+    """Urgency of a disk that is full or will be: how soon somebody has to act."""
 
     FULL = "full"
     WITHIN_A_WEEK = "within_a_week"
@@ -43,7 +43,7 @@ URGENT_DAYS = {Urgency.WITHIN_A_WEEK: 7, Urgency.WITHIN_A_MONTH: 30}
 
 
 class AnomalyKind(StrEnum):
-    """What was odd about a day of a database."""
+    """Kind of anomaly of a database on a day."""
 
     JUMP = "jump"
     DROP = "drop"

@@ -12,6 +12,7 @@ from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import calculate_windows
 from whalefall_capacity.current_period import ALL, OP, AggregationScope, CurrentPeriod
 from whalefall_capacity.periods import PeriodType, today, window_of
+from whalefall_capacity.resources.run_process import KeptAlive
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.run_tags import PERIOD_TYPE_TAG
@@ -55,6 +56,8 @@ def aggregate_current(
     name=AGGREGATE_CURRENT.key,
     description="Aggregate the current period: today's daily assets, from the sizes stored so far.",
     tags={PERIOD_TYPE_TAG: PeriodType.DAILY.value},
+    # Somebody waits for this one step: whatever the executor, it is not handed over.
+    executor_def=KeptAlive(dg.in_process_executor),
 )
 def capacity_aggregate_current() -> None:
     aggregate_current()

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from whalefall_capacity.assets.checks import table_partition_evaluations
 from whalefall_capacity.assets.metadata import metadata_table
+from whalefall_capacity.execution_choices import LauncherName
 from whalefall_capacity.jobs.run_retention import forget_old_runs
 from whalefall_capacity.periods import today, utc_now
 from whalefall_capacity.resources.item_watchers import (
@@ -21,9 +22,11 @@ from whalefall_capacity.resources.item_watchers import (
     complete_table_partition,
     maintenance_metrics,
 )
+from whalefall_capacity.resources.run_process import KeptAlive
 from whalefall_capacity.resources.store import MaintenanceStore
 from whalefall_capacity.resources.task_runs import TaskRunsResource
-from whalefall_capacity.settings import Settings, build_settings
+from whalefall_capacity.run_tags import RETRY_STRATEGY_TAG
+from whalefall_capacity.settings import Settings, build_settings, load_settings
 from whalefall_capacity.store.maintenance.health import read_status
 from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop
 from whalefall_capacity.store.maintenance.retire import (
@@ -247,6 +250,10 @@ def report(
     "run unless dry_run is set to false.",
     # The launchpad opens with this.
     config={"ops": {"plan": {"config": MaintenanceConfig().model_dump(exclude_none=True)}}},
+    # Its steps hand their progress on in a file, and hold one lock after the other: whatever the executor, one process.
+    executor_def=KeptAlive(dg.in_process_executor),
+    # The file goes with the container or the pod of the run.
+    tags={} if load_settings().run_launcher is LauncherName.DEFAULT else {RETRY_STRATEGY_TAG: "ALL_STEPS"},
 )
 def partition_maintenance() -> None:
     report(forget_runs(detach(archive(seal(create_children(leftovers(plan())))))))

@@ -52,6 +52,7 @@ def mirror(engine: Engine, instance: dg.DagsterInstance, run_id: str) -> None:
             run = instance.get_run_by_id(run_id)
             if run is None or not is_ours(run):
                 return
+            # Of two who insert it, one waits here for the other; then both lock the one row that there is.
             insert_task_run(connection, new_task_run(run, load_settings()))
             task_run = lock_task_run(connection, run_id)
             assert task_run is not None
@@ -69,6 +70,11 @@ def is_ours(run: dg.DagsterRun) -> bool:
         return origin.location_name in LOCATIONS
     # Runs of the command line, ours or Dagster's, execute in its own process and have no location.
     return run.job_name in KEYS_OF_JOB or run.job_name in OP_JOBS or bool(asset_keys_of(run))
+
+
+def is_local(run: dg.DagsterRun) -> bool:
+    """Tell whether the whole run is executed by the process that created it: its job exists only there."""
+    return run.job_code_origin is None
 
 
 def new_task_run(run: dg.DagsterRun, settings: Settings) -> NewTaskRun:

@@ -1,8 +1,8 @@
 """Reports of this process to its task run, written in the background so that they never delay the work.
 
-A thread with its own connection holds the run's liveness lock, writes everything noted since its last write in one
-transaction, and finds out whether the run should stop. While the store is unreachable the thread keeps the notes and
-retries; the work goes on. Items are written in the order in which they were noted, one write per item.
+A thread with its own connection writes everything noted since its last write in one transaction, and finds out whether
+the run should stop. While the store is unreachable the thread keeps the notes and retries; the work goes on. Items are
+written in the order in which they were noted, one write per item.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.mirror.follow import mirror
-from whalefall_capacity.store.postgres.advisory_locks import hold_liveness
+from whalefall_capacity.mirror.follow import is_local, mirror
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import TaskSummary
@@ -137,6 +136,11 @@ class Reporter:
             self._instance.report_run_canceling(run, "The task run was cancelled: stopping the work.")
         raise dg.DagsterExecutionInterruptedError
 
+    def is_ending(self) -> bool:
+        """Tell whether the run ends, if it is interrupted now: it is cancelled, or has nobody to go on with it."""
+        run = self._instance.get_run_by_id(self._run_id)
+        return run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING or is_local(run)
+
     def _report(self) -> None:
         told = False
         give_up: float | None = None
@@ -157,14 +161,13 @@ class Reporter:
     def _report_on_one_connection(self) -> None:
         """Report until the end of the run, or until the connection is lost."""
         with self._engine.connect() as connection:
-            with connection.begin():
-                hold_liveness(connection, self._run_id)
             if not self._begun.is_set():
                 mirror(self._engine, self._instance, self._run_id)
                 with connection.begin():
                     declare_expected(connection, self._run_id, self._expected_items)
             listened = 0.0
             while True:
+                # Before the write, not after: what was noted until the end was asked for is then in it.
                 ending = self._ending.is_set()
                 self._write(connection)
                 if time.monotonic() - listened >= LISTEN_SECONDS:

@@ -26,7 +26,8 @@ from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.runtime import held_dagster_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.advisory_locks import hold_daemon_liveness, is_daemon_alive
-from whalefall_capacity.store.postgres.engine import GIVEN_UP_SOON, create_store_engine
+from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.silence import GIVEN_UP_SOON
 
 if TYPE_CHECKING:
     from whalefall_capacity.dagster_private import DaemonHeartbeat

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
+from functools import partial
 from typing import NamedTuple
 
 import dagster as dg
@@ -12,10 +13,11 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.fleet import visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.turns import Turns
 from whalefall_capacity.runtime import collection_limits, name_filters
 from whalefall_capacity.settings import Settings, load_settings
-from whalefall_capacity.store.fleet import load_roster
+from whalefall_capacity.store.fleet import fleet_ids, load_roster
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
@@ -34,19 +36,19 @@ class MissingDatabase(NamedTuple):
 
 @dataclass
 class Collection:
-    """Outcome of one collection: counts, and the first failures; no sizes are kept."""
+    """Outcome of one collection: counts, and the first failures; neither sizes nor all names are kept.
 
+    *started_at*: before the first visit, by the clock that dates the visits.
+    """
+
+    started_at: datetime | None = None
     measured: int = 0
+    failed: int = 0
     databases: int = 0
     databases_missing: int = 0
     total_size_bytes: int = 0
-    failed_names: set[str] = field(default_factory=set)
     first_failed: list[FailedVisit] = field(default_factory=list)
     first_missing: list[MissingDatabase] = field(default_factory=list)
-
-    @property
-    def failed(self) -> int:
-        return len(self.failed_names)
 
     @property
     def visited(self) -> int:
@@ -56,7 +58,7 @@ class Collection:
         if isinstance(outcome, Visit):
             self._add_sizes(outcome)
             return
-        self.failed_names.add(outcome.name)
+        self.failed += 1
         if len(self.first_failed) < MOST_NAMED:
             self.first_failed.append(outcome)
 
@@ -86,20 +88,17 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> Collection:
         """Measure the fleet, or only *instance_ids*, and store the sizes under *day* as they arrive."""
         settings = load_settings()
-        roster = load_roster(engine, settings.secret_key, instance_ids)
-        collection = Collection()
+        ids = fleet_ids(engine, instance_ids)
+        collection = Collection(utc_now())
+        load = partial(load_roster, engine, settings.secret_key)
 
         def note(outcomes: Sequence[Visit | FailedVisit]) -> None:
             for outcome in outcomes:
                 collection.add(outcome)
                 watcher.ended(outcome)
 
-        def progressed() -> None:
-            watcher.progressed(collection.visited, len(roster.unresolved) + len(roster.targets))
-
-        note(roster.unresolved)
         with visit_locks(engine) as locks:
-            turns = Turns(roster.targets, locks, settings.collection_deadline_seconds)
+            turns = Turns(ids, locks, load, note, settings.collection_deadline_seconds)
             batches = visit_fleet(
                 turns,
                 collection_limits(settings),
@@ -108,14 +107,15 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 watcher.began,
             )
             for batch in batches:
-                progressed()
+                watcher.progressed(collection.visited, len(ids))
                 visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
                 failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
                 if visits:
                     note(write_visits(engine, day, visits, accept_empty))
                 note(failed)
                 locks.release([v.target.instance_id for v in visits] + [f.instance_id for f in failed])
-            note([_busy(target, settings) for target in turns.busy])
+        busy = load(turns.busy)
+        note([*busy.unresolved, *(_busy(target, settings) for target in busy.targets)])
         return collection
 
 

@@ -83,12 +83,13 @@ class AggregationItems(_Items[range, range]):
         self._task_runs.started(self._item_type, [str(i) for i in instance_ids if i in self._days])
 
     def ended(self, instance_ids: range) -> None:
-        for instance_id in instance_ids:
-            if (days := self._days.get(instance_id)) is not None:
-                metrics: dict[str, JsonValue] = {"days_with_stats": days, "windows": self._windows}
-                if not days:
-                    metrics["skipped"] = True
-                self._task_runs.completed(self._item_type, str(instance_id), metrics)
+        self._task_runs.completed_all(
+            self._item_type, {str(i): self._metrics(self._days[i]) for i in instance_ids if i in self._days}
+        )
+
+    def _metrics(self, days: int) -> dict[str, JsonValue]:
+        metrics: dict[str, JsonValue] = {"days_with_stats": days, "windows": self._windows}
+        return metrics if days else metrics | {"skipped": True}
 
 
 def collection_metrics(collection: Collection) -> list[Metric]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dagster as dg
 from pydantic import JsonValue, PrivateAttr
 
+from whalefall_capacity.mirror.follow import is_local
 from whalefall_capacity.mirror.items import expected_items
+from whalefall_capacity.mirror.liveness import held_liveness
 from whalefall_capacity.mirror.reporter import Reporter
 from whalefall_capacity.mirror.run_plan import read_plan
 from whalefall_capacity.periods import today, utc_now
@@ -33,10 +35,14 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if run is None or instance is None:
             raise RuntimeError("the task runs resource needs a run")
         plan = read_plan(run)
-        with held_store() as url:
+        with ExitStack() as held:
+            url = held.enter_context(held_store())
+            # Dagster has given it an executor of its own, which holds no lock.
+            if is_local(run):
+                held.enter_context(held_liveness(url, run.run_id))
             self._reporter = Reporter(url, instance, run.run_id, expected_items(plan, today(load_settings().zone)))
-            with self._reporter.reporting():
-                yield self
+            held.enter_context(self._reporter.reporting())
+            yield self
 
     @property
     def reporter(self) -> Reporter:
@@ -47,6 +53,19 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def raise_if_cancelled(self) -> None:
         """Stop the work here if the run is cancelled."""
         self.reporter.raise_if_cancelled()
+
+    @contextmanager
+    def cancelled_for_good(self) -> Iterator[None]:
+        """Let an interrupt of the block, which ends the run, fail the step.
+
+        Dagster answers an interrupt by executing the step again, as often as its policy allows.
+        """
+        try:
+            yield
+        except dg.DagsterExecutionInterruptedError as interrupt:
+            if not self.reporter.is_ending():
+                raise
+            raise dg.Failure("the run was interrupted", allow_retries=False) from interrupt
 
     def declare(self, items: Sequence[Item]) -> None:
         """Add items that were not known when the run began."""
@@ -68,6 +87,13 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         now = utc_now()
         update = ItemUpdate(item_type, key, Status.COMPLETED, now, now, metrics or {}, details or {})
         self.reporter.update([update])
+
+    def completed_all(self, item_type: ItemType, metrics: Mapping[str, Mapping[str, JsonValue]]) -> None:
+        """Note that the items are done whose keys *metrics* has."""
+        now = utc_now()
+        self.reporter.update(
+            [ItemUpdate(item_type, key, Status.COMPLETED, now, now, found) for key, found in metrics.items()]
+        )
 
     def failed(self, item_type: ItemType, key: str, error: str, metrics: Mapping[str, JsonValue] | None = None) -> None:
         """Note that an item failed, and why."""

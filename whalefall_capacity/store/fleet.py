@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Tls
 from whalefall_capacity.engine_catalog import default_port, engine_file
-from whalefall_capacity.errors import CredentialError, EngineFileError, FleetFileError
+from whalefall_capacity.errors import CredentialError, EngineFileError, FleetError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
 from whalefall_capacity.store.fleet_credentials import credential_name, find_secret
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
@@ -56,12 +56,18 @@ DISABLE = """
 UPDATE instances SET is_active = false, deleted_at = now(), updated_at = now()
 WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
 """
+FLEET = """
+SELECT i.id FROM instances AS i
+WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+ORDER BY i.name
+"""
 TARGETS = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.database_name, i.tls,
+       i.is_active AND i.deleted_at IS NULL AS in_fleet,
        c.name AS credential, c.username, c.password, c.secret_reference
 FROM instances AS i
 LEFT JOIN credentials AS c ON c.id = i.credential_id
-WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+WHERE i.id = ANY (CAST(:ids AS integer[]))
 ORDER BY i.name
 """
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
@@ -150,20 +156,28 @@ def count_replicas(engine: Engine) -> int:
 
 
 @again_if_connection_lost
-def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int] | None = None) -> Roster:
-    """Return the fleet, or those of it in *instance_ids*, with passwords resolved.
+def fleet_ids(engine: Engine, instance_ids: Sequence[int] | None = None) -> list[int]:
+    """Return the ids of the fleet, or *instance_ids*, in the order of the names.
 
-    Raises FleetFileError when an id is not in the fleet.
+    Raises FleetError when one of *instance_ids* is not in the fleet.
     """
     with engine.connect() as connection:
         ids = None if instance_ids is None else list(instance_ids)
-        rows = list(connection.execute(text(TARGETS), {"ids": ids}).mappings())
-    unknown = sorted(set(instance_ids or ()) - {row["id"] for row in rows})
+        found = list(connection.execute(text(FLEET), {"ids": ids}).scalars())
+    unknown = sorted(set(instance_ids or ()).difference(found))
     if unknown:
-        raise FleetFileError(
+        raise FleetError(
             f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "
             "`whalefall-capacity fleet list` shows it"
         )
+    return found
+
+
+@again_if_connection_lost
+def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequence[int]) -> Roster:
+    """Return the servers of *instance_ids*, by name, with passwords resolved."""
+    with engine.connect() as connection:
+        rows = list(connection.execute(text(TARGETS), {"ids": list(instance_ids)}).mappings())
     roster = Roster()
     for row in rows:
         try:
@@ -198,7 +212,7 @@ def _columns(entry: InstanceEntry) -> dict[str, Any]:
         "host": entry.host,
         "port": entry.port or default_port(entry.engine),
         "database_name": entry.database,
-        "tls": entry.tls.model_dump(exclude_none=True) if entry.tls else None,
+        "tls": {name: value for name, value in asdict(entry.tls).items() if value is not None} if entry.tls else None,
         "description": entry.description,
         "capacity_limit_bytes": entry.capacity_limit,
         "replica_of": entry.replica_of,
@@ -216,7 +230,7 @@ def _require_stored(connection: Connection, fleet: FleetFile) -> None:
     if absent:
         raise FleetFileError(
             f"stored credentials {', '.join(absent)} do not exist: store them with "
-            "`whalefall-capacity credential set NAME --username USER`; nothing was changed"
+            "`whalefall-capacity credential set NAME --username USER`"
         )
 
 
@@ -238,6 +252,8 @@ def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
 
 
 def _target(row: Any, secret_key: SecretStr | None) -> Target:
+    if not row["in_fleet"]:
+        raise CredentialError("it left the fleet before it was its turn")
     if row["credential"] is None or row["host"] is None:
         raise CredentialError("has no host or no credential; describe it in fleet.yaml and apply that")
     return Target(

@@ -32,7 +32,7 @@ from whalefall_capacity.console.pages.static_files import serve_static
 from whalefall_capacity.readiness_queries import asks_for_readiness
 from whalefall_capacity.runtime import held_store_url
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.postgres.engine import create_reading_engine, create_store_engine
+from whalefall_capacity.store.postgres.engine import create_reading_engine, create_writing_engine
 from whalefall_capacity.store.postgres.schema import require_current
 from whalefall_capacity.ui.documents import ROLE
 from whalefall_capacity.ui.guard import SAFE_METHODS
@@ -59,7 +59,7 @@ def account(request: Request) -> Response:
 def behind_login(app: ASGIApp, settings: Settings) -> Iterator[ASGIApp]:
     """Hold *app* behind the login of the console in the store of the settings."""
     with held_store_url(settings) as url:
-        engine, reading = create_store_engine(url), create_reading_engine(url, LOOK_UPS)
+        engine, reading = create_writing_engine(url), create_reading_engine(url, LOOK_UPS)
         try:
             require_current(engine)
             yield with_login(app, console_of(engine, settings, reading=reading))

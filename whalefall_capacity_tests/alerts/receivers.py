@@ -22,7 +22,7 @@ TOKEN = "t0ken-of-the-h00k"
 
 @dataclass
 class WebReceiver:
-    """What came in, and what is answered."""
+    """Requests that came in, and the answer to them."""
 
     port: int = 0
     status: int = 200

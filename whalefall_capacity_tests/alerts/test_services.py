@@ -25,7 +25,6 @@ from whalefall_capacity_tests.alerts.receivers import (
     WebReceiver,
     mail_receiver,
     mute_receiver,
-    web_receiver,
 )
 from whalefall_capacity_tests.alerts.test_message import ALERT
 from whalefall_capacity_tests.errors import all_that_it_carries
@@ -39,18 +38,6 @@ pytestmark = [
 ]
 
 BODY = ALERT.text.split("\n\n", 1)[1]
-
-
-@pytest.fixture
-def web() -> Iterator[WebReceiver]:
-    with web_receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def mail() -> Iterator[Mailbox]:
-    with mail_receiver() as receiver:
-        yield receiver
 
 
 def json_url(port: int, query: str = "") -> str:
@@ -174,7 +161,7 @@ def test_a_service_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def everything_logged() -> Iterator[io.StringIO]:
-    """What reaches the handlers of the root logger when it wants all; apprise's own logger too."""
+    """Everything that reaches the handlers of a root logger that wants all; apprise's own logger too."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     loggers = [logging.getLogger(name) for name in (None, "apprise")]

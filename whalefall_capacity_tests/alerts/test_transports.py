@@ -5,7 +5,6 @@ No error, nor anything that it carries, has the address of the webhook or the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -23,7 +22,6 @@ from whalefall_capacity_tests.alerts.receivers import (
     WebReceiver,
     mail_receiver,
     mute_receiver,
-    web_receiver,
 )
 from whalefall_capacity_tests.alerts.test_message import ALERT
 from whalefall_capacity_tests.errors import all_that_it_carries
@@ -34,18 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS"),
     pytest.mark.filterwarnings("ignore:WHALEFALL_ALERT_WEBHOOK_URL and WHALEFALL_ALERT_SMTP_URL still work"),
 ]
-
-
-@pytest.fixture
-def web() -> Iterator[WebReceiver]:
-    with web_receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def mail() -> Iterator[Mailbox]:
-    with mail_receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the UI shows of columns: a meaning for each, and the column of the stats behind it."""
+"""Columns as the UI shows them: a meaning for each, and the column of the stats behind it."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS, INSTANCE_SIZE_STA
 from whalefall_capacity.assets.imported import report_stored_days, unreported_days
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity_tests.store.past import put_sizes
-from whalefall_capacity_tests.store.records import rows
+from whalefall_capacity_tests.store.records import history, rows
 
 DAYS = [date(2026, 3, 1) + timedelta(days=n) for n in range(40)]
 # Rows of one transaction have the same xmin: whoever reads sees all of them, or none.
@@ -55,6 +56,20 @@ def test_a_day_that_was_imported_again_is_told_whatever_the_clocks_say(
     # The store's clock is behind that of the process which told: the rows still look older than the event.
     change_totals(store, "now() - interval '30 minutes'")
     assert unreported_days(instance, store) == DAYS[:2]
+
+
+def test_an_import_into_measured_days_is_told_and_a_new_measurement_is_left_to_its_run(
+    store: Engine, instance: dg.DagsterInstance
+) -> None:
+    report_stored_days(instance, store, DAYS)
+    # Killed before it could tell Dagster: the totals of these days still count as measured.
+    lines = [("instance-1", "attic", day, 70) for day in DAYS[3:5]]
+    assert import_history(store, history(*lines), "sizes.csv").changed_days == tuple(DAYS[3:5])
+    put_sizes(store, [(1, "shop", DAYS[9], 120)])
+    assert rows(store, "SELECT DISTINCT source FROM instance_size_stats") == [("measured",)]
+    assert unreported_days(instance, store) == DAYS[3:5]
+    report_stored_days(instance, store, DAYS[3:5])
+    assert unreported_days(instance, store) == []
 
 
 def test_all_days_of_an_import_appear_at_once_and_those_that_the_sensor_follows_last(

@@ -1,4 +1,4 @@
-"""What the run centre reads of the project's work: one item an instance, and a task run that follows from them.
+"""The project's work as the run centre reads it: one item an instance, and a task run that follows from them.
 
 The jobs run in this process, on a real store and against real servers; at the end the mirror closes the task run, as
 the reconciler does.
@@ -85,6 +85,11 @@ def metrics(store: Engine, run_id: str) -> dict[str, Any]:
     return {metric["key"]: metric["value"] for metric in found}
 
 
+# Nobody can visit them.
+WITHOUT_HOST = """
+INSERT INTO instances (name, db_type)
+SELECT 'gone-' || number, 'postgresql' FROM generate_series(1, :count) AS number
+"""
 COUNTERS = "progress_total, progress_completed, progress_failed"
 FLAGS = "summary_json -> 'common' -> 'flags'"
 
@@ -415,3 +420,23 @@ def test_a_run_executed_again_from_its_failure_is_a_task_run_of_its_own(
     )
     assert items(store, second) == {("instance_aggregation", "pg"): "completed"}
     assert rows(store, of_first, r=first) == before
+
+
+@pytest.mark.slow
+def test_ten_thousand_servers_that_fail_leave_no_more_in_a_run_than_the_first_hundred(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    with store.begin() as connection:
+        connection.execute(text(WITHOUT_HOST), {"count": 10_000})
+    run_id = execute(store, dagster_instance, today(), only=STATS)
+    assert task_run(store, run_id, f"status, {COUNTERS}") == ("completed_with_errors", 10_001, 1, 10_000)
+    ((summary,),) = rows(store, "SELECT summary_json::text FROM task_runs")
+    assert len(summary) < 5_000
+    events = list(dagster_instance.all_logs(run_id))
+    assert sum("has no host" in event.user_message for event in events if not event.is_dagster_event) == 100
+    texts = [repr(event) for event in events]
+    assert max(map(len, texts)) < 100_000
+    assert sum(map(len, texts)) < 500_000
+    (check,) = [event for event in events if "1 of 10001 instances reported their sizes" in event.user_message]
+    assert " and 9900 more" in check.user_message

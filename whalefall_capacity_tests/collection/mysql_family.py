@@ -1,4 +1,4 @@
-"""What the tests of MySQL and MariaDB share: databases, accounts, tables of every kind, and what their files take."""
+"""Shared parts of the tests of MySQL and MariaDB: databases, accounts, tables of every kind, sizes of their files."""
 
 from __future__ import annotations
 

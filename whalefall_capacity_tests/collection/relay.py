@@ -42,7 +42,7 @@ Answer = Refused | Silence | HangUp
 
 @dataclass
 class Relay:
-    """What a relay has heard, and how the way to the server through it is called."""
+    """Everything that a relay has heard, and the address of the way to the server through it."""
 
     target: Target
     statements: list[str] = field(default_factory=list)

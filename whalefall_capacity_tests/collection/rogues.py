@@ -25,7 +25,7 @@ CAPABILITIES = 0x00FF_F7DF & ~CLIENT_SSL
 
 @dataclass
 class Rogue:
-    """What a rogue server heard, decrypted as far as it could."""
+    """Everything that a rogue server heard, decrypted as far as it could."""
 
     heard: bytearray = field(default_factory=bytearray)
     server: Peer | None = None

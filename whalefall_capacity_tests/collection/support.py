@@ -1,4 +1,4 @@
-"""What the tests of the collection share: servers that misbehave, and the patience to compare two measurements."""
+"""Shared parts of the tests of the collection: servers that misbehave, and the patience to compare two measurements."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import SecretStr
@@ -87,7 +88,9 @@ def test_a_password_may_look_like_a_placeholder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca"])
-def test_a_tls_mode_that_the_file_does_not_have_is_refused(mode: str, tmp_path: Path) -> None:
+def test_a_tls_mode_that_the_file_does_not_have_is_refused(
+    mode: Literal["require", "verify-ca"], tmp_path: Path
+) -> None:
     with pytest.raises(EngineFileError, match=f"tls.mode is {mode}, and engine birds has no such mode; it has disable"):
         arguments_of(tmp_path, replace(TARGET, tls=Tls(mode)))
 

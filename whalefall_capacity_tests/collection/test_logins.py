@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from whalefall_capacity.collection.sizes import Cutoff, ServerEngine, Target, Tls
+from whalefall_capacity.collection.sizes import Cutoff, ServerEngine, Target, Tls, TlsMode
 from whalefall_capacity.collection.visit import check
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity_tests.collection.certificates import Authority
@@ -29,7 +29,7 @@ from whalefall_capacity_tests.servers import (
     require_mysql,
 )
 
-MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+MODES: tuple[TlsMode, ...] = ("disable", "prefer", "require", "verify-ca", "verify-full")
 POSTGRESQL_METHODS = ("scram-sha-256", "md5", "password", "trust")
 NOT_SENT = "the password was not sent"
 
@@ -47,7 +47,7 @@ def refusal(to: Target, username: str, password: str = PASSWORD) -> str | None:
     ).error
 
 
-def in_mode(to: Target, mode: str) -> Target:
+def in_mode(to: Target, mode: TlsMode) -> Target:
     """Return the target in another mode; the authority is named where it is asked for."""
     return replace(to, tls=replace(to.tls, mode=mode, ca_file=to.tls.ca_file if mode.startswith("verify") else None))
 
@@ -132,14 +132,14 @@ def _open_folder(folder: Path) -> Iterator[int]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["scram-sha-256", "md5", "trust"])
 def test_postgresql_lets_a_proof_of_the_password_in_in_every_mode(
-    postgresql_on_tcp: Target, method: str, mode: str
+    postgresql_on_tcp: Target, method: str, mode: TlsMode
 ) -> None:
     assert refusal(in_mode(postgresql_on_tcp, mode), method) is None
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["scram-sha-256", "md5"])
-def test_postgresql_does_not_take_a_wrong_password(postgresql_on_tcp: Target, method: str, mode: str) -> None:
+def test_postgresql_does_not_take_a_wrong_password(postgresql_on_tcp: Target, method: str, mode: TlsMode) -> None:
     error = str(refusal(in_mode(postgresql_on_tcp, mode), method, "wrong"))
     assert "authentication failed" in error
     # The server is called as the fleet file calls it, though libpq was led to it by another address.
@@ -148,7 +148,7 @@ def test_postgresql_does_not_take_a_wrong_password(postgresql_on_tcp: Target, me
 
 @pytest.mark.parametrize("mode", MODES)
 def test_postgresql_gets_the_password_itself_under_a_verified_certificate_alone(
-    postgresql_on_tcp: Target, mode: str
+    postgresql_on_tcp: Target, mode: TlsMode
 ) -> None:
     error = refusal(in_mode(postgresql_on_tcp, mode), "password")
     assert (error is None) == mode.startswith("verify")
@@ -156,7 +156,7 @@ def test_postgresql_gets_the_password_itself_under_a_verified_certificate_alone(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_postgresql_is_visited_over_tls_in_every_mode_but_disable(postgresql_on_tcp: Target, mode: str) -> None:
+def test_postgresql_is_visited_over_tls_in_every_mode_but_disable(postgresql_on_tcp: Target, mode: TlsMode) -> None:
     error = refusal(in_mode(postgresql_on_tcp, mode), "encrypted")
     assert (error is None) == (mode != "disable")
     assert error is None or "login rejected" in error
@@ -208,14 +208,14 @@ def forget_proofs(server: FamilyServer) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_mariadb_lets_its_own_method_in_in_every_mode(mariadb_on_tcp: Target, mode: str) -> None:
+def test_mariadb_lets_its_own_method_in_in_every_mode(mariadb_on_tcp: Target, mode: TlsMode) -> None:
     assert refusal(in_mode(mariadb_on_tcp, mode), "native") is None
     assert "Access denied" in str(refusal(in_mode(mariadb_on_tcp, mode), "native", "wrong"))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_mysql_lets_a_full_login_and_a_fast_one_in_in_every_mode(
-    mysql_on_tcp: tuple[Target, FamilyServer], mode: str
+    mysql_on_tcp: tuple[Target, FamilyServer], mode: TlsMode
 ) -> None:
     to, server = mysql_on_tcp
     forget_proofs(server)
@@ -226,7 +226,7 @@ def test_mysql_lets_a_full_login_and_a_fast_one_in_in_every_mode(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_mysql_lets_the_older_sha2_method_in_in_every_mode(
-    mysql_on_tcp: tuple[Target, FamilyServer], mode: str
+    mysql_on_tcp: tuple[Target, FamilyServer], mode: TlsMode
 ) -> None:
     to, _ = mysql_on_tcp
     assert refusal(in_mode(to, mode), "sha256_password") is None
@@ -285,7 +285,7 @@ def test_under_another_name_a_server_is_not_entered_in_full_verification_alone(
     ],
 )
 def test_the_doctor_says_whether_it_is_known_who_answers(
-    request: pytest.FixtureRequest, server: str, mode: str, is_known: bool, detail: str
+    request: pytest.FixtureRequest, server: str, mode: TlsMode, is_known: bool, detail: str
 ) -> None:
     held = request.getfixturevalue(server)
     username = {"postgresql_on_tcp": "md5", "mariadb_on_tcp": "native"}.get(server, "caching_sha2_password")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from whalefall_capacity.collection.sizes import Cutoff, Findings, NameFilter, ServerEngine, Target, Tls, Visit
+from whalefall_capacity.collection.sizes import Cutoff, Findings, NameFilter, ServerEngine, Target, Tls, TlsMode, Visit
 from whalefall_capacity.collection.visit import check, visit
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.errors import CollectionError
@@ -273,7 +273,7 @@ def refusal(to: Target) -> str | None:
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer", "require", "verify-ca"])
-def test_a_password_of_mysqls_own_method_is_accepted(on_tcp: tuple[Target, Path], mode: str) -> None:
+def test_a_password_of_mysqls_own_method_is_accepted(on_tcp: tuple[Target, Path], mode: TlsMode) -> None:
     to, authority = on_tcp
     assert refusal(replace(to, tls=Tls(mode, str(authority)))) is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Callable
@@ -17,22 +16,8 @@ from whalefall_capacity.collection.postgresql_connection import open_connection
 from whalefall_capacity.collection.postgresql_relay import Relay
 from whalefall_capacity.collection.sizes import Cutoff, ServerEngine
 from whalefall_capacity_tests.collection.support import eventually, peer, stall_after_login, target
-from whalefall_capacity_tests.other_account import as_another_account, needs_root
+from whalefall_capacity_tests.other_account import as_another_account, in_another_process, needs_root
 from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
-
-
-def in_another_process(work: Callable[[], str]) -> str:
-    """Return what *work* returns in another process of our account."""
-    readable, writable = os.pipe()
-    process = os.fork()
-    if process == 0:
-        os.write(writable, work().encode())
-        os._exit(0)
-    os.close(writable)
-    with os.fdopen(readable, "rb") as stream:
-        answer = stream.read().decode()
-    os.waitpid(process, 0)
-    return answer
 
 
 def answer_of(port: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from whalefall_capacity.collection.sizes import Cutoff, ServerEngine, Target, Tls
+from whalefall_capacity.collection.sizes import Cutoff, ServerEngine, Target, Tls, TlsMode
 from whalefall_capacity.collection.visit import check
 from whalefall_capacity_tests.collection.certificates import Authority
 from whalefall_capacity_tests.collection.rogues import (
@@ -73,7 +73,7 @@ def heard(engine: ServerEngine, speak: Speak, tls: Tls) -> bytes:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", POSTGRESQL_METHODS)
 def test_a_rogue_postgresql_hears_no_password(
-    authority: Authority, other_authority: Authority, method: str, mode: str, with_tls: bool
+    authority: Authority, other_authority: Authority, method: str, mode: TlsMode, with_tls: bool
 ) -> None:
     context = server_context(other_authority) if with_tls else None
     tls = Tls(mode, str(authority.certificate) if mode.startswith("verify") else None)
@@ -86,7 +86,7 @@ def test_a_rogue_postgresql_hears_no_password(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", MYSQL_METHODS)
 def test_a_rogue_mysql_hears_the_password_where_the_table_says_so_and_nowhere_else(
-    authority: Authority, other_authority: Authority, method: str, mode: str, with_tls: bool
+    authority: Authority, other_authority: Authority, method: str, mode: TlsMode, with_tls: bool
 ) -> None:
     context = server_context(other_authority) if with_tls else None
     tls = Tls(mode, str(authority.certificate) if mode.startswith("verify") else None)
@@ -134,7 +134,7 @@ def test_the_whole_password_without_tls_is_refused_with_what_to_do(method: str) 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])
 @pytest.mark.parametrize("method", ["caching_sha2, full", "caching_sha2, full, switched", "sha256", "sha256, switched"])
-def test_under_a_pinned_key_only_its_owner_reads_the_password(tmp_path: Path, method: str, mode: str) -> None:
+def test_under_a_pinned_key_only_its_owner_reads_the_password(tmp_path: Path, method: str, mode: TlsMode) -> None:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     pinned = tmp_path / "server.pem"

@@ -1,4 +1,4 @@
-"""Which databases a filter leaves out, and how a visit is cut off from another thread."""
+"""Filters of databases, and visits that are cut off from another thread."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from whalefall_capacity.collection.sizes import (
     ServerEngine,
     Target,
     Tls,
+    TlsMode,
     Visit,
 )
 from whalefall_capacity.collection.visit import Checkup, check, failed, visit, visit_of
@@ -491,7 +492,7 @@ def mariadb_on_tcp(server: MariadbServer, *options: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require"])
-def test_tls_is_used_without_asking_who_answers(tls_server: TlsServer, mode: str) -> None:
+def test_tls_is_used_without_asking_who_answers(tls_server: TlsServer, mode: TlsMode) -> None:
     assert tls_server.refusal(Tls(mode)) is None
 
 
@@ -502,14 +503,14 @@ def test_tls_is_not_used_when_disabled(tls_server: TlsServer) -> None:
 
 @pytest.mark.parametrize(("mode", "host"), [("verify-ca", "127.0.0.1"), ("verify-full", "localhost")])
 def test_a_certificate_of_the_right_authority_is_trusted(
-    tls_server: TlsServer, authority: Authority, mode: str, host: str
+    tls_server: TlsServer, authority: Authority, mode: TlsMode, host: str
 ) -> None:
     assert tls_server.refusal(Tls(mode, str(authority.certificate)), host) is None
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 def test_a_certificate_of_another_authority_is_not_trusted(
-    tls_server: TlsServer, other_authority: Authority, mode: str
+    tls_server: TlsServer, other_authority: Authority, mode: TlsMode
 ) -> None:
     error = str(tls_server.refusal(Tls(mode, str(other_authority.certificate)), "localhost"))
     assert "connecting to localhost" in error
@@ -556,12 +557,14 @@ def plain_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])
-def test_a_server_without_tls_is_visited_in_plain_text_when_that_is_allowed(plain_server: Target, mode: str) -> None:
+def test_a_server_without_tls_is_visited_in_plain_text_when_that_is_allowed(
+    plain_server: Target, mode: TlsMode
+) -> None:
     assert refusal(replace(plain_server, tls=Tls(mode))) is None
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-def test_required_tls_never_falls_back_to_plain_text(plain_server: Target, authority: Authority, mode: str) -> None:
+def test_required_tls_never_falls_back_to_plain_text(plain_server: Target, authority: Authority, mode: TlsMode) -> None:
     error = str(refusal(replace(plain_server, tls=Tls(mode, str(authority.certificate)))))
     assert "SSL" in error
     assert "doesn't support it" in error or "does not support SSL" in error

@@ -20,7 +20,7 @@ from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """End of a command."""
 
     status: int
     out: str

@@ -1,4 +1,4 @@
-"""What the terminal of `up` and `demo` says of runs: a line when one starts, a line when it ends."""
+"""Lines about runs in the terminal of `up` and `demo`: a line when one starts, a line when it ends."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity_tests.clock import today
+from whalefall_capacity_tests.conftest import drop_database
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 PASSWORD = "correct horse battery"
@@ -125,13 +126,13 @@ def copied_store(server: EmbeddedPostgres, template: str) -> Iterator[Engine]:
         engine = create_store_engine(server.url(name))
         yield engine
         engine.dispose()
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        drop_database(connection, name)
     administrator.dispose()
 
 
 @pytest.fixture
 def dagster() -> FakeDagster:
-    """What stands for the Dagster webserver."""
+    """A stand-in for the Dagster webserver."""
     return FakeDagster()
 
 

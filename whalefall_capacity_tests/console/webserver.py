@@ -1,4 +1,4 @@
-"""What stands for the Dagster webserver over HTTP: it notes the headers of what it is asked, and starts nothing."""
+"""A stand-in for the Dagster webserver over HTTP: it notes the headers of what it is asked, and starts nothing."""
 
 from __future__ import annotations
 

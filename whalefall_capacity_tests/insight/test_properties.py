@@ -1,4 +1,4 @@
-"""What holds of every history: of any scale, on any day, in any order, with any gap."""
+"""Properties of every history: of any scale, on any day, in any order, with any gap."""
 
 from __future__ import annotations
 

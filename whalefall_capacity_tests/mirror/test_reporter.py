@@ -42,6 +42,10 @@ from whalefall_capacity_tests.summaries import check_summaries
 T = [datetime(2026, 6, 22, 3, minute, tzinfo=timezone.utc) for minute in range(5)]
 COLLECTION = ItemType.COLLECTION
 C, F, R = Status.COMPLETED, Status.FAILED, Status.RUNNING
+END_OTHER_SESSIONS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 HIGHLIGHTS = "summary_json -> 'common' -> 'highlights'"
 
 
@@ -76,11 +80,6 @@ def move(
     error: str | None = None,
 ) -> ItemUpdate:
     return ItemUpdate(COLLECTION, key, status, started_at, completed_at, error=error)
-
-
-def is_worked_for(store: Engine, run_id: str) -> bool:
-    with store.connect() as connection:
-        return not without_worker(connection, [run_id])
 
 
 # What is noted
@@ -209,31 +208,22 @@ def test_a_run_of_another_code_location_is_left_alone(store: Engine, dagster_ins
     assert rows(store, "SELECT * FROM task_runs") == []
 
 
-def test_the_worker_shows_that_it_works_during_the_block_and_not_after(
-    store: Engine, dagster_instance: dg.DagsterInstance, run_id: str
-) -> None:
-    assert not is_worked_for(store, run_id)
-    with reporter_of(store, dagster_instance, run_id).reporting():
-        assert is_worked_for(store, run_id)
-        # Each process of a run has a reporter of its own.
-        with reporter_of(store, dagster_instance, run_id).reporting():
-            assert is_worked_for(store, run_id)
-        assert is_worked_for(store, run_id)
-    wait_for(lambda: not is_worked_for(store, run_id), "end of the session")
-
-
-def test_a_lost_session_is_replaced_and_shows_again_that_somebody_works(
+def test_a_lost_session_is_replaced_and_nothing_is_lost_with_it(
     store: Engine, dagster_instance: dg.DagsterInstance, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RECONNECT_SECONDS", 0.1)
     reporter = reporter_of(store, dagster_instance, run_id, items("1"))
     with reporter.reporting():
-        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
-        assert rows(store, ended) == [(True,)]
-        assert not is_worked_for(store, run_id)
+        assert rows(store, END_OTHER_SESSIONS) != []
         reporter.update([move("1", C, T[0], T[1])])
-        wait_for(lambda: is_worked_for(store, run_id), "worker")
-    assert item_statuses(store, run_id) == {"1": "completed"}
+        wait_for(lambda: item_statuses(store, run_id) == {"1": "completed"}, "completed item")
+
+
+def test_reporting_alone_does_not_keep_a_run_alive(
+    store: Engine, dagster_instance: dg.DagsterInstance, run_id: str
+) -> None:
+    with reporter_of(store, dagster_instance, run_id, items("1")).reporting(), store.connect() as connection:
+        assert without_worker(connection, [run_id]) == {run_id}
 
 
 @pytest.mark.parametrize("poison", ["a NUL \x00 in a message", "half of a character \udce9"])
@@ -368,7 +358,6 @@ def test_a_store_that_goes_away_in_the_middle_holds_up_nothing_and_is_told_every
         wait_for(lambda: "its task run cannot be written at the moment" in caplog.text, "warning")
         own_store.start()
         wait_for(lambda: item_statuses(store, run_id).get("4") == "pending", "caught up items")
-        assert is_worked_for(store, run_id)
         reporter.update([move("4", C, T[3], T[4])])
     assert task_run(store, run_id, f"status, progress_total, progress_completed, progress_failed, {HIGHLIGHTS}") == (
         "running",

@@ -1,8 +1,12 @@
-"""Runs in a Dagster instance, brought into the status that a test needs, without any work."""
+"""Runs in a Dagster instance: brought into the status that a test needs without any work, or in their own process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -10,6 +14,9 @@ from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine, text
+
+from whalefall_capacity.settings import PROJECT_ROOT
+from whalefall_capacity_tests.processes import wait_for
 
 DAY = {"dagster/partition": "2026-06-22"}
 
@@ -79,3 +86,22 @@ def cancel_by_run_centre(store: Engine, run_id: str) -> None:
     with store.begin() as connection:
         statement = text("UPDATE task_runs SET status = 'cancelled', completed_at = now() WHERE run_id = :run_id")
         connection.execute(statement, {"run_id": run_id})
+
+
+@contextmanager
+def run_in_own_process(
+    instance: dg.DagsterInstance, module: str, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Let a module of the tests execute a run; yield its process, killed at the end, and the id of the started run."""
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"whalefall_capacity_tests.{module}", *arguments], env=environment
+    )
+    started = dg.RunsFilter(statuses=[DagsterRunStatus.STARTED])
+    try:
+        wait_for(lambda: instance.get_runs(started) or process.poll() is not None, "started run")
+        (run,) = instance.get_runs(started)
+        yield process, run.run_id
+    finally:
+        process.kill()
+        process.wait()

@@ -92,7 +92,7 @@ def test_a_server_that_stays_busy_is_told_and_costs_nobody_else(store: Engine, f
     with visit_locks(store) as other:
         other.take([fleet["shop"]])
         collection = collect(store, Diary())
-    assert (collection.measured, collection.failed_names) == (1, {"shop"})
+    assert (collection.measured, collection.failed) == (1, 1)
     (busy,) = collection.first_failed
     assert busy.error == ("shop: another run has been visiting it for 1 s; `whalefall-capacity runs list` shows which")
 

@@ -1,4 +1,4 @@
-"""What the tests of the store put in by hand and read back: instances, visits, rows."""
+"""Rows that the tests of the store put in by hand and read back: instances, visits, rows."""
 
 from __future__ import annotations
 

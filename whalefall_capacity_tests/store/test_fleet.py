@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.errors import CredentialError, FleetFileError
+from whalefall_capacity.errors import CredentialError, FleetError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile
-from whalefall_capacity.store.fleet import Change, apply_fleet, list_instances, load_roster
+from whalefall_capacity.store.fleet import Change, apply_fleet, fleet_ids, list_instances, load_roster
 from whalefall_capacity.store.fleet_credentials import set_credential
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import write_visits
@@ -50,7 +50,7 @@ def apply(store: Engine, *entries: dict[str, Any], dry_run: bool = False) -> lis
 
 
 def only_target(store: Engine, secret_key: SecretStr | None = None) -> Target:
-    (target,) = load_roster(store, secret_key).targets
+    (target,) = load_roster(store, secret_key, fleet_ids(store)).targets
     return target
 
 
@@ -328,7 +328,7 @@ def test_the_roster_is_the_active_fleet_by_name(store: Engine, monkeypatch: pyte
         entry("bank"),
         entry("off", active=False),
     )
-    roster = load_roster(store, None)
+    roster = load_roster(store, None, fleet_ids(store))
     assert roster.unresolved == []
     assert len(roster) == 2
     assert [(target.name, target.engine, target.port) for target in roster.targets] == [
@@ -344,8 +344,8 @@ def test_the_roster_can_be_some_of_the_fleet(store: Engine, monkeypatch: pytest.
     monkeypatch.setenv("PW", "geheim")
     apply(store, entry("shop"), entry("bank"))
     ((bank,),) = rows(store, "SELECT id FROM instances WHERE name = 'bank'")
-    assert [target.name for target in load_roster(store, None, [bank, bank]).targets] == ["bank"]
-    assert len(load_roster(store, None, [])) == 0
+    assert [target.name for target in load_roster(store, None, fleet_ids(store, [bank, bank])).targets] == ["bank"]
+    assert fleet_ids(store, []) == []
 
 
 def test_ids_that_are_not_in_the_fleet_are_refused(store: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,8 +353,8 @@ def test_ids_that_are_not_in_the_fleet_are_refused(store: Engine, monkeypatch: p
     apply(store, entry("shop"), entry("gone"))
     apply(store, entry("shop"))
     ids = dict(rows(store, "SELECT name, id FROM instances"))
-    with pytest.raises(FleetFileError) as caught:
-        load_roster(store, None, [4711, ids["shop"], ids["gone"]])
+    with pytest.raises(FleetError) as caught:
+        fleet_ids(store, [4711, ids["shop"], ids["gone"]])
     assert str(caught.value) == (
         f"instance ids {ids['gone']}, 4711 are not in the fleet; `whalefall-capacity fleet list` shows it"
     )
@@ -373,7 +373,7 @@ def test_a_password_that_cannot_be_found_costs_its_own_server_alone(
         entry("no file", credential={"username": "u", "password_file": str(tmp_path / "absent")}),
         entry("other key", credential={"stored": "vault"}),
     )
-    roster = load_roster(store, KEY)
+    roster = load_roster(store, KEY, fleet_ids(store))
     assert [target.name for target in roster.targets] == ["good"]
     assert len(roster) == 4
     assert [(failed.name, failed.error.partition(": ")[2].split(": ")[0]) for failed in roster.unresolved] == [
@@ -390,7 +390,7 @@ def test_a_password_that_cannot_be_found_costs_its_own_server_alone(
 def test_a_stored_password_without_a_key_says_how_to_get_one(store: Engine) -> None:
     set_credential(store, "vault", "whalefall", SecretStr("geheim"), KEY)
     apply(store, entry("shop", credential={"stored": "vault"}))
-    (failed,) = load_roster(store, None).unresolved
+    (failed,) = load_roster(store, None, fleet_ids(store)).unresolved
     assert failed.error == (
         "shop: stored credentials need WHALEFALL_SECRET_KEY; `whalefall-capacity credential new-key` prints a new one"
     )
@@ -401,7 +401,7 @@ def test_an_instance_without_a_host_is_a_failed_visit(store: Engine) -> None:
     with store.begin() as connection:
         connection.execute(text("UPDATE instances SET is_active = true"))
     ((old,),) = rows(store, "SELECT id FROM instances")
-    assert load_roster(store, None).unresolved == [
+    assert load_roster(store, None, fleet_ids(store)).unresolved == [
         FailedVisit(old, "old", "old: has no host or no credential; describe it in fleet.yaml and apply that", 0.0)
     ]
 

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from whalefall_capacity_tests.processes import Deployment
+from whalefall_capacity_tests.processes import REPOSITORY, Deployment
 
 HOSTILE = Path(__file__).with_name("hostile.html")
-REPOSITORY = {"repositoryLocationName": "whalefall_capacity", "repositoryName": "__repository__"}
 SCHEDULES = """
 query($repository: RepositorySelector!) { schedulesOrError(repositorySelector: $repository) {
   ... on Schedules { results { name scheduleState { id status } } }

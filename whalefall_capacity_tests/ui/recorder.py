@@ -1,4 +1,4 @@
-"""What stands for the Dagster webserver: it notes what reaches it, over HTTP and over its websocket."""
+"""A stand-in for the Dagster webserver: it notes what reaches it, over HTTP and over its websocket."""
 
 from __future__ import annotations
 

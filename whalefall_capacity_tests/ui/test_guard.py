@@ -26,7 +26,7 @@ LINK = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 @pytest.fixture
 def dagster() -> Recorder:
-    """What stands for the Dagster webserver."""
+    """A stand-in for the Dagster webserver."""
     return Recorder()
 
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.store.access import Role, create_token, set_user
 from whalefall_capacity.store.postgres.embedded import STORE_DATABASE, EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
-from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS, SCREENSHOTS
+from whalefall_capacity_tests.browser import SCREENSHOTS, open_browser
 from whalefall_capacity_tests.console.conftest import PASSWORD
 from whalefall_capacity_tests.processes import Deployment, deployment, wait_for
 from whalefall_capacity_tests.ui.pages import LAUNCH_MAINTENANCE, runs, schedules, stop_schedule
@@ -64,11 +64,8 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    SCREENSHOTS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
+    with open_browser() as found:
+        yield found
 
 
 @contextmanager

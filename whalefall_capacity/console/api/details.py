@@ -40,7 +40,7 @@ class DatabaseDayRange(OneDatabase, DayRange):
 
 
 class VisitQuery(BaseModel):
-    """How many visits."""
+    """The number of visits."""
 
     model_config = ConfigDict(extra="forbid")
 

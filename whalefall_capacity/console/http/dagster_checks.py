@@ -36,7 +36,7 @@ class DagsterChecks:
 
 @dataclass
 class CheckMemory:
-    """What Dagster told a moment ago: a page that refreshes itself does not ask it each time.
+    """Answer that Dagster gave a moment ago: a page that refreshes itself does not ask it each time.
 
     One caller asks at a time, and the others are told what it was told; a webserver that is away or slow costs one of
     them its timeout.

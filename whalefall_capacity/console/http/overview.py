@@ -50,7 +50,7 @@ class FailedCheck:
 
 @dataclass(frozen=True)
 class Attention:
-    """What needs a person, beside the servers that were not measured."""
+    """Matters that need a person, beside the servers that were not measured."""
 
     failed_runs: Annotated[Sequence[TaskRun], Field(description="Of the last three days, and not made good since.")]
     failed_checks: Sequence[FailedCheck]

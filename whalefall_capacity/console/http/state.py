@@ -8,6 +8,7 @@ from datetime import date
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Protocol
 
+from markupsafe import Markup
 from sqlalchemy import Engine
 
 from whalefall_capacity.console.http.dagster_checks import CheckMemory, DagsterCheck
@@ -60,6 +61,8 @@ class Console:
     rankings: ChangeRankings = field(default_factory=ChangeRankings)
     summaries: Kept[Summary] = field(default_factory=lambda: Kept(MOST_SUMMARIES))
     overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))
+    # The options of the whole fleet, which are most of a page.
+    instance_options: Kept[Markup] = field(default_factory=lambda: Kept(1))
     # Each of them has a thread of the console for as long as a server takes to answer.
     live_reads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_LIVE_READS))
 

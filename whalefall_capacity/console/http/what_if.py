@@ -1,4 +1,4 @@
-"""What if: the newest forecast of an instance under other conditions, calculated when it is asked, and not stored."""
+"""The newest forecast of an instance under other conditions, calculated when it is asked for, and not stored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class WhatIf(BaseModel):
 
 @dataclass(frozen=True)
 class Answer:
-    """When an instance is full, or why nothing is said."""
+    """Forecast of an instance: when it is full, or why nothing is said."""
 
     status: ForecastStatus
     used_bytes: int | None

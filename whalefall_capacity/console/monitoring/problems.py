@@ -1,4 +1,4 @@
-"""What can be wrong with the pipeline: a component and a kind of reason, and nothing that would help an attacker."""
+"""Problems of the pipeline: a component and a kind of reason, and nothing that would help an attacker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Component(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a component is not ready."""
+    """Reason why a component is not ready."""
 
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Readiness:
-    """What is wrong, each component at most once, and the age of each daemon's heartbeat as far as it is known."""
+    """Problems, each component at most once, and the age of each daemon's heartbeat as far as it is known."""
 
     problems: Mapping[Component, Reason]
     heartbeat_seconds: Mapping[str, float]

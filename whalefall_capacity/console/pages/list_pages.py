@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import APIRouter
+from markupsafe import Markup
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
 from whalefall_capacity.console.http.queries import Whole
-from whalefall_capacity.console.pages.csv_cells import csv_file
+from whalefall_capacity.console.http.state import Console
+from whalefall_capacity.console.pages.choices import options
+from whalefall_capacity.console.pages.csv_cells import FORMULA_SIGNS, csv_file, csv_of_lines
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
-from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, instance_choices
-from whalefall_capacity.store.sizes.database_list import ListedDatabase, every_database, list_databases
+from whalefall_capacity.store.aggregations.basis import fleet_basis
+from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, InstanceChoice, instance_choices
+from whalefall_capacity.store.sizes.database_list import ListedDatabase, database_lines, list_databases
 from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
 from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
 from whalefall_capacity.store.sizes.options import engine_options
@@ -79,8 +84,9 @@ def instances_csv(context: Reader) -> Response:
 def databases_csv(context: Reader) -> Response:
     """Return all databases that the filters let through."""
     view: DatabaseListView = view_of(context.request, DatabaseListView)
-    rows = every_database(context.console.reading, view.wanted, context.console.today(), view.sort)
-    return csv_file("databases", COLUMNS["databases"], rows)
+    columns, today = COLUMNS["databases"], context.console.today()
+    lines = database_lines(context.console.reading, view.wanted, today, view.sort, columns, "".join(FORMULA_SIGNS))
+    return csv_of_lines("databases", columns, lines)
 
 
 def _list_page(
@@ -97,7 +103,18 @@ def _list_page(
         rows=found.rows,
         total=found.total,
         most_rows=MOST_ROWS,
-        choices=instance_choices(context.console.reading) if page == "databases" else [],
+        choices=_instance_choices(context.console, view.instance_id) if page == "databases" else None,
         db_types=engine_options(context.console.reading),
         statuses=list(SizeStatus),
     )
+
+
+def _instance_choices(console: Console, chosen: Collection[int]) -> tuple[list[InstanceChoice], Markup]:
+    """Return the instances that are *chosen*, and the options of all others."""
+    if not chosen:
+        every = console.instance_options.get(
+            "every", fleet_basis(console.reading), lambda: options(instance_choices(console.reading), ())
+        )
+        return [], every
+    choices = instance_choices(console.reading)
+    return [choice for choice in choices if choice.id in chosen], options(choices, chosen)

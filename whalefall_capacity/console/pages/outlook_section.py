@@ -35,7 +35,7 @@ class OutlookSection:
 
     @property
     def answer(self) -> Answer | None:
-        """What is said under other conditions; None when there are none."""
+        """The forecast under other conditions; None when there are none."""
         return self.altered.answer() if self.altered is not None and self.asked else None
 
     @property

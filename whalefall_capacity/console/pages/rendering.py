@@ -22,7 +22,7 @@ from whalefall_capacity.console.http.envelope import ApiError, MessageCode, inva
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.console.pages.choices import boxes, options
+from whalefall_capacity.console.pages.choices import boxes
 from whalefall_capacity.console.pages.formats import (
     NOT_KNOWN,
     binary_size,
@@ -32,13 +32,14 @@ from whalefall_capacity.console.pages.formats import (
     signed_size,
     window_label,
 )
-from whalefall_capacity.console.pages.sparklines import spark_path
+from whalefall_capacity.console.pages.list_cells import database_url, size_cells, size_status
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said
 from whalefall_capacity.printable import printable_lines
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.task_runs.read import TaskRun
+from whalefall_capacity.tasks import INSIGHT
 
 THEMES = ("auto", "light", "dark")
 # What the URL of a page may choose for all that follow: the parameter, its cookie, and the choices.
@@ -180,7 +181,7 @@ def render(context: PageContext, template: str, **values: Any) -> Response:
             languages=LANGUAGES,
             themes=THEMES,
             zone=context.console.settings.zone,
-            script_words=json_in_page({key: word for key, word in words.items() if key.startswith(WORDS_OF_SCRIPTS)}),
+            script_words=_script_words(context.language),
             **values,
         )
     )
@@ -197,6 +198,13 @@ def json_in_page(content: object) -> Markup:
     """Return JSON that can stand in a page: nothing in it ends the element that it is in."""
     escaped = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e")
     return Markup(escaped.replace("&", "\\u0026").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _script_words(language: str) -> Markup:
+    """Return the words that scripts show."""
+    words = catalogue(language)
+    return json_in_page({key: word for key, word in words.items() if key.startswith(WORDS_OF_SCRIPTS)})
 
 
 def _context(request: Request, principal: Principal | None) -> PageContext:
@@ -228,8 +236,6 @@ def _environment() -> Environment:
         "change": signed_size,
         "moment": moment,
         "duration": duration,
-        "spark": spark_path,
-        "options": options,
         "boxes": boxes,
     }
     environment.tests["open"] = lambda run: not run.status.is_terminal
@@ -241,6 +247,9 @@ def _environment() -> Environment:
         "task_label": _task_label,
         "window_label": window_label,
         "urlencode": urlencode,
+        "database_url": database_url,
+        "size_cells": size_cells,
+        "size_status": size_status,
         "address": address,
     }
     return environment
@@ -253,7 +262,9 @@ def _shown(value: object) -> object:
 
 def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
     """Return the name of a task in the words of the reader, with its instances, its period and its days."""
-    name = words.get(f"task.{run.task_key}")
+    # Runs that forecast have no task of their own.
+    key = "insight" if run.task_name.startswith(INSIGHT.name) else run.task_key
+    name = words.get(f"task.{key}")
     if name is None:
         return run.task_name
     common = (run.summary_json or {}).get("common", {})

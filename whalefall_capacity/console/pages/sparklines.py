@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 WIDTH, HEIGHT = 100, 22
 MARGIN = 2
@@ -17,15 +18,22 @@ def spark_path(values: Sequence[int | None]) -> str:
     if not known:
         return ""
     low, span = min(known), max(known) - min(known)
-    step = (WIDTH - 2 * MARGIN) / max(len(values) - 1, 1)
+    bottom, scale = (HEIGHT - MARGIN, (HEIGHT - 2 * MARGIN) / span) if span else (HEIGHT / 2, 0.0)
     parts: list[str] = []
-    before: int | None = None
-    for place, value in enumerate(values):
-        if value is not None:
-            share = (value - low) / span if span else 0.5
-            x, y = MARGIN + place * step, HEIGHT - MARGIN - share * (HEIGHT - 2 * MARGIN)
-            parts.append(f"{'L' if before is not None else 'M'}{x:.1f} {y:.1f}")
-            if before is None and (place + 1 == len(values) or values[place + 1] is None):
-                parts.append("h.01")
-        before = value
+    goes_on = False
+    for place, (x, value) in enumerate(zip(_places(len(values)), values, strict=True)):
+        if value is None:
+            goes_on = False
+            continue
+        parts.append(f"{'L' if goes_on else 'M'}{x} {bottom - (value - low) * scale:.1f}")
+        if not goes_on and (place + 1 == len(values) or values[place + 1] is None):
+            parts.append("h.01")
+        goes_on = True
     return "".join(parts)
+
+
+@lru_cache(maxsize=16)
+def _places(count: int) -> Sequence[str]:
+    """Return where *count* values stand beside each other."""
+    step = (WIDTH - 2 * MARGIN) / max(count - 1, 1)
+    return [f"{MARGIN + place * step:.1f}" for place in range(count)]

@@ -13,14 +13,15 @@ from whalefall_capacity.store.aggregations.selection import Selection
 # Whatever writes or removes the size of a database writes the total of its instance too, and with it a row in another
 # place: the sum of the places shows it in whatever order transactions end, where the newest time alone would not. The
 # inventory moves with the visits.
+FLEET = "SELECT count(*), sum(hashtid(ctid)), max(updated_at) FROM instances"
 BASIS = """
 SELECT stored.*, windows.*, fleet.*
 FROM (SELECT count(*), sum(hashtid(ctid)), max(collected_at), max(updated_at) FROM instance_size_stats
       WHERE {days}) AS stored,
      (SELECT count(*), sum(hashtid(ctid)), max(calculated_at) FROM aggregation_windows
       WHERE period_type = :period_type AND period_start BETWEEN :first AND :last) AS windows,
-     (SELECT count(*), sum(hashtid(ctid)), max(updated_at) FROM instances) AS fleet
-"""
+     (<fleet>) AS fleet
+""".replace("<fleet>", FLEET)
 DAILY = text(BASIS.format(days="collected_date BETWEEN :first AND :last"))
 # A change of an earlier day shows once its window is calculated again.
 OF_WINDOWS = text(BASIS.format(days="collected_date >= CAST(:last AS date) - 1"))
@@ -34,6 +35,12 @@ def daily_basis(engine: Engine, first: date, last: date) -> Hashable:
 def windows_basis(engine: Engine, selection: Selection) -> Hashable:
     """Return the state of the windows of *selection*, of the newest sizes, and of the fleet."""
     return _basis(engine, OF_WINDOWS, selection.period_type, selection.first, selection.last)
+
+
+def fleet_basis(engine: Engine) -> Hashable:
+    """Return the state of the fleet."""
+    with engine.connect() as connection:
+        return tuple(connection.execute(text(FLEET)).one())
 
 
 def _basis(engine: Engine, statement: TextClause, period_type: PeriodType, first: date, last: date) -> Hashable:

@@ -1,14 +1,15 @@
 """Rolling stats up into windows: one set-based calculation per level, period type and range of windows.
 
 The unit of work is a chunk of instances times a block of windows: one transaction under one advisory lock. It
-groups the stats of the chunk into a temporary table (`CREATE TABLE AS` may use parallel workers, `INSERT …
-SELECT` may not), sums up what it saw, writes rows that changed, and removes rows whose sources are gone. When
-every chunk is done, `aggregation_windows` records that sum. Sealed windows are left out of all of it.
+groups the stats of the chunk, sums up what it saw, writes rows that changed, and removes rows whose sources are gone:
+for databases by way of a temporary table (`CREATE TABLE AS` may use parallel workers, `INSERT … SELECT` may not), for
+instances, which are few, in one statement. When every chunk is done, `aggregation_windows` records that sum. Sealed
+windows are left out of all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,8 +18,10 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Row, text
 
-from whalefall_capacity.periods import Window, adjacent_runs, window_of
+from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, window_of
 from whalefall_capacity.store.aggregations.statements import (
+    AT_ONCE,
+    CREATE_SOURCE,
     REMOVE,
     SOURCE_TOTALS,
     STORED,
@@ -26,7 +29,6 @@ from whalefall_capacity.store.aggregations.statements import (
     UPSERT,
     Level,
     composed,
-    source_statement,
 )
 from whalefall_capacity.store.postgres.advisory_locks import lock_calculation
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
@@ -34,7 +36,9 @@ from whalefall_capacity.store.postgres.one_statement import read_value, write
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES, ensure_children
 from whalefall_capacity.watching import Watcher
 
-CHUNK_INSTANCES = 500
+# An instance has one row a day itself, and one for each of its databases: what a transaction costs whatever it does is
+# to be small beside what it does on either level.
+CHUNK_INSTANCES = {Level.DATABASE: 500, Level.INSTANCE: 5000}
 # Two at a time: while one reads and groups, the other writes.
 CONCURRENCY = 2
 # Chunks run side by side already. Parallel workers within one would each group every database for themselves, which
@@ -111,6 +115,14 @@ CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chun
 DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
 """
+# One look a window, which ends at its first row: an instance has few rows, and to read all of them for their days would
+# take as long as to group them. The day is where most closing values are likely to be; the others are looked up.
+WINDOWS_WITH_STATS = """
+SELECT period_start, least(period_end, current_date) AS closing_day
+FROM unnest(CAST(:starts AS date[]), CAST(:ends AS date[])) AS windows (period_start, period_end)
+WHERE (SELECT true FROM instance_size_stats
+       WHERE collected_date BETWEEN period_start AND period_end AND collected_date BETWEEN :first AND :last LIMIT 1)
+"""
 CLOSING = """
 SELECT sum(closing_size_bytes) FROM {aggregations} WHERE period_type = :period_type AND period_start = :start
 """
@@ -132,7 +144,7 @@ def aggregate(
     watcher = watcher or Watcher()
     results = {window.start: WindowResult(window) for window in windows}
     blocks = list(_blocks(windows))
-    all_chunks = _read_chunks(engine)
+    all_chunks = _read_chunks(engine, level)
     units_left = {chunk: len(blocks) for chunk in all_chunks}
     total = len(blocks) * len(all_chunks)
     watcher.progressed(0, total)
@@ -167,16 +179,17 @@ def closing_size(engine: Engine, level: Level, window: Window) -> int | None:
     return None if total is None else int(total)
 
 
-def chunks(connection: Connection) -> list[range]:
-    """Return the instance ids of each chunk that has any, in order."""
-    numbers = connection.execute(text(CHUNKS), {"size": CHUNK_INSTANCES}).scalars()
-    return [range(n * CHUNK_INSTANCES + 1, (n + 1) * CHUNK_INSTANCES + 1) for n in numbers]
+def chunks(connection: Connection, level: Level) -> list[range]:
+    """Return the instance ids of each chunk of *level* that has any, in order."""
+    size = CHUNK_INSTANCES[level]
+    numbers = connection.execute(text(CHUNKS), {"size": size}).scalars()
+    return [range(n * size + 1, (n + 1) * size + 1) for n in numbers]
 
 
 @again_if_connection_lost
-def _read_chunks(engine: Engine) -> list[range]:
+def _read_chunks(engine: Engine, level: Level) -> list[range]:
     with engine.connect() as connection:
-        return chunks(connection)
+        return chunks(connection, level)
 
 
 def _blocks(windows: Sequence[Window]) -> Iterator[list[Window]]:
@@ -197,15 +210,23 @@ def _calculate(engine: Engine, level: Level, chunk: range, windows: Sequence[Win
     period_type = windows[0].period_type
     with engine.begin() as connection:
         lock_calculation(connection, level.value, period_type, chunk)
-        connection.execute(text("SET LOCAL jit = off; SET LOCAL work_mem = '128MB'"))
-        if (windows[0].end - windows[0].start).days < PARALLEL_WINDOW_DAYS:
-            connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
+        connection.execute(text(_settings(level, windows[0])))
         sealed = _sealed(connection, level, windows)
         results = [WindowResult(window, WindowState.SEALED) for window in windows if window.start in sealed]
         # What sealed windows leave of the block; usually all of it.
         for run in adjacent_runs(window for window in windows if window.start not in sealed):
             results += _calculate_run(connection, level, chunk, run)
     return results
+
+
+def _settings(level: Level, window: Window) -> str:
+    settings = ["jit = off", "work_mem = '128MB'"]
+    if (window.end - window.start).days < PARALLEL_WINDOW_DAYS:
+        settings.append("max_parallel_workers_per_gather = 0")
+    if level is Level.INSTANCE:
+        # The rows of a window may have been written a moment ago: the planner takes them for few.
+        settings.append("enable_nestloop = off")
+    return "; ".join(f"SET LOCAL {setting}" for setting in settings)
 
 
 def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> set[date]:
@@ -219,10 +240,7 @@ def _sealed(connection: Connection, level: Level, windows: Sequence[Window]) -> 
 
 
 def _calculate_run(connection: Connection, level: Level, chunk: range, windows: Sequence[Window]) -> list[WindowResult]:
-    days = _days_with_stats(connection, windows)
-    aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
-    ensure_children(connection, [aggregations], [window.start for window in days])
-    values = {
+    values: dict[str, Any] = {
         "first": windows[0].start,
         "last": windows[-1].end,
         "low": chunk.start,
@@ -230,14 +248,19 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
         "period_type": windows[0].period_type.value,
         "starts": [window.start for window in windows],
         "ends": [window.end for window in windows],
-        "closing_days": list(days.values()),
     }
+    days = _days_with_stats(connection, windows) if level is Level.DATABASE else _likely_days(connection, values)
+    aggregations = AGGREGATION_TABLES[level.value, windows[0].period_type]
+    ensure_children(connection, [aggregations], list(days))
+    values["closing_days"] = list(days.values())
 
     def run(statement: str) -> CursorResult[*tuple[Any, ...]]:
         return connection.execute(composed(statement, level, windows), values)
 
+    if level is Level.INSTANCE:
+        return [_result(row, windows[0].period_type) for row in run(AT_ONCE)]
     results = {window.start: WindowResult(window) for window in windows}
-    run(source_statement(level, windows[0].period_type))
+    run(CREATE_SOURCE)
     for row in run(SOURCE_TOTALS):
         results[row.period_start] = _seen(results[row.period_start].window, row)
     for start, count in run(UPSERT):
@@ -248,6 +271,14 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
             results[start].rows_removed = count
     run("DROP TABLE source")
     return list(results.values())
+
+
+def _result(row: Row[*tuple[Any, ...]], period_type: PeriodType) -> WindowResult:
+    """Return what AT_ONCE tells of a window."""
+    window = window_of(row.period_start, period_type)
+    result = WindowResult(window) if row.source_rows is None else _seen(window, row)
+    result.rows_written, result.rows_removed = row.rows_written, row.rows_removed
+    return result
 
 
 def _seen(window: Window, row: Row[*tuple[Any, ...]]) -> WindowResult:
@@ -264,12 +295,17 @@ def _seen(window: Window, row: Row[*tuple[Any, ...]]) -> WindowResult:
     )
 
 
-def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[Window, date]:
-    """Return the last day with stats of each window that has any."""
+def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[date, date]:
+    """Return the last day with stats of each window that has any, by the start of the window."""
     span = {"first": windows[0].start, "last": windows[-1].end}
     # Oldest first, so that the last day of a window stays.
     days = connection.execute(text(DAYS_WITH_STATS), span).scalars()
-    return {window_of(day, windows[0].period_type): day for day in sorted(days)}
+    return {window_of(day, windows[0].period_type).start: day for day in sorted(days)}
+
+
+def _likely_days(connection: Connection, values: Mapping[str, Any]) -> dict[date, date]:
+    """Return the likely last day with stats of each window that has any, by the start of the window."""
+    return {row.period_start: row.closing_day for row in connection.execute(text(WINDOWS_WITH_STATS), values)}
 
 
 @again_if_connection_lost

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from whalefall_capacity.periods import PeriodType, Window, look_back, window_before
+from whalefall_capacity.store.aggregations.statements import TABLES, Level, columns_of, same_key
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 
 # Descriptions and schemas are those of the API, which answers with these rows. Sizes are bytes; None means not known.
@@ -159,37 +161,43 @@ JOIN instances AS i ON i.id = growth.instance_id
 EVERYTHING = "true"
 OF_INSTANCE = "instance_id = :instance_id"
 OF_DATABASE = "instance_id = :instance_id AND database_name = :database_name"
+OF_INSTANCES = "instance_id = ANY (CAST(:instance_ids AS integer[]))"
 OF_KEYS = """(instance_id, database_name) IN (
     SELECT * FROM unnest(CAST(:instance_ids AS integer[]), CAST(:database_names AS text[])))"""
 IN_ORDER = " ORDER BY i.name, period_start"
 DATABASES_IN_ORDER = " ORDER BY i.name, growth.database_name, period_start"
 DATABASES_BY_GROWTH = " ORDER BY size_change_bytes DESC NULLS LAST, i.name, growth.database_name"
-INSTANCES_BY_GROWTH = " ORDER BY total_size_change_bytes DESC NULLS LAST, i.name LIMIT :count"
-# Nearly every database has its baseline in the window just before, which one join finds; only for the others is the
+INSTANCES_BY_GROWTH = " ORDER BY total_size_change_bytes DESC NULLS LAST, i.name"
+# Nearly every key has its baseline in the window just before, which one join finds; only for the others is the
 # look-back searched. The view would search it for each.
 TOP_GROWERS = """
 WITH pairs AS (
-    SELECT instance_id, database_name, a.mean, before.mean AS base
-    FROM (SELECT instance_id, database_name, sum_size_bytes / data_count AS mean FROM database_size_aggregations
+    SELECT {key}, a.mean, before.mean AS base
+    FROM (SELECT {key}, sum_size_bytes / data_count AS mean FROM {aggregations}
           WHERE period_type = :period_type AND period_start = :start) AS a
-    LEFT JOIN (SELECT instance_id, database_name, sum_size_bytes / data_count AS mean FROM database_size_aggregations
+    LEFT JOIN (SELECT {key}, sum_size_bytes / data_count AS mean FROM {aggregations}
                WHERE period_type = :period_type AND period_start = :before) AS before
-         USING (instance_id, database_name)
+         USING ({key})
+), changes AS (
+    SELECT {key}, mean - base AS change FROM pairs WHERE base IS NOT NULL
+    UNION ALL
+    SELECT {pairs_key}, pairs.mean - older.mean
+    FROM pairs
+    LEFT JOIN LATERAL (
+        SELECT sum_size_bytes / data_count AS mean FROM {aggregations} AS earlier
+        WHERE {same_key} AND earlier.period_type = :period_type
+          AND earlier.period_start >= :earliest AND earlier.period_start < :before
+        ORDER BY period_start DESC LIMIT 1
+    ) AS older ON true
+    WHERE base IS NULL
 )
-SELECT instance_id, database_name, mean - base AS change FROM pairs WHERE base IS NOT NULL
-UNION ALL
-SELECT pairs.instance_id, pairs.database_name, pairs.mean - older.mean
-FROM pairs
-LEFT JOIN LATERAL (
-    SELECT sum_size_bytes / data_count AS mean FROM database_size_aggregations AS earlier
-    WHERE earlier.instance_id = pairs.instance_id AND earlier.database_name = pairs.database_name
-      AND earlier.period_type = :period_type AND earlier.period_start >= :earliest AND earlier.period_start < :before
-    ORDER BY period_start DESC LIMIT 1
-) AS older ON true
-WHERE base IS NULL
-ORDER BY change DESC NULLS LAST, instance_id, database_name
-LIMIT :count
+SELECT {key} FROM changes {named} ORDER BY change DESC NULLS LAST, {tie} LIMIT :count
 """
+# Which of those that grew alike come first.
+TIES = {
+    Level.DATABASE: {"named": "", "tie": "instance_id, database_name"},
+    Level.INSTANCE: {"named": "JOIN instances ON id = instance_id", "tie": "name"},
+}
 # The windows were written a moment ago: the planner has no statistics of them, takes them for empty, and would look
 # each database up in the window before by itself. Nothing is looked up twice, so nothing needs to be remembered.
 TOP_SETTINGS = """
@@ -222,35 +230,26 @@ def instance_growth(
 @again_if_connection_lost
 def top_growing_databases(engine: Engine, window: Window, count: int = 10) -> list[DatabaseGrowth]:
     """Return the databases that grew most, in bytes, in *window*."""
-    values = {
-        "period_type": window.period_type.value,
-        "start": window.start,
-        "before": window_before(window).start,
-        "earliest": look_back(window.start, window.period_type),
-        "count": count,
-    }
-    statement = DATABASE_GROWTH.format(scope=OF_KEYS)
+    statement = DATABASE_GROWTH.format(scope=OF_KEYS) + DATABASES_BY_GROWTH
     with engine.begin() as connection:
-        connection.execute(text(TOP_SETTINGS))
-        keys = connection.execute(text(TOP_GROWERS), values).all()
+        keys = _top_growers(connection, Level.DATABASE, window, count)
         chosen = {
             "instance_ids": [key.instance_id for key in keys],
             "database_names": [key.database_name for key in keys],
         }
         values = chosen | growth_range(window.period_type, window.start, window.start)
-        connection.execute(text("SET LOCAL enable_nestloop = on"))
-        rows = connection.execute(text(statement + DATABASES_BY_GROWTH), values).all()
-        return [DatabaseGrowth(*row) for row in rows]
+        return [DatabaseGrowth(*row) for row in connection.execute(text(statement), values)]
 
 
 @again_if_connection_lost
 def top_growing_instances(engine: Engine, window: Window, count: int = 10) -> list[InstanceGrowth]:
     """Return the instances that grew most, in bytes, in *window*."""
-    statement = INSTANCE_GROWTH.format(scope=EVERYTHING)
-    values = {"count": count} | growth_range(window.period_type, window.start, window.start)
-    with engine.connect() as connection:
-        rows = connection.execute(text(statement + INSTANCES_BY_GROWTH), values).all()
-        return [InstanceGrowth(*row) for row in rows]
+    statement = INSTANCE_GROWTH.format(scope=OF_INSTANCES) + INSTANCES_BY_GROWTH
+    with engine.begin() as connection:
+        keys = _top_growers(connection, Level.INSTANCE, window, count)
+        chosen = {"instance_ids": [key.instance_id for key in keys]}
+        values = chosen | growth_range(window.period_type, window.start, window.start)
+        return [InstanceGrowth(*row) for row in connection.execute(text(statement), values)]
 
 
 def growth_range(period_type: PeriodType, first: date, last: date) -> dict[str, Any]:
@@ -263,3 +262,26 @@ def growth_range(period_type: PeriodType, first: date, last: date) -> dict[str, 
         "earliest": look_back(first, period_type),
         "reach": f"{reach.years} years {reach.months} months {reach.days} days",
     }
+
+
+def _top_growers(connection: Connection, level: Level, window: Window, count: int) -> Sequence[Row[Any]]:
+    """Return the keys of what grew most in *window*."""
+    tables = TABLES[level]
+    statement = TOP_GROWERS.format(
+        aggregations=tables.aggregations,
+        key=", ".join(tables.key),
+        pairs_key=columns_of("pairs", tables.key),
+        same_key=same_key("earlier", "pairs", tables.key),
+        **TIES[level],
+    )
+    values = {
+        "period_type": window.period_type.value,
+        "start": window.start,
+        "before": window_before(window).start,
+        "earliest": look_back(window.start, window.period_type),
+        "count": count,
+    }
+    connection.execute(text(TOP_SETTINGS))
+    keys = connection.execute(text(statement), values).all()
+    connection.execute(text("SET LOCAL enable_nestloop = on"))
+    return keys

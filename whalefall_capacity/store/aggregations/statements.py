@@ -64,7 +64,6 @@ collected_date BETWEEN :first AND :last AND instance_id BETWEEN :low AND :high
 
 # A day is its own window: nothing to group.
 DATABASE_DAYS = """
-CREATE TEMPORARY TABLE source ON COMMIT DROP AS
 SELECT instance_id, database_name, collected_date AS period_start,
        1 AS data_count, size_bytes::numeric AS sum_size_bytes, size_bytes AS max_size_bytes,
        size_bytes AS min_size_bytes, size_bytes AS closing_size_bytes,
@@ -82,7 +81,6 @@ WHERE {scope}
 # the others are looked up one by one. Ordering the values within the aggregate would take 2.6 times as long. The bounds
 # of all windows stand in each look-up so that the planner leaves out the table partitions of other months.
 DATABASE_PERIODS = """
-CREATE TEMPORARY TABLE source ON COMMIT DROP AS
 SELECT instance_id, database_name, period_start,
        data_count, sum_size_bytes, max_size_bytes, min_size_bytes,
        coalesce(closing_size_bytes, (
@@ -122,64 +120,91 @@ FROM (
     GROUP BY instance_id, database_name, period_start
 ) AS g
 """
-# A day with missing databases counts only where the window has no complete day. An instance has one row a day: this
-# level is small, and an ordered aggregate may find the closing values.
-INSTANCE_PERIODS = """
-CREATE TEMPORARY TABLE source ON COMMIT DROP AS
-SELECT instance_id, period_start,
-       count(*) FILTER (WHERE counts)::integer AS data_count,
-       sum(total_size_bytes) FILTER (WHERE counts) AS sum_size_bytes,
-       max(total_size_bytes) FILTER (WHERE counts) AS max_size_bytes,
-       min(total_size_bytes) FILTER (WHERE counts) AS min_size_bytes,
-       (array_agg(total_size_bytes ORDER BY collected_date DESC) FILTER (WHERE counts))[1] AS closing_size_bytes,
-       count(*) FILTER (WHERE missing_count > 0)::integer AS partial_days,
-       sum(database_count) FILTER (WHERE counts) AS sum_database_count,
-       max(database_count) FILTER (WHERE counts) AS max_database_count,
-       min(database_count) FILTER (WHERE counts) AS min_database_count,
-       nullif(count(log_size_bytes) FILTER (WHERE counts), 0)::integer AS log_size_count,
-       sum(log_size_bytes) FILTER (WHERE counts) AS sum_log_size_bytes,
-       max(log_size_bytes) FILTER (WHERE counts) AS max_log_size_bytes,
-       min(log_size_bytes) FILTER (WHERE counts) AS min_log_size_bytes,
-       (array_agg(log_size_bytes ORDER BY collected_date DESC)
-           FILTER (WHERE counts AND log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes,
-       count(*) AS source_rows, sum(total_size_bytes) AS source_sum_bytes, max(updated_at) AS source_max_updated_at
-FROM (
-    SELECT *, missing_count = 0
-              OR NOT bool_or(missing_count = 0) OVER (PARTITION BY instance_id, period_start) AS counts
-    FROM (SELECT *, {bucket} AS period_start FROM instance_size_stats WHERE {scope}) AS days
-) AS days
-GROUP BY instance_id, period_start
+INSTANCE_DAYS = """
+SELECT instance_id, collected_date AS period_start,
+       1 AS data_count, total_size_bytes::numeric AS sum_size_bytes, total_size_bytes AS max_size_bytes,
+       total_size_bytes AS min_size_bytes, total_size_bytes AS closing_size_bytes,
+       CASE WHEN missing_count > 0 THEN 1 ELSE 0 END AS partial_days,
+       database_count::bigint AS sum_database_count, database_count AS max_database_count,
+       database_count AS min_database_count,
+       CASE WHEN log_size_bytes IS NOT NULL THEN 1 END AS log_size_count,
+       log_size_bytes::numeric AS sum_log_size_bytes, log_size_bytes AS max_log_size_bytes,
+       log_size_bytes AS min_log_size_bytes, log_size_bytes AS closing_log_size_bytes,
+       1 AS source_rows, total_size_bytes::numeric AS source_sum_bytes, updated_at AS source_max_updated_at
+FROM instance_size_stats
+WHERE {scope}
 """
-REMOVE = """
-WITH removed AS (
-    DELETE FROM {aggregations} AS stored
-    WHERE period_type = :period_type AND period_start = ANY (:starts) AND instance_id BETWEEN :low AND :high
-      AND NOT EXISTS (SELECT FROM source WHERE {same_key} AND source.period_start = stored.period_start)
-    RETURNING period_start
-)
-SELECT period_start, count(*) FROM removed GROUP BY period_start
+# A day with missing databases counts only where the window has no complete day. Complete and other days are grouped
+# apart, which one pass without a sort does; of the two groups of a key the one that counts is then kept. The closing
+# days are only likely ones here: a value of such a day counts where it is the last of its key.
+INSTANCE_PERIODS = """
+SELECT instance_id, period_start, data_count, sum_size_bytes, max_size_bytes, min_size_bytes,
+       coalesce(CASE WHEN last_day = ANY (:closing_days) THEN closing_size_bytes END, (
+           SELECT s.total_size_bytes FROM instance_size_stats AS s
+           WHERE s.instance_id = g.instance_id AND s.collected_date BETWEEN :first AND :last
+             AND s.collected_date = g.last_day)) AS closing_size_bytes,
+       partial_days, sum_database_count, max_database_count, min_database_count,
+       nullif(log_size_count, 0) AS log_size_count, sum_log_size_bytes, max_log_size_bytes, min_log_size_bytes,
+       CASE WHEN log_size_count > 0 THEN coalesce(
+           CASE WHEN last_day = ANY (:closing_days) THEN closing_log_size_bytes END, (
+           SELECT s.log_size_bytes FROM instance_size_stats AS s
+           WHERE s.instance_id = g.instance_id AND s.collected_date BETWEEN :first AND :last
+             AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.log_size_bytes IS NOT NULL
+             AND (s.missing_count = 0) = g.is_complete
+           ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_log_size_bytes,
+       source_rows, source_sum_bytes, source_max_updated_at
+FROM (
+    SELECT *, bool_or(is_complete) OVER key AS has_complete_days,
+           coalesce(sum(data_count) FILTER (WHERE NOT is_complete) OVER key, 0)::integer AS partial_days,
+           sum(data_count) OVER key AS source_rows, sum(sum_size_bytes) OVER key AS source_sum_bytes,
+           max(newest) OVER key AS source_max_updated_at
+    FROM (
+        SELECT instance_id, {bucket} AS period_start, missing_count = 0 AS is_complete,
+               count(*)::integer AS data_count, sum(total_size_bytes) AS sum_size_bytes,
+               max(total_size_bytes) AS max_size_bytes, min(total_size_bytes) AS min_size_bytes,
+               max(total_size_bytes) FILTER (WHERE collected_date = ANY (:closing_days)) AS closing_size_bytes,
+               sum(database_count) AS sum_database_count, max(database_count) AS max_database_count,
+               min(database_count) AS min_database_count,
+               count(log_size_bytes)::integer AS log_size_count, sum(log_size_bytes) AS sum_log_size_bytes,
+               max(log_size_bytes) AS max_log_size_bytes, min(log_size_bytes) AS min_log_size_bytes,
+               max(log_size_bytes) FILTER (WHERE collected_date = ANY (:closing_days)) AS closing_log_size_bytes,
+               max(collected_date) AS last_day, max(updated_at) AS newest
+        FROM instance_size_stats
+        WHERE {scope}
+        GROUP BY instance_id, period_start, is_complete
+    ) AS days
+    WINDOW key AS (PARTITION BY instance_id, period_start)
+) AS g
+WHERE is_complete = has_complete_days
+"""
+SOURCES = {
+    Level.DATABASE: (DATABASE_DAYS, DATABASE_PERIODS),
+    Level.INSTANCE: (INSTANCE_DAYS, INSTANCE_PERIODS),
+}
+DELETE = """
+DELETE FROM {aggregations} AS stored
+WHERE period_type = :period_type AND period_start = ANY (:starts) AND instance_id BETWEEN :low AND :high
+  AND NOT EXISTS (SELECT FROM source WHERE {same_key} AND source.period_start = stored.period_start)
+RETURNING period_start
 """
 # Rows that would not change are sorted out by one join: to try each against the index takes three times as long. The
 # lock keeps everybody else from the rows of this chunk.
-UPSERT = """
-WITH written AS (
-    INSERT INTO {aggregations} ({key}, period_type, period_start, period_end, {measures}, calculated_at)
-    SELECT {source_key}, :period_type, source.period_start, period_end, {source_measures}, now()
-    FROM source
-    JOIN unnest(:starts, :ends) AS windows (period_start, period_end)
-      ON windows.period_start = source.period_start
-    LEFT JOIN (
-        SELECT {key}, period_start, {measures} FROM {aggregations}
-        WHERE period_type = :period_type AND period_start = ANY (:starts)
-          AND instance_id BETWEEN :low AND :high
-    ) AS stored ON {same_key} AND stored.period_start = source.period_start
-    WHERE stored.period_start IS NULL OR ({stored_measures}) IS DISTINCT FROM ({source_measures})
-    ORDER BY {source_key}, source.period_start
-    ON CONFLICT ({key}, period_type, period_start) DO UPDATE
-    SET ({measures}, calculated_at, updated_at) = ROW ({excluded_measures}, excluded.calculated_at, now())
-    RETURNING period_start
-)
-SELECT period_start, count(*) FROM written GROUP BY period_start
+INSERT = """
+INSERT INTO {aggregations} ({key}, period_type, period_start, period_end, {measures}, calculated_at)
+SELECT {source_key}, :period_type, source.period_start, period_end, {source_measures}, now()
+FROM source
+JOIN unnest(:starts, :ends) AS windows (period_start, period_end)
+  ON windows.period_start = source.period_start
+LEFT JOIN (
+    SELECT {key}, period_start, {measures} FROM {aggregations}
+    WHERE period_type = :period_type AND period_start = ANY (:starts)
+      AND instance_id BETWEEN :low AND :high
+) AS stored ON {same_key} AND stored.period_start = source.period_start
+WHERE stored.period_start IS NULL OR ({stored_measures}) IS DISTINCT FROM ({source_measures})
+ORDER BY {source_key}, source.period_start
+ON CONFLICT ({key}, period_type, period_start) DO UPDATE
+SET ({measures}, calculated_at, updated_at) = ROW ({excluded_measures}, excluded.calculated_at, now())
+RETURNING period_start
 """
 # Grouped twice, which needs no sort; counting distinct instances would.
 SOURCE_TOTALS = """
@@ -197,33 +222,43 @@ STORED = """
 SELECT count(*) FROM {aggregations}
 WHERE period_type = :period_type AND period_start = ANY (:starts) AND instance_id BETWEEN :low AND :high
 """
-
-
-def source_statement(level: Level, period_type: PeriodType) -> str:
-    """Return the statement that groups the stats of windows into the temporary table `source`."""
-    if level is Level.INSTANCE:
-        return INSTANCE_PERIODS
-    return DATABASE_DAYS if period_type is PeriodType.DAILY else DATABASE_PERIODS
+CREATE_SOURCE = "CREATE TEMPORARY TABLE source ON COMMIT DROP AS {source}"
+UPSERT = "WITH written AS ({insert}) SELECT period_start, count(*) FROM written GROUP BY period_start"
+REMOVE = "WITH removed AS ({delete}) SELECT period_start, count(*) FROM removed GROUP BY period_start"
+# All of it at once: nothing is removed that is also written, so that both may look at what was stored before.
+AT_ONCE = """
+WITH source AS MATERIALIZED ({source}), totals AS ({totals}), written AS ({insert}), removed AS ({delete})
+SELECT period_start, source_rows, source_sum_bytes, source_max_updated_at, result_rows, instances, closing_size_bytes,
+       coalesce(rows_written, 0) AS rows_written, coalesce(rows_removed, 0) AS rows_removed
+FROM unnest(:starts) AS windows (period_start)
+LEFT JOIN totals USING (period_start)
+LEFT JOIN (SELECT period_start, count(*) AS rows_written FROM written GROUP BY period_start) AS written
+     USING (period_start)
+LEFT JOIN (SELECT period_start, count(*) AS rows_removed FROM removed GROUP BY period_start) AS removed
+     USING (period_start)
+"""
 
 
 def composed(statement: str, level: Level, windows: Sequence[Window]) -> TextClause:
     """Return *statement* for adjacent *windows* of one level."""
-    tables = TABLES[level]
-    return text(
-        statement.format(
-            # With one window there is one bucket, and nothing to compute per row.
-            bucket=ONE_BUCKET if len(windows) == 1 else BUCKETS[windows[0].period_type],
-            scope=SCOPE,
-            aggregations=tables.aggregations,
-            key=", ".join(tables.key),
-            measures=", ".join(tables.measures),
-            source_key=columns_of("source", tables.key),
-            source_measures=columns_of("source", tables.measures),
-            stored_measures=columns_of("stored", tables.measures),
-            excluded_measures=columns_of("excluded", tables.measures),
-            same_key=same_key("source", "stored", tables.key),
-        )
-    )
+    tables, period_type = TABLES[level], windows[0].period_type
+    days, periods = SOURCES[level]
+    names = {
+        # With one window there is one bucket, and nothing to compute per row.
+        "bucket": ONE_BUCKET if len(windows) == 1 else BUCKETS[period_type],
+        "scope": SCOPE,
+        "aggregations": tables.aggregations,
+        "key": ", ".join(tables.key),
+        "measures": ", ".join(tables.measures),
+        "source_key": columns_of("source", tables.key),
+        "source_measures": columns_of("source", tables.measures),
+        "stored_measures": columns_of("stored", tables.measures),
+        "excluded_measures": columns_of("excluded", tables.measures),
+        "same_key": same_key("source", "stored", tables.key),
+    }
+    source = days if period_type is PeriodType.DAILY else periods
+    parts = {"source": source, "totals": SOURCE_TOTALS, "insert": INSERT, "delete": DELETE}
+    return text(statement.format(**names, **{name: part.format(**names) for name, part in parts.items()}))
 
 
 def columns_of(table: str, columns: Sequence[str]) -> str:

@@ -18,37 +18,47 @@ from whalefall_capacity.store.aggregations.statements import Level
 # Names that a summary carries; how many more there are it says too.
 MOST_NAMED = 100
 
+# The data of a replica counts with its primary, unless somebody asks for instances by name.
+IS_REPLICA = """
+(NOT :named AND instance_id = ANY (ARRAY(SELECT id FROM instances WHERE replica_of_id IS NOT NULL)))
+"""
 # Of rows with as many days the sums compare as the means do: so a division a group is enough, where one a row takes as
 # long as all the rest. Of the largest that are alike it is the first, as in the charts.
 DATABASE_FIGURES = """
 <sizes>, alike AS MATERIALIZED (
-    SELECT instance_id, data_count, count(*) AS databases, sum(sum_size_bytes) AS total, max(sum_size_bytes) AS largest
+    SELECT instance_id, data_count, count(*) AS databases, sum(sum_size_bytes) AS total, max(sum_size_bytes) AS largest,
+           <is_replica> AS is_replica
     FROM sizes GROUP BY instance_id, data_count
 ), top AS MATERIALIZED (
     SELECT instance_id, data_count, largest FROM alike
     WHERE largest / data_count = (SELECT max(largest / data_count) FROM alike)
 )
 SELECT count(DISTINCT instance_id) AS instances, sum(databases)::bigint AS databases,
-       round(sum(total / data_count))::bigint AS total_size_bytes,
-       round(sum(total / data_count) / sum(databases))::bigint AS average_size_bytes,
+       coalesce(round(sum(total / data_count) FILTER (WHERE NOT is_replica)), 0)::bigint AS total_size_bytes,
+       round(sum(total / data_count) FILTER (WHERE NOT is_replica)
+             / sum(databases) FILTER (WHERE NOT is_replica))::bigint AS average_size_bytes,
        round(max(largest / data_count))::bigint AS largest_size_bytes,
        (SELECT name FROM instances WHERE id = (SELECT min(instance_id) FROM top)) AS largest_instance,
        (SELECT min(database_name) FROM sizes JOIN top USING (instance_id, data_count)
-        WHERE sum_size_bytes = largest AND instance_id = (SELECT min(instance_id) FROM top)) AS largest_database
+        WHERE sum_size_bytes = largest AND instance_id = (SELECT min(instance_id) FROM top)) AS largest_database,
+       count(DISTINCT instance_id) FILTER (WHERE is_replica) AS replicas,
+       coalesce(round(sum(total / data_count) FILTER (WHERE is_replica)), 0)::bigint AS replica_size_bytes
 FROM alike
 HAVING count(*) > 0
-""".replace("<sizes>", LATEST_SIZES[Level.DATABASE])
+""".replace("<sizes>", LATEST_SIZES[Level.DATABASE]).replace("<is_replica>", IS_REPLICA)
 INSTANCE_FIGURES = """
 <sizes>
 SELECT count(*) AS instances, round(sum(databases))::bigint AS databases,
-       round(sum(size))::bigint AS total_size_bytes, round(avg(size))::bigint AS average_size_bytes,
+       coalesce(round(sum(size) FILTER (WHERE NOT is_replica)), 0)::bigint AS total_size_bytes,
+       round(avg(size) FILTER (WHERE NOT is_replica))::bigint AS average_size_bytes,
        round(max(size))::bigint AS largest_size_bytes,
        (SELECT name FROM instances WHERE id = (
             SELECT min(instance_id) FROM sizes WHERE size = (SELECT max(size) FROM sizes))) AS largest_instance,
-       NULL AS largest_database
-FROM sizes
+       NULL AS largest_database, count(*) FILTER (WHERE is_replica) AS replicas,
+       coalesce(round(sum(size) FILTER (WHERE is_replica)), 0)::bigint AS replica_size_bytes
+FROM (SELECT *, <is_replica> AS is_replica FROM sizes) AS sizes
 HAVING count(*) > 0
-""".replace("<sizes>", LATEST_SIZES[Level.INSTANCE])
+""".replace("<sizes>", LATEST_SIZES[Level.INSTANCE]).replace("<is_replica>", IS_REPLICA)
 FIGURES = {Level.DATABASE: DATABASE_FIGURES, Level.INSTANCE: INSTANCE_FIGURES}
 # Days from the newest on, until one has a row, which is nearly always the first. As a value of its own the search of a
 # day is not turned into a join.
@@ -122,11 +132,13 @@ class Summary:
     period_start: Annotated[date | None, Field(description="The newest window; null when the range has no data.")]
     instances: int
     databases: int
-    total_size_bytes: int
+    total_size_bytes: Annotated[int, Field(description="Without replicas, as the average, unless instances are named.")]
     average_size_bytes: int | None
     largest_size_bytes: int | None
     largest_instance: str | None
     largest_database: str | None
+    replicas: Annotated[int, Field(description="Instances that are left out of total and average.")]
+    replica_size_bytes: Annotated[int, Field(description="The latest sizes of those, in all.")]
     newest_day: Annotated[date | None, Field(description="The newest day of the range on which anything was measured.")]
     measured: Annotated[int | None, Field(description="Instances (databases) that have a size on the newest day.")]
     expected: Annotated[int | None, Field(description="Those, and the ones that are missing on it.")]
@@ -134,7 +146,7 @@ class Summary:
     missing_not_named: int
 
 
-EMPTY_SUMMARY = Summary(None, 0, 0, 0, None, None, None, None, None, None, None, (), 0)
+EMPTY_SUMMARY = Summary(None, 0, 0, 0, None, None, None, None, 0, 0, None, None, None, (), 0)
 
 
 def summary(engine: Engine, level: Level, selection: Selection) -> Summary:
@@ -150,7 +162,11 @@ def _figures(connection: Connection, scope: Scope, selection: Selection) -> Summ
     newest = newest_window(connection, scope)
     if newest is None:
         return EMPTY_SUMMARY
-    values = scope.values | {"newest": newest, "newest_end": window_of(newest, selection.period_type).end}
+    values = scope.values | {
+        "newest": newest,
+        "newest_end": window_of(newest, selection.period_type).end,
+        "named": selection.instance_ids is not None,
+    }
     row = connection.execute(scope.statement(FIGURES[scope.level]), values).mappings().one_or_none()
     return EMPTY_SUMMARY if row is None else replace(EMPTY_SUMMARY, period_start=newest, **row)
 

@@ -55,7 +55,7 @@ class InsightDay:
 
 @dataclass
 class _Collected:
-    """What the chunks have brought of one day."""
+    """Results of the chunks for one day, added up as they come."""
 
     reaches: dict[tuple[str, int], Reach]
     instances: list[InstanceDay] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the histories of some instances say of one day: paces, sums, hindsight and anomalies, before any date.
+"""One day of some instances, read from their histories: paces, sums, hindsight and anomalies, before any date.
 
 The databases are looked at in blocks, so that what numpy needs meanwhile stays in the processor's cache.
 """

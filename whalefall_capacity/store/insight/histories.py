@@ -75,7 +75,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Listing:
-    """What the inventory says of a database: *last_seen* and *deleted_on* are columns; no day of deletion is None."""
+    """Entry of a database in the inventory: *last_seen* and *deleted_on* are columns; no day of deletion is None."""
 
     is_active: bool
     last_seen: int
@@ -159,7 +159,7 @@ def _sizes(connection: Connection, ids: Sequence[int], first: date, last: date) 
 
 
 class _Reader:
-    """What COPY writes into: takes the rows apart as they come and keeps their arrays alone."""
+    """Target of a COPY: takes the rows apart as they come and keeps their arrays alone."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, str, Any, Any]] = []

@@ -78,7 +78,7 @@ class OneOff:
 
 @dataclass(frozen=True)
 class Reason:
-    """What a forecast rests on: the largest growers, the largest one-offs left out, and what has no pace."""
+    """Basis of a forecast: the largest growers, the largest one-offs left out, and what has no pace."""
 
     growers: tuple[GrowerShare, ...] = ()
     one_offs: tuple[OneOff, ...] = ()
@@ -90,7 +90,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class CapacityForecast:
-    """When one instance is full, as of *forecast_date*, or why nothing is said; dates are None where open.
+    """Forecast of an instance as of *forecast_date*: when it is full, or why nothing is said; open dates are None.
 
     Of `not_before` the earliest day is all that is said: *expected_date* is there for warnings, and
     *shown_expected_date* is what people see. So it is with the pace of an instance that is stale or too new: what is
@@ -131,7 +131,7 @@ class CapacityForecast:
 
     @property
     def urgency(self) -> Urgency | None:
-        """How soon somebody has to act; None when there is time, or nothing is said."""
+        """The urgency of the forecast; None when there is time, or nothing is said."""
         if self.status is ForecastStatus.FULL:
             return Urgency.FULL
         if self.expected_date is None:
@@ -159,7 +159,7 @@ class DatabaseForecast:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How good the forecasts of *horizon_days* ago were, beside two simple methods; percent of the size then.
+    """Accuracy of the forecasts of *horizon_days* ago, beside two simple methods; percent of the size then.
 
     None where nothing can be compared yet.
     """

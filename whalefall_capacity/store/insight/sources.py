@@ -1,4 +1,4 @@
-"""What a calculation needs beside histories: the instances of a day, and how wide the ranges of earlier days were."""
+"""Sources of a calculation beside the histories: the instances of a day, and the width of the ranges before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was calculated of a day, written in one transaction: what did not change is not touched, what is gone goes.
+"""Writing of a calculated day, in one transaction: what did not change is not touched, what is gone goes.
 
 Rows come by COPY into a temporary table, and one MERGE brings each table up to date. `calculated_at` moves with the
 figures alone, so that a day that is calculated again from the same sizes leaves every row as it is.

@@ -143,7 +143,7 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
     with engine.begin() as connection:
         limit_waits(connection, patience)
         # No calculation is under way when all are ours, and the next one sees what is sealed.
-        lock_all_calculations(connection, level.value, chunks(connection))
+        lock_all_calculations(connection, level.value, chunks(connection, level))
         hold_windows(connection, level, windows)
         _keep_writers_out(connection, table, windows)
         behind = _windows_behind(connection, level, lower, upper)

@@ -209,7 +209,7 @@ def _insert_credentials(connection: Connection, moves: Sequence[CredentialMove],
     if locked := [move.source.name for move in new if move.password is None]:
         raise MigrationError(
             f"the passwords of {', '.join(locked)} are encrypted: name with --key-env the environment variable that "
-            "has WhaleFall's PASSWORD_ENCRYPTION_KEY; nothing was written"
+            "has WhaleFall's PASSWORD_ENCRYPTION_KEY"
         )
     values = {
         "names": [move.source.name for move in new],

@@ -97,7 +97,7 @@ def decide_credentials(
         except CredentialError as error:
             problems.append(str(error))
     if problems:
-        raise MigrationError("\n".join(problems) + "\nnothing was written")
+        raise MigrationError(problems)
     return moves
 
 
@@ -150,7 +150,7 @@ def decide_instances(
     by_id = {move.source.id: move for move in credentials if move.outcome is not Outcome.SKIPPED}
     moves = [_decide_instance(instance, stored.get(instance.name), by_id) for instance in found]
     if problems := [problem for move in moves for problem in _problems(move)]:
-        raise MigrationError("\n".join(problems) + "\nnothing was written")
+        raise MigrationError(problems)
     return moves
 
 

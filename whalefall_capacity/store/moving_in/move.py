@@ -29,7 +29,7 @@ from whalefall_capacity.store.moving_in.whalefall_tables import ALERT_LIMITS, TA
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person chose: a plan alone or the migration, under which key, with or without task runs."""
+    """Options of a migration: a plan alone or also its execution, the key of the passwords, task runs or none."""
 
     apply: bool = False
     task_runs: bool = False

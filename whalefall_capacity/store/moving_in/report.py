@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What becomes of a row of the source."""
+    """Outcome of a row of the source."""
 
     CREATED = "created"
     CHANGED = "changed"

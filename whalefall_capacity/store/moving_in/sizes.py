@@ -31,7 +31,7 @@ LARGEST_MIB = LARGEST_SIZE // MIB
 
 
 class Skip(IntEnum):
-    """Why a row stays behind; its number travels with the row."""
+    """Reason why a row stays behind; its number travels with the row."""
 
     NO_INSTANCE = 1
     PLACEHOLDER = 2

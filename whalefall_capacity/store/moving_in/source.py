@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
-from whalefall_capacity.errors import MigrationError, StoreError
+from whalefall_capacity.errors import MigrationError, MigrationStoppedError, StoreError
 from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.printable import printable
 from whalefall_capacity.store.moving_in.whalefall_tables import REQUIRED, TablesAndColumns
@@ -141,7 +141,7 @@ class Source:
         if missing := self._missing(tables):
             raise MigrationError(
                 f"the database is not WhaleFall's: {', '.join(missing)} missing; give the URL of the database that "
-                "WhaleFall writes to, with the schema in its search_path; nothing was written"
+                "WhaleFall writes to, with the schema in its search_path"
             )
 
     def credentials(self) -> list[SourceCredential]:
@@ -232,7 +232,10 @@ class Source:
 
 @contextmanager
 def open_source(url: SecretStr) -> Iterator[Source]:
-    """Yield a snapshot of WhaleFall's database. Raises MigrationError, which never has the password."""
+    """Yield a snapshot of WhaleFall's database. Its errors never have the password.
+
+    Raises MigrationError for what cannot be moved, MigrationStoppedError when the connection is lost.
+    """
     try:
         with closing(_connect(url)) as connection:
             source = Source(connection)
@@ -242,7 +245,7 @@ def open_source(url: SecretStr) -> Iterator[Source]:
             _refuse_unreadable_names(source)
             yield source
     except psycopg2.Error as error:
-        raise MigrationError(
+        raise MigrationStoppedError(
             f"WhaleFall's database: {_one_line(error)}; what was committed before stays, and the same command goes on "
             "from there"
         ) from None
@@ -254,9 +257,7 @@ def _connect(url: SecretStr) -> psycopg2.extensions.connection:
     except (ArgumentError, ValueError):
         parts = None
     if parts is None or parts.get_backend_name() not in ("postgresql", "postgres"):
-        raise MigrationError(
-            "the URL of WhaleFall's database must be like postgresql://user@host:5432/whalefall; nothing was written"
-        )
+        raise MigrationError("the URL of WhaleFall's database must be like postgresql://user@host:5432/whalefall")
     forget_environment()
     address = parts.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
@@ -267,9 +268,7 @@ def _connect(url: SecretStr) -> psycopg2.extensions.connection:
             client_encoding="UTF8",
         )
     except psycopg2.Error as error:
-        raise MigrationError(
-            f"WhaleFall's database cannot be reached: {_one_line(error)}; nothing was written"
-        ) from None
+        raise MigrationError(f"WhaleFall's database cannot be reached: {_one_line(error)}") from None
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
     return connection
 
@@ -282,10 +281,7 @@ def _refuse_unreadable_names(source: Source) -> None:
         cursor.execute(NAMES_AS_BYTES)
         unreadable = [f"{kind} {bytes(name)!r}" for kind, name in cursor if not _is_utf8(bytes(name))]
     if unreadable:
-        raise MigrationError(
-            "\n".join(f"{name}: the name is not UTF-8 and cannot be kept" for name in unreadable)
-            + "\nnothing was written"
-        )
+        raise MigrationError([f"{name}: the name is not UTF-8 and cannot be kept" for name in unreadable])
 
 
 def _one_line(error: psycopg2.Error) -> str:

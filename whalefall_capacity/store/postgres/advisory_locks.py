@@ -105,6 +105,11 @@ def hold_liveness(connection: Connection, run_id: str) -> None:
     connection.execute(text(IN_SESSION_SHARED), {"name": _liveness(run_id)})
 
 
+def confirm_liveness(connection: Connection) -> None:
+    """Raise an error if the session is lost, and with it the liveness lock that it held."""
+    connection.execute(text("SELECT"))
+
+
 def without_worker(connection: Connection, run_ids: Iterable[str]) -> set[str]:
     """Return those of *run_ids* whose liveness lock no session holds."""
     ids = list(run_ids)

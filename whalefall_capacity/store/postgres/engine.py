@@ -14,16 +14,15 @@ from sqlalchemy import Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
 from whalefall_capacity.libpq import forget_environment
+from whalefall_capacity.store.postgres.silence import GIVEN_UP_SOON, Connecting, watched_connections
 
 APPLICATION_NAME = "whalefall_capacity"
 # A store that restarts is back within seconds; one that fails over, within a minute.
 PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
-# Of libpq: a server that does not confirm what it was sent, or is gone without a word, is given up within seconds, and
-# not after a quarter of an hour.
-GIVEN_UP_SOON: Mapping[str, object] = MappingProxyType(
-    {"connect_timeout": 8, "tcp_user_timeout": 5000, "keepalives_idle": 5, "keepalives_interval": 2}
-)
+# For so long the console's connections wait for an answer: longer than its statements may take. Those that write may
+# have to wait for a lock, or look at every row of what they plan.
+READING_SECONDS, WRITING_SECONDS, MONITORING_SECONDS = 35.0, 120.0, 10.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,24 +73,37 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
     No transactions and no ping before each query: a round trip would cost as much as the query. JIT compilation costs
     more than it saves on queries this short. The sizes of a day of 50,000 databases are joined in memory, not on disk.
     """
-    engine = create_store_engine(
-        url, pool_size=connections, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT"
+    engine = _create_watched_engine(
+        url, READING_SECONDS, pool_size=connections, max_overflow=0, pool_pre_ping=False, isolation_level="AUTOCOMMIT"
     )
     _begin_with(engine, "SET jit = off; SET work_mem = '32MB'; SET statement_timeout = '30s'")
     return engine
 
 
+def create_writing_engine(url: SecretStr) -> Engine:
+    """Return an engine for what people change, who wait for it: a store that keeps silent is given up."""
+    return _create_watched_engine(url, WRITING_SECONDS)
+
+
 def create_monitoring_engine(url: SecretStr) -> Engine:
     """Return an engine for what watches the store: a few looks at a time, none of which waits for long."""
-    engine = create_store_engine(
-        url,
-        connect_args=GIVEN_UP_SOON,
-        pool_size=2,
-        max_overflow=1,
-        pool_timeout=3,
-        isolation_level="AUTOCOMMIT",
+    engine = _create_watched_engine(
+        url, MONITORING_SECONDS, pool_size=2, max_overflow=1, pool_timeout=3, isolation_level="AUTOCOMMIT"
     )
     _begin_with(engine, "SET jit = off; SET statement_timeout = '8s'")
+    return engine
+
+
+def _create_watched_engine(url: SecretStr, seconds: float, **options: Any) -> Engine:
+    """Return an engine whose connections wait *seconds* for an answer of the server, and no longer."""
+    arguments = {**GIVEN_UP_SOON, "connection_factory": watched_connections(seconds)}
+    engine = create_store_engine(url, connect_args=arguments, **options)
+    connecting = Connecting()
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+        return connecting.attempt(lambda: dialect.connect(*arguments, **keywords))
+
     return engine
 
 

@@ -6,19 +6,21 @@ a filter by status, has to know that figure of every database: it reads whole da
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache, lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from whalefall_capacity.store.postgres.tables import LARGEST_ID
 from whalefall_capacity.store.sizes.listing import (
     BASELINE,
     FAILED_VISITS,
     IN_FLEET,
+    NO_TREND,
     OF_INSTANCES,
     OF_SEARCH,
     OF_STATUSES,
@@ -50,6 +52,7 @@ SELECT count(*) FROM instances AS i
 JOIN instance_databases AS d ON d.instance_id = i.id
 WHERE {of_instances} AND {of_names}
 """
+COUNT_ALL = "SELECT count(*) FROM instance_databases"
 # The day on which each instance was last measured: by the primary key, ending at the first row.
 PLACES = """
 WITH failed AS MATERIALIZED ({failed_visits}), places AS MATERIALIZED (
@@ -125,7 +128,19 @@ KEYS_BY_FIGURE = """
 SELECT instance_id, database_name FROM known WHERE {of_statuses} ORDER BY {order} LIMIT :limit OFFSET :offset
 """
 COUNT_KNOWN = "SELECT count(*) FROM known WHERE {of_statuses}"
-EVERY = "SELECT * FROM known WHERE {of_statuses} ORDER BY {order}"
+# Lines of a CSV file, made where the rows are: to make objects of 50,000 rows takes longer than to find them. A name
+# that a spreadsheet would take for a formula gets an apostrophe, one with a comma quotes.
+LINES = """
+SELECT string_agg(concat({cells}, E'\\r\\n'), '' ORDER BY place)
+FROM (SELECT *, row_number() OVER (ORDER BY {order}) AS place FROM known WHERE {of_statuses}) AS ordered
+GROUP BY place / 2000 ORDER BY place / 2000
+"""
+HARMLESS = "(CASE WHEN strpos(:formula_signs, left({name}, 1)) > 0 THEN '''' ELSE '' END || {name})"
+QUOTED = """
+CASE WHEN translate({name}, E'",\\r\\n', '') = {name} THEN {harmless}
+     ELSE '"' || replace({harmless}, '"', '""') || '"' END
+"""
+NAMES = ("instance", "database_name")
 EARLIER = """
 LEFT JOIN database_size_stats AS {alias}
     ON {alias}.instance_id = d.instance_id AND {alias}.database_name = d.database_name
@@ -135,11 +150,13 @@ CHANGE = """
 latest.size_bytes - CASE WHEN {alias}.size_bytes IS NOT NULL THEN {alias}.size_bytes ELSE ({baseline}) END
 """
 OF_IDS = "(CAST(:instance_ids AS integer[]) IS NULL OR {table}.instance_id = ANY (CAST(:instance_ids AS integer[])))"
+# An array a row: thirty times as many rows take longer to be read than to be found.
 TRENDS = """
-SELECT s.instance_id, s.database_name, s.collected_date, s.size_bytes
+SELECT s.instance_id, s.database_name, array_agg(s.collected_date - CAST(:first AS date)), array_agg(s.size_bytes)
 FROM unnest(CAST(:ids AS integer[]), CAST(:names AS text[])) AS wanted (instance_id, name)
 JOIN database_size_stats AS s ON s.instance_id = wanted.instance_id AND s.database_name = wanted.name
 WHERE s.collected_date BETWEEN :first AND :today
+GROUP BY s.instance_id, s.database_name
 """
 NAME_ORDERS = {"instance": "i.name, d.database_name", "database": "d.database_name, i.name"}
 FIGURE_ORDERS = {
@@ -184,23 +201,26 @@ def list_databases(
         keys, total = _keys(connection, wanted, today, sort, limit, offset)
         rows = _figures(connection, keys, today)
         trends = _trends(connection, keys, today)
-    return Listed([_listed(row, trends, today) for row in rows], total)
+    return Listed([_listed(row, trends) for row in rows], total)
 
 
-def every_database(engine: Engine, wanted: ListFilter, today: date, sort: str) -> Iterator[ListedDatabase]:
-    """Yield all databases that *wanted* lets through, in the order of *sort*, without their trends.
+def database_lines(
+    engine: Engine, wanted: ListFilter, today: date, sort: str, columns: Sequence[str], formula_signs: str
+) -> list[str]:
+    """Return all databases that *wanted* lets through as parts of a CSV file, in the order of *sort*.
 
-    They are read at once: a transaction that lasted as long as somebody reads them would hold maintenance up.
+    *columns* are fields of ListedDatabase without the trend; *formula_signs* begin a formula in a spreadsheet. The rows
+    are read at once: a transaction that lasted as long as somebody reads them would hold maintenance up.
     """
+    cells = ", ',', ".join(_cell(column) for column in columns)
+    statement = _known(WEEK, MONTH) + LINES.format(cells=cells, of_statuses=OF_STATUSES, order=_order(sort))
     with engine.connect() as connection:
-        values = wanted.values(today) | {"latest_days": REACH_DAYS, "common_day": _common_day(connection, today)}
-        statement = _known(WEEK, MONTH) + EVERY.format(of_statuses=OF_STATUSES, order=_order(sort))
-        rows = connection.execute(text(statement), values).all()
-    # The columns are in the order of the fields: rows are made from them by position, which takes half the time.
-    for row in rows:
-        fields: list[Any] = [*row, ()]
-        fields[4] = SizeStatus(row.status)
-        yield ListedDatabase(*fields)
+        more = {"latest_days": REACH_DAYS, "common_day": _common_day(connection, today), "formula_signs": formula_signs}
+        return list(connection.execute(text(statement), wanted.values(today) | more).scalars())
+
+
+def _cell(column: str) -> str:
+    return QUOTED.format(name=column, harmless=HARMLESS.format(name=column)) if column in NAMES else column
 
 
 def get_database(engine: Engine, instance_id: int, database_name: str, today: date) -> ListedDatabase | None:
@@ -211,7 +231,7 @@ def get_database(engine: Engine, instance_id: int, database_name: str, today: da
     with engine.connect() as connection:
         rows = _figures(connection, keys, today)
         trends = _trends(connection, keys, today)
-    return _listed(rows[0], trends, today) if rows else None
+    return _listed(rows[0], trends) if rows else None
 
 
 def _keys(
@@ -219,21 +239,33 @@ def _keys(
 ) -> tuple[list[Key], int]:
     """Return the keys of the rows from *offset* on, and how many there are in all."""
     values = wanted.values(today) | {"limit": limit, "offset": offset, "latest_days": REACH_DAYS}
-    of_rows = {"of_instances": OF_INSTANCES, "of_names": OF_NAMES}
-    key = sort.removeprefix("-")
-    if wanted.statuses is None and key in NAME_ORDERS:
-        found = connection.execute(text(KEYS_BY_NAME.format(order=ordered(NAME_ORDERS, sort), **of_rows)), values)
-        keys = [(row.instance_id, row.database_name) for row in found]
-        return keys, connection.execute(text(COUNT.format(**of_rows)), values).scalar_one()
-    values["common_day"] = _common_day(connection, today)
-    known = _known(key)
-    rows = connection.execute(text(known + KEYS_BY_FIGURE.format(of_statuses=OF_STATUSES, order=_order(sort))), values)
+    by_name = wanted.statuses is None and sort.removeprefix("-") in NAME_ORDERS
+    if not by_name:
+        values["common_day"] = _common_day(connection, today)
+    rows = connection.execute(_keys_by_name(sort) if by_name else _keys_by_figure(sort), values)
     keys = [(row.instance_id, row.database_name) for row in rows]
-    # Without a filter by status the count needs no figure.
-    count = (
-        COUNT.format(**of_rows) if wanted.statuses is None else _known() + COUNT_KNOWN.format(of_statuses=OF_STATUSES)
-    )
-    return keys, connection.execute(text(count), values).scalar_one()
+    return keys, connection.execute(_count(wanted == ListFilter(), wanted.statuses is not None), values).scalar_one()
+
+
+@cache
+def _keys_by_name(sort: str) -> TextClause:
+    return text(KEYS_BY_NAME.format(of_instances=OF_INSTANCES, of_names=OF_NAMES, order=ordered(NAME_ORDERS, sort)))
+
+
+@cache
+def _keys_by_figure(sort: str) -> TextClause:
+    known = _known(sort.removeprefix("-"))
+    return text(known + KEYS_BY_FIGURE.format(of_statuses=OF_STATUSES, order=_order(sort)))
+
+
+@cache
+def _count(everything: bool, by_status: bool) -> TextClause:
+    """Return the statement that counts the rows; without a filter by status it needs no figure."""
+    if everything:
+        return text(COUNT_ALL)
+    if by_status:
+        return text(_known() + COUNT_KNOWN.format(of_statuses=OF_STATUSES))
+    return text(COUNT.format(of_instances=OF_INSTANCES, of_names=OF_NAMES))
 
 
 def _common_day(connection: Connection, today: date) -> date | None:
@@ -282,30 +314,35 @@ def _figures(connection: Connection, keys: Sequence[Key], today: date) -> list[d
     """Return the figures of *keys*, in their order."""
     if not keys:
         return []
-    statement = FIGURES.format(
-        places=_places(),
-        status=STATUS,
-        latest=LATEST.format(columns="collected_date, size_bytes"),
-        week=_baseline(":week_days"),
-        month=_baseline(":month_days"),
-    )
     of_keys = ListFilter(instance_ids=sorted({instance_id for instance_id, _ in keys})).values(today)
     values = of_keys | _key_values(keys) | {"latest_days": REACH_DAYS}
-    return [dict(row) for row in connection.execute(text(statement), values).mappings()]
+    return [dict(row) for row in connection.execute(_figures_statement(), values).mappings()]
 
 
-def _trends(connection: Connection, keys: Sequence[Key], today: date) -> dict[Key, dict[date, int]]:
-    trends: dict[Key, dict[date, int]] = {key: {} for key in keys}
+@lru_cache(maxsize=1)
+def _figures_statement() -> TextClause:
+    return text(
+        FIGURES.format(
+            places=_places(),
+            status=STATUS,
+            latest=LATEST.format(columns="collected_date, size_bytes"),
+            week=_baseline(":week_days"),
+            month=_baseline(":month_days"),
+        )
+    )
+
+
+def _trends(connection: Connection, keys: Sequence[Key], today: date) -> dict[Key, Trend]:
+    """Return the trend of each of *keys* that has one."""
     values = _key_values(keys) | {"first": trend_start(today), "today": today}
-    for instance_id, name, day, size_bytes in connection.execute(text(TRENDS), values) if keys else ():
-        trends[instance_id, name][day] = size_bytes
-    return trends
+    rows = connection.execute(text(TRENDS), values) if keys else ()
+    return {(instance_id, name): trend_of(days, sizes) for instance_id, name, days, sizes in rows}
 
 
 def _key_values(keys: Sequence[Key]) -> dict[str, Any]:
     return {"ids": [instance_id for instance_id, _ in keys], "names": [name for _, name in keys]}
 
 
-def _listed(row: Mapping[str, Any], trends: Mapping[Key, Mapping[date, int]], today: date) -> ListedDatabase:
-    trend = trend_of(trends[row["instance_id"], row["database_name"]], today)
+def _listed(row: Mapping[str, Any], trends: Mapping[Key, Trend]) -> ListedDatabase:
+    trend = trends.get((row["instance_id"], row["database_name"]), NO_TREND)
     return ListedDatabase(**{**row, "status": SizeStatus(row["status"]), "trend": trend})

@@ -76,7 +76,7 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class FleetDay:
-    """What was measured of the fleet on a day."""
+    """Coverage and total of the fleet on a day."""
 
     day: date
     newest_day: Annotated[date | None, Field(description="The newest day with a size of the fleet.")]

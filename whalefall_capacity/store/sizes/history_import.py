@@ -199,7 +199,7 @@ def _create_instances(connection: Connection, source: str, allowed: bool) -> tup
     if unknown and not allowed:
         raise HistoryFileError(
             f"{source}: instances {first_of(unknown, SHOWN_ERRORS)} are not registered: apply a fleet file "
-            "that has them, or pass --create-instances to register them as inactive; nothing was written"
+            "that has them, or pass --create-instances to register them as inactive"
         )
     # Another import may have been faster; then the name is not among those that are returned.
     return tuple(sorted(connection.execute(text(CREATE_INSTANCES), {"names": unknown}).scalars()))

@@ -1,4 +1,4 @@
-"""What the lists of instances and of databases share: filters, statuses, and how old a latest size may be."""
+"""Shared parts of the lists of instances and of databases: filters, statuses, and the age of a latest size."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ Trend = Annotated[
     Sequence[int | None],
     Field(description=f"Sizes of the last {TREND_DAYS} days, oldest first; null where none is known."),
 ]
+NO_TREND: Trend = (None,) * TREND_DAYS
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,12 @@ def ordered(orders: Mapping[str, str], sort: str) -> str:
     return ", ".join([f"{column} {direction} NULLS LAST", *others])
 
 
-def trend_of(sizes: Mapping[date, int], today: date) -> list[int | None]:
-    """Return the sizes of the days that end with *today*, oldest first, None where there is none."""
-    first = trend_start(today)
-    return [sizes.get(first + timedelta(days=n)) for n in range(TREND_DAYS)]
+def trend_of(days: Sequence[int], sizes: Sequence[int]) -> Trend:
+    """Return the trend that has *sizes* on its *days*, counted from its first, which is 0; None on the others."""
+    trend: list[int | None] = [None] * TREND_DAYS
+    for day, size_bytes in zip(days, sizes, strict=True):
+        trend[day] = size_bytes
+    return trend
 
 
 def trend_start(today: date) -> date:

@@ -69,7 +69,8 @@ WHERE known.is_active AND known.instance_id = ANY (:ids) AND known.last_seen_dat
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
 """
-# Only an instance that has its total has sizes of the day; on a new day nothing is looked through.
+# Only an instance that has its total has sizes of the day.
+WITH_TOTAL = "SELECT instance_id FROM instance_size_stats WHERE instance_id = ANY (:ids) AND collected_date = :day"
 DELETE_UNLISTED = """
 DELETE FROM database_size_stats AS stored
 USING instance_size_stats AS total
@@ -78,9 +79,8 @@ WHERE total.instance_id = ANY (:ids) AND total.collected_date = :day
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = stored.instance_id AND listed.database_name = stored.database_name)
 """
-# One instance of a batch has one time of collection; it comes from the arrays, not from each row. `updated_at` moves
-# only when a size changes: what follows from the sizes is then known to hold still.
-UPSERT_SIZES = """
+# One instance of a batch has one time of collection; it comes from the arrays, not from each row.
+INSERT_SIZES = """
 INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, data_size_bytes,
                                            log_size_bytes, source, collected_at)
 SELECT instance_id, database_name, :day, size_bytes, data_size_bytes, log_size_bytes, 'measured', collected_at
@@ -89,6 +89,10 @@ JOIN unnest(CAST(:ids AS integer[]), CAST(:collected_ats AS timestamptz[])) AS v
      USING (instance_id)
 WHERE size_bytes IS NOT NULL
 ORDER BY instance_id, database_name
+"""
+# `updated_at` moves only when a size changes: what follows from the sizes is then known to hold still. To expect a row
+# of the same key takes half as long again as to insert: on a new day none of these instances has any.
+OVERWRITE_SIZES = """
 ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
 SET size_bytes = excluded.size_bytes, data_size_bytes = excluded.data_size_bytes,
     log_size_bytes = excluded.log_size_bytes, source = excluded.source, collected_at = excluded.collected_at,
@@ -142,11 +146,18 @@ GROUP BY collected_date
 ORDER BY collected_date
 """
 # Whatever imports sizes of databases writes the total of their day, too.
-IMPORTED_DAYS = """
+WRITTEN_DAYS = """
 SELECT collected_date AS day, max(updated_at) AS changed_at FROM instance_size_stats
-WHERE source = 'imported'
 GROUP BY collected_date
 ORDER BY collected_date
+"""
+# The total of an instance counts as measured when any of its databases was. The days are few, and the index of the
+# dates finds them.
+DAYS_WITH_IMPORTS = """
+SELECT collected_date AS day FROM instance_size_stats WHERE collected_date = ANY (:days) AND source = 'imported'
+UNION
+SELECT collected_date FROM database_size_stats WHERE collected_date = ANY (:days) AND source = 'imported'
+ORDER BY day
 """
 CHANGED = """
 SELECT (SELECT count(*) FROM database_size_stats WHERE collected_date = :day AND updated_at >= :since)
@@ -191,12 +202,19 @@ JOIN instances AS i ON i.id = s.instance_id
 WHERE s.collected_date = :day
 ORDER BY i.name, s.database_name
 """
+# A server that was to be visited again has to have answered since: a size of earlier in the day says nothing of that.
 COVERAGE = """
-SELECT i.name, s.instance_id IS NOT NULL AS stored
-FROM instances AS i
-LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
-WHERE i.is_active AND i.deleted_at IS NULL
-ORDER BY i.name
+WITH fleet AS MATERIALIZED (
+    SELECT i.name,
+           CASE WHEN s.instance_id IS NULL THEN false
+                WHEN CAST(:since AS timestamptz) IS NULL OR i.id <> ALL (CAST(:visited_ids AS integer[])) THEN true
+                ELSE s.collected_at >= :since END AS answered
+    FROM instances AS i
+    LEFT JOIN instance_size_stats AS s ON s.instance_id = i.id AND s.collected_date = :day
+    WHERE i.is_active AND i.deleted_at IS NULL)
+SELECT count(*) AS instances, count(*) FILTER (WHERE answered) AS answered,
+       array(SELECT name FROM fleet WHERE NOT answered ORDER BY name LIMIT :most) AS silent
+FROM fleet
 """
 INSTANCES_IN_RANGE = """
 SELECT i.id, i.name, i.is_active AND i.deleted_at IS NULL AS is_active, coalesce(stored.days, 0) AS days
@@ -216,6 +234,15 @@ class InstanceDays:
     name: str
     is_active: bool
     days: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The instances of today's fleet, and those that reported sizes; *silent* names the first of the others."""
+
+    instances: int
+    answered: int
+    silent: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -287,9 +314,14 @@ def day_totals(engine: Engine, days: Iterable[date]) -> list[DayTotals]:
     return read_rows(engine, DayTotals, DAY_TOTALS, days=list(days))
 
 
-def imported_days(engine: Engine) -> dict[date, datetime]:
-    """Return the days that have imported rows, oldest first, and when the last of them was written."""
-    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), IMPORTED_DAYS))
+def written_days(engine: Engine) -> dict[date, datetime]:
+    """Return the days that have rows, oldest first, and when the newest total of each was written."""
+    return dict(read_rows(engine, lambda day, changed_at: (day, changed_at), WRITTEN_DAYS))
+
+
+def days_with_imports(engine: Engine, days: Iterable[date]) -> list[date]:
+    """Return those of *days* that have an imported row, beside measured ones or alone; oldest first."""
+    return read_rows(engine, lambda day: day, DAYS_WITH_IMPORTS, days=list(days))
 
 
 def store_time(engine: Engine) -> datetime:
@@ -318,9 +350,16 @@ def database_sizes(engine: Engine, day: date) -> list[StoredSize]:
     return read_rows(engine, StoredSize, DATABASE_SIZES, day=day)
 
 
-def coverage(engine: Engine, day: date) -> dict[str, bool]:
-    """Return, for every instance of today's fleet, whether it has sizes stored for *day*."""
-    return dict(read_rows(engine, lambda name, stored: (name, stored), COVERAGE, day=day))
+def coverage(
+    engine: Engine, day: date, most: int, since: datetime | None = None, visited_ids: Sequence[int] | None = None
+) -> Coverage:
+    """Return how many instances of today's fleet have sizes stored for *day*, and at *most* so many that have not.
+
+    With *since*, those of *visited_ids*, or the whole fleet, were visited on *day* from then on: only what was measured
+    since is an answer of theirs.
+    """
+    ids = None if visited_ids is None else list(visited_ids)
+    return read_rows(engine, Coverage, COVERAGE, day=day, since=since, visited_ids=ids, most=most)[0]
 
 
 def instances_in_range(engine: Engine, first: date, last: date) -> list[InstanceDays]:
@@ -341,6 +380,8 @@ def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: boo
 
 def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:
     empty = [visit.target.instance_id for visit in visits if not visit.measurement.databases]
+    if not empty:
+        return [*visits]
     known = {row.instance_id: row.databases for row in connection.execute(text(ACTIVE_DATABASES), {"ids": empty})}
     return [
         _failed(
@@ -375,6 +416,9 @@ def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
         "log_sizes": [visit.measurement.log_size_bytes for visit in visits],
         "collected_ats": [visit.collected_at for visit in visits],
     }
-    inventory = (MERGE_INVENTORY, DEACTIVATE_UNLISTED)
-    for statement in (*inventory, DELETE_UNLISTED, UPSERT_SIZES, UPSERT_TOTALS, MARK_CONNECTED):
-        connection.execute(text(statement), values)
+    # One by one, after the store refused them together, visits expect whatever may be there.
+    is_new = len(visits) > 1 and not connection.execute(text(WITH_TOTAL), values).all()
+    sizes = (INSERT_SIZES,) if is_new else (DELETE_UNLISTED, INSERT_SIZES + OVERWRITE_SIZES)
+    # As one message: the round trip of each would take as long as some of them.
+    statements = (MERGE_INVENTORY, DEACTIVATE_UNLISTED, *sizes, UPSERT_TOTALS, MARK_CONNECTED)
+    connection.execute(text(";".join(statements)), values)

@@ -1,4 +1,4 @@
-"""How many task runs there were lately, how they ended and how long they took; how many are open."""
+"""Recent task runs in numbers: by how they ended, with their duration; and those that are open."""
 
 from __future__ import annotations
 

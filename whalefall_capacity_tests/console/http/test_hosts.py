@@ -1,4 +1,4 @@
-"""Which host names are answered: a page whose own name points to us (DNS rebinding) gets nothing."""
+"""Host names that are answered: a page whose own name points to us (DNS rebinding) gets nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often somebody may guess: an address is refused, a name is only slowed down, and memory stays small."""
+"""Limits of guessing: an address is refused, a name is only slowed down, and memory stays small."""
 
 from __future__ import annotations
 

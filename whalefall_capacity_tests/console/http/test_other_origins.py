@@ -12,12 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.store.access import Role, set_user
-from whalefall_capacity_tests.browser import CHROMIUM, CHROMIUM_OPTIONS
+from whalefall_capacity_tests.browser import open_browser
 from whalefall_capacity_tests.console.conftest import PASSWORD
 from whalefall_capacity_tests.console.serving import Served, served
 from whalefall_capacity_tests.store.records import rows
@@ -99,11 +99,8 @@ class Scene:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Where names are looked up, the name of the attacker leads to the console (DNS rebinding).
-    options = [*CHROMIUM_OPTIONS, f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser
-        browser.close()
+    with open_browser(f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1") as found:
+        yield found
 
 
 @pytest.fixture

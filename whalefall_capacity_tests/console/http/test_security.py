@@ -1,4 +1,4 @@
-"""Who may do what: authentication, role, CSRF, body, in this order; logins; headers."""
+"""Rights: authentication, role, CSRF, body, in this order; logins; headers."""
 
 from __future__ import annotations
 

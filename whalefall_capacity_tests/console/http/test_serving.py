@@ -19,7 +19,7 @@ from whalefall_capacity.console.http.listening import MOST_CONNECTIONS
 from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity_tests.console.conftest import PASSWORD, log_in
 from whalefall_capacity_tests.console.serving import Served, served
-from whalefall_capacity_tests.processes import console_answers, wait_for
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS, console_answers, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -129,7 +129,7 @@ def behind_proxy(store: Engine, folder: Path, **settings: str) -> Iterator[tuple
 
         def client(forwarded_for: str) -> Any:
             headers = {"X-Forwarded-For": forwarded_for, "X-Forwarded-Proto": "https"}
-            return httpx2.Client(base_url=console.url, headers=headers)
+            return httpx2.Client(base_url=console.url, headers=headers, timeout=PATIENCE_SECONDS)
 
         yield console, client
 

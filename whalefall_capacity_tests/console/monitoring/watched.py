@@ -1,4 +1,4 @@
-"""What stands for the Dagster webserver as it is watched: of daemon and code location it says what a test sets."""
+"""A stand-in for the Dagster webserver as it is watched: of daemon and code location it says what a test sets."""
 
 from __future__ import annotations
 

@@ -462,8 +462,8 @@ def test_a_run_is_cancelled_in_the_run_centre(demo: Demo, browser: Browser) -> N
             expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
         finally:
             daemon.resume()
-        # Dagster may fail a run that is cancelled while it is being taken out of the queue; the run centre is right.
-        wait_for(lambda: demo.dagster.run_status(run_id) in {"CANCELED", "FAILURE"}, "end of the run")
+        # Whether it is still in the queue then, or has just been taken out of it.
+        wait_for(lambda: demo.dagster.run_status(run_id) == "CANCELED", "end of the run")
         page.goto(f"/runs/{run_id}")
         expect(page.locator(".status").first).to_have_text("cancelled")
         page.goto("/runs")

@@ -1,4 +1,4 @@
-"""When disks are full, over the API and as pages: the answers, the refusals, the growth taken apart, what if."""
+"""Dates of full disks, over the API and as pages: the answers, the refusals, the growth taken apart, what if."""
 
 from __future__ import annotations
 

@@ -183,6 +183,16 @@ def test_the_cards_do_not_fall_on_a_gap_day_and_the_page_says_who_is_missing(
         assert f'<a href="/instances/2">instance-2</a> ({day - timedelta(days=1)})' in page
 
 
+def test_the_total_is_that_of_the_overview_where_a_replica_is_left_out(viewer: TestClient, store: Engine) -> None:
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET replica_of_id = 1 WHERE id = 2"))
+    for path in ("/", *PAGES):
+        page = viewer.get(path).text
+        assert "<dd>110 MiB</dd>" in page.replace(".0", "")
+        assert "replicas apart: 1 with 1000 MiB" in page
+    assert "replicas apart" not in viewer.get("/instances?instance_id=2").text
+
+
 def test_empty_fields_of_the_form_say_nothing(reader: TestClient) -> None:
     empty = {"db_type": "", "instance_id": "", "database_name": "", "periods": "", "start_date": "", "end_date": ""}
     assert payload(reader, "/databases", **empty) == payload(reader, "/databases")

@@ -21,6 +21,7 @@ from whalefall_capacity.store.aggregations.growth import (
     database_growth,
     instance_growth,
     top_growing_databases,
+    top_growing_instances,
 )
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.watching import Watcher
@@ -392,6 +393,30 @@ def test_the_top_growers_are_those_of_the_view(store: Engine) -> None:
         assert found == [tuple(row) for row in connection.execute(text(query), {"day": MONDAY})]
 
 
+def test_the_instances_that_grew_most_are_those_of_the_view_and_ties_go_by_name(store: Engine) -> None:
+    days = [MONDAY - timedelta(days=d) for d in (0, 1, 3, 7)]
+    sizes = [(n, "shop", day, (n * 31 + day.day * n * 7) % 53 * MIB) for n in range(1, 20) for day in days]
+    # Gaps: some have their baseline further back, some have none; 20 to 22 hold still, as do those of the same size.
+    put_sizes(store, [s for s in sizes if s[2] == MONDAY or (s[0] + s[2].day) % 3])
+    put_sizes(store, [(n, "shop", day, 100) for n in (20, 21, 22) for day in days])
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET name = 'a' || (100 - id)"))
+    aggregate(store, Level.INSTANCE, [window_of(day, DAILY) for day in sorted(days)])
+    query = """
+        SELECT name, total_size_bytes, total_size_change_bytes, baseline_start
+        FROM instance_size_growth JOIN instances ON id = instance_id
+        WHERE period_type = 'daily' AND period_start = :day
+        ORDER BY total_size_change_bytes DESC NULLS LAST, name LIMIT :count
+    """
+    for count in (5, 12, 30):
+        found = [
+            (g.instance, g.total_size_bytes, g.total_size_change_bytes, g.baseline_start)
+            for g in top_growing_instances(store, window_of(MONDAY, DAILY), count)
+        ]
+        with store.connect() as connection:
+            assert found == [tuple(row) for row in connection.execute(text(query), {"day": MONDAY, "count": count})]
+
+
 @pytest.mark.parametrize("level", Level)
 def test_two_runs_of_the_same_window_at_once_both_succeed(store: Engine, level: Level) -> None:
     put_sizes(
@@ -430,7 +455,7 @@ def test_two_runs_of_the_same_window_at_once_both_succeed(store: Engine, level: 
 def test_what_stops_between_two_chunks_leaves_each_old_or_new_and_is_completed_later(
     store: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_INSTANCES", 2)
+    monkeypatch.setattr(module, "CHUNK_INSTANCES", dict.fromkeys(Level, 2))
     put_sizes(store, [(n, "shop", MONDAY, 100) for n in range(1, 10)])
     window = window_of(MONDAY, DAILY)
     aggregate(store, Level.DATABASE, [window])

@@ -120,7 +120,7 @@ def test_every_row_equals_an_independent_computation(
     databases["day"] = pd.to_datetime(databases["day"])
     totals = databases.groupby(["instance_id", "day"], as_index=False)["size"].sum()
     with emptied(store), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calculate, "CHUNK_INSTANCES", chunk)
+        patch.setattr(calculate, "CHUNK_INSTANCES", dict.fromkeys(Level, chunk))
         patch.setattr(calculate, "BLOCK_DAYS", block_days)
         put_sizes(store, sizes)
         for period_type in PeriodType:

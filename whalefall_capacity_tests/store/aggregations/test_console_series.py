@@ -1,4 +1,4 @@
-"""What the console asks of capacity touches no more table partitions than it needs, and stays bounded."""
+"""The questions of the console about capacity touch no more table partitions than they need, and stay bounded."""
 
 from __future__ import annotations
 

@@ -243,3 +243,21 @@ def test_engines_instances_and_databases_can_be_chosen_several_at_once(gap_day: 
     )
     assert figures(summary(gap_day, Level.DATABASE, chosen)) == (3, 3, 30)
     assert figures(summary(gap_day, Level.INSTANCE, chosen)) == (3, 6, 90)
+
+
+def test_total_and_average_are_without_replicas_unless_instances_are_named(store: Engine) -> None:
+    sizes = [(1, "crm", 10), (2, "crm", 10), (2, "late", 4), (3, "shop", 20)]
+    stored(store, [(instance_id, name, DAY, size * MIB) for instance_id, name, size in sizes])
+    changed(store, "UPDATE instances SET replica_of_id = 1 WHERE id = 2")
+    by_level = {level: summary(store, level, RANGE) for level in Level}
+    for found in by_level.values():
+        assert figures(found) == (3, 4, 30)
+        assert (found.replicas, found.replica_size_bytes) == (1, 14 * MIB)
+    assert {level: found.average_size_bytes for level, found in by_level.items()} == dict.fromkeys(Level, 15 * MIB)
+    both = Selection(PeriodType.DAILY, RANGE.first, DAY, instance_ids=[1, 2])
+    for level in Level:
+        found = summary(store, level, both)
+        assert (figures(found), found.replicas) == ((2, 3, 24), 0)
+    # Nothing but a replica has a database of this name.
+    late = summary(store, Level.DATABASE, Selection(PeriodType.DAILY, RANGE.first, DAY, database_names=["late"]))
+    assert (late.total_size_bytes, late.average_size_bytes, late.replica_size_bytes) == (0, None, 4 * MIB)

@@ -1,4 +1,4 @@
-"""What the catalog has, and what is wrong with it: each oddity is reported, none is dropped."""
+"""Contents of the catalog and their faults: each oddity is reported, none is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which child is past, what a plan holds, and when somebody has to be asked. Pure."""
+"""Past children, contents of a plan, and plans of which somebody has to be asked. Pure."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity.store.table_partitions.create import create_ahead
-from whalefall_capacity_tests.conftest import _administrator
+from whalefall_capacity_tests.conftest import _administrator, drop_database
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, wait_for
 from whalefall_capacity_tests.store.maintenance import killed_maintenance
 from whalefall_capacity_tests.store.maintenance.upkeep import (
@@ -83,13 +83,13 @@ def stores(server: EmbeddedPostgres, prefix: str, numbers: range) -> Iterator[No
     finally:
         with _administrator(server) as connection:
             for number in numbers:
-                connection.execute(text(f"DROP DATABASE {prefix}{number} WITH (FORCE)"))
+                drop_database(connection, f"{prefix}{number}")
 
 
 def drop_prepared(server: EmbeddedPostgres, prefix: str) -> None:
     """Leave no database of ours: other tests measure the same server."""
     with _administrator(server) as connection:
-        connection.execute(text(f"DROP DATABASE {prefix}prepared WITH (FORCE)"))
+        drop_database(connection, f"{prefix}prepared")
 
 
 @pytest.mark.slow

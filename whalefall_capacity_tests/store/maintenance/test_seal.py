@@ -1,4 +1,4 @@
-"""What stands between a month and its seal: what its windows were calculated from, against what is there. Pure."""
+"""Obstacles between a month and its seal: what its windows were calculated from, against what is there. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What WhaleFall holds comes along exactly; the plan says the same; a second time nothing changes."""
+"""Everything that WhaleFall holds comes along exactly; the plan says the same; a second time nothing changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.periods import PeriodType, windows_between
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import Level
-from whalefall_capacity.store.fleet import load_roster
+from whalefall_capacity.store.fleet import fleet_ids, load_roster
 from whalefall_capacity.store.moving_in.report import DifferingDays, Outcome, Report
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import write_visits
@@ -147,7 +147,7 @@ def test_each_instance_comes_as_it_can_be_visited_and_no_secret_is_lost(
         ("pg-a", "postgresql", "pg-a.example", 5432, "app", "16.4", True, None, "monitor"),
         ("pg-b", "postgresql", "pg-b.example", 5432, None, "PostgreSQL 12.1 on x86", False, DROPPED_AT, None),
     ]
-    roster = load_roster(store, SecretStr(house.key))
+    roster = load_roster(store, SecretStr(house.key), fleet_ids(store))
     assert [(t.name, t.engine, t.password.get_secret_value()) for t in roster.targets] == [
         ("ms-a", "sqlserver", "correct horse"),
         ("my-a", ServerEngine.MYSQL, "nap"),

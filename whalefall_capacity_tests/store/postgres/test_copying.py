@@ -1,4 +1,4 @@
-"""What is copied into the store comes out as it went in, whatever characters it has."""
+"""Text that is copied into the store comes out as it went in, whatever characters it has."""
 
 from __future__ import annotations
 

@@ -106,8 +106,13 @@ CONTENT = {
         SELECT id, 'orders', '2026-05-20', 'jump', 3, 1, 2, now() FROM instances;
     """,
     "0014": "UPDATE instances SET replica_of_id = id",
+    "0015": """
+        INSERT INTO collection_shards (root_run_id, first_instance_id, last_instance_id, collected_date, planned_by,
+                                       visited_by, outcome_json)
+        VALUES ('r', 1, 500, '2026-05-20', 'r', 'r', '{"measured": 500}');
+    """,
     # It brings no row; below is what becomes of one that only it allows.
-    "0015": "SELECT",
+    "0016": "SELECT",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
@@ -202,10 +207,10 @@ def test_a_step_down_takes_what_the_step_had_brought_and_nothing_else(empty: Eng
 
 
 def test_a_server_of_an_engine_that_an_older_version_does_not_know_is_kept_there_and_not_visited(empty: Engine) -> None:
-    for revision in REVISIONS[: REVISIONS.index("0015") + 1]:
+    for revision in REVISIONS[: REVISIONS.index("0016") + 1]:
         migrate(empty, revision)
     _execute(empty, "INSERT INTO instances (name, db_type) VALUES ('birds', 'firebird'), ('shop', 'postgresql')")
-    downgrade(empty, "0014")
+    downgrade(empty, "0015")
     assert rows(empty, "SELECT name, db_type, is_active FROM instances ORDER BY name") == [
         ("birds", "unknown", False),
         ("shop", "postgresql", True),

@@ -1,4 +1,4 @@
-"""What the checks find in the store; sizes in MiB for reading. The latest day is a Thursday."""
+"""Findings of the checks in the store; sizes in MiB for reading. The latest day is a Thursday."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from whalefall_capacity.collection.sizes import Visit
 from whalefall_capacity.errors import HistoryFileError
 from whalefall_capacity.history_file import HistoryRows, SizeUnit, read_history
 from whalefall_capacity.store.sizes.history_import import HistoryImport, import_history
-from whalefall_capacity.store.sizes.stats import coverage, write_visits
+from whalefall_capacity.store.sizes.stats import Coverage, coverage, write_visits
 from whalefall_capacity_tests.registry import refusing, register
 from whalefall_capacity_tests.store.records import (
     Row,
@@ -345,7 +345,7 @@ def test_unknown_instances_are_registered_inactive_when_asked(store: Engine) -> 
     assert rows(store, "SELECT name, db_type, host, port, is_active, deleted_at, credential_id FROM instances") == [
         ("bank", "unknown", None, None, False, None, None)
     ]
-    assert coverage(store, MONDAY) == {}
+    assert coverage(store, MONDAY, 9) == Coverage(0, 0, [])
     assert rows(store, TOTALS) == [(MONDAY, 7, 1, 0, "imported")]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.store.sizes import instance_list
-from whalefall_capacity.store.sizes.database_list import every_database, get_database, list_databases
+from whalefall_capacity.store.sizes.database_list import database_lines, get_database, list_databases
 from whalefall_capacity.store.sizes.instance_list import get_instance, list_instances
 from whalefall_capacity.store.sizes.listing import ListFilter, SizeStatus
 from whalefall_capacity_tests.store.past import MIB, put_sizes
@@ -79,6 +82,15 @@ def store(either_store: Engine) -> Engine:
 
 def names(rows: Any) -> list[str]:
     return [f"{row.instance}/{row.database_name}" for row in rows]
+
+
+def file_rows(store: Engine, wanted: ListFilter, sort: str, columns: Sequence[str]) -> list[list[str]]:
+    """Return the cells of the CSV file of all databases."""
+    return list(csv.reader(io.StringIO("".join(database_lines(store, wanted, TODAY, sort, columns, "=+-@\t\r")))))
+
+
+def named_in_file(store: Engine, wanted: ListFilter, sort: str) -> list[str]:
+    return ["/".join(row) for row in file_rows(store, wanted, sort, ("instance", "database_name"))]
 
 
 def test_each_instance_has_its_own_latest_size_with_its_day_and_status(store: Engine) -> None:
@@ -185,7 +197,29 @@ def test_filters_narrow_the_list_and_its_total(store: Engine, wanted: ListFilter
         found = list_databases(store, wanted, TODAY, sort, 20)
         assert sorted(names(found.rows)) == expected
         assert found.total == len(expected)
-        assert sorted(names(every_database(store, wanted, TODAY, sort))) == expected
+        assert sorted(named_in_file(store, wanted, sort)) == expected
+
+
+def test_the_file_of_all_databases_has_the_figures_of_the_list(store: Engine) -> None:
+    columns = ("database_name", "status", "day", "size_bytes", "change_7_days_bytes", "change_30_days_bytes")
+    rows = list_databases(store, EVERYTHING, TODAY, "-size", 20).rows
+    shown = [["" if (value := getattr(row, column)) is None else str(value) for column in columns] for row in rows]
+    assert file_rows(store, EVERYTHING, "-size", columns) == shown
+
+
+def test_names_stay_one_cell_of_the_file_and_are_no_formulas(store: Engine) -> None:
+    odd = ["a,b", 'say "hi"', "two\nlines", "=1+1", '@"x"', "\tTab", "plain", "caf\u00e9 '"]
+    with store.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)"
+                " SELECT 4, name, :day, :day FROM unnest(CAST(:names AS text[])) AS name"
+            ),
+            {"names": odd, "day": TODAY},
+        )
+    found = file_rows(store, ListFilter(instance_ids=[IDLE]), "database", ("database_name", "instance", "size_bytes"))
+    harmless = ["a,b", 'say "hi"', "two\nlines", "'=1+1", '\'@"x"', "'\tTab", "plain", "caf\u00e9 '", "new"]
+    assert sorted(found) == sorted([name, "idle_1", ""] for name in harmless)
 
 
 def test_pages_follow_each_other_and_one_behind_the_last_knows_the_total(store: Engine) -> None:
@@ -194,7 +228,7 @@ def test_pages_follow_each_other_and_one_behind_the_last_knows_the_total(store: 
         assert [len(page.rows) for page in pages] == [3, 3, 1, 0]
         assert {page.total for page in pages} == {7}
         together = [name for page in pages for name in names(page.rows)]
-        assert together == names(every_database(store, EVERYTHING, TODAY, sort))
+        assert together == named_in_file(store, EVERYTHING, sort)
     beyond = list_instances(store, EVERYTHING, TODAY, "-size", 3, 9)
     assert (beyond.rows, beyond.total) == ([], 4)
 

@@ -1,4 +1,4 @@
-"""What a day's visits leave in the store.
+"""Rows that a day's visits leave in the store.
 
 A visit brings the inventory up to date and is stored under the run's day, whatever the clock says. For an
 instance the last listing of a day counts. A database that is listed but gave no size is counted as missing,
@@ -17,6 +17,7 @@ from sqlalchemy import Engine, event, text
 
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.store.sizes.stats import (
+    Coverage,
     DayTotals,
     InstanceTotal,
     StoredSize,
@@ -312,6 +313,24 @@ def test_collecting_a_day_again_overwrites_sizes_and_keeps_when_the_rows_were_ma
     assert [(collected, size) for *_, collected, size in second] == [(later, 130), (later, 130)]
 
 
+def test_a_batch_may_bring_instances_that_were_measured_that_day_beside_others(store: Engine, shop: int) -> None:
+    crm = add_instance(store, "crm")
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100, "temp": 5})])
+    outcomes = write_visits(store, TUESDAY, [visit(shop, {"orders": 101}), visit(crm, {"people": 7})])
+    assert [type(outcome) for outcome in outcomes] == [Visit, Visit]
+    assert (sizes(store, shop, TUESDAY), sizes(store, crm, TUESDAY)) == ({"orders": 101}, {"people": 7})
+
+
+def test_sizes_of_a_day_that_were_put_there_by_hand_are_overwritten(store: Engine, shop: int) -> None:
+    crm = add_instance(store, "crm")
+    # So that the month has its table partition.
+    write_visits(store, MONDAY, [visit(crm, {"people": 7})])
+    add_imported(store, shop, "orders", TUESDAY)
+    outcomes = write_visits(store, TUESDAY, [visit(shop, {"orders": 101}), visit(crm, {"people": 7})])
+    assert [type(outcome) for outcome in outcomes] == [Visit, Visit]
+    assert (sizes(store, shop, TUESDAY), total(store, shop, TUESDAY)) == ({"orders": 101}, (101, 1, 0, None))
+
+
 def test_a_database_no_longer_listed_leaves_the_day_and_only_that_day(store: Engine, shop: int) -> None:
     write_visits(store, MONDAY, [visit(shop, {"orders": 100, "temp": 5})])
     write_visits(store, TUESDAY, [visit(shop, {"orders": 100, "temp": 5})])
@@ -378,7 +397,7 @@ def test_what_the_store_refuses_costs_that_instance_alone(
     assert reason in outcomes[1].error
     assert "\n" not in outcomes[1].error
     assert (outcomes[1].instance_id, outcomes[1].name) == (bank, "bank")
-    assert coverage(store, TUESDAY) == {"bank": False, "shop": True, "stock": True}
+    assert coverage(store, TUESDAY, 9) == Coverage(3, 2, ["bank"])
     assert inventory(store, bank) == []
 
 
@@ -419,7 +438,7 @@ def test_two_writers_that_need_the_same_new_table_partition_both_get_it(store: E
             partial(write_visits, store, day, [visit(shop, {"orders": 1})]),
             partial(write_visits, store, day, [visit(bank, {"ledger": 1})]),
         )
-        assert coverage(store, day) == {"bank": True, "shop": True}
+        assert coverage(store, day, 9) == Coverage(2, 2, [])
 
 
 def test_a_fleet_file_can_be_applied_while_its_instances_are_written(store: Engine) -> None:
@@ -513,14 +532,26 @@ def test_database_sizes_are_by_instance_and_name(store: Engine) -> None:
 @pytest.mark.usefixtures("week")
 def test_coverage_is_about_todays_fleet(store: Engine) -> None:
     add_instance(store, "new")
-    assert coverage(store, MONDAY) == {"new": False, "shop": True}
-    assert coverage(store, WEDNESDAY) == {"new": False, "shop": False}
+    assert coverage(store, MONDAY, 9) == Coverage(2, 1, ["new"])
+    assert coverage(store, WEDNESDAY, 9) == Coverage(2, 0, ["new", "shop"])
+    assert coverage(store, WEDNESDAY, 1) == Coverage(2, 0, ["new"])
+
+
+def test_a_server_that_was_visited_again_has_to_have_answered_since(store: Engine, shop: int) -> None:
+    bank = add_instance(store, "bank")
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 1}, at=NOON), visit(bank, {"ledger": 1}, at=NOON)])
+    later = NOON + timedelta(hours=1)
+    assert coverage(store, TUESDAY, 9, NOON) == Coverage(2, 2, [])
+    assert coverage(store, TUESDAY, 9, later) == Coverage(2, 0, ["bank", "shop"])
+    assert coverage(store, TUESDAY, 9, later, [shop]) == Coverage(2, 1, ["shop"])
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 1}, at=later)])
+    assert coverage(store, TUESDAY, 9, later) == Coverage(2, 1, ["bank"])
 
 
 def test_a_soft_deleted_instance_is_not_of_the_fleet(store: Engine, shop: int) -> None:
     with store.begin() as connection:
         connection.execute(text("UPDATE instances SET deleted_at = now() WHERE id = :shop"), {"shop": shop})
-    assert coverage(store, MONDAY) == {}
+    assert coverage(store, MONDAY, 9) == Coverage(0, 0, [])
 
 
 def test_an_empty_store_has_nothing_of_any_day(store: Engine) -> None:
@@ -528,4 +559,4 @@ def test_an_empty_store_has_nothing_of_any_day(store: Engine) -> None:
     assert biggest_databases(store, [MONDAY]) == []
     assert instance_totals(store, MONDAY) == []
     assert database_sizes(store, MONDAY) == []
-    assert coverage(store, MONDAY) == {}
+    assert coverage(store, MONDAY, 9) == Coverage(0, 0, [])

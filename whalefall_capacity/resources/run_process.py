@@ -1,0 +1,52 @@
+"""The process that executes a run: alive for as long as it does so, whichever processes execute the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from whalefall_capacity.mirror.liveness import held_liveness
+from whalefall_capacity.resources.store import held_store
+
+
+class KeptAlive(dg.ExecutorDefinition):
+    """The executor *definition* with one addition: the process of the run holds the run's liveness lock.
+
+    Dagster replaces the executor of a run that it executes in the process that created it, as `execute_in_process`
+    does; the lock of such a run is held by the resource of its task run.
+    """
+
+    def __init__(self, definition: dg.ExecutorDefinition) -> None:
+        create = definition.executor_creation_fn
+        if create is None:
+            raise ValueError(f"the executor {definition.name} has no function that creates it")
+        # As the constructor takes it, but for what its types say.
+        config_schema: Any = definition.config_schema
+        super().__init__(
+            name=definition.name,
+            config_schema=config_schema,
+            requirements=definition.get_requirements,
+            executor_creation_fn=lambda context: _Alive(create(context)),
+            description=definition.description,
+        )
+
+
+class _Alive(dg.Executor):
+    """An executor that holds the liveness lock of the run while another one executes it."""
+
+    def __init__(self, executor: dg.Executor) -> None:
+        self._executor = executor
+
+    @property
+    def retries(self) -> Any:
+        return self._executor.retries
+
+    @property
+    def step_dependency_config(self) -> Any:
+        return self._executor.step_dependency_config
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        with held_store() as url, held_liveness(url, plan_context.run_id):
+            yield from self._executor.execute(plan_context, execution_plan)

@@ -1,0 +1,190 @@
+"""Steps on Celery workers, through a real Redis, with the command of docs/scaling.md: what a killed worker costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+from whalefall_capacity.settings import PREFIX, Settings, load_settings
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity.supervisor import stop_families
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
+from whalefall_capacity_tests.redis_server import PASSWORD, redis_server
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register
+from whalefall_capacity_tests.servers import PostgresqlServer
+from whalefall_capacity_tests.slow_fleet import Gate, gate
+from whalefall_capacity_tests.store.past import put_sizes
+from whalefall_capacity_tests.store.records import rows
+from whalefall_capacity_tests.units import BIN, CHECKOUT, units
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("one", "two")
+# Long enough for the longest step on a busy machine.
+VISIBILITY_SECONDS = 60
+MONDAY = date(2026, 3, 2)
+STORED = """
+SELECT period_start, data_count, sum_size_bytes, max_size_bytes FROM database_size_aggregations ORDER BY period_start
+"""
+ITEMS = "SELECT item_type, status FROM task_run_items ORDER BY item_type"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Two workers, and the settings that they share with the command line."""
+
+    processes: Sequence[psutil.Process]
+    variables: dict[str, str]
+    folder: Path
+
+    def process_at(self, server: Gate) -> psutil.Process | None:
+        """Return the process of a worker that is connected to *server*."""
+        for worker in self.processes:
+            for child in worker.children():
+                if any(connection.raddr[1:] == (server.port,) for connection in child.net_connections("tcp")):
+                    return child
+        return None
+
+    def worker_of(self, process: psutil.Process) -> psutil.Process:
+        return next(worker for worker in self.processes if process in worker.children())
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def dagster_url(store_server: EmbeddedPostgres) -> str:
+    store_server.create_databases("dagster_of_celery")
+    return store_server.url("dagster_of_celery").get_secret_value()
+
+
+@pytest.fixture
+def workers(store: Engine, settings: Settings, broker: str, dagster_url: str, tmp_path: Path) -> Iterator[Workers]:
+    settings_of_all = {
+        "HOME": str(settings.home),
+        "STORE_URL": store.url.render_as_string(hide_password=False),
+        "DAGSTER_URL": dagster_url,
+        "EXECUTOR": "celery",
+        "CELERY_BROKER": broker,
+        "CELERY_VISIBILITY_SECONDS": str(VISIBILITY_SECONDS),
+    }
+    variables = {PREFIX + name: value for name, value in settings_of_all.items()} | {PASSWORD_VARIABLE: ""}
+    with celery_workers(variables, tmp_path) as processes:
+        yield Workers(processes, variables, tmp_path)
+
+
+@contextmanager
+def celery_workers(variables: dict[str, str], folder: Path) -> Iterator[list[psutil.Process]]:
+    """Hold two workers with one process each, started as the unit of the page starts them."""
+    program, *arguments = units({f"{CHECKOUT}/.venv/bin": str(BIN)})["whalefall-worker"].command
+    started = []
+    try:
+        for name in NAMES:
+            own = ["--concurrency", "1", "--hostname", f"{name}@%h"]
+            process = start([*arguments, *own], variables, folder / f"{name}.log", program, folder)
+            started.append(psutil.Process(process.pid))
+        yield started
+    finally:
+        stop_families([process.pid for process in started])
+
+
+def events(run_id: str, event_type: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    """Return the events of a run, from Dagster's storage."""
+    load_settings.cache_clear()
+    with dg.DagsterInstance.from_config(str(load_settings().home / "dagster")) as instance:
+        records = instance.get_records_for_run(run_id, of_type=event_type).records
+    return [record.event_log_entry.get_dagster_event() for record in records]
+
+
+def attempts(run_id: str) -> Counter[str]:
+    """Return how often each step of a run was begun."""
+    return Counter(str(event.step_key) for event in events(run_id, dg.DagsterEventType.STEP_START))
+
+
+def hosts(run_id: str) -> set[str]:
+    """Return the names of the workers that executed steps of a run."""
+    return {
+        str(event.engine_event_data.metadata["Celery worker"].value).partition("@")[0]
+        for event in events(run_id, dg.DagsterEventType.ENGINE_EVENT)
+        if "in celery worker" in (event.message or "")
+    }
+
+
+def run_of(store: Engine) -> tuple[str, str]:
+    ((run_id, status),) = rows(store, "SELECT run_id, status FROM task_runs")
+    return str(run_id), str(status)
+
+
+def test_workers_write_the_same_rows_as_one_process(store: Engine, workers: Workers, dagster_url: str) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = dagster_url
+    put_sizes(store, [(1, "shop", MONDAY + timedelta(days=n), 100 * (n + 1)) for n in range(20)])
+    weeks = ["aggregate", "weekly", "--from", "2026-03-02", "--to", "2026-03-21", "--json"]
+    elsewhere = run(weeks, workers.variables)
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert "Warning" not in elsewhere.stderr
+    stored = rows(store, STORED)
+    run_id, status = run_of(store)
+    assert status == "completed"
+    assert set() < hosts(run_id) <= set(NAMES)
+    with store.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE instance_size_aggregations, database_size_aggregations")
+    local = {name: value for name, value in workers.variables.items() if "CELERY" not in name}
+    here = run(weeks, local | {f"{PREFIX}EXECUTOR": "in_process"})
+    assert here.returncode == 0, here.stderr
+    assert json.loads(elsewhere.stdout) == json.loads(here.stdout)
+    assert len(stored) == 3
+    assert rows(store, STORED) == stored
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["its process", "the whole worker"])
+def test_a_worker_that_is_killed_costs_its_step_alone(
+    whole: bool, store: Engine, workers: Workers, postgresql: PostgresqlServer, dagster_url: str
+) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = dagster_url
+    with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as server:
+        register(store, entry("pg", postgresql.target(), host="127.0.0.1", port=server.port))
+        log = workers.folder / "collect.log"
+        collection = start(["collect"], workers.variables, log)
+        victim = wait_for(lambda: workers.process_at(server), "visit by a worker")
+        if whole:
+            os.killpg(workers.worker_of(victim).pid, signal.SIGKILL)
+        else:
+            victim.kill()
+        # The connection of the one that was killed still waits at the gate.
+        wait_for(lambda: server.waiting == 2, "second attempt")
+        server.open()
+        assert collection.wait(PATIENCE_SECONDS) == 0, log.read_text()
+    run_id, status = run_of(store)
+    assert status == "completed"
+    tries = attempts(run_id)
+    assert sorted(tries.values()) == [1] * (len(tries) - 1) + [2]
+    assert tries.most_common(1)[0][0].startswith("size_stats")
+    assert rows(store, ITEMS) == [
+        ("collection", "completed"),
+        ("database_aggregation", "completed"),
+        ("instance_aggregation", "completed"),
+    ]
+
+
+def test_workers_keep_the_password_of_redis_to_themselves(workers: Workers) -> None:
+    for worker in workers.processes:
+        assert PASSWORD not in " ".join(worker.cmdline())
+    # By now Dagster's own command would have written it into its home.
+    wait_for(lambda: all(worker.children() for worker in workers.processes), "processes of the workers")
+    files = [path for path in workers.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path.name for path in files if PASSWORD.encode() in path.read_bytes()] == []
