@@ -253,7 +253,7 @@ def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
 
 def _target(row: Any, secret_key: SecretStr | None) -> Target:
     if not row["in_fleet"]:
-        raise CredentialError("it left the fleet before it was its turn")
+        raise CredentialError("it left the fleet before its turn came")
     if row["credential"] is None or row["host"] is None:
         raise CredentialError("has no host or no credential; describe it in fleet.yaml and apply that")
     return Target(
