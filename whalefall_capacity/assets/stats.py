@@ -6,6 +6,7 @@ Annotations are not postponed here: Dagster reads the type of `config` from the 
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -50,7 +51,7 @@ REPORT = "report"
 # The outputs of the graph of steps, by their names.
 ASSET_OUTPUTS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in STATS_KEYS}
 CHECK_OUTPUTS: Mapping[str, dg.AssetCheckSpec] = {check.name: check for check in (FLEET_COVERAGE, SECRETS_READABLE)}
-# With a policy, even one of no retries, Dagster takes an interrupt for a failure of the step alone.
+# None rather than a policy of no retries, which would not be the same: see `visits`.
 RETRIES = dg.RetryPolicy(max_retries=retries) if (retries := load_settings().shard_retries) else None
 PROGRESS_SECONDS = 1.0
 
@@ -152,10 +153,11 @@ class CollectionRun:
 
         Each was visited by a step of its own, unless an earlier run gave up what it had.
         """
-        for shard in self.ledger():
-            if shard.outcome is None:
-                self.visit(shard)
         ledger = self.ledger()
+        if lacking := [shard for shard in ledger if shard.outcome is None]:
+            for shard in lacking:
+                self.visit(shard)
+            ledger = self.ledger()
         return ledger if all(shard.outcome for shard in ledger) else []
 
     def visit(self, shard: Shard) -> None:
@@ -229,7 +231,8 @@ def visits(
     """Visit the servers of one shard, and note in the ledger what came of it."""
     run = CollectionRun(context, config, store, fleet, task_runs)
     key = context.op_execution_context.get_mapping_key()
-    with task_runs.cancelled_for_good():
+    # Without a policy Dagster takes an interrupt for what it is: the end of the run.
+    with task_runs.cancelled_for_good() if RETRIES else nullcontext():
         task_runs.raise_if_cancelled()
         shard = {shard.key: shard for shard in run.ledger()}.get(key or "")
         if shard is None:
