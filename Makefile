@@ -29,6 +29,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(INSTALLED) lint
 	@scripts/system-packages mariadb chromium pgbouncer redis
 	@$(if $(WHALEFALL_TEST_WITHOUT_MYSQL),,scripts/mysql-server)
+	@scripts/firebird || echo "no Firebird server: its tests are skipped"
 	$(PYTEST)
 	@$(MAKE) --no-print-directory clocks
 

@@ -24,7 +24,7 @@ DATABASES = 50
 CONCURRENCY = 32
 FIRST_DAY = date(2026, 6, 1)
 LIMITS = Limits(connect_timeout_seconds=10, statement_timeout_seconds=60, deadline_seconds=120)
-FILTERS = {engine: NameFilter() for engine in ServerEngine}
+FILTERS: dict[str, NameFilter] = {engine: NameFilter() for engine in ServerEngine}
 ASK = "SELECT oid, datname, pg_database_size(oid) FROM pg_database WHERE datallowconn AND NOT datistemplate"
 
 

@@ -40,7 +40,12 @@ KEYS_OF_JOB: Mapping[str, Sequence[dg.AssetKey]] = {
 
 
 def step_key(key: dg.AssetKey) -> str:
-    """Return the key of the step that materializes an asset."""
+    """Return the key of the step that materializes an asset, or of the graph of such steps."""
     if key in STATS_KEYS:
         return STATS_STEP
     return INSIGHT_STEP if key in INSIGHT_KEYS else "__".join(key.path)
+
+
+def materializes(step: str, key: dg.AssetKey) -> bool:
+    """Tell whether *step* materializes an asset, or is of the graph that does: `size_stats.visits[1_500]`."""
+    return step.partition(".")[0] == step_key(key)

@@ -16,6 +16,7 @@ from whalefall_capacity.commands import (
     collect,
     credential,
     demo,
+    engine,
     fleet,
     forecast,
     history,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.add_typer(fleet.app, name="fleet")
+app.add_typer(engine.app, name="engine")
 app.command()(collect.collect)
 app.command()(aggregate.aggregate)
 app.command()(forecast.forecast)

@@ -37,6 +37,14 @@ class FleetError(WhalefallError):
     """An instance is not in the fleet."""
 
 
+class EngineFileError(WhalefallError):
+    """An engine is not known here, or its file of queries cannot be used."""
+
+    def __init__(self, problem: str | Sequence[str]) -> None:
+        """*problem* is a sentence, or a list of lines, one for each problem."""
+        super().__init__(problem if isinstance(problem, str) else "\n".join(problem))
+
+
 class CredentialError(WhalefallError):
     """A password cannot be resolved from its reference."""
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, LiteralString
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.collection.sizes import ServerEngine, Tls
+from whalefall_capacity.engine_catalog import known_engines, known_engines_in_words
 from whalefall_capacity.errors import FleetFileError
+from whalefall_capacity.yaml_file import Strict, number, read_yaml_file
+
+MYSQL_FAMILY = (ServerEngine.MYSQL, ServerEngine.MARIADB)
 
 
-def _number(value: Any) -> Any:
-    """Refuse booleans, which Python would take for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
+def _engine(name: str) -> str:
+    if name not in known_engines():
+        raise ValueError(f"must be {known_engines_in_words()}")
+    return name
 
 
 def _host(value: Any) -> Any:
@@ -39,11 +41,7 @@ def _host(value: Any) -> Any:
     return value
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class CredentialEntry(_Strict):
+class CredentialEntry(Strict):
     """The account to connect as, with a reference to its password: exactly one of three kinds."""
 
     username: str | None = Field(default=None, min_length=1)
@@ -68,17 +66,17 @@ class CredentialEntry(_Strict):
         return f"file:{self.password_file}" if self.password_file is not None else None
 
 
-class InstanceEntry(_Strict):
+class InstanceEntry(Strict):
     """One server."""
 
     name: str = Field(min_length=1, max_length=128)
-    engine: ServerEngine
+    engine: Annotated[str, AfterValidator(_engine)]
     host: Annotated[str, BeforeValidator(_host)] = Field(min_length=1)
-    port: Annotated[int | None, BeforeValidator(_number)] = Field(default=None, ge=1, le=65_535)
+    port: Annotated[int | None, BeforeValidator(number)] = Field(default=None, ge=1, le=65_535)
     database: str | None = Field(default=None, min_length=1)
     tls: Tls | None = None
     credential: CredentialEntry
-    capacity_limit: Annotated[int | None, BeforeValidator(bytes_in), BeforeValidator(_number)] = Field(
+    capacity_limit: Annotated[int | None, BeforeValidator(bytes_in), BeforeValidator(number)] = Field(
         default=None, gt=0, le=LARGEST_SIZE
     )
     replica_of: str | None = Field(default=None, min_length=1)
@@ -87,12 +85,12 @@ class InstanceEntry(_Strict):
 
     @model_validator(mode="after")
     def key_is_of_mysql(self) -> InstanceEntry:
-        if self.engine is ServerEngine.POSTGRESQL and self.tls is not None and self.tls.server_public_key_file:
+        if self.engine not in MYSQL_FAMILY and self.tls is not None and self.tls.server_public_key_file:
             raise ValueError("tls.server_public_key_file is for MySQL servers only")
         return self
 
 
-class FleetFile(_Strict):
+class FleetFile(Strict):
     """The whole file. A fleet of no server is refused: applying it would disable every instance."""
 
     instances: list[InstanceEntry] = Field(min_length=1)
@@ -131,7 +129,7 @@ def _problem_of_replica(instance: InstanceEntry, by_name: Mapping[str, InstanceE
         return "names the instance itself"
     if primary.replica_of is not None:
         return "names a replica; name the primary that it follows"
-    if primary.engine is not instance.engine:
+    if primary.engine != instance.engine:
         return "names an instance of another engine"
     if instance.active and not primary.active:
         return "names an instance that is not active, where its data would not be counted"
@@ -140,73 +138,4 @@ def _problem_of_replica(instance: InstanceEntry, by_name: Mapping[str, InstanceE
 
 def read_fleet_file(path: Path) -> FleetFile:
     """Read and check a fleet file. Raises FleetFileError that names every bad field with its line."""
-    try:
-        source = path.read_text(encoding="utf-8")
-        tree = yaml.compose(source, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(source)
-    except (OSError, ValueError) as error:
-        # ValueError: not UTF-8, or an impossible date such as one with month 13.
-        raise FleetFileError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise FleetFileError(f"{path}:{_describe_yaml(error)}") from None
-    repeated = [f"{path}: line {line}: {key}: appears twice in one mapping" for line, key in _repeated_keys(tree)]
-    if repeated:
-        raise FleetFileError(repeated)
-    try:
-        return FleetFile.model_validate(content if isinstance(content, dict) else {})
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise FleetFileError([_describe(path, tree, problem["loc"], problem["msg"]) for problem in problems]) from None
-
-
-def _describe(path: Path, tree: yaml.Node | None, location: tuple[int | str, ...], message: str) -> str:
-    field = ".".join(str(part) for part in location) or "file"
-    return f"{path}: line {_line(tree, location)}: {field}: {message.removeprefix('Value error, ')}"
-
-
-def _describe_yaml(error: yaml.YAMLError) -> str:
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return f" not YAML: {error}"
-    what = " ".join(part for part in (error.context, error.problem) if part)
-    line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
-    # A password that begins with * or ! is parsed as the name of an alias or tag: do not show it.
-    return f"{line} not YAML: " + re.sub(r"(alias|anchor|tag|handle) '.*'", r"\1", what)
-
-
-def _repeated_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """Yield the line and name of every repeated key: YAML would silently keep only the last one."""
-    pending, visited = [root], set[int]()
-    while pending:
-        node = pending.pop()
-        # An alias leads to a node that was visited, possibly one that contains it.
-        if id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            pending += node.value
-        elif isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for position, (key, value) in enumerate(node.value):
-                pending.append(value)
-                if key.value in keys[:position]:
-                    yield key.start_mark.line + 1, str(key.value)
-
-
-def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Return the line of the innermost part of *location* that exists in the file."""
-    if node is None:
-        return 1
-    line = node.start_mark.line + 1
-    for part in location:
-        child = None
-        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child = node.value[part]
-            line = child.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    child, line = value, key.start_mark.line + 1
-        if child is None:
-            break
-        node = child
-    return line
+    return read_yaml_file(path, FleetFile, FleetFileError)

@@ -142,8 +142,9 @@ def make_dagster_ready(settings: Settings) -> None:
     os.environ.update(settings_of_file())
     for name, value in settings:
         # Absolute by now: child processes run in another folder.
-        if isinstance(value, Path):
-            os.environ[f"{PREFIX}{name.upper()}"] = str(value)
+        paths = [value] if isinstance(value, Path) else value if isinstance(value, tuple) else []
+        if paths and all(isinstance(path, Path) for path in paths):
+            os.environ[f"{PREFIX}{name.upper()}"] = ",".join(map(str, paths))
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")

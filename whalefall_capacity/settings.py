@@ -64,6 +64,13 @@ def _parsed(parse: Callable[[str], object], allowed: str) -> Callable[[Any], Any
     return validate
 
 
+def _engine_files(value: Path) -> Path:
+    path = value.expanduser()
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".yaml"):
+        raise ValueError("must be files that are there, named after their engines (firebird.yaml), or folders of them")
+    return path
+
+
 def _postgres_url(value: SecretStr) -> SecretStr:
     scheme, separator, rest = value.get_secret_value().partition("://")
     url = SecretStr(f"postgresql+psycopg2://{rest}")
@@ -224,6 +231,11 @@ AlertUrls = Annotated[
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 MailAddresses = Annotated[tuple[MailAddress, ...], NoDecode, BeforeValidator(_names)]
+EngineFiles = Annotated[
+    tuple[Annotated[Path, AfterValidator(_engine_files), AfterValidator(Path.resolve)], ...],
+    NoDecode,
+    BeforeValidator(_names),
+]
 HostName = Annotated[str, AfterValidator(_host_name)]
 HostNames = Annotated[tuple[HostName, ...], NoDecode, BeforeValidator(_names)]
 Network = Annotated[
@@ -289,12 +301,26 @@ class Settings(BaseSettings):
     collection_deadline_seconds: float = Field(
         default=300, gt=0, le=86_400, description="Longest time that one visit of one server may take, in seconds."
     )
+    collection_shard_instances: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="How many servers one step of a collection visits, where each step is a process of its own; there "
+        "are 200 of these steps at most. Unset: one step visits all servers.",
+    )
+    shard_retries: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="How often a step that visits servers is executed again after an error, or when its process died. "
+        "To be left at 0 where the process of the run executes its steps: it dies with them.",
+    )
     aggregation_concurrency: int = Field(
         default=2,
         ge=1,
         le=64,
-        description="How many chunks of 500 servers are aggregated at the same time, each on a connection to the store "
-        "and, at most, a processor of its server.",
+        description="How many chunks (the databases of 500 servers, or 5,000 servers as a whole) are aggregated at the "
+        "same time, each on a connection to the store and, at most, a processor of its server.",
     )
     connect_timeout_seconds: float = Field(
         default=10,
@@ -320,6 +346,11 @@ class Settings(BaseSettings):
     mariadb_exclude: Names = Field(default=(), description="MariaDB databases to leave out: exact names.")
     mariadb_exclude_regex: Regex | None = Field(
         default=None, description="MariaDB databases to leave out: a regular expression that matches the whole name."
+    )
+    engines: EngineFiles = Field(
+        default=(),
+        description="Engine files of your own, or folders of them, separated by commas: queries that measure one more "
+        "kind of server each. See docs/engines.md.",
     )
     create_ahead_months: int = Field(
         default=3, ge=1, le=24, description="How many months ahead table partitions are created."

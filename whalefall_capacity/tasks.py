@@ -19,7 +19,7 @@ class Task:
 
 SYNC_DATABASES = Task("sync_databases", "Collect sizes", "capacity")
 CALCULATE_DATABASE = Task("calculate_database", "Calculate aggregations", "aggregation")
-# Its one step that measures.
+# Its graph of steps that measure.
 STATS_STEP = "size_stats"
 # What calculates forecasts; its runs have no task of their own.
 INSIGHT_STEP = "insight"

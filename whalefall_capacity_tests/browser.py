@@ -40,8 +40,15 @@ def open_browser(*options: str) -> Iterator[Browser]:
 @contextmanager
 def open_page(*options: str) -> Iterator[Page]:
     """Hold a browser, with more *options*, with one page."""
-    with open_browser(*options) as browser:
-        # The operator's browser is in the zone of the fleet: the UI's "last 90 days" end on the browser's date.
-        page = browser.new_page(viewport={"width": 1600, "height": 1000}, timezone_id=ZONE)
-        page.set_default_timeout(PATIENCE_MILLISECONDS)
+    with open_browser(*options) as browser, page_of(browser) as page:
         yield page
+
+
+@contextmanager
+def page_of(browser: Browser) -> Iterator[Page]:
+    """Hold a page of a browser that knows nothing of its other pages."""
+    # The operator's browser is in the zone of the fleet: the UI's "last 90 days" end on the browser's date.
+    page = browser.new_page(viewport={"width": 1600, "height": 1000}, timezone_id=ZONE)
+    page.set_default_timeout(PATIENCE_MILLISECONDS)
+    yield page
+    page.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
@@ -16,7 +17,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 import time_machine
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
@@ -196,6 +197,13 @@ def settings(
     # Commands put URLs and Dagster's home into the environment, for the processes that they start.
     os.environ.clear()
     os.environ.update(before)
+
+
+@event.listens_for(Engine, "connect")
+def sqlite_forgets_the_disk(connection: object, _: object) -> None:
+    """Let the storage of Dagster in these tests answer before its files are on the disk: it commits each event."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(scope="session")

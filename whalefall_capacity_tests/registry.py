@@ -29,7 +29,7 @@ def entry(name: str, target: Target, **changes: Any) -> dict[str, Any]:
     """Return the entry of a fleet file that leads to *target* under *name*."""
     return {
         "name": name,
-        "engine": target.engine.value,
+        "engine": str(target.engine),
         "host": target.host,
         "port": target.port,
         "credential": {"username": target.username, "password_env": PASSWORD_VARIABLE},

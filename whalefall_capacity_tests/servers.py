@@ -22,7 +22,7 @@ WITHOUT_MYSQL = "WHALEFALL_TEST_WITHOUT_MYSQL"
 # Read at once: every test has the settings of the environment taken away.
 may_go_without_mysql = bool(os.environ.get(WITHOUT_MYSQL))
 LIMITS = Limits(connect_timeout_seconds=5, statement_timeout_seconds=20, deadline_seconds=30)
-NO_FILTERS: Mapping[ServerEngine, NameFilter] = {engine: NameFilter() for engine in ServerEngine}
+NO_FILTERS: Mapping[str, NameFilter] = {engine: NameFilter() for engine in ServerEngine}
 
 
 def require_mysql() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from whalefall_capacity.collection.sizes import ServerEngine, Tls
+from whalefall_capacity.engine_catalog import known_engines
 from whalefall_capacity.errors import FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, read_fleet_file
 
@@ -213,9 +214,9 @@ def test_a_credential_is_one_reference_and_who_it_is_for(credential: str, proble
 
 
 def test_a_missing_field_is_named_with_the_line_of_its_server(tmp_path: Path) -> None:
-    content = SERVER + "  - name: blog\n    engine: oracle\n"
+    content = SERVER + "  - name: blog\n    engine: dbase\n"
     assert _problems(tmp_path, content) == [
-        "line 7: instances.1.engine: Input should be 'postgresql', 'mysql' or 'mariadb'",
+        f"line 7: instances.1.engine: must be one of {', '.join(known_engines())}; WHALEFALL_ENGINES adds others",
         "line 6: instances.1.host: Field required",
         "line 6: instances.1.credential: Field required",
     ]

@@ -40,6 +40,12 @@ def test_loading_needs_no_numpy() -> None:
     subprocess.run([sys.executable, "-c", code], env=environment({}), check=True)
 
 
+def test_loading_reads_no_engine_file_and_loads_no_driver_of_one() -> None:
+    loaded = "whalefall_capacity.collection.sql", "sqlalchemy.dialects.mssql", "sqlalchemy.dialects.oracle"
+    code = f"{CODE_LOCATION}\nimport sys\nassert sys.modules.keys().isdisjoint({loaded})"
+    subprocess.run([sys.executable, "-c", code], env=environment({}), check=True)
+
+
 def test_loading_warns_of_nothing() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", CODE_LOCATION],

@@ -39,7 +39,7 @@ def dagster_names() -> Iterator[str]:
 
 def _config_of(job: dg.JobDefinition) -> Iterator[str]:
     """Yield what a person may set in the launchpad of a job, op by op."""
-    for op in job.all_node_defs:
+    for op in job.graph.node_defs:
         schema = getattr(op, "config_schema", None)
         fields = getattr(schema.config_type, "fields", None) or {} if schema else {}
         yield from (f"{op.name}.{name}" for name in fields)

@@ -5,7 +5,8 @@ Annotations are not postponed here: Dagster reads the type of `config` from the 
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -17,7 +18,7 @@ from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
 from whalefall_capacity.assets.columns import STATS, column_schema
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.freshness import DAILY_DATA
-from whalefall_capacity.assets.metadata import NO_INSTANCES, failed_table, materializations, stored_days
+from whalefall_capacity.assets.metadata import NO_INSTANCES, DayMetadata, failed_table, materializations, stored_days
 from whalefall_capacity.assets.stats_checks import SECRETS_READABLE, secrets_result
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.partitions import DAILY, partition_days
@@ -25,16 +26,32 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.printable import first_of
 from whalefall_capacity.resources.fleet import MOST_NAMED, Collection, FleetResource
 from whalefall_capacity.resources.item_watchers import CollectionItems, collection_metrics, report_days
+from whalefall_capacity.resources.shards import collection_of, divide, outcome_of, sum_of
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
-from whalefall_capacity.store.sizes.stats import coverage, instances_in_range, rows_changed, store_time
+from whalefall_capacity.store.fleet import fleet_ids
+from whalefall_capacity.store.sizes.collection_shards import (
+    Shard,
+    finish_shard,
+    forget_outcomes,
+    plan_shards,
+    read_shards,
+)
+from whalefall_capacity.store.sizes.stats import coverage, instances_in_range, rows_changed
 from whalefall_capacity.tasks import STATS_STEP
 
 # One run at a time (dagster.yaml): a second collection waits in the queue.
 COLLECTION_POOL = "collection"
 DAYS_SHOWN = 10
+# What the last step is called; another job has an op of that name, and names of ops are unique.
+REPORT = "report"
+# The outputs of the graph of steps, by their names.
+ASSET_OUTPUTS: Mapping[str, dg.AssetKey] = {key.path[0]: key for key in STATS_KEYS}
+CHECK_OUTPUTS: Mapping[str, dg.AssetCheckSpec] = {check.name: check for check in (FLEET_COVERAGE, SECRETS_READABLE)}
+# With a policy, even one of no retries, Dagster takes an interrupt for a failure of the step alone.
+RETRIES = dg.RetryPolicy(max_retries=retries) if (retries := load_settings().shard_retries) else None
 PROGRESS_SECONDS = 1.0
 
 
@@ -93,6 +110,7 @@ def _spec(level: Level, description: str) -> dg.AssetSpec:
         owners=["team:dba"],
         tags={"level": level.value},
         description=description,
+        partitions_def=DAILY,
         freshness_policy=DAILY_DATA,
         metadata={
             "dagster/table_name": TABLES[level].stats.name,
@@ -115,78 +133,53 @@ SPECS = [
 ]
 
 
-@dg.multi_asset(
-    name=STATS_STEP,
-    specs=SPECS,
-    check_specs=[FLEET_COVERAGE, SECRETS_READABLE],
-    partitions_def=DAILY,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    pool=COLLECTION_POOL,
-)
-def size_stats(
-    context: dg.AssetExecutionContext,
-    config: SizeStatsConfig,
-    store: StoreResource,
-    fleet: FleetResource,
-    task_runs: TaskRunsResource,
-) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Measure today, report the stored sizes of past days, and fail for days without any."""
-    task_runs.raise_if_cancelled()
-    yield secrets_result(store)
-    days = partition_days(context)
-    this_day = today(load_settings().zone)
-    started = store_time(store.engine)
-    collection = collect(context, config, store, fleet, task_runs, this_day) if this_day in days else None
-    changed = {this_day: rows_changed(store.engine, this_day, started)} if collection else {}
-    # Today's partition is the last, so what was measured now belongs to the latest of the days.
-    stored = stored_days(store.engine, days, changed, collection)
-    if collection is not None and not collection.visited:
-        stored.setdefault(this_day, NO_INSTANCES)
-    if days[0] < this_day:
-        report_days(task_runs, instances_in_range(store.engine, days[0], days[-1]))
-    unknown = [day for day in days if day not in stored]
-    if unknown:
-        # Dagster does not record the outputs of a failing step, but it does record these events.
-        for event in materializations(stored):
-            context.log_event(event)
-        days_without = first_of([str(day) for day in unknown], DAYS_SHOWN)
-        raise dg.Failure(
-            f"nothing is stored for {days_without}, and a past day cannot be measured; "
-            "`whalefall-capacity history import FILE` imports sizes from other sources",
-            allow_retries=False,
-        )
-    for day, metadata in stored.items():
-        for key in STATS_KEYS:
-            context.add_asset_metadata(metadata[key], asset_key=key, partition_key=day.isoformat())
-    yield dg.MaterializeResult(DATABASE_SIZE_STATS)
-    yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
-    yield fleet_coverage(store, max(days), collection or Collection())
+@dataclass(frozen=True)
+class CollectionRun:
+    """A run that collects, in one of its steps, or one that goes on where an earlier run ended."""
 
+    context: dg.AssetExecutionContext
+    config: SizeStatsConfig
+    store: StoreResource
+    fleet: FleetResource
+    task_runs: TaskRunsResource
 
-def fleet_coverage(store: StoreResource, day: date, collection: Collection) -> dg.AssetCheckResult:
-    """Report which servers have no sizes of *day*, the latest of the run, nor any of the *collection* of it."""
-    found = coverage(store.engine, day, MOST_NAMED, collection.started_at, collection.instance_ids)
-    return coverage_result(day, found, collection)
+    def ledger(self) -> list[Shard]:
+        """Return the shards of the fleet, and what came of each."""
+        return read_shards(self.store.engine, root_run_id(self.context))
 
+    def complete_ledger(self) -> list[Shard]:
+        """Visit the shards of which the ledger knows nothing, and return all; none if their day is over.
 
-def collect(
-    context: dg.AssetExecutionContext,
-    config: SizeStatsConfig,
-    store: StoreResource,
-    fleet: FleetResource,
-    task_runs: TaskRunsResource,
-    day: date,
-) -> Collection:
-    """Visit the fleet and store its sizes under *day*; fails if no server of those to visit could be measured."""
-    if config.accept_empty and config.instance_ids is None:
-        raise dg.Failure("accept_empty needs instance_ids: it confirms one server, not the fleet", allow_retries=False)
+        Each was visited by a step of its own, unless an earlier run gave up what it had.
+        """
+        for shard in self.ledger():
+            if shard.outcome is None:
+                self.visit(shard)
+        ledger = self.ledger()
+        return ledger if all(shard.outcome for shard in ledger) else []
 
-    collection = fleet.collect(
-        store.engine, day, config.instance_ids, config.accept_empty, LoggedItems(task_runs, context.log)
-    )
-    context.log.info(f"{collection.visited:,} servers visited, {collection.failed:,} of them not measured")
-    task_runs.add_metrics(*collection_metrics(collection))
-    if collection.visited and not collection.measured:
+    def visit(self, shard: Shard) -> None:
+        """Visit the servers of *shard*, store their sizes, and note in the ledger what came of it.
+
+        Not when its day is over, unless it ended while this run was at work.
+        """
+        if shard.planned_by != self.context.run.run_id and shard.day != today(load_settings().zone):
+            self.context.log.warning(f"{shard.day} is over and cannot be measured any more")
+            return
+        engine = self.store.engine
+        ids = [instance_id for instance_id in fleet_ids(engine, self.config.instance_ids) if instance_id in shard]
+        items = LoggedItems(self.task_runs, self.context.log)
+        collection = self.fleet.collect(engine, shard.day, ids, self.config.accept_empty, items)
+        finish_shard(engine, root_run_id(self.context), shard, self.context.run.run_id, outcome_of(collection))
+
+    def report(self, collection: Collection) -> None:
+        """Report the figures of the whole collection; fails if no server of those to visit could be measured."""
+        self.context.log.info(f"{collection.visited:,} servers visited, {collection.failed:,} of them not measured")
+        self.task_runs.add_metrics(*collection_metrics(collection))
+        if collection.measured or not collection.visited:
+            return
+        # A run that goes on from here is to visit all of them once more.
+        forget_outcomes(self.store.engine, root_run_id(self.context))
         first = collection.first_failed[0].error
         raise dg.Failure(
             f"none of {collection.visited} instances could be measured; the first: {first}"
@@ -195,4 +188,146 @@ def collect(
             metadata={"failed_instances": failed_table(collection)},
             allow_retries=False,
         )
-    return collection
+
+    def report_unvisited(self, days: Sequence[date], ledger: Sequence[Shard]) -> None:
+        """Report the items of servers that this run did not visit: their stored days, visits of an earlier run."""
+        earlier = [shard for shard in ledger if shard.visited_by != self.context.run.run_id]
+        for shard in earlier:
+            for failed in collection_of(shard.outcome or {}).first_failed:
+                CollectionItems(self.task_runs).ended(failed)
+        if earlier or list(days) != [shard.day for shard in ledger[:1]]:
+            report_days(self.task_runs, instances_in_range(self.store.engine, days[0], days[-1]))
+
+
+@dg.op(out={"shard": dg.DynamicOut(dg.Nothing), SECRETS_READABLE.name: dg.Out(dg.Nothing)}, pool=COLLECTION_POOL)
+def shards(
+    context: dg.AssetExecutionContext, config: SizeStatsConfig, store: StoreResource, task_runs: TaskRunsResource
+) -> Iterator[dg.DynamicOutput[None] | dg.AssetCheckResult]:
+    """Decide whether today is measured, and divide the fleet into shards; each is visited by a step of its own."""
+    task_runs.raise_if_cancelled()
+    yield secrets_result(store)
+    settings = load_settings()
+    this_day = today(settings.zone)
+    ranges = []
+    if this_day in partition_days(context):
+        if config.accept_empty and config.instance_ids is None:
+            reason = "accept_empty needs instance_ids: it confirms one server, not the fleet"
+            raise dg.Failure(reason, allow_retries=False)
+        ranges = divide(fleet_ids(store.engine, config.instance_ids), settings.collection_shard_instances)
+    for shard in plan_shards(store.engine, root_run_id(context), context.run.run_id, this_day, ranges):
+        yield dg.DynamicOutput(None, shard.key, output_name="shard")
+
+
+@dg.op(ins={"shard": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), retry_policy=RETRIES)
+def visits(
+    context: dg.AssetExecutionContext,
+    config: SizeStatsConfig,
+    store: StoreResource,
+    fleet: FleetResource,
+    task_runs: TaskRunsResource,
+) -> None:
+    """Visit the servers of one shard, and note in the ledger what came of it."""
+    run = CollectionRun(context, config, store, fleet, task_runs)
+    key = context.op_execution_context.get_mapping_key()
+    with task_runs.cancelled_for_good():
+        task_runs.raise_if_cancelled()
+        shard = {shard.key: shard for shard in run.ledger()}.get(key or "")
+        if shard is None:
+            raise dg.Failure(f"the store has forgotten shard {key}; materialize the day again", allow_retries=False)
+        run.visit(shard)
+
+
+@dg.op(
+    name="report_stats",
+    ins={"visited": dg.In(dg.Nothing)},
+    out={name: dg.Out(dg.Nothing) for name in (*ASSET_OUTPUTS, FLEET_COVERAGE.name)},
+)
+def report(
+    context: dg.AssetExecutionContext,
+    config: SizeStatsConfig,
+    store: StoreResource,
+    fleet: FleetResource,
+    task_runs: TaskRunsResource,
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Report what was measured and the stored sizes of past days, and fail for days without any."""
+    run = CollectionRun(context, config, store, fleet, task_runs)
+    task_runs.raise_if_cancelled()
+    days = partition_days(context)
+    ledger = run.complete_ledger()
+    collection = sum_of(collection_of(shard.outcome) for shard in ledger if shard.outcome) if ledger else None
+    if collection is not None:
+        run.report(collection)
+    changed = {shard.day: rows_changed(store.engine, shard.day, shard.planned_at) for shard in ledger[:1]}
+    # Today's partition is the last, so what was measured now belongs to the latest of the days.
+    stored = stored_days(store.engine, days, changed, collection)
+    if collection is not None and not collection.visited:
+        stored.setdefault(ledger[0].day, NO_INSTANCES)
+    run.report_unvisited(days, ledger)
+    fail_for_unknown_days(context, days, stored)
+    for day, metadata in stored.items():
+        for key in STATS_KEYS:
+            context.add_asset_metadata(metadata[key], asset_key=key, partition_key=day.isoformat())
+    yield dg.MaterializeResult(DATABASE_SIZE_STATS)
+    yield dg.MaterializeResult(INSTANCE_SIZE_STATS)
+    yield fleet_coverage(store, max(days), collection or Collection(), config.instance_ids)
+
+
+def fleet_coverage(
+    store: StoreResource, day: date, collection: Collection, instance_ids: Sequence[int] | None
+) -> dg.AssetCheckResult:
+    """Report which servers have no sizes of *day*, the latest of the run.
+
+    Those of *instance_ids*, None for the whole fleet, must have them from the *collection*, if there was one.
+    """
+    found = coverage(store.engine, day, MOST_NAMED, collection.started_at, instance_ids)
+    return coverage_result(day, found, collection)
+
+
+def root_run_id(context: dg.AssetExecutionContext) -> str:
+    """Return the id of the run whose ledger this run writes: its own, or that of the first run that it repeats."""
+    return context.run.root_run_id or context.run.run_id
+
+
+def fail_for_unknown_days(
+    context: dg.AssetExecutionContext, days: Sequence[date], stored: Mapping[date, DayMetadata]
+) -> None:
+    """Fail if nothing is stored for some of *days*, after recording the others."""
+    unknown = [day for day in days if day not in stored]
+    if not unknown:
+        return
+    # Dagster does not record the outputs of a failing step, but it does record these events.
+    for event in materializations(stored):
+        context.log_event(event)
+    days_without = first_of([str(day) for day in unknown], DAYS_SHOWN)
+    raise dg.Failure(
+        f"nothing is stored for {days_without}, and a past day cannot be measured; "
+        "`whalefall-capacity history import FILE` imports sizes from other sources",
+        allow_retries=False,
+    )
+
+
+@dg.config_mapping
+def for_each_step(config: SizeStatsConfig) -> dict[str, Any]:
+    """Give each step the config of the collection."""
+    return {step: {"config": config.model_dump()} for step in (shards.name, visits.name, REPORT)}
+
+
+@dg.graph(name=STATS_STEP, config=for_each_step, out={name: dg.GraphOut() for name in (*ASSET_OUTPUTS, *CHECK_OUTPUTS)})
+def collection_graph() -> dict[str, Any]:
+    """Visit the fleet in as many steps as it has shards, and report what they brought.
+
+    The steps hand nothing to each other, so that they need no disk in common: they read and write the ledger.
+    """
+    divided = shards()
+    reported = report.alias(REPORT)(divided.shard.map(visits).collect())
+    outputs = {name: getattr(reported, name) for name in (*ASSET_OUTPUTS, FLEET_COVERAGE.name)}
+    return outputs | {SECRETS_READABLE.name: getattr(divided, SECRETS_READABLE.name)}
+
+
+size_stats = dg.AssetsDefinition(
+    node_def=collection_graph,
+    keys_by_output_name=ASSET_OUTPUTS,
+    check_specs_by_output_name=CHECK_OUTPUTS,
+    specs=SPECS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)

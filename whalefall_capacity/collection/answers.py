@@ -35,7 +35,7 @@ def credible(measurement: Measurement, hide: Callable[[str], str]) -> Measuremen
         measurement,
         version=printable(hide(measurement.version), LONGEST_VERSION),
         databases=_distinct(databases),
-        log_size_bytes=measurement.log_size_bytes if _is_size(measurement.log_size_bytes) else None,
+        log_size_bytes=_size_or_none(measurement.log_size_bytes),
     )
 
 
@@ -47,7 +47,11 @@ def _credible_database(database: DatabaseSize, hide: Callable[[str], str]) -> Da
     if not _is_size(database.size_bytes):
         reported = printable(hide(str(database.size_bytes)), LONGEST_VERSION)
         return DatabaseSize(database.name, None, f"the server reported {reported} bytes")
-    return database
+    return replace(
+        database,
+        data_size_bytes=_size_or_none(database.data_size_bytes),
+        log_size_bytes=_size_or_none(database.log_size_bytes),
+    )
 
 
 def _problem_of_name(name: str) -> str | None:
@@ -65,6 +69,10 @@ def _distinct(databases: tuple[DatabaseSize, ...]) -> tuple[DatabaseSize, ...]:
         name = database.name
         found[name] = DatabaseSize(name, None, "the server listed it more than once") if name in found else database
     return tuple(found.values())
+
+
+def _size_or_none(size_bytes: int | None) -> int | None:
+    return size_bytes if _is_size(size_bytes) else None
 
 
 def _is_size(size_bytes: object) -> bool:

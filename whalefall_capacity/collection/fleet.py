@@ -34,6 +34,8 @@ from whalefall_capacity.errors import CollectionError
 
 # How often whoever waits for visits is given a turn, to hear a cancel.
 LISTEN_SECONDS = 1.0
+# Outcomes that are handed on together: enough for a write, and however fast servers answer, nobody waits for all.
+MOST_TOGETHER = 64
 # Open files, at most: of one visit, sockets to the server and of the relay, and duplicates; and of all else here.
 FILES_OF_A_VISIT = 8
 OTHER_FILES = 200
@@ -111,25 +113,28 @@ class _FanOut(Generic[T]):
         try:
             outcome = self.call(run.target, run.cutoff, run.findings)
         except Exception as error:
-            outcome = error
+            # Whose frames hold all of the visit, and this one the error: only the collector of cycles would free them.
+            outcome = error.with_traceback(None)
+            outcome.__context__ = None
         self._ended.put((ticket, outcome))
 
     def _next_ended(self) -> list[Ended[T]]:
-        """Wait for the next visit to end, the next deadline, or a second; return all that have ended."""
+        """Wait for the next visit to end, the next deadline, or a second; return those that have ended."""
         batch: list[Ended[T]] = []
         oldest = min((run.started for run in self._running.values()), default=time.monotonic())
         patience = min(max(oldest + self.deadline_seconds - time.monotonic(), 0.0), LISTEN_SECONDS)
-        while True:
+        while len(batch) < MOST_TOGETHER:
             try:
                 ticket, outcome = self._ended.get(timeout=patience)
             except queue.Empty:
-                return batch
+                break
             # A ticket that is not there belongs to a visit that was already given up.
             if (run := self._running.pop(ticket, None)) is not None:
                 batch.append((run.target, outcome, time.monotonic() - run.started))
                 # Its place is taken again before the rest is looked at.
                 self._start_what_fits()
             patience = 0.0
+        return batch
 
     def _expired(self) -> list[Ended[T]]:
         now = time.monotonic()

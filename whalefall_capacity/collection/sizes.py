@@ -7,11 +7,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 from pydantic import ConfigDict, Field, SecretStr, with_config
@@ -23,10 +24,13 @@ STATEMENT_SETTING = "WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
 DEADLINE_SETTING = "WHALEFALL_COLLECTION_DEADLINE_SECONDS"
 SHARE_OF_WHAT_IS_LEFT = 0.9
 DATABASES_NAMED = 10
+# Names of engines: those below, those of engine files, and that of servers of which only imported history is known.
+ENGINE_NAME = "^[a-z][a-z0-9_]{0,31}$"
+UNKNOWN_ENGINE = "unknown"
 
 
 class ServerEngine(StrEnum):
-    """Kind of database server."""
+    """Kind of database server that has a module of its own here; others have an engine file."""
 
     POSTGRESQL = "postgresql"
     MYSQL = "mysql"
@@ -68,18 +72,20 @@ class Tls:
 class Target:
     """One server to visit.
 
-    *host* is a name, an address, or the folder (PostgreSQL) or the path (MySQL) of a Unix socket.
+    *host* is a name, an address, or the folder (PostgreSQL) or the path (MySQL) of a Unix socket. *engine_file* has the
+    queries of an engine that is not a ServerEngine.
     """
 
     instance_id: int
     name: str
-    engine: ServerEngine
+    engine: str
     host: str
     port: int
     database: str | None
     username: str
     password: SecretStr = field(repr=False)
     tls: Tls = Tls()
+    engine_file: Path | None = None
 
     @property
     def address(self) -> str:
@@ -123,6 +129,8 @@ class DatabaseSize:
     name: str
     size_bytes: int | None
     reason: str | None = None
+    data_size_bytes: int | None = None
+    log_size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,13 +202,16 @@ class Findings:
 
     def measured(self, name: str, size_bytes: int) -> None:
         """Note the size of a listed database."""
-        with self._lock:
-            self._databases[name] = DatabaseSize(name, size_bytes)
+        self.found(DatabaseSize(name, size_bytes))
 
     def missing(self, name: str, reason: str) -> None:
         """Note why a listed database has no size."""
+        self.found(DatabaseSize(name, None, reason))
+
+    def found(self, database: DatabaseSize) -> None:
+        """Note a listed database, with its size or without."""
         with self._lock:
-            self._databases[name] = DatabaseSize(name, None, reason)
+            self._databases[database.name] = database
 
     def logs(self, size_bytes: int | None) -> None:
         """Note the size of the instance's own logs."""
@@ -263,6 +274,7 @@ class Cutoff:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self._end: Callable[[], object] | None = None
         self._is_cut = False
         # Why the visit ended its own connection, which its driver cannot know.
         self.reason: str | None = None
@@ -275,6 +287,13 @@ class Cutoff:
         if self._is_cut:
             self.cut()
 
+    def call(self, end: Callable[[], object]) -> None:
+        """Remember what ends a connection whose driver does not show its socket."""
+        self.release()
+        self._end = end
+        if self._is_cut:
+            self.cut()
+
     def cut(self, reason: str | None = None) -> None:
         """Shut the connection down, now or as soon as there is one, so that its reader gets an error at once."""
         self.reason = self.reason or reason
@@ -284,12 +303,21 @@ class Cutoff:
         if watched is not None:
             with suppress(OSError):
                 watched.shutdown(socket.SHUT_RDWR)
+        if (end := self._end) is not None:
+            # It may wait for the server, and its error interests nobody.
+            threading.Thread(target=_without_error, args=(end,), daemon=True).start()
 
     def release(self) -> None:
         """Forget the connection."""
+        self._end = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _without_error(call: Callable[[], object]) -> None:
+    with suppress(Exception):
+        call()
 
 
 def open_socket(where: str | tuple[str, int], timeout_seconds: float) -> socket.socket:

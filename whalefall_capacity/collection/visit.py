@@ -24,7 +24,8 @@ from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.printable import printable
 
-Filters = Mapping[ServerEngine, NameFilter]
+# By engine; of one that is not there, the engine file alone says what is left out.
+Filters = Mapping[str, NameFilter]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def visit(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff, find
     session = _open(target, limits, cutoff)
     reason_for_the_rest = "the server returned no size"
     try:
-        session.measure(filters[target.engine], findings)
+        session.measure(_filter_of(target, filters), findings)
     except Exception as error:
         if not findings.has_sizes:
             raise CollectionError(_describe(target, "measuring on", _cause(error, cutoff))) from None
@@ -88,7 +89,7 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
         return Checkup(target.name, None, (), str(error))
     try:
         version = printable(session.version, LONGEST_VERSION)
-        found = [*session.capabilities(filters[target.engine]), _identity(target)]
+        found = [*session.capabilities(_filter_of(target, filters)), _identity(target)]
         return Checkup(target.name, version, tuple(map(_printable, found)), None)
     except Exception as error:
         return Checkup(target.name, None, (), _describe(target, "checking on", _cause(error, cutoff)))
@@ -99,7 +100,7 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
 
 def read_tables(target: Target, database: str, limits: Limits, cutoff: Cutoff) -> DatabaseTables:
     """Read the tables of one database. Raises CollectionError, which names the server and never a secret."""
-    if target.engine is ServerEngine.POSTGRESQL:
+    if target.engine == ServerEngine.POSTGRESQL or target.engine_file is not None:
         target = replace(target, database=database)
     session = _open(target, limits, cutoff)
     try:
@@ -121,19 +122,25 @@ def failed(target: Target, error: str, seconds: float) -> FailedVisit:
 def _open(target: Target, limits: Limits, cutoff: Cutoff) -> Session:
     # Imported here: a fleet of one engine needs only that engine's driver.
     try:
-        match target.engine:
-            case ServerEngine.POSTGRESQL:
-                from whalefall_capacity.collection import postgresql
+        if target.engine_file is not None:
+            from whalefall_capacity.collection import sql
 
-                return postgresql.connect(target, limits, cutoff)
-            case ServerEngine.MYSQL | ServerEngine.MARIADB:
-                from whalefall_capacity.collection import mysql
+            return sql.connect(target, target.engine_file, limits, cutoff)
+        if target.engine == ServerEngine.POSTGRESQL:
+            from whalefall_capacity.collection import postgresql
 
-                return mysql.connect(target, limits, cutoff)
+            return postgresql.connect(target, limits, cutoff)
+        from whalefall_capacity.collection import mysql
+
+        return mysql.connect(target, limits, cutoff)
     except Exception as error:
         cutoff.cut()
         cutoff.release()
         raise CollectionError(_describe(target, "connecting to", _cause(error, cutoff))) from None
+
+
+def _filter_of(target: Target, filters: Filters) -> NameFilter:
+    return filters.get(target.engine, NameFilter())
 
 
 def _cause(error: Exception, cutoff: Cutoff) -> Exception:

@@ -95,13 +95,14 @@ def check(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(checkups)
     else:
-        _print_checkups(checkups)
-        _print_grants(checkups, roster.targets)
+        print_checkups(checkups)
+        print_grants(checkups, roster.targets)
     if not all(checkup.healthy for checkup in checkups):
         raise typer.Exit(1)
 
 
-def _print_checkups(checkups: list[Checkup]) -> None:
+def print_checkups(checkups: list[Checkup]) -> None:
+    """Print what can be measured on each server, a line each."""
     rows = []
     for checkup in checkups:
         who = (checkup.name, checkup.version)
@@ -113,7 +114,7 @@ def _print_checkups(checkups: list[Checkup]) -> None:
     print_table("what can be measured", ("instance", "version", "what", "state", "detail"), rows)
 
 
-def _print_grants(checkups: list[Checkup], targets: list[Target]) -> None:
+def print_grants(checkups: list[Checkup], targets: list[Target]) -> None:
     """Print each GRANT once, even if several measurements need it or several names lead to one server."""
     addresses = {target.name: target.address for target in targets}
     names: dict[tuple[str, str], list[str]] = {}

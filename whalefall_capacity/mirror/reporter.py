@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.mirror.follow import mirror
+from whalefall_capacity.mirror.follow import is_local, mirror
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import TaskSummary
@@ -135,6 +135,11 @@ class Reporter:
         if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run, "The task run was cancelled: stopping the work.")
         raise dg.DagsterExecutionInterruptedError
+
+    def is_ending(self) -> bool:
+        """Tell whether the run ends, if it is interrupted now: it is cancelled, or has nobody to go on with it."""
+        run = self._instance.get_run_by_id(self._run_id)
+        return run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING or is_local(run)
 
     def _report(self) -> None:
         told = False

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from whalefall_capacity import current_period
-from whalefall_capacity.asset_keys import INSIGHT_KEYS, KEYS_OF_JOB, STATS_KEYS, step_key
+from whalefall_capacity.asset_keys import INSIGHT_KEYS, KEYS_OF_JOB, STATS_KEYS, materializes
 from whalefall_capacity.current_period import CurrentPeriod
 from whalefall_capacity.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -122,7 +122,7 @@ def asset_keys_of(run: dg.DagsterRun) -> list[dg.AssetKey]:
     known = dict.fromkeys(key for keys in KEYS_OF_JOB.values() for key in keys)
     keys = [key for key in known if key in selected] if selected else list(KEYS_OF_JOB.get(run.job_name, ()))
     steps = run.step_keys_to_execute
-    return [key for key in keys if steps is None or step_key(key) in steps]
+    return [key for key in keys if steps is None or any(materializes(step, key) for step in steps)]
 
 
 def _task(job_name: str, collects: bool, period_type: PeriodType | None) -> Task:

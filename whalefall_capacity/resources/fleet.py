@@ -38,11 +38,10 @@ class MissingDatabase(NamedTuple):
 class Collection:
     """Outcome of one collection: counts, and the first failures; neither sizes nor all names are kept.
 
-    *started_at*: before the first visit; *instance_ids*: the servers to visit, None for the whole fleet.
+    *started_at*: before the first visit, by the clock that dates the visits.
     """
 
     started_at: datetime | None = None
-    instance_ids: Sequence[int] | None = None
     measured: int = 0
     failed: int = 0
     databases: int = 0
@@ -90,7 +89,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Measure the fleet, or only *instance_ids*, and store the sizes under *day* as they arrive."""
         settings = load_settings()
         ids = fleet_ids(engine, instance_ids)
-        collection = Collection(utc_now(), instance_ids)
+        collection = Collection(utc_now())
         load = partial(load_roster, engine, settings.secret_key)
 
         def note(outcomes: Sequence[Visit | FailedVisit]) -> None:

@@ -54,6 +54,19 @@ class TaskRunsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Stop the work here if the run is cancelled."""
         self.reporter.raise_if_cancelled()
 
+    @contextmanager
+    def cancelled_for_good(self) -> Iterator[None]:
+        """Let an interrupt of the block, which ends the run, fail the step.
+
+        Dagster answers an interrupt by executing the step again, as often as its policy allows.
+        """
+        try:
+            yield
+        except dg.DagsterExecutionInterruptedError as interrupt:
+            if not self.reporter.is_ending():
+                raise
+            raise dg.Failure("the run was interrupted", allow_retries=False) from interrupt
+
     def declare(self, items: Sequence[Item]) -> None:
         """Add items that were not known when the run began."""
         self.reporter.declare(items)

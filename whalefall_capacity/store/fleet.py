@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
-from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
-from whalefall_capacity.errors import CredentialError, FleetError, FleetFileError
+from whalefall_capacity.collection.sizes import FailedVisit, Target, Tls
+from whalefall_capacity.engine_catalog import default_port, engine_file
+from whalefall_capacity.errors import CredentialError, EngineFileError, FleetError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile, InstanceEntry
 from whalefall_capacity.store.fleet_credentials import credential_name, find_secret
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
@@ -181,7 +182,7 @@ def load_roster(engine: Engine, secret_key: SecretStr | None, instance_ids: Sequ
     for row in rows:
         try:
             roster.targets.append(_target(row, secret_key))
-        except CredentialError as error:
+        except (CredentialError, EngineFileError) as error:
             roster.unresolved.append(FailedVisit(row["id"], row["name"], f"{row['name']}: {error}", 0.0))
     return roster
 
@@ -207,9 +208,9 @@ def _changes(connection: Connection, fleet: FleetFile) -> list[Change]:
 def _columns(entry: InstanceEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
-        "db_type": entry.engine.value,
+        "db_type": entry.engine,
         "host": entry.host,
-        "port": entry.port or entry.engine.default_port,
+        "port": entry.port or default_port(entry.engine),
         "database_name": entry.database,
         "tls": {name: value for name, value in asdict(entry.tls).items() if value is not None} if entry.tls else None,
         "description": entry.description,
@@ -252,13 +253,14 @@ def _upsert(connection: Connection, entries: list[InstanceEntry]) -> None:
 
 def _target(row: Any, secret_key: SecretStr | None) -> Target:
     if not row["in_fleet"]:
-        raise CredentialError("it left the fleet before it was its turn")
+        raise CredentialError("it left the fleet before its turn came")
     if row["credential"] is None or row["host"] is None:
         raise CredentialError("has no host or no credential; describe it in fleet.yaml and apply that")
     return Target(
         instance_id=row["id"],
         name=row["name"],
-        engine=ServerEngine(row["db_type"]),
+        engine=row["db_type"],
+        engine_file=engine_file(row["db_type"]),
         host=row["host"],
         port=row["port"],
         database=row["database_name"],

@@ -110,7 +110,7 @@ def refusing_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def target(engine: ServerEngine, port: int, name: str = "db-7", instance_id: int = 7, tls: Tls | None = None) -> Target:
+def target(engine: str, port: int, name: str = "db-7", instance_id: int = 7, tls: Tls | None = None) -> Target:
     """Return a target on a port of 127.0.0.1."""
     return Target(
         instance_id,

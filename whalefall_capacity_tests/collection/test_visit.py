@@ -60,7 +60,7 @@ class Real:
     server: PostgresqlServer | FamilyServer
 
     @property
-    def engine(self) -> ServerEngine:
+    def engine(self) -> str:
         return self.server.target().engine
 
     def run(self, statement: str, *values: str) -> list[tuple[object, ...]]:
@@ -116,7 +116,7 @@ def test_a_visit_leaves_no_connection_behind(real: Real) -> None:
 
 def connections(real: Real) -> list[object]:
     """Return the ids of the visits' connections."""
-    statements = {
+    statements: dict[str, str] = {
         POSTGRESQL: "SELECT pid FROM pg_stat_activity "
         "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
         MARIADB: "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'root' AND ID <> CONNECTION_ID()",
@@ -187,7 +187,11 @@ def test_a_visit_that_was_given_up_before_it_connected_ends_there(real: Real) ->
 def test_an_unknown_database_is_named(real: Real) -> None:
     to = replace(real.server.target(), database="nowhere")
     unknown = "Unknown database 'nowhere'"
-    reasons = {POSTGRESQL: 'database "nowhere" does not exist', MARIADB: unknown, ServerEngine.MYSQL: unknown}
+    reasons: dict[str, str] = {
+        POSTGRESQL: 'database "nowhere" does not exist',
+        MARIADB: unknown,
+        ServerEngine.MYSQL: unknown,
+    }
     error = error_of(to)
     assert error.startswith(f"{to.name}: connecting to {to.address} as {to.username} failed: ")
     assert reasons[to.engine] in error

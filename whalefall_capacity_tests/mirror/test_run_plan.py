@@ -79,6 +79,18 @@ def days(first: str, last: str) -> dict[str, str]:
         ("sync_databases", [DATABASES], None, "calculate_database", "aggregation", [Level.DATABASE], "daily"),
         ("aggregate_weekly", [WEEKLY_DATABASES], None, "calculate_database", "aggregation", [Level.DATABASE], "weekly"),
         # Re-executed from a step
+        ("sync_databases", (), ["size_stats.report"], "sync_databases", "capacity", [], "daily"),
+        (
+            "sync_databases",
+            (),
+            ["size_stats.visits[501_1000]", "size_stats.visits[1501_2000]"],
+            "sync_databases",
+            "capacity",
+            [],
+            "daily",
+        ),
+        ("sync_databases", (), ["stats_checks"], "other", "maintenance", [], None),
+        # As earlier versions called it.
         ("sync_databases", (), ["size_stats"], "sync_databases", "capacity", [], "daily"),
         (
             "sync_databases",
@@ -92,7 +104,7 @@ def days(first: str, last: str) -> dict[str, str]:
         (
             "sync_databases",
             [*STATS, DATABASES, INSTANCES],
-            ["size_stats", "instance_size_aggregations__daily"],
+            ["size_stats.report", "instance_size_aggregations__daily"],
             "sync_databases",
             "capacity",
             [Level.INSTANCE],

@@ -5,6 +5,7 @@ However many servers there are, only those whose turn has come are locked.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,9 @@ WHERE locktype = 'advisory' AND datname = current_database() AND pid <> pg_backe
 # Copies of the one server that is registered.
 MORE_SERVERS = """
 INSERT INTO instances (name, db_type, host, port, credential_id)
-SELECT 'copy-' || number, db_type, host, port, credential_id FROM instances, generate_series(2, :count) AS number
+SELECT 'copy-' || number, db_type, host, port, credential_id
+FROM instances, generate_series(CAST(:first AS integer), :count) AS number
+WHERE name = 'first'
 """
 VISITS_LOCKED = """
 SELECT count(*) FROM pg_locks
@@ -121,7 +124,7 @@ def test_twenty_thousand_servers_leave_room_for_the_other_sessions_of_a_store_wi
     with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as closed, ThreadPoolExecutor(1) as run:
         register(store, {**refusing("first"), "port": closed.port})
         with store.begin() as connection:
-            connection.execute(text(MORE_SERVERS), {"count": 20_000})
+            connection.execute(text(MORE_SERVERS), {"first": 2, "count": 20_000})
         collection = run.submit(collect, store, UntilSeen())
         try:
             wait_for(lambda: closed.waiting == 32 or collection.done(), "visits of the first servers")
@@ -139,3 +142,58 @@ def _visits_locked(store: Engine) -> int:
     with engine.connect() as connection:
         count: int = connection.execute(text(VISITS_LOCKED)).scalar_one()
         return count
+
+
+class Census(Diary):
+    """Counts, at every tenth visit, the servers whose whole description is in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_targets = 0
+
+    def began(self, target: Target) -> None:
+        super().began(target)
+        if len(self.names) % 10 == 0:
+            alive = sum(isinstance(found, Target) for found in gc.get_objects())
+            self.most_targets = max(self.most_targets, alive)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_larger_fleet_takes_no_more_memory(store: Engine, postgresql: PostgresqlServer, measured: bool) -> None:
+    os.environ["WHALEFALL_COLLECTION_CONCURRENCY"] = "4"
+    load_settings.cache_clear()
+    register(store, entry("first", postgresql.target()) if measured else refusing("first"))
+
+    def objects_after(count: int) -> int:
+        with store.begin() as connection:
+            connection.execute(text(MORE_SERVERS), {"first": seen, "count": count})
+        census = Census()
+        collection = collect(store, census)
+        assert collection.visited == count
+        # Those that are visited, those whose turn is next, and the outcomes that are handed on together and were last.
+        assert 0 < census.most_targets <= 4 + 32 + 2 * 64 + 10
+        gc.collect()
+        return len(gc.get_objects())
+
+    seen = 2
+    # More than are named: what is made once is there.
+    before = objects_after(120)
+    seen = 121
+    assert objects_after(320) - before < 100
+
+
+def test_a_server_that_leaves_the_fleet_before_its_turn_is_not_visited_and_told(
+    store: Engine, fleet: dict[str, int]
+) -> None:
+    class Leaving(Diary):
+        def progressed(self, done: int, total: int) -> None:
+            super().progressed(done, total)
+            with store.begin() as connection:
+                connection.execute(text("UPDATE instances SET is_active = false WHERE name = 'shop'"))
+            other.release([fleet["shop"]])
+
+    with visit_locks(store) as other:
+        other.take([fleet["shop"]])
+        collection = collect(store, Leaving())
+    assert (collection.measured, collection.failed) == (1, 1)
+    assert collection.first_failed[0].error == "shop: it left the fleet before its turn came"

@@ -130,7 +130,7 @@ def test_the_page_of_a_run_follows_it_live_over_the_websocket(held: Held, page: 
     page.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
     page.on("websocket", lambda opened: sockets.append(opened))
     page.goto(f"{held.running.url}/runs/{run_id}")
-    expect(page.get_by_text('Started execution of step "size_stats".')).to_be_visible()
+    expect(page.get_by_text('Started execution of step "size_stats.shards".')).to_be_visible()
     expect(page.get_by_text("RUN_SUCCESS")).to_have_count(0)
     held.server.open()
     expect(page.get_by_text("RUN_SUCCESS")).to_be_visible(timeout=120_000)

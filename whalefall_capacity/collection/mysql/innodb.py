@@ -13,31 +13,45 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from whalefall_capacity.collection.mysql.server import Server
+import pymysql
+
+from whalefall_capacity.collection.mysql.server import Server, is_timed_out
 
 # In NULLs and small numbers, which take no memory: there may be hundreds of thousands of tables.
-TABLES = """
-SELECT IF(SPACE_TYPE = 'Single', NULL, TABLE_ID), CAST(NAME AS BINARY), SPACE, SPACE_TYPE = 'Single',
-       SPACE_TYPE = 'General', ROW_FORMAT = 'Compressed'
-FROM information_schema.{prefix}TABLES
-WHERE NAME LIKE '%/%'
-"""
+TABLE = """IF(SPACE_TYPE = 'Single', NULL, CAST(TABLE_ID AS SIGNED)), CAST(NAME AS BINARY), CAST(SPACE AS SIGNED),
+       SPACE_TYPE = 'Single', SPACE_TYPE = 'General', ROW_FORMAT = 'Compressed'"""
+OF_TABLES = "FROM information_schema.{prefix}TABLES WHERE NAME LIKE '%/%'"
+TABLES = f"SELECT {TABLE} {OF_TABLES}"
 IN_DIRECTORIES = " AND HEX(SUBSTRING_INDEX(NAME, '/', 1)) IN ({directories})"
 # A file just made may not have been allocated yet.
-TABLESPACES = """
-SELECT SPACE, FILE_SIZE, IF(ALLOCATED_SIZE < FILE_SIZE, ALLOCATED_SIZE, NULL)
-FROM information_schema.{prefix}TABLESPACES
-"""
+FILE = "CAST(FILE_SIZE AS SIGNED), IF(ALLOCATED_SIZE < FILE_SIZE, CAST(ALLOCATED_SIZE AS SIGNED), NULL)"
+OF_TABLESPACES = "FROM information_schema.{prefix}TABLESPACES"
+TABLESPACES = f"SELECT CAST(SPACE AS SIGNED), {FILE} {OF_TABLESPACES}"
 # MariaDB opens a table's file when the table is first used (since MDEV-32027), and lists only files that are open:
 # after a restart most would be missing. Reading this view opens every one.
-OPEN_FILES = "SELECT COUNT(*) FROM information_schema.INNODB_SYS_TABLESTATS"
+OPENED = "FROM information_schema.INNODB_SYS_TABLESTATS"
+OPEN_FILES = f"SELECT COUNT(*) {OPENED}"
 # As long as the statistics of a table are not loaded, its pages read 0.
-PAGES = """
-SELECT s.TABLE_ID, CAST(s.STATS_INITIALIZED AS CHAR) IN ('1', 'Initialized'),
-       (s.CLUST_INDEX_SIZE + s.OTHER_INDEX_SIZE) * IF(t.ZIP_PAGE_SIZE > 0, t.ZIP_PAGE_SIZE, @@innodb_page_size)
-FROM information_schema.{prefix}TABLES AS t
+IS_LOADED = "CAST(s.STATS_INITIALIZED AS CHAR) IN ('1', 'Initialized')"
+BYTES = """CAST((s.CLUST_INDEX_SIZE + s.OTHER_INDEX_SIZE) * IF(t.ZIP_PAGE_SIZE > 0, t.ZIP_PAGE_SIZE, @@innodb_page_size)
+            AS SIGNED)"""
+OF_PAGES = """FROM information_schema.{prefix}TABLES AS t
 JOIN information_schema.{prefix}TABLESTATS AS s ON s.TABLE_ID = t.TABLE_ID
-WHERE t.SPACE_TYPE <> 'Single' AND t.NAME LIKE '%/%'
+WHERE t.SPACE_TYPE <> 'Single' AND t.NAME LIKE '%/%'"""
+PAGES = f"SELECT CAST(s.TABLE_ID AS SIGNED), {IS_LOADED}, {BYTES} {OF_PAGES}"
+# In one round trip: what opens the files, then tables, which have a name, then tablespaces, which have only an id. Were
+# it answered in another order, files would seem to be lost, and be looked for again.
+# MariaDB makes decimals of what is unsigned in one part and lacking in another.
+ALL_AT_ONCE = f"""
+SELECT {TABLE}, NULL, NULL {OF_TABLES}
+UNION ALL
+SELECT NULL, NULL, CAST(SPACE AS SIGNED), NULL, NULL, NULL, {FILE} {OF_TABLESPACES}
+"""
+OPENED_FIRST = f"SELECT COUNT(*), NULL, NULL, NULL, NULL, NULL, NULL, NULL {OPENED} UNION ALL"
+# MySQL 8 and newer always have tables of their own in a shared tablespace.
+WITH_PAGES = f"""
+UNION ALL
+SELECT CAST(s.TABLE_ID AS SIGNED), NULL, NULL, {IS_LOADED}, NULL, NULL, {BYTES}, NULL {OF_PAGES}
 """
 OF_SPACES = " WHERE SPACE IN ({spaces})"
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
@@ -157,10 +171,7 @@ class InnodbFiles:
 
 def read_files(server: Server) -> InnodbFiles:
     """Ask InnoDB for its files. Raises pymysql.Error."""
-    if server.is_mariadb:
-        server.rows(OPEN_FILES)
-    tables = _read_tables(server)
-    files = _read_tablespaces(server)
+    tables, files, pages = _read_all(server)
     lost = _lost(tables, files)
     for _ in range(SECOND_LOOKS):
         if not lost:
@@ -172,7 +183,7 @@ def read_files(server: Server) -> InnodbFiles:
         files |= dict.fromkeys((table.space for table in again), LOST_FILE) | _read_tablespaces(server, again)
         lost &= _lost(again, files)
     tables = [table for table in tables if table.is_shared or table.name in lost or files[table.space].length]
-    return InnodbFiles(tables, files, read_pages(server, tables), frozenset(lost))
+    return InnodbFiles(tables, files, read_pages(server, tables) if pages is None else pages, frozenset(lost))
 
 
 def read_pages(server: Server, tables: Sequence[Table]) -> dict[int | None, int | None]:
@@ -180,7 +191,27 @@ def read_pages(server: Server, tables: Sequence[Table]) -> dict[int | None, int 
     if not any(table.is_shared for table in tables):
         return {}
     rows = server.rows(PAGES.format(prefix=_prefix(server)))
-    return {table_id: int(size) if loaded else None for table_id, loaded, size in rows}
+    return {table_id: _pages(loaded, size) for table_id, loaded, size in rows}
+
+
+def _read_all(server: Server) -> tuple[list[Table], dict[int, File], dict[int | None, int | None] | None]:
+    """Return tables, files, and the pages of tables in shared tablespaces if those were asked for.
+
+    All at once; and by parts, each with a limit of its own, when that takes too long. Raises pymysql.Error.
+    """
+    before, after = OPENED_FIRST if server.is_mariadb else "", WITH_PAGES if server.has_dictionary else ""
+    try:
+        rows = server.rows((before + ALL_AT_ONCE + after).format(prefix=_prefix(server)))
+    except pymysql.Error as error:
+        if not (is_timed_out(error) and server.is_connected):
+            raise
+        if server.is_mariadb:
+            server.rows(OPEN_FILES)
+        return _read_tables(server), _read_tablespaces(server), None
+    tables = [Table(*row[:6]) for row in rows if row[1] is not None]
+    files = {row[2]: _file(*row[6:]) for row in rows if row[1] is None and row[2] is not None}
+    pages = {row[0]: _pages(row[3], row[6]) for row in rows if row[2] is None}
+    return tables, files, pages if server.has_dictionary else None
 
 
 def _prefix(server: Server) -> str:
@@ -199,11 +230,16 @@ def _read_tablespaces(server: Server, tables: Sequence[Table] | None = None) -> 
     statement = TABLESPACES.format(prefix=_prefix(server))
     if tables is not None:
         statement += OF_SPACES.format(spaces=", ".join(str(table.space) for table in tables) or "NULL")
-    return {space: File(_length(size), allocated) for space, size, allocated in server.rows(statement)}
+    return {space: _file(size, allocated) for space, size, allocated in server.rows(statement)}
 
 
-def _length(size: int | None) -> int | None:
-    return size if size and size % SMALLEST_PAGE == 0 else None
+def _file(size: int | None, allocated: int | None) -> File:
+    length = int(size) if size and size % SMALLEST_PAGE == 0 else None
+    return File(length, None if allocated is None else int(allocated))
+
+
+def _pages(is_loaded: int, size: int) -> int | None:
+    return int(size) if is_loaded else None
 
 
 def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[bytes]:

@@ -106,7 +106,7 @@ class Server:
 
     def explain(self, error: pymysql.Error) -> str:
         """Return an error of a statement in words."""
-        if error.args and error.args[0] in TIMED_OUT:
+        if is_timed_out(error):
             return self._time_left.limit_reached()
         return " ".join(str(part) for part in error.args)
 
@@ -119,6 +119,7 @@ class Server:
         """Leave, and leave nothing behind."""
         with suppress(pymysql.Error):
             if self.is_connected:
+                # Waited for: a server that finds nobody left to answer notes a connection that was cut off.
                 self._connection.rollback()
             self._connection.close()
 
@@ -154,6 +155,11 @@ class Server:
             return text.replace("SELECT", f"SELECT /*+ {hints} */", 1)
         # An older server knows no other hint.
         return text.replace("SELECT", f"SELECT /*+ {limit} */", 1) + f" LIMIT {ALL_ROWS}"
+
+
+def is_timed_out(error: pymysql.Error) -> bool:
+    """Is this what a server says when it has ended a statement because its time was up?"""
+    return bool(error.args) and error.args[0] in TIMED_OUT
 
 
 def is_denied(error: pymysql.Error) -> bool:

@@ -7,7 +7,7 @@ missing, never 0, unless the account may see every table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, groupby
 from typing import ParamSpec, TypeVar
@@ -19,7 +19,15 @@ from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
 from whalefall_capacity.collection.mysql.server import Server
-from whalefall_capacity.collection.mysql.tables import BATCH, SYSTEM_SCHEMAS, Table, list_tables, read_lengths, text
+from whalefall_capacity.collection.mysql.tables import (
+    BATCH,
+    SYSTEM_SCHEMAS,
+    Table,
+    list_databases,
+    list_databases_and_tables,
+    list_tables,
+    read_lengths,
+)
 from whalefall_capacity.collection.sizes import Findings, NameFilter
 from whalefall_capacity.errors import CollectionError
 
@@ -28,11 +36,6 @@ T = TypeVar("T")
 # Bytes, or the reason why they are not known.
 Size = int | str
 
-LIST_DATABASES = """
-SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA
-WHERE SCHEMA_NAME NOT LIKE '#sql%'
-ORDER BY SCHEMA_NAME
-"""
 NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT that is missing"
 SOME_VISIBLE = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
 NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"
@@ -56,16 +59,15 @@ class Survey:
 
     def run(self, fail_when_blind: bool) -> None:
         """Measure all; what is optional and cannot be read costs no size."""
-        listed = self._list()
+        # MySQL 8 and newer have one dictionary for the server and InnoDB: there, no table is in one alone.
+        listed, tables, problems = self._list_with_tables(names_of_innodb=not self._server.has_dictionary)
         if fail_when_blind and not listed and not self.grants.shows_every_database:
             raise CollectionError(f"the account sees no database at all; run {self.missing_grant('SHOW DATABASES')}")
-        # MySQL 8 and newer have one dictionary for the server and InnoDB: there, no table is in one alone.
-        tables, problems = self._tables(listed, names_of_innodb=not self._server.has_dictionary)
         self.innodb = self._read_innodb(listed)
         if not self._server.has_dictionary:
             problems |= self._unknown_to_innodb(tables)
         elif isinstance(self.innodb, pymysql.Error):
-            tables, problems = self._tables(listed, names_of_innodb=True)
+            tables, problems = self._tables(listed)
         folders = {name for name in listed if name not in problems and self._is_mere_folder(name, tables[name])}
         names = [name for name in listed if name not in folders]
         self._findings.listed(self._server.version, names)
@@ -84,29 +86,40 @@ class Survey:
         return f"GRANT {privilege} ON *.* TO {self._server.account()};"
 
     def _list(self) -> list[str]:
-        names = [text(row[0]) for row in self._server.current_rows(LIST_DATABASES)]
+        return self._chosen(list_databases(self._server))
+
+    def _chosen(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name.lower() not in SYSTEM_SCHEMAS and not self._excluded.excludes(name)]
 
-    def _tables(
-        self, names: Sequence[str], names_of_innodb: bool = False
-    ) -> tuple[dict[str, list[Table]], dict[str, str]]:
-        """Return the tables of each database, and why those of some cannot be listed."""
-        tables: dict[str, list[Table]] = {name: [] for name in names}
-        problems: dict[str, str] = {}
-        found = self._optional(list_tables, self._server, None, names_of_innodb)
+    def _list_with_tables(self, names_of_innodb: bool) -> tuple[list[str], dict[str, list[Table]], dict[str, str]]:
+        """Return the databases, the tables of each, and why those of some cannot be listed."""
+        found = self._optional(list_databases_and_tables, self._server, names_of_innodb)
         if isinstance(found, pymysql.Error):
-            # One of them may be the cause.
-            found = []
-            for name in names:
-                own = self._optional(list_tables, self._server, name, names_of_innodb)
-                if isinstance(own, pymysql.Error):
-                    problems[name] = self._server.explain(own)
-                else:
-                    found += own
-        for table in found:
-            if table.database in tables:
-                tables[table.database].append(table)
-        return tables, problems
+            names = self._list()
+            return names, *self._tables_one_by_one(names, names_of_innodb)
+        names = self._chosen(found[0])
+        return names, _by_database(names, found[1]), {}
+
+    def _tables(self, names: Sequence[str]) -> tuple[dict[str, list[Table]], dict[str, str]]:
+        """Return the tables of each database, by name, and why those of some cannot be listed."""
+        found = self._optional(list_tables, self._server, None, True)
+        if isinstance(found, pymysql.Error):
+            return self._tables_one_by_one(names, names_of_innodb=True)
+        return _by_database(names, found), {}
+
+    def _tables_one_by_one(
+        self, names: Sequence[str], names_of_innodb: bool
+    ) -> tuple[dict[str, list[Table]], dict[str, str]]:
+        """Do the same when all could not be listed at once: one of the databases may be the cause."""
+        tables: list[Table] = []
+        problems: dict[str, str] = {}
+        for name in names:
+            own = self._optional(list_tables, self._server, name, names_of_innodb)
+            if isinstance(own, pymysql.Error):
+                problems[name] = self._server.explain(own)
+            else:
+                tables += own
+        return _by_database(names, tables), problems
 
     def _read_innodb(self, names: Sequence[str]) -> InnodbSizes | pymysql.Error:
         """Ask InnoDB; of tables in shared tablespaces whose statistics are not loaded, ask the tables."""
@@ -143,7 +156,7 @@ class Survey:
     ) -> dict[tuple[bytes, bytes], int]:
         """Return the lengths, as far as the tables tell them, of those whose statistics are *not_loaded*."""
         estimates: dict[tuple[bytes, bytes], int] = {}
-        for name, members in self._tables(names, names_of_innodb=True)[0].items():
+        for name, members in self._tables(names)[0].items():
             keys = {table: (self._directory(name), self._directory(table.name)) for table in members}
             own = [table for table in members if table.is_innodb and keys[table] in not_loaded]
             lengths = self._optional(read_lengths, self._server, own) if own else {}
@@ -254,10 +267,19 @@ class Survey:
             return error
 
 
+def _by_database(names: Iterable[str], tables: Iterable[Table]) -> dict[str, list[Table]]:
+    """Return the *tables* of each database in *names*."""
+    found: dict[str, list[Table]] = {name: [] for name in names}
+    for table in tables:
+        if table.database in found:
+            found[table.database].append(table)
+    return found
+
+
 def _total(sizes: Sequence[Size]) -> Size:
     """Return the sum of *sizes*, or the reason why one of them is not known."""
     reasons = [size for size in sizes if isinstance(size, str)]
-    return reasons[0] if reasons else sum(size for size in sizes if isinstance(size, int))
+    return reasons[0] if reasons else sum(size for size in sizes if not isinstance(size, str))
 
 
 def _batches(tables: Mapping[str, list[Table]]) -> Iterator[list[str]]:

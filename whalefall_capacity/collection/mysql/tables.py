@@ -28,12 +28,19 @@ BATCH = 2000
 # What MySQL shows instead of a length which a storage engine could not tell.
 NO_LENGTH = (2**32 - 1, 2**64 - 1)
 SYSTEM_SCHEMAS = ("information_schema", "performance_schema", "mysql", "sys")
+# The second percent sign says the same as one, also where the driver takes two for one.
+LIST_DATABASES = """
+SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA
+WHERE SCHEMA_NAME NOT LIKE '#sql%%'
+"""
 # Without the lengths: no table is opened.
 LIST_TABLES = """
 SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, ENGINE
 FROM information_schema.TABLES
 WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND TABLE_SCHEMA NOT IN %s
 """
+# Both in one round trip; a database by itself has no table beside it.
+LIST_DATABASES_AND_TABLES = LIST_DATABASES.replace("BINARY)", "BINARY), NULL, NULL") + " UNION ALL " + LIST_TABLES
 EVERY_NAME = "CAST(TABLE_NAME AS BINARY)"
 # One row for all tables of InnoDB in a database, of which there may be hundreds of thousands.
 NAMES_BESIDE_INNODB = f"IF(ENGINE = 'InnoDB', CAST('' AS BINARY), {EVERY_NAME})"
@@ -104,6 +111,19 @@ class Table(NamedTuple):
         if not self.has_length and self._engine not in NOTHING_HERE:
             return f"the size of the table {self.name} is not known: its storage engine {self.engine} does not tell it"
         return None
+
+
+def list_databases(server: Server) -> list[str]:
+    """Return the databases that the account sees, those of the server itself too. Raises pymysql.Error."""
+    return sorted(text(row[0]) for row in server.current_rows(LIST_DATABASES))
+
+
+def list_databases_and_tables(server: Server, names_of_innodb: bool) -> tuple[list[str], list[Table]]:
+    """Return what `list_databases` and `list_tables` do. Raises pymysql.Error, of whichever it is."""
+    statement = LIST_DATABASES_AND_TABLES.format(name=EVERY_NAME if names_of_innodb else NAMES_BESIDE_INNODB)
+    rows = server.current_rows(statement, (SYSTEM_SCHEMAS,))
+    tables = [Table(text(schema), text(name), engine) for schema, name, engine in rows if name is not None]
+    return sorted(text(schema) for schema, name, _ in rows if name is None), tables
 
 
 def list_tables(server: Server, database: str | None = None, names_of_innodb: bool = False) -> list[Table]:

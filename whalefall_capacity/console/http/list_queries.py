@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from whalefall_capacity.console.http.queries import MOST_INSTANCES, DbType, Name, Page, Whole
+from whalefall_capacity.console.http.queries import MOST_DB_TYPES, MOST_INSTANCES, DbType, Name, Page, Whole
 from whalefall_capacity.store.sizes import database_list, instance_list
 from whalefall_capacity.store.sizes.listing import ListFilter, SizeStatus
 
@@ -25,7 +25,7 @@ class ListQuery(Page):
     instance_id: list[Annotated[Whole, Field(ge=1)]] = Field(
         default=[], max_length=MOST_INSTANCES, description="Ids of instances; may be repeated."
     )
-    db_type: list[DbType] = Field(default=[], max_length=len(DbType), description="Engines; may be repeated.")
+    db_type: list[DbType] = Field(default=[], max_length=MOST_DB_TYPES, description="Engines; may be repeated.")
     status: list[SizeStatus] = Field(
         default=[], max_length=len(SizeStatus), description="Statuses of the rows; may be repeated."
     )
@@ -35,7 +35,7 @@ class ListQuery(Page):
         return ListFilter(
             search=self.search,
             instance_ids=self.instance_id or None,
-            db_types=[db_type.value for db_type in self.db_type] or None,
+            db_types=self.db_type or None,
             statuses=self.status or None,
         )
 

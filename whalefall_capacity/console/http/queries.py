@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
-from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from whalefall_capacity.collection.sizes import ENGINE_NAME
 from whalefall_capacity.console.http.envelope import ApiError, invalid
 from whalefall_capacity.periods import PeriodType, window_of, windows_back
 from whalefall_capacity.sentences import Sentence
@@ -23,16 +23,8 @@ WHOLE = re.compile(r"[0-9]{1,18}")
 EARLIEST, LATEST = date(2000, 1, 1), date(2199, 12, 31)
 LONGEST_NAME = 255
 MOST_INSTANCES = 200
+MOST_DB_TYPES = 50
 LONGEST_RANGE_DAYS = 3660
-
-
-class DbType(StrEnum):
-    """Engine of an instance."""
-
-    POSTGRESQL = "postgresql"
-    MYSQL = "mysql"
-    MARIADB = "mariadb"
-    UNKNOWN = "unknown"
 
 
 def _day(value: Any) -> Any:
@@ -59,6 +51,8 @@ def _text(value: str) -> str:
 Day = Annotated[date, BeforeValidator(_day)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 PageNumber = Annotated[Whole, Field(ge=1)]
+# Of any engine: one that no instance has leads to no rows.
+DbType = Annotated[str, Field(pattern=ENGINE_NAME)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_text)]
 
 
@@ -138,7 +132,7 @@ class CapacityFilter(DayRange):
     instance_id: list[Annotated[Whole, Field(ge=1)]] = Field(
         default=[], max_length=MOST_INSTANCES, description="Ids of instances; may be repeated."
     )
-    db_type: list[DbType] = Field(default=[], max_length=len(DbType), description="Engines; may be repeated.")
+    db_type: list[DbType] = Field(default=[], max_length=MOST_DB_TYPES, description="Engines; may be repeated.")
     database_name: list[Name] = Field(
         default=[],
         max_length=MOST_INSTANCES,
@@ -156,7 +150,7 @@ class CapacityFilter(DayRange):
             first=window_of(first, self.period_type).start,
             last=last,
             instance_ids=self.instance_id or None,
-            db_types=[db_type.value for db_type in self.db_type] or None,
+            db_types=self.db_type or None,
             database_names=self.database_name or None,
         )
 

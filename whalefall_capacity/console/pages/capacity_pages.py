@@ -17,6 +17,7 @@ from whalefall_capacity.console.http.envelope import invalid, not_found
 from whalefall_capacity.console.http.queries import (
     EARLIEST,
     LATEST,
+    MOST_DB_TYPES,
     MOST_INSTANCES,
     WHOLE,
     Day,
@@ -38,6 +39,7 @@ from whalefall_capacity.store.aggregations.console_series import InstanceChoice
 from whalefall_capacity.store.aggregations.growth import DatabaseGrowth, InstanceGrowth
 from whalefall_capacity.store.aggregations.selection import Selection
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.sizes.options import engine_options
 
 Top = Literal[5, 10, 20]
 TOP_CHOICES = get_args(Top)
@@ -55,7 +57,7 @@ def number(value: Any) -> Any:
 class View(BaseModel):
     """The state of a page of capacity: everything that its URL says."""
 
-    db_type: list[DbType] = Field(default=[], max_length=len(DbType))
+    db_type: list[DbType] = Field(default=[], max_length=MOST_DB_TYPES)
     instance_id: list[Annotated[Whole, Field(ge=1)]] = Field(default=[], max_length=MOST_INSTANCES)
     database_name: list[Name] = Field(default=[], max_length=MOST_INSTANCES)
     period_type: PeriodType = PeriodType.DAILY
@@ -151,7 +153,7 @@ def _capacity_page(context: PageContext, page: str) -> Response:
         in_progress=found[0].in_progress,
         instances=[choice for choice in choices if not view.db_type or choice.db_type in view.db_type],
         databases=_database_choices(console, view) if level is Level.DATABASE else [],
-        db_types=list(DbType),
+        db_types=engine_options(console.reading),
         period_types=list(PeriodType),
         tops=TOP_CHOICES,
         style_ids=chart_library_style_ids(),
@@ -195,7 +197,7 @@ def _charts(console: Console, view: View, level: Level) -> tuple[list[Chart], Se
         first=windows[0].start,
         last=windows[-1].start,
         instance_ids=view.instance_id or None,
-        db_types=[db_type.value for db_type in view.db_type] or None,
+        db_types=view.db_type or None,
         database_names=view.database_name or None if level is Level.DATABASE else None,
     )
     largest = console_series.largest_series(console.reading, console.rankings, level, selection, view.top)

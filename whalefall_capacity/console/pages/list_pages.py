@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
-from whalefall_capacity.console.http.queries import DbType, Whole
+from whalefall_capacity.console.http.queries import Whole
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.choices import options
 from whalefall_capacity.console.pages.csv_cells import FORMULA_SIGNS, csv_file, csv_of_lines
@@ -21,6 +21,7 @@ from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, Inst
 from whalefall_capacity.store.sizes.database_list import ListedDatabase, database_lines, list_databases
 from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
 from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
+from whalefall_capacity.store.sizes.options import engine_options
 
 FIGURES = ("size_bytes", "change_7_days_bytes", "change_30_days_bytes")
 INSTANCE_COLUMNS = ("instance", "db_type", "host", "port", "version", "status", "failure", "day", *FIGURES)
@@ -103,7 +104,7 @@ def _list_page(
         total=found.total,
         most_rows=MOST_ROWS,
         choices=_instance_choices(context.console, view.instance_id) if page == "databases" else None,
-        db_types=list(DbType),
+        db_types=engine_options(context.console.reading),
         statuses=list(SizeStatus),
     )
 

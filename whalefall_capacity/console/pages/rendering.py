@@ -32,13 +32,14 @@ from whalefall_capacity.console.pages.formats import (
     signed_size,
     window_label,
 )
-from whalefall_capacity.console.pages.sparklines import spark_path
+from whalefall_capacity.console.pages.list_cells import database_url, size_cells, size_status
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said
 from whalefall_capacity.printable import printable_lines
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.task_runs.read import TaskRun
+from whalefall_capacity.tasks import INSIGHT
 
 THEMES = ("auto", "light", "dark")
 # What the URL of a page may choose for all that follow: the parameter, its cookie, and the choices.
@@ -235,7 +236,6 @@ def _environment() -> Environment:
         "change": signed_size,
         "moment": moment,
         "duration": duration,
-        "spark": spark_path,
         "boxes": boxes,
     }
     environment.tests["open"] = lambda run: not run.status.is_terminal
@@ -247,6 +247,9 @@ def _environment() -> Environment:
         "task_label": _task_label,
         "window_label": window_label,
         "urlencode": urlencode,
+        "database_url": database_url,
+        "size_cells": size_cells,
+        "size_status": size_status,
         "address": address,
     }
     return environment
@@ -259,7 +262,9 @@ def _shown(value: object) -> object:
 
 def _task_label(words: Mapping[str, str], run: TaskRun) -> str:
     """Return the name of a task in the words of the reader, with its instances, its period and its days."""
-    name = words.get(f"task.{run.task_key}")
+    # Runs that forecast have no task of their own.
+    key = "insight" if run.task_name.startswith(INSIGHT.name) else run.task_key
+    name = words.get(f"task.{key}")
     if name is None:
         return run.task_name
     common = (run.summary_json or {}).get("common", {})

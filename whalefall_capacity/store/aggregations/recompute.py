@@ -54,7 +54,9 @@ LEFT JOIN recomputed ON {recomputed_key}
 LEFT JOIN instances AS i ON i.id = sample.instance_id
 ORDER BY sample.instance_id, {key_text}
 """
-# Written in another way than the statements of the aggregation, on purpose: both would have to be wrong.
+# Written in another way than the statements of the aggregation, on purpose: both would have to be wrong. OFFSET 0 keeps
+# the planner from joining: the days of each key of the sample are looked up in the primary key, where a join would read
+# all of the window, which takes longer than to calculate it.
 RECOMPUTE_DATABASES = """
     SELECT s.instance_id, s.database_name, CAST(:last AS date) AS period_end,
            count(*) AS data_count, sum(s.size_bytes) AS sum_size_bytes, max(s.size_bytes) AS max_size_bytes,
@@ -69,8 +71,11 @@ RECOMPUTE_DATABASES = """
            (array_agg(s.log_size_bytes ORDER BY s.collected_date DESC)
                FILTER (WHERE s.log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes
     FROM sample
-    JOIN database_size_stats AS s ON s.instance_id = sample.instance_id AND s.database_name = sample.database_name
-    WHERE s.collected_date BETWEEN :first AND :last
+    CROSS JOIN LATERAL (
+        SELECT * FROM database_size_stats AS day
+        WHERE day.instance_id = sample.instance_id AND day.database_name = sample.database_name
+          AND day.collected_date BETWEEN :first AND :last
+        OFFSET 0) AS s
     GROUP BY s.instance_id, s.database_name
 """
 # Complete days count; only where there is none do the others.
@@ -86,13 +91,15 @@ RECOMPUTE_INSTANCES = """
            (array_agg(s.log_size_bytes ORDER BY s.collected_date DESC)
                FILTER (WHERE s.log_size_bytes IS NOT NULL))[1] AS closing_log_size_bytes
     FROM sample
-    JOIN (SELECT instance_id, count(*) AS days, count(nullif(missing_count, 0)) AS partial_days
-          FROM instance_size_stats
-          WHERE collected_date BETWEEN :first AND :last
-          GROUP BY instance_id) AS all_days USING (instance_id)
-    JOIN instance_size_stats AS s
-      ON s.instance_id = sample.instance_id AND (s.missing_count = 0 OR all_days.partial_days = all_days.days)
-    WHERE s.collected_date BETWEEN :first AND :last
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS days, count(nullif(missing_count, 0)) AS partial_days
+        FROM instance_size_stats AS day
+        WHERE day.instance_id = sample.instance_id AND day.collected_date BETWEEN :first AND :last) AS all_days
+    CROSS JOIN LATERAL (
+        SELECT * FROM instance_size_stats AS day
+        WHERE day.instance_id = sample.instance_id AND day.collected_date BETWEEN :first AND :last
+          AND (day.missing_count = 0 OR all_days.partial_days = all_days.days)
+        OFFSET 0) AS s
     GROUP BY s.instance_id, all_days.partial_days
 """
 RECOMPUTE = {Level.DATABASE: RECOMPUTE_DATABASES, Level.INSTANCE: RECOMPUTE_INSTANCES}

@@ -11,8 +11,9 @@ from datetime import datetime
 from cryptography.fernet import InvalidToken
 from pydantic import SecretStr, ValidationError
 
-from whalefall_capacity.collection.sizes import ServerEngine
+from whalefall_capacity.collection.sizes import UNKNOWN_ENGINE, ServerEngine
 from whalefall_capacity.credentials import fernet_of
+from whalefall_capacity.engine_catalog import known_engines
 from whalefall_capacity.errors import CredentialError, MigrationError
 from whalefall_capacity.fleet_file import InstanceEntry
 from whalefall_capacity.store.fleet_credentials import REFERENCE_NAME
@@ -20,7 +21,6 @@ from whalefall_capacity.store.moving_in.report import Outcome
 from whalefall_capacity.store.moving_in.source import SourceCredential, SourceInstance
 
 # The engine of an instance that is known and cannot be visited.
-UNKNOWN_ENGINE = "unknown"
 CREDENTIAL_TYPE = "database"
 # A 0 there says that no InnoDB file of the database was seen, not that it is empty.
 ZERO_IS_PLACEHOLDER = "mysql"
@@ -181,8 +181,7 @@ def _decide_instance(
 
 
 def _engine_of(instance: SourceInstance) -> str:
-    known = {engine.value for engine in ServerEngine}
-    return instance.db_type.lower() if instance.db_type.lower() in known else UNKNOWN_ENGINE
+    return instance.db_type.lower() if instance.db_type.lower() in known_engines() else UNKNOWN_ENGINE
 
 
 def _why_inactive(instance: SourceInstance, db_type: str, credential: CredentialMove | None) -> str:

@@ -29,8 +29,9 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
+from whalefall_capacity.collection.sizes import ENGINE_NAME
 from whalefall_capacity.insight.statuses import AnomalyKind, ForecastStatus
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.statuses import ITEM_STATUSES, Status
@@ -117,7 +118,7 @@ instances = Table(
     Column("capacity_limit_bytes", BigInteger, comment="size of the disk it lives on"),
     Column("replica_of_id", Integer, ForeignKey("instances.id"), comment="the primary, where its data counts"),
     *_row_times(),
-    CheckConstraint("db_type IN ('postgresql', 'mysql', 'mariadb', 'unknown')", name="db_type"),
+    CheckConstraint(f"db_type ~ '{ENGINE_NAME}'", name="db_type"),
 )
 
 instance_databases = Table(
@@ -365,6 +366,20 @@ task_run_items = Table(
     *_row_times(),
     CheckConstraint(_ITEM_STATUSES, name="status"),
     Index("task_run_items_run_id_item_type_item_key_key", "run_id", "item_type", "item_key", unique=True),
+)
+
+collection_shards = Table(
+    "collection_shards",
+    metadata,
+    Column("root_run_id", String(36), primary_key=True, comment="the first of the runs that execute one another again"),
+    Column("first_instance_id", Integer, primary_key=True, autoincrement=False),
+    Column("last_instance_id", Integer, nullable=False),
+    Column("collected_date", Date, nullable=False),
+    Column("planned_by", String(36), nullable=False, comment="the run that divided the fleet"),
+    Column("visited_by", String(36), comment="the run whose visits these are; NULL as long as there are none"),
+    Column("outcome_json", JSON),
+    *_row_times(),
+    CheckConstraint("(visited_by IS NULL) = (outcome_json IS NULL)", name="outcome"),
 )
 
 console_users = Table(

@@ -30,9 +30,12 @@ LISTED_TABLE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS listed (
     instance_id integer NOT NULL,
     database_name text COLLATE "C" NOT NULL,
-    size_bytes bigint
+    size_bytes bigint,
+    data_size_bytes bigint,
+    log_size_bytes bigint
 ) ON COMMIT DELETE ROWS
 """
+LISTED_COLUMNS = ("instance_id", "database_name", "size_bytes", "data_size_bytes", "log_size_bytes")
 # Two runs that bring the same instance take turns; in one order, so that they cannot deadlock. The table comes
 # before its rows: whoever applies a fleet file locks the table and then waits for the rows.
 LOCK_INSTANCES = """
@@ -66,7 +69,8 @@ WHERE known.is_active AND known.instance_id = ANY (:ids) AND known.last_seen_dat
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
 """
-# Only an instance that has its total has sizes of the day; on a new day nothing is looked through.
+# Only an instance that has its total has sizes of the day.
+WITH_TOTAL = "SELECT instance_id FROM instance_size_stats WHERE instance_id = ANY (:ids) AND collected_date = :day"
 DELETE_UNLISTED = """
 DELETE FROM database_size_stats AS stored
 USING instance_size_stats AS total
@@ -75,21 +79,26 @@ WHERE total.instance_id = ANY (:ids) AND total.collected_date = :day
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = stored.instance_id AND listed.database_name = stored.database_name)
 """
-# One instance of a batch has one time of collection; it comes from the arrays, not from each row. `updated_at` moves
-# only when a size changes: what follows from the sizes is then known to hold still.
-UPSERT_SIZES = """
-INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, source, collected_at)
-SELECT instance_id, database_name, :day, size_bytes, 'measured', collected_at
+# One instance of a batch has one time of collection; it comes from the arrays, not from each row.
+INSERT_SIZES = """
+INSERT INTO database_size_stats AS stored (instance_id, database_name, collected_date, size_bytes, data_size_bytes,
+                                           log_size_bytes, source, collected_at)
+SELECT instance_id, database_name, :day, size_bytes, data_size_bytes, log_size_bytes, 'measured', collected_at
 FROM listed
 JOIN unnest(CAST(:ids AS integer[]), CAST(:collected_ats AS timestamptz[])) AS visited (instance_id, collected_at)
      USING (instance_id)
 WHERE size_bytes IS NOT NULL
 ORDER BY instance_id, database_name
+"""
+# `updated_at` moves only when a size changes: what follows from the sizes is then known to hold still. To expect a row
+# of the same key takes half as long again as to insert: on a new day none of these instances has any.
+OVERWRITE_SIZES = """
 ON CONFLICT (instance_id, database_name, collected_date) DO UPDATE
-SET size_bytes = excluded.size_bytes, data_size_bytes = NULL, log_size_bytes = NULL, source = excluded.source,
-    collected_at = excluded.collected_at,
+SET size_bytes = excluded.size_bytes, data_size_bytes = excluded.data_size_bytes,
+    log_size_bytes = excluded.log_size_bytes, source = excluded.source, collected_at = excluded.collected_at,
     updated_at = CASE WHEN (stored.size_bytes, stored.data_size_bytes, stored.log_size_bytes)
-                           IS DISTINCT FROM (excluded.size_bytes, NULL, NULL) THEN now() ELSE stored.updated_at END
+                           IS DISTINCT FROM (excluded.size_bytes, excluded.data_size_bytes, excluded.log_size_bytes)
+                      THEN now() ELSE stored.updated_at END
 """
 # A database that was listed but not measured counts with an earlier size of the same day, if there is one.
 UPSERT_TOTALS = """
@@ -371,6 +380,8 @@ def _write(engine: Engine, day: date, visits: Sequence[Visit], accept_empty: boo
 
 def _refuse_emptied(connection: Connection, visits: Sequence[Visit]) -> list[Visit | FailedVisit]:
     empty = [visit.target.instance_id for visit in visits if not visit.measurement.databases]
+    if not empty:
+        return [*visits]
     known = {row.instance_id: row.databases for row in connection.execute(text(ACTIVE_DATABASES), {"ids": empty})}
     return [
         _failed(
@@ -393,11 +404,11 @@ def _failed(visit: Visit, reason: str) -> FailedVisit:
 def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
     connection.execute(text(LISTED_TABLE))
     rows = (
-        (visit.target.instance_id, database.name, database.size_bytes)
+        (visit.target.instance_id, found.name, found.size_bytes, found.data_size_bytes, found.log_size_bytes)
         for visit in visits
-        for database in visit.measurement.databases
+        for found in visit.measurement.databases
     )
-    copy_rows(connection, "listed", ("instance_id", "database_name", "size_bytes"), rows)
+    copy_rows(connection, "listed", LISTED_COLUMNS, rows)
     values = {
         "day": day,
         "ids": [visit.target.instance_id for visit in visits],
@@ -405,6 +416,9 @@ def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
         "log_sizes": [visit.measurement.log_size_bytes for visit in visits],
         "collected_ats": [visit.collected_at for visit in visits],
     }
-    inventory = (MERGE_INVENTORY, DEACTIVATE_UNLISTED)
-    for statement in (*inventory, DELETE_UNLISTED, UPSERT_SIZES, UPSERT_TOTALS, MARK_CONNECTED):
-        connection.execute(text(statement), values)
+    # One by one, after the store refused them together, visits expect whatever may be there.
+    is_new = len(visits) > 1 and not connection.execute(text(WITH_TOTAL), values).all()
+    sizes = (INSERT_SIZES,) if is_new else (DELETE_UNLISTED, INSERT_SIZES + OVERWRITE_SIZES)
+    # As one message: the round trip of each would take as long as some of them.
+    statements = (MERGE_INVENTORY, DEACTIVATE_UNLISTED, *sizes, UPSERT_TOTALS, MARK_CONNECTED)
+    connection.execute(text(";".join(statements)), values)

@@ -59,7 +59,7 @@ BAD = [
     ("instance_id", "one"),
     ("instance_id", "1e3"),
     ("instance_id", "9" * 5000),
-    ("db_type", "oracle"),
+    ("db_type", "Oracle"),
     ("db_type", "POSTGRESQL; --"),
     ("database_name", ""),
     ("database_name", "n" * 10_000),

@@ -51,7 +51,7 @@ def test_the_list_of_databases_is_filtered_sorted_and_paged(reader: TestClient) 
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("sort", "colour"), ("sort", "--size"), ("status", "fine"), ("db_type", "oracle"), ("page", "501"), ("x", "1")],
+    [("sort", "colour"), ("sort", "--size"), ("status", "fine"), ("db_type", "Oracle"), ("page", "501"), ("x", "1")],
 )
 @pytest.mark.parametrize("path", [INSTANCES, DATABASES])
 def test_a_bad_value_of_a_list_is_a_400_that_names_its_field(

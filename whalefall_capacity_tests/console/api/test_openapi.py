@@ -101,8 +101,10 @@ def test_every_answer_is_one_that_the_document_announces(
     api: Any, tokens: dict[Role, str], method: str, path: str, role: Role, mode: GenerationMode
 ) -> None:
     operation = api[path][method]
+    # What may only be read is answered alike to every role.
+    examples = 30 if method == "POST" or role is Role.VIEW else 5
 
-    @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def call(case: Any) -> None:
         case.call_and_validate(checks=CHECKS, headers={"Authorization": f"Bearer {tokens[role]}"})

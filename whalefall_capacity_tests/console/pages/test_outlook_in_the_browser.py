@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 
 from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
-from whalefall_capacity_tests.browser import SCREENSHOTS, open_page
+from whalefall_capacity_tests.browser import SCREENSHOTS, page_of
 from whalefall_capacity_tests.console.conftest import PASSWORD, copied_store
 from whalefall_capacity_tests.console.forecasts import DATED, GIB, STALE, UNEVEN, forecast, put_fleet
 from whalefall_capacity_tests.console.serving import Served, served
@@ -39,10 +39,10 @@ def console(
 
 
 @pytest.fixture
-def page(console: Served) -> Iterator[Page]:
+def page(console: Served, browser: Browser) -> Iterator[Page]:
     """A page of somebody who may look; what the browser says against us fails the test."""
     complaints: list[str] = []
-    with open_page() as page:
+    with page_of(browser) as page:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",

@@ -45,7 +45,7 @@ BAD = [
     ("chart", "pie"),
     ("start_date", "0000-01-01"),
     ("instance_id", "one"),
-    ("db_type", "oracle"),
+    ("db_type", "Oracle"),
     ("database_name", "n" * 10_000),
     ("database_name", "a\x00b"),
 ]

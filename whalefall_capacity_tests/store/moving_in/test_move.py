@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.periods import PeriodType, windows_between
@@ -138,28 +138,39 @@ def test_each_instance_comes_as_it_can_be_visited_and_no_secret_is_lost(
         "FROM instances AS i LEFT JOIN credentials AS c ON c.id = credential_id ORDER BY i.name",
     )
     assert found == [
-        ("ms-a", "unknown", "ms-a.example", 1433, None, None, False, None, "monitor"),
-        ("ms-b", "unknown", "ms-b.example", 1433, None, None, False, DROPPED_AT, "monitor"),
+        ("ms-a", "sqlserver", "ms-a.example", 1433, None, None, True, None, "monitor"),
+        ("ms-b", "sqlserver", "ms-b.example", 1433, None, None, False, DROPPED_AT, "monitor"),
         ("my-a", "mysql", "my-a.example", 3307, None, "8.0", True, None, "sleepy"),
         ("my-b", "mysql", "my-b.example", 3306, None, None, False, None, "monitor"),
-        ("ora-a", "unknown", "ora-a.example", 1521, "ORCL", None, False, None, "monitor"),
-        ("ora-b", "unknown", "ora-b.example", 1521, None, None, False, None, None),
+        ("ora-a", "oracle", "ora-a.example", 1521, "ORCL", None, True, None, "monitor"),
+        ("ora-b", "oracle", "ora-b.example", 1521, None, None, False, None, None),
         ("pg-a", "postgresql", "pg-a.example", 5432, "app", "16.4", True, None, "monitor"),
         ("pg-b", "postgresql", "pg-b.example", 5432, None, "PostgreSQL 12.1 on x86", False, DROPPED_AT, None),
     ]
     roster = load_roster(store, SecretStr(house.key), fleet_ids(store))
     assert [(t.name, t.engine, t.password.get_secret_value()) for t in roster.targets] == [
+        ("ms-a", "sqlserver", "correct horse"),
         ("my-a", ServerEngine.MYSQL, "nap"),
+        ("ora-a", "oracle", "correct horse"),
         ("pg-a", ServerEngine.POSTGRESQL, "correct horse"),
     ]
     told = {instance.instance: (instance.state, instance.reason) for instance in report.instances}
     assert told["pg-a"] == ("active", "")
-    assert told["ms-a"] == (
-        "inactive",
-        "sqlserver is not measured here: registered as inactive, with its history",
-    )
+    assert told["ms-a"] == ("active", "")
     assert told["pg-b"] == ("inactive", "deleted there")
     assert told["my-b"] == ("inactive", "inactive there")
+
+
+def test_an_instance_of_an_engine_that_is_not_known_here_comes_with_its_history_alone(
+    house: WhaleFall, migrate: Migrate, store: Engine
+) -> None:
+    source = create_engine(house.url)
+    with source.begin() as connection:
+        connection.execute(text("UPDATE instances SET db_type = 'Hana' WHERE name = 'ms-a'"))
+    source.dispose()
+    told = {instance.instance: (instance.state, instance.reason) for instance in migrate().instances}
+    assert told["ms-a"] == ("inactive", "Hana is not measured here: registered as inactive, with its history")
+    assert rows(store, "SELECT db_type, is_active FROM instances WHERE name = 'ms-a'") == [("unknown", False)]
 
 
 @pytest.mark.usefixtures("house")

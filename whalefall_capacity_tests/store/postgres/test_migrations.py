@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg2 import sql
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from whalefall_capacity.settings import build_settings
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
@@ -105,6 +106,13 @@ CONTENT = {
         SELECT id, 'orders', '2026-05-20', 'jump', 3, 1, 2, now() FROM instances;
     """,
     "0014": "UPDATE instances SET replica_of_id = id",
+    "0015": """
+        INSERT INTO collection_shards (root_run_id, first_instance_id, last_instance_id, collected_date, planned_by,
+                                       visited_by, outcome_json)
+        VALUES ('r', 1, 500, '2026-05-20', 'r', 'r', '{"measured": 500}');
+    """,
+    # It brings no row; below is what becomes of one that only it allows.
+    "0016": "SELECT",
 }
 # Tables of ours: without the children of the partitioned ones and without Alembic's own.
 TABLES = """
@@ -198,6 +206,25 @@ def test_a_step_down_takes_what_the_step_had_brought_and_nothing_else(empty: Eng
         assert _contents(empty) == contents[older]
 
 
+def test_a_server_of_an_engine_that_an_older_version_does_not_know_is_kept_there_and_not_visited(empty: Engine) -> None:
+    for revision in REVISIONS[: REVISIONS.index("0016") + 1]:
+        migrate(empty, revision)
+    _execute(empty, "INSERT INTO instances (name, db_type) VALUES ('birds', 'firebird'), ('shop', 'postgresql')")
+    downgrade(empty, "0015")
+    assert rows(empty, "SELECT name, db_type, is_active FROM instances ORDER BY name") == [
+        ("birds", "unknown", False),
+        ("shop", "postgresql", True),
+    ]
+
+
+@pytest.mark.parametrize("db_type", ["", "Firebird", "fire bird", "9i", "f" * 33, "firebird\n"])
+def test_an_engine_that_is_no_word_is_refused_by_the_store(store: Engine, db_type: str) -> None:
+    with pytest.raises(IntegrityError, match="instances_db_type_check"), store.begin() as connection:
+        connection.execute(
+            text("INSERT INTO instances (name, db_type) VALUES ('birds', :db_type)"), {"db_type": db_type}
+        )
+
+
 def test_the_schema_of_a_revision_is_the_same_on_the_way_up_down_and_up_again(empty: Engine) -> None:
     catalogs = {"base": _catalog(empty)}
     for revision in REVISIONS:
@@ -218,8 +245,12 @@ def test_children_of_every_table_are_made_on_either_server(empty: Engine) -> Non
 
 
 def _fill(engine: Engine, revision: str) -> None:
+    _execute(engine, CONTENT[revision])
+
+
+def _execute(engine: Engine, statement: str) -> None:
     with engine.begin() as connection:
-        connection.execute(text(CONTENT[revision]))
+        connection.execute(text(statement))
 
 
 def _contents(engine: Engine) -> dict[str, list[dict[str, Any]]]:

@@ -313,6 +313,24 @@ def test_collecting_a_day_again_overwrites_sizes_and_keeps_when_the_rows_were_ma
     assert [(collected, size) for *_, collected, size in second] == [(later, 130), (later, 130)]
 
 
+def test_a_batch_may_bring_instances_that_were_measured_that_day_beside_others(store: Engine, shop: int) -> None:
+    crm = add_instance(store, "crm")
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100, "temp": 5})])
+    outcomes = write_visits(store, TUESDAY, [visit(shop, {"orders": 101}), visit(crm, {"people": 7})])
+    assert [type(outcome) for outcome in outcomes] == [Visit, Visit]
+    assert (sizes(store, shop, TUESDAY), sizes(store, crm, TUESDAY)) == ({"orders": 101}, {"people": 7})
+
+
+def test_sizes_of_a_day_that_were_put_there_by_hand_are_overwritten(store: Engine, shop: int) -> None:
+    crm = add_instance(store, "crm")
+    # So that the month has its table partition.
+    write_visits(store, MONDAY, [visit(crm, {"people": 7})])
+    add_imported(store, shop, "orders", TUESDAY)
+    outcomes = write_visits(store, TUESDAY, [visit(shop, {"orders": 101}), visit(crm, {"people": 7})])
+    assert [type(outcome) for outcome in outcomes] == [Visit, Visit]
+    assert (sizes(store, shop, TUESDAY), total(store, shop, TUESDAY)) == ({"orders": 101}, (101, 1, 0, None))
+
+
 def test_a_database_no_longer_listed_leaves_the_day_and_only_that_day(store: Engine, shop: int) -> None:
     write_visits(store, MONDAY, [visit(shop, {"orders": 100, "temp": 5})])
     write_visits(store, TUESDAY, [visit(shop, {"orders": 100, "temp": 5})])
