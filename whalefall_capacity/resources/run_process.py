@@ -47,6 +47,10 @@ class _Alive(dg.Executor):
     def step_dependency_config(self) -> Any:
         return self._executor.step_dependency_config
 
+    def __getattr__(self, name: str) -> Any:
+        # Dagster's own loops ask their executor for what it alone has, such as the arguments of Celery's application.
+        return getattr(self._executor, name)
+
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         with held_store() as url, held_liveness(url, plan_context.run_id):
             yield from self._executor.execute(plan_context, execution_plan)

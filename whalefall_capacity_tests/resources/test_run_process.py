@@ -8,6 +8,7 @@ import signal
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -100,3 +101,21 @@ def test_an_executor_that_is_kept_alive_keeps_its_name_and_configuration() -> No
     few = KeptAlive(dg.multiprocess_executor.configured({"max_concurrent": 3}, name="few"))
     assert (few.name, few.description) == ("few", dg.multiprocess_executor.description)
     assert few.get_requirements({}) == dg.multiprocess_executor.get_requirements({})
+
+
+class Addressed(dg.Executor):
+    """An executor with something of its own, as Celery's has the arguments of its application."""
+
+    address = "redis.example"
+
+    @property
+    def retries(self) -> Any:
+        raise NotImplementedError
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_what_an_executor_alone_has_is_found_when_it_is_kept_alive() -> None:
+    kept: Any = KeptAlive(dg.ExecutorDefinition("addressed", executor_creation_fn=lambda _: Addressed()))
+    assert kept.executor_creation_fn(None).address == "redis.example"
