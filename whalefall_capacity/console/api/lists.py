@@ -11,11 +11,12 @@ from starlette.responses import Response
 from whalefall_capacity.console.api.routing import CurrentConsole, router_for
 from whalefall_capacity.console.http.envelope import Envelope, success
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery, ListQuery
+from whalefall_capacity.console.http.lists import listed_databases, listed_instances
 from whalefall_capacity.console.http.queries import MOST_INSTANCES, Name, Row, Rows, Whole
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS
-from whalefall_capacity.store.sizes.database_list import ListedDatabase, list_databases
-from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
+from whalefall_capacity.store.sizes.database_list import ListedDatabase
+from whalefall_capacity.store.sizes.instance_list import ListedInstance
 from whalefall_capacity.store.sizes.listing import Listed
 from whalefall_capacity.store.sizes.options import InstanceOption, database_options, instance_options
 
@@ -49,15 +50,13 @@ class DatabaseOptionQuery(OptionQuery):
 @reading.get("/instances", response_model=Envelope[ListedRows[ListedInstance]])
 def instances(console: CurrentConsole, query: Annotated[InstanceListQuery, Query()]) -> Response:
     """Return instances with their latest size, its changes and a status."""
-    found = list_instances(console.reading, query.wanted, console.today(), query.sort, query.limit, query.offset)
-    return success(_rows(query, found))
+    return success(_rows(query, listed_instances(console, query)))
 
 
 @reading.get("/databases", response_model=Envelope[ListedRows[ListedDatabase]])
 def databases(console: CurrentConsole, query: Annotated[DatabaseListQuery, Query()]) -> Response:
     """Return databases, dropped ones too, with their latest size, its changes and a status."""
-    found = list_databases(console.reading, query.wanted, console.today(), query.sort, query.limit, query.offset)
-    return success(_rows(query, found))
+    return success(_rows(query, listed_databases(console, query)))
 
 
 @reading.get("/options/instances", response_model=Envelope[list[InstanceOption]])

@@ -19,6 +19,9 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings
 from whalefall_capacity.store.aggregations.summaries import Summary
+from whalefall_capacity.store.sizes.database_list import ListedDatabase
+from whalefall_capacity.store.sizes.instance_list import ListedInstance
+from whalefall_capacity.store.sizes.listing import Listed
 
 if TYPE_CHECKING:
     from whalefall_capacity.console.http.overview import OverviewSizes
@@ -27,6 +30,8 @@ MOST_LIVE_READS = 2
 # Of the overview, one a length that is asked for.
 MOST_OVERVIEWS = 8
 MOST_SUMMARIES = 200
+# Pages of 50 rows, or of 200 at most.
+MOST_LISTS = 50
 
 
 class Dagster(Protocol):
@@ -61,6 +66,8 @@ class Console:
     rankings: ChangeRankings = field(default_factory=ChangeRankings)
     summaries: Kept[Summary] = field(default_factory=lambda: Kept(MOST_SUMMARIES))
     overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))
+    database_lists: Kept[Listed[ListedDatabase]] = field(default_factory=lambda: Kept(MOST_LISTS))
+    instance_lists: Kept[Listed[ListedInstance]] = field(default_factory=lambda: Kept(MOST_LISTS))
     # The options of the whole fleet, which are most of a page.
     instance_options: Kept[Markup] = field(default_factory=lambda: Kept(1))
     # Each of them has a thread of the console for as long as a server takes to answer.

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
+from whalefall_capacity.console.http.lists import listed_databases, listed_instances
 from whalefall_capacity.console.http.queries import Whole
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.choices import options
@@ -18,7 +19,7 @@ from whalefall_capacity.console.pages.csv_cells import FORMULA_SIGNS, csv_file, 
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
 from whalefall_capacity.store.aggregations.basis import fleet_basis
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, InstanceChoice, instance_choices
-from whalefall_capacity.store.sizes.database_list import ListedDatabase, database_lines, list_databases
+from whalefall_capacity.store.sizes.database_list import ListedDatabase, database_lines
 from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
 from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
 from whalefall_capacity.store.sizes.options import engine_options
@@ -56,20 +57,14 @@ class DatabaseListView(DatabaseListQuery):
 def instances(context: Reader) -> Response:
     """Show all instances."""
     view: InstanceListView = view_of(context.request, InstanceListView)
-    found = list_instances(
-        context.console.reading, view.wanted, context.console.today(), view.sort, view.limit, view.offset
-    )
-    return _list_page(context, "instances", view, found)
+    return _list_page(context, "instances", view, listed_instances(context.console, view))
 
 
 @router.get("/databases/list")
 def databases(context: Reader) -> Response:
     """Show all databases."""
     view: DatabaseListView = view_of(context.request, DatabaseListView)
-    found = list_databases(
-        context.console.reading, view.wanted, context.console.today(), view.sort, view.limit, view.offset
-    )
-    return _list_page(context, "databases", view, found)
+    return _list_page(context, "databases", view, listed_databases(context.console, view))
 
 
 @router.get("/instances/list.csv")

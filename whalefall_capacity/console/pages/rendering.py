@@ -32,7 +32,13 @@ from whalefall_capacity.console.pages.formats import (
     signed_size,
     window_label,
 )
-from whalefall_capacity.console.pages.list_cells import database_url, size_cells, size_status
+from whalefall_capacity.console.pages.list_cells import (
+    database_rows,
+    database_url,
+    instance_rows,
+    size_cells,
+    size_status,
+)
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said
 from whalefall_capacity.printable import printable_lines
@@ -248,6 +254,8 @@ def _environment() -> Environment:
         "window_label": window_label,
         "urlencode": urlencode,
         "database_url": database_url,
+        "database_rows": database_rows,
+        "instance_rows": instance_rows,
         "size_cells": size_cells,
         "size_status": size_status,
         "address": address,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 
 WIDTH, HEIGHT = 100, 22
 MARGIN = 2
+
+
+# Every height of a line, in tenths from the top.
+HEIGHTS = [f"{tenths / 10:.1f}" for tenths in range(10 * HEIGHT + 1)]
 
 
 def spark_path(values: Sequence[int | None]) -> str:
@@ -18,22 +23,17 @@ def spark_path(values: Sequence[int | None]) -> str:
     if not known:
         return ""
     low, span = min(known), max(known) - min(known)
-    bottom, scale = (HEIGHT - MARGIN, (HEIGHT - 2 * MARGIN) / span) if span else (HEIGHT / 2, 0.0)
-    parts: list[str] = []
-    goes_on = False
-    for place, (x, value) in enumerate(zip(_places(len(values)), values, strict=True)):
-        if value is None:
-            goes_on = False
-            continue
-        parts.append(f"{'L' if goes_on else 'M'}{x} {bottom - (value - low) * scale:.1f}")
-        if not goes_on and (place + 1 == len(values) or values[place + 1] is None):
-            parts.append("h.01")
-        goes_on = True
-    return "".join(parts)
+    bottom, scale = (10 * (HEIGHT - MARGIN), 10 * (HEIGHT - 2 * MARGIN) / span) if span else (5 * HEIGHT, 0.0)
+    points = [
+        "" if value is None else x + HEIGHTS[round(bottom - (value - low) * scale)]
+        for x, value in zip(_places(len(values)), values, strict=True)
+    ]
+    stretches = [list(stretch) for is_known, stretch in groupby(points, bool) if is_known]
+    return "".join(f"M{'L'.join(stretch)}{'' if len(stretch) > 1 else 'h.01'}" for stretch in stretches)
 
 
 @lru_cache(maxsize=16)
 def _places(count: int) -> Sequence[str]:
-    """Return where *count* values stand beside each other."""
+    """Return where *count* values stand beside each other, with a blank before the height."""
     step = (WIDTH - 2 * MARGIN) / max(count - 1, 1)
-    return [f"{MARGIN + place * step:.1f}" for place in range(count)]
+    return [f"{MARGIN + place * step:.1f} " for place in range(count)]

@@ -25,6 +25,15 @@ FROM (SELECT count(*), sum(hashtid(ctid)), max(collected_at), max(updated_at) FR
 DAILY = text(BASIS.format(days="collected_date BETWEEN :first AND :last"))
 # A change of an earlier day shows once its window is calculated again.
 OF_WINDOWS = text(BASIS.format(days="collected_date >= CAST(:last AS date) - 1"))
+# Lists say besides whose newest visit failed: a visit that ends moves the counters of its run.
+OF_LISTS = text(
+    """
+    SELECT windows.*, runs.*
+    FROM (<windows>) AS windows,
+         (SELECT count(*), sum(hashtid(ctid)), max(updated_at) FROM task_runs
+          WHERE created_at > CAST(:last AS date) - :visit_days) AS runs
+    """.replace("<windows>", BASIS.format(days="collected_date >= CAST(:last AS date) - 1"))
+)
 
 
 def daily_basis(engine: Engine, first: date, last: date) -> Hashable:
@@ -37,13 +46,20 @@ def windows_basis(engine: Engine, selection: Selection) -> Hashable:
     return _basis(engine, OF_WINDOWS, selection.period_type, selection.first, selection.last)
 
 
+def lists_basis(engine: Engine, first: date, today: date, visit_days: int) -> Hashable:
+    """Return the state of the daily windows from *first* on, of the newest sizes and visits, and of the fleet."""
+    return _basis(engine, OF_LISTS, PeriodType.DAILY, first, today, visit_days=visit_days)
+
+
 def fleet_basis(engine: Engine) -> Hashable:
     """Return the state of the fleet."""
     with engine.connect() as connection:
         return tuple(connection.execute(text(FLEET)).one())
 
 
-def _basis(engine: Engine, statement: TextClause, period_type: PeriodType, first: date, last: date) -> Hashable:
-    values = {"period_type": period_type.value, "first": first, "last": last}
+def _basis(
+    engine: Engine, statement: TextClause, period_type: PeriodType, first: date, last: date, **more: int
+) -> Hashable:
+    values = {"period_type": period_type.value, "first": first, "last": last, **more}
     with engine.connect() as connection:
         return tuple(connection.execute(statement, values).one())

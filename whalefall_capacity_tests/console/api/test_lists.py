@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from whalefall_capacity_tests.store.past import MIB
+from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 INSTANCES, DATABASES = "/api/v1/instances", "/api/v1/databases"
 VISITED = """
@@ -47,6 +47,29 @@ def test_the_list_of_databases_is_filtered_sorted_and_paged(reader: TestClient) 
     assert [row["database_name"] for row in data(reader, DATABASES, instance_id=1)["items"]] == ["crm", "shop"]
     assert data(reader, DATABASES, db_type="mariadb")["items"] == []
     assert data(reader, DATABASES, status=["late", "failed"])["items"] == []
+
+
+@pytest.mark.real_clock
+def test_the_lists_follow_what_is_measured_what_fails_and_who_leaves(
+    viewer: TestClient, store: Engine, day: date
+) -> None:
+    def shown(path: str) -> list[tuple[str, int, str]]:
+        rows = data(viewer, path, sort="-size")["items"]
+        return [(row["instance"], row["size_bytes"] // MIB, row["status"]) for row in rows]
+
+    assert shown(INSTANCES) == [("instance-2", 1000, "measured"), ("instance-1", 110, "measured")]
+    assert shown(DATABASES)[0] == ("instance-2", 1000, "measured")
+    put_sizes(store, [(1, "shop", day, 2000 * MIB)])
+    assert shown(INSTANCES) == [("instance-1", 2010, "measured"), ("instance-2", 1000, "measured")]
+    assert shown(DATABASES)[0] == ("instance-1", 2000, "measured")
+    with store.begin() as connection:
+        connection.execute(text(VISITED))
+    assert shown(INSTANCES)[1] == ("instance-2", 1000, "failed")
+    assert shown(DATABASES)[1] == ("instance-2", 1000, "failed")
+    with store.begin() as connection:
+        connection.execute(text("UPDATE instances SET is_active = false WHERE id = 1"))
+    assert shown(INSTANCES)[0] == ("instance-1", 2010, "dropped")
+    assert shown(DATABASES)[0] == ("instance-1", 2000, "dropped")
 
 
 @pytest.mark.parametrize(
