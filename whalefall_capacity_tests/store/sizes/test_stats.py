@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from whalefall_capacity.collection.sizes import FailedVisit, Visit
+from whalefall_capacity.collection.sizes import DatabaseSize, FailedVisit, Visit
 from whalefall_capacity.store.sizes.stats import (
     Coverage,
     DayTotals,
@@ -250,6 +250,14 @@ def test_a_new_server_without_any_database_is_stored(store: Engine, shop: int) -
     (outcome,) = write_visits(store, TUESDAY, [visit(shop, {})])
     assert isinstance(outcome, Visit)
     assert total(store, shop, TUESDAY) == (0, 0, 0, None)
+
+
+def test_sizes_of_data_and_logs_are_stored_where_the_engine_tells_them(store: Engine, shop: int) -> None:
+    parts = "SELECT database_name, size_bytes, data_size_bytes, log_size_bytes FROM database_size_stats ORDER BY 1"
+    write_visits(store, TUESDAY, [visit(shop, [DatabaseSize("a", 30, None, 20, 10), DatabaseSize("b", 5, None, 5)])])
+    assert rows(store, parts) == [("a", 30, 20, 10), ("b", 5, 5, None)]
+    write_visits(store, TUESDAY, [visit(shop, [DatabaseSize("a", 30, None, 25, 5), DatabaseSize("b", 5)])])
+    assert rows(store, parts) == [("a", 30, 25, 5), ("b", 5, None, None)]
 
 
 # Databases without a size
