@@ -53,4 +53,27 @@ class _Alive(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         with held_store() as url, held_liveness(url, plan_context.run_id):
-            yield from self._executor.execute(plan_context, execution_plan)
+            yield from _cancelled_for_good(plan_context, self._executor.execute(plan_context, execution_plan))
+
+
+def _cancelled_for_good(plan_context: Any, events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
+    """Yield the *events* of a run; if steps failed because it was cancelled by force meanwhile, end it as interrupted.
+
+    Dagster would say that a run failed which it had already marked as cancelled.
+    """
+    has_failed = False
+    try:
+        for event in events:
+            has_failed = has_failed or event.is_step_failure
+            yield event
+    except Exception as error:
+        if _is_cancelled(plan_context):
+            raise dg.DagsterExecutionInterruptedError from error
+        raise
+    if has_failed and _is_cancelled(plan_context):
+        raise dg.DagsterExecutionInterruptedError
+
+
+def _is_cancelled(plan_context: Any) -> bool:
+    run = plan_context.instance.get_run_by_id(plan_context.run_id)
+    return run is not None and run.status is dg.DagsterRunStatus.CANCELED

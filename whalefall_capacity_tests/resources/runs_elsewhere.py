@@ -66,6 +66,27 @@ def is_alive_meanwhile() -> None:
     looks_at_itself()
 
 
+@dg.op
+def fails_after_a_forced_cancel(context: dg.OpExecutionContext) -> None:
+    context.instance.report_run_canceled(context.run)
+    raise dg.Failure("the run was interrupted", allow_retries=False)
+
+
+@dg.job(executor_def=KeptAlive(dg.in_process_executor))
+def is_cancelled_by_force() -> None:
+    fails_after_a_forced_cancel()
+
+
+@dg.op
+def fails() -> None:
+    raise dg.Failure("for another reason")
+
+
+@dg.job(executor_def=KeptAlive(dg.in_process_executor))
+def fails_by_itself() -> None:
+    fails()
+
+
 def main() -> None:
     job = {"waits_for_a_worker": waits_for_a_worker, "has_an_endless_step": has_an_endless_step}[sys.argv[1]]
     with dg.DagsterInstance.get() as instance:

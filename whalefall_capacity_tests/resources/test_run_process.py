@@ -22,7 +22,12 @@ from whalefall_capacity.resources.run_process import KeptAlive
 from whalefall_capacity.store.postgres.advisory_locks import without_worker
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.resources.runs import run_in_own_process, status_of, task_run
-from whalefall_capacity_tests.resources.runs_elsewhere import PID_FILE, is_alive_meanwhile
+from whalefall_capacity_tests.resources.runs_elsewhere import (
+    PID_FILE,
+    fails_by_itself,
+    is_alive_meanwhile,
+    is_cancelled_by_force,
+)
 
 # Times of runs are those of Dagster's storage, of task runs those of the store.
 pytestmark = pytest.mark.real_clock
@@ -89,6 +94,19 @@ def test_a_run_that_is_executed_where_it_was_created_is_alive_meanwhile(
     result = is_alive_meanwhile.execute_in_process(instance=dagster_instance)
     assert result.success
     assert not is_alive(store, result.run_id)
+
+
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [(is_cancelled_by_force, DagsterRunStatus.CANCELED), (fails_by_itself, DagsterRunStatus.FAILURE)],
+    ids=["cancelled", "failed"],
+)
+@pytest.mark.usefixtures("store")
+def test_a_run_that_was_cancelled_by_force_stays_cancelled_when_its_steps_fail_because_of_that(
+    dagster_instance: dg.DagsterInstance, job: dg.JobDefinition, status: DagsterRunStatus
+) -> None:
+    run_id = dg.execute_job(dg.reconstructable(job), dagster_instance).run_id
+    assert status_of(dagster_instance, run_id) is status
 
 
 def test_the_executor_of_every_job_keeps_its_runs_alive() -> None:
