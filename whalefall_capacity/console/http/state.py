@@ -18,6 +18,7 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings
 from whalefall_capacity.store.aggregations.summaries import Summary
+from whalefall_capacity.store.sizes.fleet_watch import WatchedFleet
 
 if TYPE_CHECKING:
     from whalefall_capacity.console.http.overview import OverviewSizes
@@ -26,6 +27,8 @@ MOST_LIVE_READS = 2
 # Of the overview, one a length that is asked for.
 MOST_OVERVIEWS = 8
 MOST_SUMMARIES = 200
+# Of each figure with a sample an instance, in the formats that are asked for.
+MOST_METRIC_TEXTS = 8
 
 
 class Dagster(Protocol):
@@ -60,6 +63,8 @@ class Console:
     rankings: ChangeRankings = field(default_factory=ChangeRankings)
     summaries: Kept[Summary] = field(default_factory=lambda: Kept(MOST_SUMMARIES))
     overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))
+    watched_fleet: Kept[WatchedFleet] = field(default_factory=lambda: Kept(1))
+    metric_texts: Kept[bytes] = field(default_factory=lambda: Kept(MOST_METRIC_TEXTS))
     # Each of them has a thread of the console for as long as a server takes to answer.
     live_reads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_LIVE_READS))
 

@@ -82,7 +82,10 @@ def create_reading_engine(url: SecretStr, connections: int) -> Engine:
 
 
 def create_monitoring_engine(url: SecretStr) -> Engine:
-    """Return an engine for what watches the store: a few looks at a time, none of which waits for long."""
+    """Return an engine for what watches the store: a few looks at a time, none of which waits for long.
+
+    The latest sizes of 100,000 servers are joined and sorted in memory, not on disk.
+    """
     engine = create_store_engine(
         url,
         connect_args=GIVEN_UP_SOON,
@@ -91,7 +94,7 @@ def create_monitoring_engine(url: SecretStr) -> Engine:
         pool_timeout=3,
         isolation_level="AUTOCOMMIT",
     )
-    _begin_with(engine, "SET jit = off; SET statement_timeout = '8s'")
+    _begin_with(engine, "SET jit = off; SET work_mem = '32MB'; SET statement_timeout = '8s'")
     return engine
 
 
