@@ -27,13 +27,12 @@ NEWEST = "SELECT max(collected_date) FROM instance_size_stats WHERE collected_da
 # their first row.
 WATCHED = f"""
 WITH nearby AS MATERIALIZED (
-    SELECT instance_id, max(collected_date) AS day FROM instance_size_stats
+    SELECT DISTINCT ON (instance_id) instance_id, collected_date AS day, total_size_bytes, missing_count
+    FROM instance_size_stats
     WHERE collected_date BETWEEN :nearby AND :newest
-    GROUP BY instance_id
+    ORDER BY instance_id, collected_date DESC
 ), latest AS MATERIALIZED (
-    SELECT instance_id, collected_date AS day, total_size_bytes, missing_count
-    FROM nearby JOIN instance_size_stats USING (instance_id)
-    WHERE collected_date = nearby.day AND collected_date BETWEEN :nearby AND :newest
+    SELECT * FROM nearby
     UNION ALL
     SELECT i.id, older.*
     FROM instances AS i
@@ -62,7 +61,6 @@ FROM instances AS i
 LEFT JOIN latest ON latest.instance_id = i.id
 LEFT JOIN carried ON carried.instance_id = i.id
 WHERE {IN_FLEET} OR latest.day IS NOT NULL
-ORDER BY i.name
 """  # noqa: S608 - constants of ours
 FAILED = f"""
 WITH failed AS MATERIALIZED ({FAILED_VISITS})
