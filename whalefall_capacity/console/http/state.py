@@ -19,6 +19,7 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings
 from whalefall_capacity.store.aggregations.summaries import Summary
+from whalefall_capacity.store.sizes.fleet_watch import WatchedFleet
 from whalefall_capacity.store.sizes.database_list import ListedDatabase
 from whalefall_capacity.store.sizes.instance_list import ListedInstance
 from whalefall_capacity.store.sizes.listing import Listed
@@ -32,6 +33,8 @@ MOST_OVERVIEWS = 8
 MOST_SUMMARIES = 200
 # Pages of 50 rows, or of 200 at most.
 MOST_LISTS = 50
+# Of each figure with a sample an instance, in the formats that are asked for.
+MOST_METRIC_TEXTS = 8
 
 
 class Dagster(Protocol):
@@ -70,6 +73,8 @@ class Console:
     instance_lists: Kept[Listed[ListedInstance]] = field(default_factory=lambda: Kept(MOST_LISTS))
     # The options of the whole fleet, which are most of a page.
     instance_options: Kept[Markup] = field(default_factory=lambda: Kept(1))
+    watched_fleet: Kept[WatchedFleet] = field(default_factory=lambda: Kept(1))
+    metric_texts: Kept[bytes] = field(default_factory=lambda: Kept(MOST_METRIC_TEXTS))
     # Each of them has a thread of the console for as long as a server takes to answer.
     live_reads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_LIVE_READS))
 

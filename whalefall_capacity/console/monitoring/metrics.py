@@ -6,10 +6,9 @@ never databases. The label of an instance is `instance_name`, for Prometheus its
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
@@ -25,10 +24,15 @@ from whalefall_capacity.console.monitoring.readiness import Readiness
 from whalefall_capacity.insight.statuses import ForecastStatus
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import Settings
-from whalefall_capacity.store.insight.read import forecasts_of_day, newest_forecast_day
+from whalefall_capacity.store.aggregations.basis import daily_basis
+from whalefall_capacity.store.insight.read import forecasts_basis, forecasts_of_day, newest_forecast_day
 from whalefall_capacity.store.maintenance.health import read_status
-from whalefall_capacity.store.sizes.fleet_watch import WatchedInstance, watched_fleet
+from whalefall_capacity.store.sizes.fleet_watch import WatchedFleet, count_failed, watched_fleet
 from whalefall_capacity.store.task_runs.activity import Activity, open_activity, recent_activity
+
+# Sizes of earlier days change when somebody imports them, and count from the next visit on.
+BASIS_REACH = timedelta(days=7)
+END_OF_OPEN_METRICS = b"# EOF\n"
 
 
 class Sample(NamedTuple):
@@ -42,19 +46,32 @@ class Sample(NamedTuple):
 class Scrape:
     """One scrape: where its figures come from; what several gauges tell of is read once."""
 
-    store: Engine
-    settings: Settings
+    console: Console
     today: date
     now: datetime
     readiness: Readiness
 
-    @cached_property
-    def fleet(self) -> Sequence[WatchedInstance]:
-        return watched_fleet(self.store, self.today)
+    @property
+    def store(self) -> Engine:
+        return self.console.monitoring
+
+    @property
+    def settings(self) -> Settings:
+        return self.console.settings
 
     @cached_property
-    def newest_day(self) -> date | None:
-        return max((one.day for one in self.fleet if one.day is not None), default=None)
+    def sizes_basis(self) -> Hashable:
+        return daily_basis(self.store, self.today - BASIS_REACH, self.today)
+
+    @cached_property
+    def fleet(self) -> WatchedFleet:
+        return self.console.watched_fleet.get(
+            self.today, self.sizes_basis, lambda: watched_fleet(self.store, self.today)
+        )
+
+    @cached_property
+    def forecast_day(self) -> date | None:
+        return newest_forecast_day(self.store)
 
     @cached_property
     def recent(self) -> Sequence[Activity]:
@@ -67,51 +84,48 @@ class Scrape:
 
 @dataclass(frozen=True)
 class Gauge:
-    """A figure, and how it is read."""
+    """A figure, and how it is read; one with a sample an instance is only written anew when its *basis* has changed."""
 
     name: str
     description: str
     read: Callable[[Scrape], Iterator[Sample]]
     labels: tuple[str, ...] = ()
+    basis: Callable[[Scrape], Hashable] | None = None
 
 
 def _newest_day_age(scrape: Scrape) -> Iterator[Sample]:
-    if (day := scrape.newest_day) is not None:
+    if (day := scrape.fleet.newest_day) is not None:
         began = datetime(day.year, day.month, day.day, tzinfo=scrape.settings.zone)
         yield Sample((scrape.now - began).total_seconds())
 
 
 def _instances(scrape: Scrape) -> Iterator[Sample]:
-    states = Counter(_state(one, scrape.newest_day) for one in scrape.fleet)
-    for state in ("measured", "failed", "missing"):
-        yield Sample(states[state], (state,))
-
-
-def _state(one: WatchedInstance, newest_day: date | None) -> str:
-    if one.day is not None and one.day == newest_day:
-        return "measured"
-    return "failed" if one.failed else "missing"
+    fleet = scrape.fleet
+    failed = count_failed(scrape.store, scrape.today, fleet.newest_day)
+    yield Sample(fleet.measured, ("measured",))
+    yield Sample(failed, ("failed",))
+    # Asked a moment later: one that failed may have been measured meanwhile.
+    yield Sample(max(len(fleet.instances) - fleet.measured - failed, 0), ("missing",))
 
 
 def _databases_missing(scrape: Scrape) -> Iterator[Sample]:
-    if scrape.newest_day is not None:
-        yield Sample(sum(one.missing for one in scrape.fleet if one.day == scrape.newest_day))
+    if scrape.fleet.newest_day is not None:
+        yield Sample(scrape.fleet.missing_databases)
 
 
 def _fleet_size(scrape: Scrape) -> Iterator[Sample]:
-    sizes = [one.size_bytes for one in scrape.fleet if one.size_bytes is not None]
-    if sizes:
-        yield Sample(sum(sizes))
+    if (size_bytes := scrape.fleet.total_size_bytes) is not None:
+        yield Sample(size_bytes)
 
 
 def _instance_sizes(scrape: Scrape) -> Iterator[Sample]:
-    for one in scrape.fleet:
+    for one in scrape.fleet.instances:
         if one.size_bytes is not None:
             yield Sample(one.size_bytes, (one.instance, one.db_type))
 
 
 def _days_until_full(scrape: Scrape) -> Iterator[Sample]:
-    day = newest_forecast_day(scrape.store)
+    day = scrape.forecast_day
     for forecast in [] if day is None else forecasts_of_day(scrape.store, day):
         is_full = forecast.status is ForecastStatus.FULL
         dates = {
@@ -162,13 +176,18 @@ GAUGES: Sequence[Gauge] = (
     Gauge("whalefall_databases_missing", "Databases without a size on the newest day.", _databases_missing),
     Gauge("whalefall_fleet_size_bytes", "The latest sizes of all instances of the fleet.", _fleet_size),
     Gauge(
-        "whalefall_instance_size_bytes", "The latest size of an instance.", _instance_sizes, ("instance_name", "engine")
+        "whalefall_instance_size_bytes",
+        "The latest size of an instance.",
+        _instance_sizes,
+        ("instance_name", "engine"),
+        basis=lambda scrape: scrape.sizes_basis,
     ),
     Gauge(
         "whalefall_days_until_full",
         "Days until an instance is full, by the newest forecast; 0 for one that is full.",
         _days_until_full,
         ("instance_name", "bound"),
+        basis=lambda scrape: forecasts_basis(scrape.store, scrape.forecast_day),
     ),
     Gauge("whalefall_recent_task_runs", "Task runs created within 24 hours.", _recent_runs, ("task", "status")),
     Gauge(
@@ -200,25 +219,38 @@ GAUGES: Sequence[Gauge] = (
 )
 
 
-class ScrapeCollector(Collector):
-    """The families of one scrape."""
+# A registry looks its collectors up by their hash.
+@dataclass(frozen=True, eq=False)
+class GaugeCollector(Collector):
+    """The family of one gauge."""
 
-    def __init__(self, scrape: Scrape) -> None:
-        self._scrape = scrape
+    gauge: Gauge
+    scrape: Scrape
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        for gauge in GAUGES:
-            family = GaugeMetricFamily(gauge.name, gauge.description, labels=gauge.labels)
-            for sample in gauge.read(self._scrape):
-                family.add_metric(sample.labels, sample.value)
-            yield family
+        family = GaugeMetricFamily(self.gauge.name, self.gauge.description, labels=self.gauge.labels)
+        for sample in self.gauge.read(self.scrape):
+            family.add_metric(sample.labels, sample.value)
+        yield family
 
 
 def exposition(console: Console, readiness: Readiness, accept: str) -> tuple[bytes, str]:
     """Return the figures in the format that *accept* asks for, and its content type."""
-    scrape = Scrape(console.monitoring, console.settings, console.today(), utc_now(), readiness)
-    # Described by nobody: to register a collector would scrape it once more.
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(ScrapeCollector(scrape))
+    scrape = Scrape(console, console.today(), utc_now(), readiness)
     encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+
+    def written(gauge: Gauge) -> bytes:
+        # Described by nobody: to register a collector would scrape it once more.
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(GaugeCollector(gauge, scrape))
+        return encode(registry)
+
+    def text_of(gauge: Gauge) -> bytes:
+        if gauge.basis is None:
+            return written(gauge)
+        question = (gauge.name, content_type, scrape.today)
+        return console.metric_texts.get(question, gauge.basis(scrape), lambda: written(gauge))
+
+    texts = [text_of(gauge) for gauge in GAUGES]
+    end = END_OF_OPEN_METRICS if texts[-1].endswith(END_OF_OPEN_METRICS) else b""
+    return b"".join(part.removesuffix(end) for part in texts) + end, content_type

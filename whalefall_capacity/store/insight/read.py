@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -34,6 +34,13 @@ WHERE {condition}
 """
 OF_DAY = "f.forecast_date = :day"
 OF_DAY_AND_INSTANCE = "f.forecast_date = :day AND i.name = :instance"
+# All that FORECASTS shows; the visits of a day touch the instances, and change nothing of it.
+FORECASTS_BASIS = """
+SELECT forecasts.*, fleet.*
+FROM (SELECT count(*), sum(hashtid(ctid)), max(updated_at) FROM capacity_forecasts
+      WHERE forecast_date = :day) AS forecasts,
+     (SELECT count(*), sum(hashtextextended(name, coalesce(capacity_limit_bytes, 0))) FROM instances) AS fleet
+"""
 DATABASE_FORECASTS = """
 SELECT instance_id, database_name, forecast_date, size_bytes, last_measured_date, measured_days, rate_bytes_per_day,
        spread_bytes, swing_bytes, one_offs, one_off_bytes
@@ -220,6 +227,12 @@ def forecasts_of_day(engine: Engine, day: date, instance: str | None = None) -> 
 
         return soonest_first(with_limits([stored for stored, _ in found], [limit for _, limit in found]))
     return soonest_first(stored for stored, _ in found)
+
+
+def forecasts_basis(engine: Engine, day: date | None) -> Hashable:
+    """Return the state of all that the forecasts of *day* rest on."""
+    with engine.connect() as connection:
+        return (day, *connection.execute(text(FORECASTS_BASIS), {"day": day}).one())
 
 
 def soonest_first(forecasts: Iterable[CapacityForecast]) -> list[CapacityForecast]:

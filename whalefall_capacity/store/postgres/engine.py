@@ -86,11 +86,14 @@ def create_writing_engine(url: SecretStr) -> Engine:
 
 
 def create_monitoring_engine(url: SecretStr) -> Engine:
-    """Return an engine for what watches the store: a few looks at a time, none of which waits for long."""
+    """Return an engine for what watches the store: a few looks at a time, none of which waits for long.
+
+    The latest sizes of 100,000 servers are joined and sorted in memory, not on disk.
+    """
     engine = _create_watched_engine(
         url, MONITORING_SECONDS, pool_size=2, max_overflow=1, pool_timeout=3, isolation_level="AUTOCOMMIT"
     )
-    _begin_with(engine, "SET jit = off; SET statement_timeout = '8s'")
+    _begin_with(engine, "SET jit = off; SET work_mem = '32MB'; SET statement_timeout = '8s'")
     return engine
 
 

@@ -20,11 +20,12 @@ from whalefall_capacity.console.monitoring.metrics import GAUGES
 from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.postgres.engine import create_monitoring_engine
+from whalefall_capacity.store.sizes.fleet_totals import fleet_totals
 from whalefall_capacity_tests.console.conftest import Callers, FakeDagster
 from whalefall_capacity_tests.console.forecasts import forecast, put_fleet
 from whalefall_capacity_tests.console.monitoring.watched import Watched, watched_webserver
 from whalefall_capacity_tests.processes import free_port
-from whalefall_capacity_tests.store.past import MIB
+from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 
 Figures = dict[str, dict[tuple[str, ...], float]]
 ADD_INSTANCE = """
@@ -137,15 +138,53 @@ def test_a_server_without_a_size_of_today_counts_with_that_of_before(
 def test_a_day_with_missing_databases_makes_no_server_smaller(
     store: Engine, scrape: Callable[[], Figures], day: date
 ) -> None:
-    change(
-        store,
-        "UPDATE instance_size_stats SET missing_count = 1, total_size_bytes = 5 "
-        "WHERE instance_id = 1 AND collected_date = :day",
-        day=day,
+    before = [day - timedelta(days=20), day - timedelta(days=1)]
+    put_sizes(store, [(7, "crm", d, 7 * MIB) for d in (*before, day)] + [(7, "shop", before[0], 100 * MIB)])
+    put_total(store, 7, day, 7 * MIB, 1, missing=1)
+    inventory = (
+        "INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)"
+        " VALUES (7, :database, :first, :last)"
     )
+    change(store, inventory, database="crm", first=before[0], last=day)
+    change(store, inventory, database="shop", first=before[0], last=day)
     found = scrape()
     assert found["whalefall_databases_missing"] == {(): 1}
-    assert found["whalefall_instance_size_bytes"]["instance-1", "postgresql"] == 109 * MIB
+    assert found["whalefall_instance_size_bytes"]["instance-7", "postgresql"] == 107 * MIB
+    assert found["whalefall_fleet_size_bytes"] == {(): 1217 * MIB}
+    # The inventory drops it, with the next visit.
+    dropped = "UPDATE instance_databases SET last_seen_date = :last WHERE instance_id = 7 AND database_name = 'shop'"
+    change(store, dropped, last=before[1])
+    put_total(store, 7, day, 7 * MIB, 1, missing=1)
+    assert scrape()["whalefall_instance_size_bytes"]["instance-7", "postgresql"] == 7 * MIB
+
+
+def test_the_size_of_the_fleet_is_that_of_the_overview(store: Engine, scrape: Callable[[], Figures], day: date) -> None:
+    yesterday = day - timedelta(days=1)
+    put_sizes(store, [(n, "crm", day - timedelta(days=n), n * MIB) for n in (7, 8, 40)])
+    put_sizes(store, [(n, "crm", d, 1000 * n * MIB) for n in (3, 4) for d in (yesterday, day)])
+    put_sizes(store, [(5, "crm", yesterday, 50_000 * MIB)])
+    change(store, "UPDATE instances SET replica_of_id = 1 WHERE id = 3")
+    # One left after its visit of the day, the other before.
+    change(store, "UPDATE instances SET is_active = false WHERE id = 4")
+    change(store, "UPDATE instances SET is_active = false WHERE id = 5")
+    found = scrape()
+    (total,) = fleet_totals(store, day, day)
+    assert found["whalefall_fleet_size_bytes"] == {(): total.total_size_bytes} == {(): 5165 * MIB}
+    assert {name for name, _ in found["whalefall_instance_size_bytes"]} == {
+        f"instance-{number}" for number in (1, 2, 3, 7, 8, 40)
+    }
+
+
+def test_a_fleet_that_nobody_has_measured_for_a_year_has_its_sizes_of_then(
+    store: Engine, scrape: Callable[[], Figures], day: date
+) -> None:
+    with store.begin() as connection:
+        connection.execute(text("DELETE FROM instance_size_stats"))
+        connection.execute(text("DELETE FROM database_size_stats"))
+    put_sizes(store, [(1, "crm", day - timedelta(days=366), 9 * MIB), (2, "crm", day - timedelta(days=400), 8 * MIB)])
+    found = scrape()
+    assert found["whalefall_fleet_size_bytes"] == {(): 17 * MIB}
+    assert found["whalefall_instances"] == {("measured",): 1, ("failed",): 0, ("missing",): 1}
 
 
 def test_days_until_full_are_those_of_the_newest_forecast_and_none_where_it_gives_no_date(
@@ -158,6 +197,21 @@ def test_days_until_full_are_those_of_the_newest_forecast_and_none_where_it_give
     assert [found["dated", bound] for bound in ("earliest", "expected", "latest")] == [53, 60, 69]
     assert {bound for name, bound in found if name == "uneven"} == {"earliest"}
     assert {name for name, _ in found} == {"brimful", "dated", "uneven"}
+
+
+def test_each_scrape_shows_what_has_changed_since_the_one_before(
+    store: Engine, scrape: Callable[[], Figures], day: date
+) -> None:
+    put_fleet(store, day)
+    forecast(store, [day])
+    assert scrape()["whalefall_days_until_full"]["dated", "expected"] == 60
+    put_sizes(store, [(1, "new", day, 5 * MIB)])
+    assert scrape()["whalefall_instance_size_bytes"]["instance-1", "postgresql"] == 115 * MIB
+    change(store, "UPDATE instances SET name = 'renamed' WHERE name = 'dated'")
+    found = scrape()
+    assert found["whalefall_days_until_full"]["renamed", "expected"] == 60
+    assert ("dated", "expected") not in found["whalefall_days_until_full"]
+    assert "instance-1" in {name for name, _ in found["whalefall_instance_size_bytes"]}
 
 
 @pytest.mark.parametrize("name", ['quo"ted', "back\\slash", "line\nbreak", "数据库 №1", '{curly="x"} 1 # 2', " "])
