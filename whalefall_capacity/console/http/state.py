@@ -32,6 +32,8 @@ MOST_OVERVIEWS = 8
 MOST_SUMMARIES = 200
 # Pages of 50 rows, or of 200 at most.
 MOST_LISTS = 50
+# CSV files of all databases: 5 MiB for 50,000 of them.
+MOST_FILES = 2
 
 
 class Dagster(Protocol):
@@ -68,6 +70,7 @@ class Console:
     overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))
     database_lists: Kept[Listed[ListedDatabase]] = field(default_factory=lambda: Kept(MOST_LISTS))
     instance_lists: Kept[Listed[ListedInstance]] = field(default_factory=lambda: Kept(MOST_LISTS))
+    database_files: Kept[Sequence[str]] = field(default_factory=lambda: Kept(MOST_FILES))
     # The options of the whole fleet, which are most of a page.
     instance_options: Kept[Markup] = field(default_factory=lambda: Kept(1))
     # Each of them has a thread of the console for as long as a server takes to answer.
