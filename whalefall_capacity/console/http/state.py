@@ -19,8 +19,8 @@ from whalefall_capacity.periods import today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.aggregations.ranking import ChangeRankings
 from whalefall_capacity.store.aggregations.summaries import Summary
-from whalefall_capacity.store.sizes.fleet_watch import WatchedFleet
 from whalefall_capacity.store.sizes.database_list import ListedDatabase
+from whalefall_capacity.store.sizes.fleet_watch import WatchedFleet
 from whalefall_capacity.store.sizes.instance_list import ListedInstance
 from whalefall_capacity.store.sizes.listing import Listed
 
@@ -35,6 +35,8 @@ MOST_SUMMARIES = 200
 MOST_LISTS = 50
 # Of each figure with a sample an instance, in the formats that are asked for.
 MOST_METRIC_TEXTS = 8
+# CSV files of all databases: 5 MiB for 50,000 of them.
+MOST_FILES = 2
 
 
 class Dagster(Protocol):
@@ -71,6 +73,7 @@ class Console:
     overview_sizes: Kept[OverviewSizes] = field(default_factory=lambda: Kept(MOST_OVERVIEWS))
     database_lists: Kept[Listed[ListedDatabase]] = field(default_factory=lambda: Kept(MOST_LISTS))
     instance_lists: Kept[Listed[ListedInstance]] = field(default_factory=lambda: Kept(MOST_LISTS))
+    database_files: Kept[Sequence[str]] = field(default_factory=lambda: Kept(MOST_FILES))
     # The options of the whole fleet, which are most of a page.
     instance_options: Kept[Markup] = field(default_factory=lambda: Kept(1))
     watched_fleet: Kept[WatchedFleet] = field(default_factory=lambda: Kept(1))

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from whalefall_capacity.console.http.list_queries import DatabaseListQuery, InstanceListQuery
-from whalefall_capacity.console.http.lists import listed_databases, listed_instances
+from whalefall_capacity.console.http.lists import every_database, listed_databases, listed_instances
 from whalefall_capacity.console.http.queries import Whole
 from whalefall_capacity.console.http.state import Console
 from whalefall_capacity.console.pages.choices import options
@@ -19,7 +19,7 @@ from whalefall_capacity.console.pages.csv_cells import FORMULA_SIGNS, csv_file, 
 from whalefall_capacity.console.pages.rendering import PageContext, Reader, render, view_of
 from whalefall_capacity.store.aggregations.basis import fleet_basis
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS, InstanceChoice, instance_choices
-from whalefall_capacity.store.sizes.database_list import ListedDatabase, database_lines
+from whalefall_capacity.store.sizes.database_list import ListedDatabase
 from whalefall_capacity.store.sizes.instance_list import ListedInstance, list_instances
 from whalefall_capacity.store.sizes.listing import Listed, SizeStatus
 from whalefall_capacity.store.sizes.options import engine_options
@@ -79,9 +79,8 @@ def instances_csv(context: Reader) -> Response:
 def databases_csv(context: Reader) -> Response:
     """Return all databases that the filters let through."""
     view: DatabaseListView = view_of(context.request, DatabaseListView)
-    columns, today = COLUMNS["databases"], context.console.today()
-    lines = database_lines(context.console.reading, view.wanted, today, view.sort, columns, "".join(FORMULA_SIGNS))
-    return csv_of_lines("databases", columns, lines)
+    columns = COLUMNS["databases"]
+    return csv_of_lines("databases", columns, every_database(context.console, view, columns, "".join(FORMULA_SIGNS)))
 
 
 def _list_page(

@@ -57,11 +57,16 @@ def test_the_lists_follow_what_is_measured_what_fails_and_who_leaves(
         rows = data(viewer, path, sort="-size")["items"]
         return [(row["instance"], row["size_bytes"] // MIB, row["status"]) for row in rows]
 
+    def largest_of_file() -> str:
+        return viewer.get("/databases/list.csv", params={"sort": "-size"}).text.splitlines()[1]
+
+    assert largest_of_file().startswith("instance-2,shop,mysql,measured,")
     assert shown(INSTANCES) == [("instance-2", 1000, "measured"), ("instance-1", 110, "measured")]
     assert shown(DATABASES)[0] == ("instance-2", 1000, "measured")
     put_sizes(store, [(1, "shop", day, 2000 * MIB)])
     assert shown(INSTANCES) == [("instance-1", 2010, "measured"), ("instance-2", 1000, "measured")]
     assert shown(DATABASES)[0] == ("instance-1", 2000, "measured")
+    assert largest_of_file().startswith("instance-1,shop,postgresql,measured,")
     with store.begin() as connection:
         connection.execute(text(VISITED))
     assert shown(INSTANCES)[1] == ("instance-2", 1000, "failed")
