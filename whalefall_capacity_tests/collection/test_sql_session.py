@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,19 +86,25 @@ def test_postgresql_is_measured_as_by_its_own_module(postgresql: PostgresqlServe
     assert {database.name for database in found.databases} == {"postgres", "shop"}
 
 
-def test_mariadb_and_mysql_are_measured_as_by_their_own_module(family: FamilyServer, tmp_path: Path) -> None:
-    to = family.target()
+@contextmanager
+def two_databases(family: FamilyServer) -> Iterator[None]:
+    """Hold two databases with a table each."""
     with family.connect() as cursor:
         for name in ("crm", "shop"):
             cursor.execute(f"CREATE DATABASE {name}")
             cursor.execute(f"CREATE TABLE {name}.orders (n INT PRIMARY KEY, t LONGTEXT) ENGINE = InnoDB")
             cursor.execute(f"INSERT INTO {name}.orders SELECT 1, repeat('x', 3000000)")
-    try:
-        own, found = settled(lambda: databases_of(to), lambda: databases_of(by_file(to, tmp_path)))
-    finally:
-        with family.connect() as cursor:
+        try:
+            yield
+        finally:
             cursor.execute("DROP DATABASE crm")
             cursor.execute("DROP DATABASE shop")
+
+
+def test_mariadb_and_mysql_are_measured_as_by_their_own_module(family: FamilyServer, tmp_path: Path) -> None:
+    to = family.target()
+    with two_databases(family):
+        own, found = settled(lambda: databases_of(to), lambda: databases_of(by_file(to, tmp_path)))
     assert found == own
     assert found["shop"].size_bytes is not None
     assert found["shop"].size_bytes > 3_000_000
@@ -110,23 +117,27 @@ def test_two_hundred_visits_with_mute_refusing_slow_and_dying_servers_cost_only_
     kinds = {"mute": silent, "refuses": refuse_with(ENGINE, "go away"), "slow": stall_after_login}
     kinds |= {"dying": half_a_greeting, "no server": garbage}
     limits = Limits(connect_timeout_seconds=5, statement_timeout_seconds=10, deadline_seconds=20)
+    real = {"pg": postgresql.target(), "maria": mariadb.target()}
     with ExitStack() as servers:
         ports = {kind: servers.enter_context(peer(speak)).port for kind, speak in kinds.items()}
         ports["nobody"] = servers.enter_context(refusing_port())
-        own = {"pg": go(postgresql.target()), "maria": go(mariadb.target())}
-        targets = []
-        for number in range(0, 200, 10):
-            targets += [by_file(target(ENGINE, port, f"{kind} {number}"), tmp_path) for kind, port in ports.items()]
-            targets += [by_file(postgresql.target(f"pg {number + n}"), tmp_path) for n in range(2)]
-            targets += [by_file(mariadb.target(f"maria {number + n}"), tmp_path) for n in range(2)]
-        numbered = [replace(to, instance_id=number) for number, to in enumerate(targets)]
-        outcomes = [one for batch in visit_fleet(numbered, limits, NO_FILTERS, 40) for one in batch]
+        servers.enter_context(two_databases(mariadb))
+        fleet = {f"{kind} {n}": target(ENGINE, port) for kind, port in ports.items() for n in range(20)}
+        fleet |= {f"{kind} {n}": to for kind, to in real.items() for n in range(40)}
+        numbered = [
+            by_file(replace(to, name=name, instance_id=number), tmp_path)
+            for number, (name, to) in enumerate(sorted(fleet.items(), key=lambda named: named[0].split()[-1]))
+        ]
+        own, outcomes = settled(
+            lambda: {kind: databases_of(to) for kind, to in real.items()},
+            lambda: [one for batch in visit_fleet(numbered, limits, NO_FILTERS, 40) for one in batch],
+        )
+    assert len(outcomes) == 200
     good = [outcome for outcome in outcomes if isinstance(outcome, Visit)]
     assert Counter(visit.target.name.split()[0] for visit in good) == {"pg": 40, "maria": 40}
     for found in good:
-        expected = {database.name for database in own[found.target.name.split()[0]].measurement.databases}
-        assert {database.name for database in found.measurement.databases} == expected
-        assert all(database.size_bytes is not None for database in found.measurement.databases)
+        by_name = {database.name: database for database in found.measurement.databases}
+        assert by_name == own[found.target.name.split()[0]]
     failed = [outcome for outcome in outcomes if isinstance(outcome, FailedVisit)]
     assert Counter(outcome.name.rpartition(" ")[0] for outcome in failed) == dict.fromkeys(ports, 20)
     reasons = {outcome.name.rpartition(" ")[0]: outcome.error for outcome in failed}
