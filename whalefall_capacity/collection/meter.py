@@ -7,8 +7,8 @@ from typing import Any
 
 from whalefall_capacity.errors import CollectionError
 
-# With names of 30 characters, 350,000 InnoDB tables of a MySQL 8 or newer fit (376 bytes each), 200,000 of a MariaDB or
-# an older MySQL (642), and 230,000 of any other engine, or where the views of InnoDB cannot be read (577).
+# With names of 30 characters, 300,000 InnoDB tables of a MySQL 8 or newer fit (440 bytes each), 190,000 of a MariaDB or
+# an older MySQL (705), and 230,000 of any other engine, or where the views of InnoDB cannot be read (577).
 VISIT_LIMIT_BYTES = 128 * 1024**2
 
 
