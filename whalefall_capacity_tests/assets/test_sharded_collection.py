@@ -333,9 +333,9 @@ def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left
     with collecting(dagster_instance, today()) as failed:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
         wait_for(lambda: rows(store, "SELECT FROM collection_shards WHERE visited_by IS NOT NULL"), "finished shard")
-        change(store, "ALTER TABLE collection_shards ADD CONSTRAINT closed CHECK (visited_by IS NULL) NOT VALID")
+        change(store, "ALTER TABLE collection_shards ADD CONSTRAINT unvisited CHECK (visited_by IS NULL) NOT VALID")
         closed.open()
-    change(store, "ALTER TABLE collection_shards DROP CONSTRAINT closed")
+    change(store, "ALTER TABLE collection_shards DROP CONSTRAINT unvisited")
     assert status_of(dagster_instance, failed) is DagsterRunStatus.FAILURE
     assert materialized(dagster_instance, failed) == {}
     collected_at = "SELECT collected_at FROM instance_size_stats WHERE instance_id = :i"
