@@ -7,7 +7,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,7 +18,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
-from whalefall_capacity.supervisor import stop_families
+from whalefall_capacity_tests.celery_workers import NAMES, VISIBILITY_SECONDS, celery_workers
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
 from whalefall_capacity_tests.redis_server import PASSWORD, redis_server
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register
@@ -27,13 +26,9 @@ from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.slow_fleet import Gate, gate
 from whalefall_capacity_tests.store.past import put_sizes
 from whalefall_capacity_tests.store.records import rows
-from whalefall_capacity_tests.units import BIN, CHECKOUT, units
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("one", "two")
-# Long enough for the longest step on a busy machine.
-VISIBILITY_SECONDS = 60
 MONDAY = date(2026, 3, 2)
 STORED = """
 SELECT period_start, data_count, sum_size_bytes, max_size_bytes FROM database_size_aggregations ORDER BY period_start
@@ -86,21 +81,6 @@ def workers(store: Engine, settings: Settings, broker: str, dagster_url: str, tm
     variables = {PREFIX + name: value for name, value in settings_of_all.items()} | {PASSWORD_VARIABLE: ""}
     with celery_workers(variables, tmp_path) as processes:
         yield Workers(processes, variables, tmp_path)
-
-
-@contextmanager
-def celery_workers(variables: dict[str, str], folder: Path) -> Iterator[list[psutil.Process]]:
-    """Hold two workers with one process each, started as the unit of the page starts them."""
-    program, *arguments = units({f"{CHECKOUT}/.venv/bin": str(BIN)})["whalefall-worker"].command
-    started = []
-    try:
-        for name in NAMES:
-            own = ["--concurrency", "1", "--hostname", f"{name}@%h"]
-            process = start([*arguments, *own], variables, folder / f"{name}.log", program, folder)
-            started.append(psutil.Process(process.pid))
-        yield started
-    finally:
-        stop_families([process.pid for process in started])
 
 
 def events(run_id: str, event_type: dg.DagsterEventType) -> list[dg.DagsterEvent]:

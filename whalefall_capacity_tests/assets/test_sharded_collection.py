@@ -1,6 +1,7 @@
 """A collection of several shards: one run, one task run, one materialization a day, whichever processes visit them.
 
-What one process does is executed here; what becomes of the processes of steps, in a process of its own for the run.
+What one process does is executed here; what becomes of the processes of steps, in a process of its own for the run,
+by each executor that can run here.
 """
 
 from __future__ import annotations
@@ -9,29 +10,36 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 import time_machine
 from dagster import DagsterEventType, DagsterRunStatus
 from sqlalchemy import Engine
 
+from whalefall_capacity.execution_choices import ExecutorName
 from whalefall_capacity.mirror.follow import mirror
-from whalefall_capacity.settings import load_settings
+from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, load_settings
 from whalefall_capacity_tests.assets.collections_elsewhere import in_process
 from whalefall_capacity_tests.assets.test_stats import store_past
+from whalefall_capacity_tests.celery_workers import VISIBILITY_SECONDS, celery_workers
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.processes import wait_for
-from whalefall_capacity_tests.registry import entry, refusing, register
+from whalefall_capacity_tests.redis_server import redis_server
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, refusing, register
 from whalefall_capacity_tests.resources.runs import cancel_by_run_centre, run_in_own_process, status_of, task_run
+from whalefall_capacity_tests.resources.test_run_process import is_alive, reconcile_for_minutes
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.slow_fleet import Gate, gate
 from whalefall_capacity_tests.store.records import rows
 
 STATS = [dg.AssetKey("database_size_stats"), dg.AssetKey("instance_size_stats")]
+COLLECTIONS = "assets.collections_elsewhere"
 SIZES = """
 SELECT md5(string_agg(concat_ws('/', i.name, s.database_name, s.collected_date, s.size_bytes), ','
                       ORDER BY i.name, s.database_name, s.collected_date))
@@ -47,9 +55,7 @@ OF_THE_MOMENT = {"changed_at", "rows_changed"}
 
 def set_shards(instances_each: int, retries: int = 0) -> None:
     """Set the size of shards for runs from now on, and the retries of those in other processes."""
-    os.environ["WHALEFALL_COLLECTION_SHARD_INSTANCES"] = str(instances_each)
-    os.environ["WHALEFALL_SHARD_RETRIES"] = str(retries)
-    load_settings.cache_clear()
+    set_variables(COLLECTION_SHARD_INSTANCES=str(instances_each), SHARD_RETRIES=str(retries))
 
 
 def collect(instance: dg.DagsterInstance, first: date, last: date | None = None, again: str | None = None) -> str:
@@ -63,11 +69,52 @@ def collect(instance: dg.DagsterInstance, first: date, last: date | None = None,
     return str(result.run_id)
 
 
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(params=["multiprocess", "celery"])
+def elsewhere(request: pytest.FixtureRequest) -> None:
+    """Sets the executor of runs in other processes: each that hands their steps over."""
+    if request.param == "celery":
+        set_celery(request.getfixturevalue("broker"))
+    else:
+        set_variables(EXECUTOR="multiprocess", EXECUTOR_MAX_CONCURRENT="3")
+
+
+def set_celery(broker: str) -> None:
+    """Let the steps of runs in other processes go to Celery workers."""
+    # The settings want a storage that workers can share; here they get the instance of the test with each step.
+    set_variables(
+        EXECUTOR="celery",
+        CELERY_BROKER=broker,
+        CELERY_VISIBILITY_SECONDS=str(VISIBILITY_SECONDS),
+        DAGSTER_URL="postgresql://127.0.0.1:1/unused",
+    )
+
+
+def set_variables(**values: str) -> None:
+    os.environ.update({PREFIX + name: value for name, value in values.items()})
+    load_settings.cache_clear()
+
+
+def workers() -> AbstractContextManager[object]:
+    """Hold the workers that the executor needs, with the settings as they are now."""
+    if load_settings().executor is not ExecutorName.CELERY:
+        return nullcontext()
+    kept = {name: value for name, value in os.environ.items() if name.startswith((PREFIX, PASSWORD_VARIABLE))}
+    return celery_workers({**kept, "PYTHONPATH": str(PROJECT_ROOT)}, Path.cwd())
+
+
 @contextmanager
-def collecting(instance: dg.DagsterInstance, first: date, last: date | None = None) -> Iterator[str]:
-    """Collect in another process, with a process for each step, and yield the id of the run once it has started."""
-    days = (first.isoformat(), (last or first).isoformat())
-    with run_in_own_process(instance, "assets.collections_elsewhere", *days) as (process, run_id):
+def collecting(
+    instance: dg.DagsterInstance, first: date, last: date | None = None, again: str | None = None
+) -> Iterator[str]:
+    """Collect in other processes, *again* from where a run failed; yield the id of the run once it has started."""
+    arguments = [first.isoformat(), (last or first).isoformat(), *([again] if again else [])]
+    with workers(), run_in_own_process(instance, COLLECTIONS, *arguments) as (process, run_id):
         yield run_id
         wait_for(lambda: process.poll() is not None, "end of the run")
 
@@ -106,16 +153,21 @@ def shard(ids: Mapping[str, int], first: str, last: str) -> str:
     return f"size_stats.visits[{ids[first]}_{ids[last]}]"
 
 
+def change(store: Engine, statement: str) -> None:
+    with store.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
 def visits(store: Engine, run_id: str) -> dict[str, str]:
     """Return the status of the item of each instance by its name."""
     return dict(rows(store, "SELECT item_name, status FROM task_run_items WHERE run_id = :r ORDER BY 1", r=run_id))
 
 
-def kill_step(instance: dg.DagsterInstance, run_id: str, step: str) -> None:
-    """Kill the process that executes a step."""
-    started = events(instance, run_id, DagsterEventType.STEP_WORKER_STARTED)
-    (pid,) = [event.event_specific_data.metadata["pid"].value for event in started if event.step_key == step]
-    os.kill(int(pid), signal.SIGKILL)
+def kill_visitor(server: Gate) -> None:
+    """Kill the process that waits at the gate."""
+    (pid,) = {each.pid for each in psutil.net_connections("tcp") if each.raddr[1:] == (server.port,)}
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -238,6 +290,7 @@ def test_a_run_that_is_executed_again_on_a_later_day_measures_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
 def test_a_process_that_is_killed_costs_its_shard_alone(
     store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
@@ -249,7 +302,7 @@ def test_a_process_that_is_killed_costs_its_shard_alone(
     other, killed = shard(ids, "pg-1", "pg-2"), shard(ids, "pg-3", "pg-4")
     with collecting(dagster_instance, yesterday, today()) as run_id:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
-        kill_step(dagster_instance, run_id, killed)
+        kill_visitor(closed)
         closed.open()
     assert status_of(dagster_instance, run_id) is DagsterRunStatus.SUCCESS
     once = {"size_stats.shards": 1, other: 1, "size_stats.report": 1}
@@ -269,6 +322,7 @@ def test_a_process_that_is_killed_costs_its_shard_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
 def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left(
     store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
@@ -278,15 +332,16 @@ def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left
     first, second = shard(ids, "pg-1", "pg-2"), shard(ids, "pg-3", "pg-4")
     with collecting(dagster_instance, today()) as failed:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
-        wait_for(lambda: [row for row in rows(store, TOTALS) if row[0] == "pg-2"], "sizes of the other shard")
         wait_for(lambda: rows(store, "SELECT FROM collection_shards WHERE visited_by IS NOT NULL"), "finished shard")
-        kill_step(dagster_instance, failed, second)
+        change(store, "ALTER TABLE collection_shards ADD CONSTRAINT unvisited CHECK (visited_by IS NULL) NOT VALID")
         closed.open()
+    change(store, "ALTER TABLE collection_shards DROP CONSTRAINT unvisited")
     assert status_of(dagster_instance, failed) is DagsterRunStatus.FAILURE
     assert materialized(dagster_instance, failed) == {}
     collected_at = "SELECT collected_at FROM instance_size_stats WHERE instance_id = :i"
     collected = rows(store, collected_at, i=ids["pg-1"])
-    again = collect(dagster_instance, today(), again=failed)
+    with collecting(dagster_instance, today(), again=failed) as again:
+        pass
     assert status_of(dagster_instance, again) is DagsterRunStatus.SUCCESS
     assert attempts(dagster_instance, again) == {second: 1, "size_stats.report": 1}
     assert first in attempts(dagster_instance, failed)
@@ -297,12 +352,14 @@ def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
+@pytest.mark.parametrize("retries", [0, 3])
 def test_a_run_that_is_cancelled_visits_no_shard_twice(
-    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
+    retries: int, store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
 ) -> None:
     register_fleet(store, postgresql, closed)
-    set_shards(2, retries=3)
+    set_shards(2, retries)
     with collecting(dagster_instance, today()) as run_id:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
         cancel_by_run_centre(store, run_id)
@@ -313,3 +370,26 @@ def test_a_run_that_is_cancelled_visits_no_shard_twice(
     assert task_run(store, run_id) == "cancelled"
     assert visits(store, run_id)["pg-3"] == "cancelled"
     assert "pg-3" not in [name for name, *_ in rows(store, TOTALS)]
+
+
+@pytest.mark.slow
+@pytest.mark.real_clock
+def test_a_run_that_waits_for_its_first_worker_is_alive_and_goes_on_when_there_is_one(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, broker: str
+) -> None:
+    ids = register_fleet(store, postgresql)
+    set_celery(broker)
+    set_shards(2)
+    days = [today().isoformat()] * 2
+    with run_in_own_process(dagster_instance, COLLECTIONS, *days) as (process, run_id):
+        wait_for(lambda: is_alive(store, run_id), "lock")
+        reconcile_for_minutes(store, dagster_instance)
+        assert status_of(dagster_instance, run_id) is DagsterRunStatus.STARTED
+        assert task_run(store, run_id) == "running"
+        assert attempts(dagster_instance, run_id) == {}
+        with workers():
+            wait_for(lambda: process.poll() is not None, "end of the run")
+    assert status_of(dagster_instance, run_id) is DagsterRunStatus.SUCCESS
+    halves = [shard(ids, "pg-1", "pg-2"), shard(ids, "pg-3", "pg-4")]
+    assert attempts(dagster_instance, run_id) == dict.fromkeys(["size_stats.shards", *halves, "size_stats.report"], 1)
+    assert visits(store, run_id) == {"pg-1": "completed", "pg-2": "completed", "pg-3": "completed", "pg-4": "failed"}
