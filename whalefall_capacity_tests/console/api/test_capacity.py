@@ -219,6 +219,8 @@ def test_the_summary_of_databases_is_of_the_newest_window(reader: TestClient, da
         "expected": 3,
         "missing": [],
         "missing_not_named": 0,
+        "replicas": 0,
+        "replica_size_bytes": 0,
     }
 
 
@@ -238,6 +240,8 @@ def test_the_summary_of_instances_is_of_the_newest_window(reader: TestClient, da
         "expected": 2,
         "missing": [],
         "missing_not_named": 0,
+        "replicas": 0,
+        "replica_size_bytes": 0,
     }
 
 
