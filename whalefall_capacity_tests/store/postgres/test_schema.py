@@ -50,7 +50,7 @@ FROM pg_constraint WHERE conname = :name
 NONSENSE = {
     "credentials_one_secret_check": "INSERT INTO credentials (name, username) VALUES ('a', 'u')",
     "credentials_name_key": "INSERT INTO credentials (name, username, password) VALUES ('a', '', 'x'), ('a', '', 'x')",
-    "instances_db_type_check": "INSERT INTO instances (name, db_type) VALUES ('a', 'oracle')",
+    "instances_db_type_check": "INSERT INTO instances (name, db_type) VALUES ('a', 'Oracle')",
     "instances_name_key": "INSERT INTO instances (name, db_type) VALUES ('a', 'mysql'), ('a', 'mariadb')",
     "instances_credential_id_fkey": "INSERT INTO instances (name, db_type, credential_id) VALUES ('a', 'mysql', 7)",
     "instance_databases_instance_id_fkey": """
