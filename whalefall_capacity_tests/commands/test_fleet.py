@@ -61,7 +61,7 @@ def test_a_dry_run_of_apply_changes_nothing(whalefall: CommandLine) -> None:
 
 
 def test_a_file_with_an_error_is_refused_with_its_line(whalefall: CommandLine) -> None:
-    file = whalefall.write("fleet.yaml", "instances:\n- name: shop\n  engine: oracle\n  host: db\n")
+    file = whalefall.write("fleet.yaml", "instances:\n- name: shop\n  engine: dbase\n  host: db\n")
     done = whalefall("fleet", "apply", file)
     assert (done.status, done.out) == (1, "")
     assert f"error: {file}: line 3: instances.0.engine: " in done.err
