@@ -41,7 +41,11 @@ CLI = page("docs/cli.md")
 UP = f"{PROGRAM} up\n"
 # They serve until they are stopped, or need what the quick start does not make: an archive, a receiver of alerts, the
 # database of another system.
-DONE_ELSEWHERE = {"up", "demo", "serve", "ui", "partitions restore", "alert test", "migrate-from whalefall"}
+DONE_ELSEWHERE = {
+    *("up", "demo", "serve", "ui", "partitions restore", "alert test", "migrate-from whalefall"),
+    # The worked example of docs/engines.md is followed by the tests of these commands.
+    *("engine check", "engine try"),
+}
 HEALTH = """
 query {
   workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } }
