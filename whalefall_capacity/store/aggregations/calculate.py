@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Row, text
 
-from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, window_of
+from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, utc_now, window_of
 from whalefall_capacity.store.aggregations.statements import (
     AT_ONCE,
     CREATE_SOURCE,
@@ -118,7 +118,7 @@ SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BET
 # One look a window, which ends at its first row: an instance has few rows, and to read all of them for their days would
 # take as long as to group them. The day is where most closing values are likely to be; the others are looked up.
 WINDOWS_WITH_STATS = """
-SELECT period_start, least(period_end, current_date) AS closing_day
+SELECT period_start, least(period_end, :today) AS closing_day
 FROM unnest(CAST(:starts AS date[]), CAST(:ends AS date[])) AS windows (period_start, period_end)
 WHERE (SELECT true FROM instance_size_stats
        WHERE collected_date BETWEEN period_start AND period_end AND collected_date BETWEEN :first AND :last LIMIT 1)
@@ -305,7 +305,9 @@ def _days_with_stats(connection: Connection, windows: Sequence[Window]) -> dict[
 
 def _likely_days(connection: Connection, values: Mapping[str, Any]) -> dict[date, date]:
     """Return the likely last day with stats of each window that has any, by the start of the window."""
-    return {row.period_start: row.closing_day for row in connection.execute(text(WINDOWS_WITH_STATS), values)}
+    # In whichever zone: a day that is not the last one is looked up.
+    found = connection.execute(text(WINDOWS_WITH_STATS), {**values, "today": utc_now().date()})
+    return {row.period_start: row.closing_day for row in found}
 
 
 @again_if_connection_lost
