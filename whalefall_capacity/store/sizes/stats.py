@@ -324,12 +324,6 @@ def days_with_imports(engine: Engine, days: Iterable[date]) -> list[date]:
     return read_rows(engine, lambda day: day, DAYS_WITH_IMPORTS, days=list(days))
 
 
-def store_time(engine: Engine) -> datetime:
-    """Return the time by the store's clock."""
-    now: datetime = read_value(engine, "SELECT now()")
-    return now
-
-
 def rows_changed(engine: Engine, day: date, since: datetime) -> int:
     """Return how many sizes and totals of *day* are new or other than they were at *since*, by the store's clock."""
     return int(read_value(engine, CHANGED, day=day, since=since))
