@@ -14,12 +14,11 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from whalefall_capacity.collection.sizes import ENGINE_NAME, UNKNOWN_ENGINE, ServerEngine
+from whalefall_capacity.collection.sizes import ENGINE_FILE_SUFFIX, ENGINE_NAME, TAKEN_NAMES, ServerEngine
 from whalefall_capacity.errors import EngineFileError
 from whalefall_capacity.settings import PREFIX, load_settings
 
 SHIPPED = Path(__file__).resolve().parent / "collection" / "engines"
-SUFFIX = ".yaml"
 # `firebird = "acme_capacity.engines"`: firebird.yaml lies in the folder of that package.
 ENTRY_POINTS = "whalefall_capacity.engines"
 BUILT_IN = "built in"
@@ -64,12 +63,11 @@ def _origins() -> dict[str, Path | EntryPoint]:
     found: dict[str, Path | EntryPoint] = {file.stem: file for file in _files_in(SHIPPED)}
     found.update(_packages())
     found.update({file.stem: file for file in reversed(configured)})
-    taken = {*ServerEngine, UNKNOWN_ENGINE}
-    return {name: origin for name, origin in found.items() if re.match(ENGINE_NAME, name) and name not in taken}
+    return {name: origin for name, origin in found.items() if re.match(ENGINE_NAME, name) and name not in TAKEN_NAMES}
 
 
 def _files_in(place: Path) -> list[Path]:
-    return [place] if place.is_file() else sorted(place.glob(f"*{SUFFIX}"))
+    return [place] if place.is_file() else sorted(place.glob(f"*{ENGINE_FILE_SUFFIX}"))
 
 
 # What is installed stays as it is while a process runs; to look takes 30 ms.
@@ -86,4 +84,4 @@ def _file_in_package(point: EntryPoint) -> Path:
     folders = found.submodule_search_locations if found else None
     if not folders:
         raise EngineFileError(f"engine {point.name}: its entry point names {point.value}, which is no package here")
-    return Path(next(iter(folders))) / f"{point.name}{SUFFIX}"
+    return Path(next(iter(folders))) / f"{point.name}{ENGINE_FILE_SUFFIX}"

@@ -27,6 +27,8 @@ DATABASES_NAMED = 10
 # Names of engines: those below, those of engine files, and that of servers of which only imported history is known.
 ENGINE_NAME = "^[a-z][a-z0-9_]{0,31}$"
 UNKNOWN_ENGINE = "unknown"
+# An engine file is named after its engine.
+ENGINE_FILE_SUFFIX = ".yaml"
 
 
 class ServerEngine(StrEnum):
@@ -39,6 +41,10 @@ class ServerEngine(StrEnum):
     @property
     def default_port(self) -> int:
         return {ServerEngine.POSTGRESQL: 5432, ServerEngine.MYSQL: 3306, ServerEngine.MARIADB: 3306}[self]
+
+
+# Names that no engine file can have.
+TAKEN_NAMES = frozenset({*ServerEngine, UNKNOWN_ENGINE})
 
 
 def address(host: str, port: int) -> str:

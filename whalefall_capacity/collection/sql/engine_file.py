@@ -7,15 +7,21 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from whalefall_capacity.collection.sizes import ENGINE_NAME, UNKNOWN_ENGINE, NameFilter, ServerEngine, Target
+from whalefall_capacity.collection.sizes import (
+    ENGINE_FILE_SUFFIX,
+    ENGINE_NAME,
+    TAKEN_NAMES,
+    NameFilter,
+    Target,
+    TlsMode,
+)
 from whalefall_capacity.errors import EngineFileError
 from whalefall_capacity.yaml_file import Strict, number, read_yaml_file
 
-SUFFIX = ".yaml"
 FILES_KEPT = 64
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 CONNECT_SECONDS = "connect_timeout_seconds"
@@ -27,12 +33,11 @@ OF_CONNECTION = frozenset({*OF_TARGET, CONNECT_SECONDS, STATEMENT_SECONDS, STATE
 OF_SESSION = frozenset({STATEMENT_SECONDS, STATEMENT_MILLISECONDS})
 OF_GRANT = frozenset({"username"})
 
-TlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Options = dict[str, Any]
 
 
 def _engine_name(name: str) -> str:
-    if name in {*ServerEngine, UNKNOWN_ENGINE}:
+    if name in TAKEN_NAMES:
         raise ValueError(f"'{name}' is built in; choose another name")
     return name
 
@@ -163,8 +168,10 @@ def read_engine_file(path: Path) -> EngineFile:
 @lru_cache(FILES_KEPT)
 def _read(path: Path, _identity: tuple[int, int, int]) -> EngineFile:
     engine = read_yaml_file(path, EngineFile, EngineFileError)
-    if path.name != f"{engine.name}{SUFFIX}":
-        raise EngineFileError(f"{path}: name: is {engine.name}: the file must be named {engine.name}{SUFFIX}")
+    if path.name != f"{engine.name}{ENGINE_FILE_SUFFIX}":
+        raise EngineFileError(
+            f"{path}: name: is {engine.name}: the file must be named {engine.name}{ENGINE_FILE_SUFFIX}"
+        )
     return engine
 
 
