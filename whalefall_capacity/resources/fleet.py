@@ -17,7 +17,7 @@ from whalefall_capacity.periods import utc_now
 from whalefall_capacity.resources.turns import Turns
 from whalefall_capacity.runtime import collection_limits, name_filters
 from whalefall_capacity.settings import Settings, load_settings
-from whalefall_capacity.store.fleet import fleet_ids, load_roster
+from whalefall_capacity.store.fleet import load_roster
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
@@ -82,13 +82,12 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         self,
         engine: Engine,
         day: date,
-        instance_ids: Sequence[int] | None,
+        instance_ids: Sequence[int],
         accept_empty: bool,
         watcher: Watcher[Target, Visit | FailedVisit],
     ) -> Collection:
-        """Measure the fleet, or only *instance_ids*, and store the sizes under *day* as they arrive."""
+        """Measure the servers of *instance_ids* in that order, and store the sizes under *day* as they arrive."""
         settings = load_settings()
-        ids = fleet_ids(engine, instance_ids)
         collection = Collection(utc_now())
         load = partial(load_roster, engine, settings.secret_key)
 
@@ -98,7 +97,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 watcher.ended(outcome)
 
         with visit_locks(engine) as locks:
-            turns = Turns(ids, locks, load, note, settings.collection_deadline_seconds)
+            turns = Turns(instance_ids, locks, load, note, settings.collection_deadline_seconds)
             batches = visit_fleet(
                 turns,
                 collection_limits(settings),
@@ -107,7 +106,7 @@ class FleetResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 watcher.began,
             )
             for batch in batches:
-                watcher.progressed(collection.visited, len(ids))
+                watcher.progressed(collection.visited, len(instance_ids))
                 visits = [outcome for outcome in batch if isinstance(outcome, Visit)]
                 failed = [outcome for outcome in batch if isinstance(outcome, FailedVisit)]
                 if visits:

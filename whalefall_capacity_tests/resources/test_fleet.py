@@ -17,6 +17,7 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from whalefall_capacity.collection.sizes import FailedVisit, Target, Visit
 from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.fleet import fleet_ids
 from whalefall_capacity.store.sizes.visit_locks import visit_locks
 from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.processes import wait_for
@@ -64,7 +65,7 @@ class Diary(Watcher[Target, Visit | FailedVisit]):
 
 
 def collect(store: Engine, diary: Diary) -> Collection:
-    return FleetResource().collect(store, DAY, None, False, diary)
+    return FleetResource().collect(store, DAY, fleet_ids(store), False, diary)
 
 
 @pytest.fixture
