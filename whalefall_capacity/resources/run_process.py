@@ -10,6 +10,8 @@ import dagster as dg
 from whalefall_capacity.mirror.liveness import held_liveness
 from whalefall_capacity.resources.store import held_store
 
+CANCELLATIONS = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
+
 
 class KeptAlive(dg.ExecutorDefinition):
     """The executor *definition* with one addition: the process of the run holds the run's liveness lock.
@@ -53,7 +55,20 @@ class _Alive(dg.Executor):
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         with held_store() as url, held_liveness(url, plan_context.run_id):
+            _stop_if_cancelled_at_the_start(plan_context)
             yield from _cancelled_for_good(plan_context, self._executor.execute(plan_context, execution_plan))
+
+
+def _stop_if_cancelled_at_the_start(plan_context: Any) -> None:
+    """End the run as cancelled if somebody asked for that before it had started.
+
+    A worker looks whether its run is cancelled, and reports a moment later that it has started, which takes the place
+    of a cancellation in between: an interrupt would then count as a crash, and the run be executed again.
+    """
+    instance = plan_context.instance
+    if instance.get_records_for_run(plan_context.run_id, of_type=CANCELLATIONS, limit=1).records:
+        instance.report_run_canceling(plan_context.dagster_run, "Cancelled while it was starting.")
+        raise dg.DagsterExecutionInterruptedError
 
 
 def _cancelled_for_good(plan_context: Any, events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:

@@ -15,6 +15,7 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from sqlalchemy import Engine
 
+from whalefall_capacity.dagster_private import execute_run
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.mirror.reconcile import WORKER_GONE, Cursor, reconcile
 from whalefall_capacity.periods import utc_now
@@ -107,6 +108,22 @@ def test_a_run_that_was_cancelled_by_force_stays_cancelled_when_its_steps_fail_b
 ) -> None:
     run_id = dg.execute_job(dg.reconstructable(job), dagster_instance).run_id
     assert status_of(dagster_instance, run_id) is status
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["canceling", "canceled"])
+@pytest.mark.usefixtures("store")
+def test_a_run_that_is_cancelled_after_its_worker_has_looked_never_begins_its_work(
+    dagster_instance: dg.DagsterInstance, is_over: bool
+) -> None:
+    seen_by_worker = dagster_instance.create_run_for_job(fails_by_itself, status=DagsterRunStatus.STARTING)
+    dagster_instance.report_run_canceling(seen_by_worker)
+    if is_over:
+        dagster_instance.report_run_canceled(seen_by_worker)
+    job = dg.reconstructable(fails_by_itself)
+    execute_run(job, seen_by_worker, dagster_instance, raise_on_error=False)
+    assert status_of(dagster_instance, seen_by_worker.run_id) is DagsterRunStatus.CANCELED
+    steps = dagster_instance.get_records_for_run(seen_by_worker.run_id, of_type=DagsterEventType.STEP_START, limit=1)
+    assert steps.records == []
 
 
 def test_the_executor_of_every_job_keeps_its_runs_alive() -> None:
