@@ -18,6 +18,12 @@ from whalefall_capacity_tests.processes import wait_for
 Row = tuple[str, str, date, int]
 
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=timezone.utc)
+# Sessions of this store.
+WAITING_FOR_ADVISORY_LOCKS = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND NOT granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 EVERY_TABLE = ("credentials", "instances", "instance_databases", "database_size_stats", "instance_size_stats")
 
 

@@ -78,25 +78,28 @@ FROM database_size_stats
 WHERE {scope}
 """
 # The closing value of nearly every key is that of the window's last day with stats, which a filter finds in passing;
-# the others are looked up one by one. Ordering the values within the aggregate would take 2.6 times as long. The bounds
-# of all windows stand in each look-up so that the planner leaves out the table partitions of other months.
+# the others are looked up one by one, and so are those of a day that landed since that day was read. Ordering the
+# values within the aggregate would take 2.6 times as long. The bounds of all windows stand in each look-up so that the
+# planner leaves out the table partitions of other months.
 DATABASE_PERIODS = """
 SELECT instance_id, database_name, period_start,
        data_count, sum_size_bytes, max_size_bytes, min_size_bytes,
-       coalesce(closing_size_bytes, (
+       coalesce(CASE WHEN last_day = ANY (:closing_days) THEN closing_size_bytes END, (
            SELECT s.size_bytes FROM database_size_stats AS s
            WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
              AND s.collected_date BETWEEN :first AND :last
              AND s.collected_date = g.last_day)) AS closing_size_bytes,
        nullif(data_size_count, 0) AS data_size_count, sum_data_size_bytes, max_data_size_bytes, min_data_size_bytes,
-       CASE WHEN data_size_count > 0 THEN coalesce(closing_data_size_bytes, (
+       CASE WHEN data_size_count > 0 THEN coalesce(
+           CASE WHEN last_day = ANY (:closing_days) THEN closing_data_size_bytes END, (
            SELECT s.data_size_bytes FROM database_size_stats AS s
            WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
              AND s.collected_date BETWEEN :first AND :last
              AND s.collected_date BETWEEN g.period_start AND g.last_day AND s.data_size_bytes IS NOT NULL
            ORDER BY s.collected_date DESC LIMIT 1)) END AS closing_data_size_bytes,
        nullif(log_size_count, 0) AS log_size_count, sum_log_size_bytes, max_log_size_bytes, min_log_size_bytes,
-       CASE WHEN log_size_count > 0 THEN coalesce(closing_log_size_bytes, (
+       CASE WHEN log_size_count > 0 THEN coalesce(
+           CASE WHEN last_day = ANY (:closing_days) THEN closing_log_size_bytes END, (
            SELECT s.log_size_bytes FROM database_size_stats AS s
            WHERE s.instance_id = g.instance_id AND s.database_name = g.database_name
              AND s.collected_date BETWEEN :first AND :last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,9 +25,11 @@ from whalefall_capacity.store.aggregations.growth import (
     top_growing_instances,
 )
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.postgres.advisory_locks import lock_child_creation
 from whalefall_capacity.watching import Watcher
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
+from whalefall_capacity_tests.store.records import WAITING_FOR_ADVISORY_LOCKS, rows
 
 DAILY, WEEKLY, MONTHLY, QUARTERLY = PeriodType
 MONDAY = date(2026, 6, 22)
@@ -227,6 +230,22 @@ def test_the_closing_size_is_that_of_the_last_day_with_data(store: Engine) -> No
     )
     calculate(store, [MONDAY], WEEKLY)
     assert growth_of(store, WEEKLY, MONDAY, "gone").closing_size_bytes == 200
+
+
+def test_a_day_that_lands_while_its_week_is_calculated_closes_the_week(store: Engine) -> None:
+    put_sizes(store, [(1, "shop", MONDAY, 100, 90, 10)])
+    with ThreadPoolExecutor(1) as pool:
+        with store.begin() as connection:
+            lock_child_creation(connection)
+            calculated = pool.submit(aggregate, store, Level.DATABASE, [window_of(MONDAY, WEEKLY)])
+            # It has read which days there are, and is about to make the week's table partition.
+            wait_for(lambda: rows(store, WAITING_FOR_ADVISORY_LOCKS) == [(1,)], "the calculation at the lock")
+            put_sizes(store, [(1, "shop", MONDAY + timedelta(days=1), 200, 160, 40)])
+        assert [result.closing_size_bytes for result in calculated.result()] == [200]
+    closing = (
+        "SELECT closing_size_bytes, closing_data_size_bytes, closing_log_size_bytes FROM database_size_aggregations"
+    )
+    assert rows(store, closing) == [(200, 160, 40)]
 
 
 def test_as_many_chunks_are_calculated_at_once_as_asked_for(store: Engine) -> None:

@@ -28,13 +28,8 @@ from whalefall_capacity.store.postgres.tables import metadata
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, PARTITIONED_TABLES, ensure_children
 from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.store.postgres.downgrade import downgrade
-from whalefall_capacity_tests.store.records import rows
+from whalefall_capacity_tests.store.records import WAITING_FOR_ADVISORY_LOCKS, rows
 
-WAITING = """
-SELECT count(*) FROM pg_locks
-WHERE locktype = 'advisory' AND NOT granted
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
 MIGRATE = """
 import sys
 from pydantic import SecretStr
@@ -131,7 +126,7 @@ def test_of_two_programs_that_start_together_one_migrates_and_the_other_finds_it
             for _ in range(2)
         ]
         try:
-            wait_for(lambda: rows(empty, WAITING) == [(2,)], "two migrators at the lock")
+            wait_for(lambda: rows(empty, WAITING_FOR_ADVISORY_LOCKS) == [(2,)], "two migrators at the lock")
             holder.commit()
             outcomes = sorted(program.communicate(timeout=60)[0].strip() for program in programs)
         finally:

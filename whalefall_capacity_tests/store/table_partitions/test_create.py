@@ -28,7 +28,7 @@ from whalefall_capacity.store.table_partitions.create import (
     ensure_children,
 )
 from whalefall_capacity_tests.processes import wait_for
-from whalefall_capacity_tests.store.records import rows
+from whalefall_capacity_tests.store.records import WAITING_FOR_ADVISORY_LOCKS, rows
 
 TABLES = {table.name: table for table in PARTITIONED_TABLES}
 BY_MONTH = (
@@ -52,11 +52,6 @@ SELECT child.relname, inhparent::regclass::text, pg_get_expr(child.relpartbound,
 FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
 JOIN pg_partitioned_table ON partrelid = inhparent AND partstrat = 'r'
 ORDER BY 1
-"""
-WAITING = """
-SELECT count(*) FROM pg_locks
-WHERE locktype = 'advisory' AND NOT granted
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 INSERT_SIZE = """
 INSERT INTO database_size_stats (instance_id, database_name, collected_date, size_bytes, source, collected_at)
@@ -241,7 +236,7 @@ def test_of_two_writers_that_need_the_same_child_one_makes_it_and_the_other_uses
     with ThreadPoolExecutor(1) as threads, store.connect() as first:
         assert ensure_children(first, [DATABASE_SIZE_STATS], [day]) == ["database_size_stats_2026_05"]
         second = threads.submit(_ensure, store, [DATABASE_SIZE_STATS], day)
-        wait_for(lambda: rows(store, WAITING) == [(1,)], "second writer at the lock")
+        wait_for(lambda: rows(store, WAITING_FOR_ADVISORY_LOCKS) == [(1,)], "second writer at the lock")
         first.commit()
         assert second.result(timeout=60) == []
     assert len(rows(store, BOUNDS)) == 1
@@ -252,7 +247,7 @@ def test_a_child_is_made_by_the_other_writer_when_the_first_gives_up(store: Engi
     with ThreadPoolExecutor(1) as threads, store.connect() as first:
         ensure_children(first, [DATABASE_SIZE_STATS], [day])
         second = threads.submit(_ensure, store, [DATABASE_SIZE_STATS], day)
-        wait_for(lambda: rows(store, WAITING) == [(1,)], "second writer at the lock")
+        wait_for(lambda: rows(store, WAITING_FOR_ADVISORY_LOCKS) == [(1,)], "second writer at the lock")
         first.rollback()
         assert second.result(timeout=60) == ["database_size_stats_2026_05"]
 
