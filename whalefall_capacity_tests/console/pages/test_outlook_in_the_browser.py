@@ -124,8 +124,11 @@ def test_what_is_refused_has_no_lines(console: Served, page: Page) -> None:
     assert sorted(fan(page)) == ["fan earliest", "limit"]
 
 
-@pytest.mark.parametrize(("theme", "language", "title"), [("light", "en", "Capacity"), ("dark", "zh", "容量预测")])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    ("size", "theme", "language", "title"),
+    [(WIDE, "light", "en", "Capacity"), (NARROW, "dark", "zh", "容量预测")],
+    ids=["wide-light-en", "narrow-dark-zh"],
+)
 def test_the_pages_fit_and_have_no_serious_accessibility_fault(
     console: Served, page: Page, size: Any, theme: str, language: str, title: str
 ) -> None:
