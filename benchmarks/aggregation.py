@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks import growth
 from benchmarks.empty_assets import idle_asset
-from benchmarks.harness import console, fresh_store, print_result
+from benchmarks.harness import console, fresh_store, print_result, rounds_at
 from benchmarks.writing import FILL_TOTALS, register_instances
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
@@ -37,6 +37,7 @@ from whalefall_capacity.store.table_partitions.create import PARTITIONED_TABLES,
 FIRST = date(2026, 4, 1)
 DAYS = 91
 DATABASES = 50
+ROUNDS = 5
 ONE_WINDOW = {
     PeriodType.DAILY: date(2026, 6, 30),
     PeriodType.WEEKLY: date(2026, 6, 22),
@@ -103,13 +104,13 @@ def run(scale: float) -> None:
     with fresh_store() as engine:
         point_settings_at(engine)
         fill(engine, instances, FIRST, DAYS)
-        _steps(engine, instances)
+        _steps(engine, instances, rounds_at(scale, ROUNDS))
         _growth_queries(engine, instances)
         _memory(engine, instances)
     _growth_of_time(scale)
 
 
-def _steps(engine: Engine, instances: int) -> None:
+def _steps(engine: Engine, instances: int, rounds: int) -> None:
     rows = []
     for level in Level:
         for period_type, start in ONE_WINDOW.items():
@@ -117,7 +118,7 @@ def _steps(engine: Engine, instances: int) -> None:
             for what in ("new", "again"):
                 # The window before is there, as it is on every day but the first.
                 aggregate(engine, level, [window_of(window.start - timedelta(days=1), period_type)])
-                step, plain, idle = _step_bare_and_idle(engine, level, window, empty_first=what == "new")
+                step, plain, idle = _step_bare_and_idle(engine, level, window, rounds, empty_first=what == "new")
                 ratios = (step / plain, step / (plain + idle))
                 rows.append((f"{level.value} {period_type.value}", what, step, plain, idle, *ratios))
     print_result(
@@ -127,7 +128,7 @@ def _steps(engine: Engine, instances: int) -> None:
     )
 
 
-def _step_bare_and_idle(engine: Engine, level: Level, window: Window, *, empty_first: bool) -> list[float]:
+def _step_bare_and_idle(engine: Engine, level: Level, window: Window, rounds: int, *, empty_first: bool) -> list[float]:
     """Return the median seconds of the asset step, of the bare statement, and of a step with an empty body."""
     key = aggregation_key(level, window.period_type)
     (asset,) = [asset for asset in AGGREGATIONS if asset.key == key]
@@ -139,7 +140,7 @@ def _step_bare_and_idle(engine: Engine, level: Level, window: Window, *, empty_f
             lambda: _step_seconds(instance, idle, window),
         ]
         times: list[list[float]] = [[] for _ in sides]
-        for _ in range(5):
+        for _ in range(rounds):
             for side, call in enumerate(sides):
                 if empty_first:
                     _empty(engine, level, window)

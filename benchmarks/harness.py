@@ -17,6 +17,9 @@ from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
 
+# Below it no figure is worth being measured twice.
+SMALLEST_SCALE = 0.05
+
 console = Console(width=140, highlight=False)
 
 
@@ -42,6 +45,11 @@ def in_turns(sides: Sequence[Callable[[int], object]], rounds: int) -> list[floa
             call(number)
             times[side].append(time.perf_counter() - started)
     return [statistics.median(one) for one in times]
+
+
+def rounds_at(scale: float, rounds: int) -> int:
+    """Return how often to measure: at a size that only shows that a benchmark runs, once."""
+    return rounds if scale >= SMALLEST_SCALE else 1
 
 
 def print_result(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -94,7 +94,7 @@ def run(scale: float) -> None:
         server = EmbeddedPostgres(Path(folder) / "postgres")
         with server.running():
             for name, times in (("small", 1), ("large", 20)):
-                instances = max(int(INSTANCES * times * scale), times)
+                instances = max(int(INSTANCES * times * scale), 1)
                 rows.append(_compare(server, Path(folder), name, instances))
     print_result(
         "moving in from WhaleFall",
