@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from whalefall_capacity.collection.answers import LONGEST_NAME, LONGEST_REASON, LONGEST_VERSION, credible
+from whalefall_capacity.collection.answers import LONGEST_NAME, LONGEST_REASON, LONGEST_VERSION, credible, words_of
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables
 from whalefall_capacity.collection.sizes import (
     Capability,
@@ -155,7 +155,7 @@ def _describe(target: Target, doing: str, error: Exception) -> str:
 
 def _reason(target: Target, error: Exception) -> str:
     # PyMySQL's errors would show their text quoted, and a password in it escaped beyond recognition.
-    reason = str(error) if isinstance(error, OSError) else " ".join(str(part) for part in error.args)
+    reason = str(error) if isinstance(error, OSError) else words_of(error)
     # Before the blanks, of which a password may hold several.
     return printable(" ".join(_without_secret(target, reason).split()), LONGEST_REASON) or type(error).__name__
 

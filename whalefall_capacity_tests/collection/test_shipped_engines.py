@@ -1,7 +1,8 @@
 """The engine files that are shipped, of servers that are not at hand here.
 
 What can be shown without them: every statement is of its dialect and reads columns that the vendor documents, and does
-with them what it should, in a PostgreSQL that has catalogs of the same shape. How the drivers connect is not shown.
+with them what it should, in a PostgreSQL that has catalogs of the same shape. test_driver_standins.py shows what becomes
+of what the drivers hand over.
 """
 
 from __future__ import annotations
