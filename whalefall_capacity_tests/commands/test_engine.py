@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,39 @@ def test_a_trial_that_fails_says_why_and_exits_with_1(whalefall: CommandLine, po
 def test_a_trial_needs_a_server_of_the_fleet(whalefall: CommandLine) -> None:
     done = whalefall("engine", "try", write(whalefall), "--instance", "nobody")
     assert (done.status, done.err) == (1, "error: nobody is not an active instance of the fleet\n")
+
+
+def test_a_trial_looks_for_no_other_password_than_that_of_its_server(
+    whalefall: CommandLine, postgresql: PostgresqlServer
+) -> None:
+    pipe, was_read = whalefall.folder / "password", threading.Event()
+    os.mkfifo(pipe)
+    other = entry("other", postgresql.target(), credential={"username": "nobody", "password_file": str(pipe)})
+    register(whalefall.store, entry("pg", postgresql.target()), other)
+
+    def await_a_reader() -> None:
+        with pipe.open("w"):
+            was_read.set()
+
+    writer = threading.Thread(target=await_a_reader)
+    writer.start()
+    try:
+        assert whalefall("engine", "try", write(whalefall), "--instance", "pg").status == 0
+        assert not was_read.is_set()
+    finally:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join()
+
+
+def test_a_trial_of_a_server_whose_password_cannot_be_read_says_why(
+    whalefall: CommandLine, postgresql: PostgresqlServer
+) -> None:
+    nowhere = {"username": "nobody", "password_file": "/nowhere/password"}
+    register(whalefall.store, entry("pg", postgresql.target(), credential=nowhere))
+    done = whalefall("engine", "try", write(whalefall), "--instance", "pg")
+    assert done.status == 1
+    assert done.err.startswith("error: pg: ")
+    assert "/nowhere/password" in done.err
 
 
 def test_a_fleet_with_an_engine_of_a_file_is_applied_checked_and_collected(
