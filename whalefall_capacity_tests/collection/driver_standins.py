@@ -46,7 +46,7 @@ ORACLE_TYPES = (
 
 @dataclass(frozen=True)
 class Stall:
-    """No answer before the driver's own time-out, which raises *error*."""
+    """No answer before the driver's own time-out, or before its statement is cancelled: then *error* is raised."""
 
     error: Exception
 
@@ -98,9 +98,10 @@ class Server:
         self.heard: list[str] = []
         self.arguments: Mapping[str, Any] = {}
         self.open_connections = 0
-        self.ended = threading.Event()
+        self.cancelled = threading.Event()
         self.refuses_with: Exception | None = None
         self.decimal_sign = "."
+        self.keeps_time = True
         self._fields = {query: field for field, query in engine.queries if query is not None}
         self._fields |= {grant.probe: f"grants: {grant.name}" for grant in engine.grants}
         self._answers = {f"grants: {grant.name}": value(1) for grant in engine.grants} | dict(answers)
@@ -196,7 +197,7 @@ class Connection:
     def fail(self, with_what: Exception | Stall) -> NoReturn:
         if isinstance(with_what, Exception):
             raise with_what
-        self.server.ended.wait(self.limit_seconds or PATIENCE_SECONDS)
+        self.server.cancelled.wait(self.limit_seconds if self.server.keeps_time else PATIENCE_SECONDS)
         raise with_what.error
 
     def described(self, column: str) -> tuple[Any, ...]:
@@ -210,7 +211,6 @@ class Connection:
 
     def close(self) -> None:
         self.server.open_connections -= 1
-        self.server.ended.set()
 
 
 class PymssqlConnection(Connection):
@@ -248,7 +248,7 @@ class OracleConnection(Connection):
         return self.call_timeout / 1000
 
     def cancel(self) -> None:
-        self.server.ended.set()
+        self.server.cancelled.set()
 
     def described(self, column: str) -> tuple[Any, ...]:
         return super().described(column.upper())

@@ -275,6 +275,18 @@ def test_no_error_shows_the_password(password: str, stand_in: StandIn) -> None:
     assert "ORA-01017: ********; logon denied" in error_of(replace(to, password=SecretStr(password)))
 
 
+def test_no_finding_of_a_check_shows_the_password(stand_in: StandIn) -> None:
+    to, server = stand_in("sqlserver", version=value("16.0 correct horse"))
+    for field in ("databases", "grants: tables"):
+        server.playing(field, denied(server, 229, "correct horse is not welcome."))
+    checkup = checkup_of(to)
+    details = {capability.name: capability.detail for capability in checkup.capabilities}
+    assert checkup.version == "16.0 ********"
+    assert "229 ******** is not welcome." in details["database sizes"]
+    assert "229 ******** is not welcome." in details["tables"]
+    assert "correct horse" not in str(checkup)
+
+
 @pytest.mark.parametrize("fetching", [False, True])
 def test_a_query_of_sql_server_that_takes_too_long_names_the_limit(fetching: bool, stand_in: StandIn) -> None:
     to, server = stand_in("sqlserver")
@@ -339,8 +351,22 @@ def test_a_connection_that_dies_keeps_what_was_found(stand_in: StandIn) -> None:
 def test_a_visit_to_oracle_that_is_given_up_is_ended_from_outside(stand_in: StandIn) -> None:
     limits = Limits(connect_timeout_seconds=60, statement_timeout_seconds=60, deadline_seconds=0.5)
     to, server = stand_in("oracle")
+    server.keeps_time = False
     server.playing("databases", Stall(server.driver.DatabaseError(OracleError("ORA-01013: user requested cancel"))))
     (outcome,) = [one for batch in visit_fleet([to], limits, NO_FILTERS, 1) for one in batch]
     assert isinstance(outcome, FailedVisit)
-    assert server.ended.wait(PATIENCE_SECONDS)
+    assert "no answer from 127.0.0.1:1 within the deadline of 0.5 s" in outcome.error
+    assert server.cancelled.wait(PATIENCE_SECONDS)
     assert eventually(lambda: server.open_connections == 0)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_visit_that_was_given_up_while_it_connected_asks_nothing(name: str, stand_in: StandIn) -> None:
+    to, server = stand_in(name)
+    cutoff = Cutoff()
+    cutoff.cut()
+    with pytest.raises(CollectionError, match="the visit was given up"):
+        visit(to, LIMITS, NO_FILTERS, cutoff, Findings())
+    queries = read_engine_file(SHIPPED / f"{name}.yaml").queries
+    assert {queries.version, queries.databases}.isdisjoint(server.heard)
+    assert server.open_connections == 0

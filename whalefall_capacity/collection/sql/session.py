@@ -45,7 +45,8 @@ class SqlSession:
         self._target = target
         self._time = TimeLeft(limits)
         self._meter = Meter()
-        self._alchemy = _alchemy_of(engine, lambda: self._open(limits, cutoff))
+        self._cutoff = cutoff
+        self._alchemy = _alchemy_of(engine, lambda: self._open(limits))
         try:
             # Without parameters nothing in a statement stands for one.
             self._connection = self._alchemy.connect().execution_options(no_parameters=True)
@@ -81,7 +82,7 @@ class SqlSession:
                 self._connection.close()
         self._alchemy.dispose()
 
-    def _open(self, limits: Limits, cutoff: Cutoff) -> Any:
+    def _open(self, limits: Limits) -> Any:
         """Open the driver's own connection, and let the cutoff end it."""
         # Where the driver is libpq.
         forget_environment()
@@ -92,7 +93,7 @@ class SqlSession:
             connection = driver.connect(**arguments)
         except TypeError as error:
             raise EngineFileError(f"{self._path}: connection.arguments: {error}") from None
-        _watch(connection, getattr(driver, "threadsafety", 0), cutoff)
+        _watch(connection, getattr(driver, "threadsafety", 0), self._cutoff)
         for name, value in self._engine.attributes(self._target, *waits).items():
             setattr(connection, name, value)
         return connection
@@ -157,6 +158,8 @@ class SqlSession:
         """Run one query in a transaction of its own. Raises CollectionError, which names the file and the field."""
         if self._connection.invalidated:
             raise CollectionError("the connection is lost")
+        if self._cutoff.is_cut:
+            raise CollectionError("the visit was given up")
         try:
             seconds = self._time.for_statement()
             for setting in self._engine.session_statements(seconds):
@@ -221,11 +224,12 @@ def _alchemy_of(engine: EngineFile, creator: Callable[[], Any]) -> sqlalchemy.En
 
 
 def _watch(connection: Any, threadsafety: int, cutoff: Cutoff) -> None:
-    """Let *cutoff* end the connection: by its socket where the driver shows one, else by closing it."""
+    """Let *cutoff* end what the connection waits for: by its socket where the driver shows one, else by the driver."""
     if (descriptor := _descriptor_of(connection)) is not None:
         cutoff.watch(descriptor)
     elif threadsafety >= SHARED_CONNECTIONS:
-        cutoff.call(connection.close)
+        # python-oracledb closes no connection before the statement on it has ended.
+        cutoff.call(getattr(connection, "cancel", connection.close))
     # A driver that forbids this may crash: its own time-outs, which the engine file sets, have to end it.
 
 
