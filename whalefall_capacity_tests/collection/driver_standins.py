@@ -100,6 +100,7 @@ class Server:
         self.open_connections = 0
         self.cancelled = threading.Event()
         self.refuses_with: Exception | None = None
+        self.fails_to_roll_back_with: Exception | None = None
         self.decimal_sign = "."
         self.keeps_time = True
         self._fields = {query: field for field, query in engine.queries if query is not None}
@@ -181,6 +182,7 @@ class Connection:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._has_failed = False
 
     @property
     def limit_seconds(self) -> float:
@@ -195,6 +197,7 @@ class Connection:
         return answer if isinstance(answer, Rows) else self.fail(answer)
 
     def fail(self, with_what: Exception | Stall) -> NoReturn:
+        self._has_failed = True
         if isinstance(with_what, Exception):
             raise with_what
         self.server.cancelled.wait(self.limit_seconds if self.server.keeps_time else PATIENCE_SECONDS)
@@ -208,6 +211,8 @@ class Connection:
 
     def rollback(self) -> None:
         self.server.heard.append("rollback")
+        if self._has_failed and self.server.fails_to_roll_back_with is not None:
+            raise self.server.fails_to_roll_back_with
 
     def close(self) -> None:
         self.server.open_connections -= 1

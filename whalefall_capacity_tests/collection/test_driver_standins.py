@@ -339,6 +339,18 @@ def test_a_list_that_is_cut_short_is_no_list(name: str, rows_before: int, stand_
     assert checkup_of(to).error is not None
 
 
+def test_an_error_is_not_hidden_by_that_of_its_rollback(stand_in: StandIn) -> None:
+    to, server = stand_in("sqlserver")
+    server.playing("databases", denied(server, 8623, "The query processor ran out of internal resources."))
+    # pymssql lets it out as an error of its own lower half, which is none of PEP 249.
+    server.fails_to_roll_back_with = RuntimeError("Not connected to any MS SQL server")
+    assert "queries.databases: 8623 The query processor ran out of internal resources." in error_of(to)
+    checkup = checkup_of(to)
+    assert checkup.error is not None
+    assert "8623 The query processor" in checkup.error
+    assert server.open_connections == 0
+
+
 def test_a_connection_that_dies_keeps_what_was_found(stand_in: StandIn) -> None:
     to, server = stand_in("oracle")
     server.playing("logs", LOST["oracle"](server.driver))
