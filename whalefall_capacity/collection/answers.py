@@ -5,7 +5,7 @@ Names stay as they are, for they are keys; what no server can mean by them or by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement
@@ -77,3 +77,16 @@ def _size_or_none(size_bytes: int | None) -> int | None:
 
 def _is_size(size_bytes: object) -> bool:
     return isinstance(size_bytes, int) and not isinstance(size_bytes, bool) and 0 <= size_bytes <= LARGEST_CREDIBLE_SIZE
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says, as it is: drivers nest it in tuples, as bytes, and quoting that would change it."""
+    return " ".join(_texts(error.args)) or type(error).__name__
+
+
+def _texts(parts: Iterable[object]) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, tuple | list):
+            yield from _texts(part)
+        else:
+            yield part.decode("utf-8", errors="replace") if isinstance(part, bytes) else str(part)

@@ -285,6 +285,11 @@ class Cutoff:
         # Why the visit ended its own connection, which its driver cannot know.
         self.reason: str | None = None
 
+    @property
+    def is_cut(self) -> bool:
+        """True when nobody waits for the visit any more."""
+        return self._is_cut
+
     def watch(self, file_descriptor: int) -> None:
         """Remember the connection behind *file_descriptor*, through a duplicate that outlives TLS wrapping."""
         self.release()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from whalefall_capacity.collection.answers import LONGEST_NAME, LONGEST_REASON, LONGEST_VERSION, credible
+from whalefall_capacity.collection.answers import LONGEST_NAME, LONGEST_REASON, LONGEST_VERSION, credible, words_of
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables
 from whalefall_capacity.collection.sizes import (
     Capability,
@@ -88,9 +88,9 @@ def check(target: Target, limits: Limits, filters: Filters, cutoff: Cutoff) -> C
     except CollectionError as error:
         return Checkup(target.name, None, (), str(error))
     try:
-        version = printable(session.version, LONGEST_VERSION)
+        version = _shown(target, session.version, LONGEST_VERSION)
         found = [*session.capabilities(_filter_of(target, filters)), _identity(target)]
-        return Checkup(target.name, version, tuple(map(_printable, found)), None)
+        return Checkup(target.name, version, tuple(_printable(target, capability) for capability in found), None)
     except Exception as error:
         return Checkup(target.name, None, (), _describe(target, "checking on", _cause(error, cutoff)))
     finally:
@@ -111,7 +111,7 @@ def read_tables(target: Target, database: str, limits: Limits, cutoff: Cutoff) -
     finally:
         session.close()
         cutoff.release()
-    return replace(found, tables=[_printable_table(table) for table in found.tables])
+    return replace(found, tables=[_printable_table(target, table) for table in found.tables])
 
 
 def failed(target: Target, error: str, seconds: float) -> FailedVisit:
@@ -155,7 +155,7 @@ def _describe(target: Target, doing: str, error: Exception) -> str:
 
 def _reason(target: Target, error: Exception) -> str:
     # PyMySQL's errors would show their text quoted, and a password in it escaped beyond recognition.
-    reason = str(error) if isinstance(error, OSError) else " ".join(str(part) for part in error.args)
+    reason = str(error) if isinstance(error, OSError) else words_of(error)
     # Before the blanks, of which a password may hold several.
     return printable(" ".join(_without_secret(target, reason).split()), LONGEST_REASON) or type(error).__name__
 
@@ -171,19 +171,23 @@ def _identity(target: Target) -> Capability:
     return Capability("who answers", target.is_local or target.verifies_server, required=False, detail=detail)
 
 
-def _printable(capability: Capability) -> Capability:
+def _shown(target: Target, text: str, longest: int) -> str:
+    return printable(_without_secret(target, text), longest)
+
+
+def _printable(target: Target, capability: Capability) -> Capability:
     grant = None if capability.grant is None else printable(capability.grant, LONGEST_REASON)
-    return replace(capability, detail=printable(capability.detail, LONGEST_REASON), grant=grant)
+    return replace(capability, detail=_shown(target, capability.detail, LONGEST_REASON), grant=grant)
 
 
-def _printable_table(table: DatabaseTable) -> DatabaseTable:
+def _printable_table(target: Target, table: DatabaseTable) -> DatabaseTable:
     """Return *table* with every text of the server bounded and printable."""
     return replace(
         table,
         schema_name=None if table.schema_name is None else printable(table.schema_name, LONGEST_NAME),
         name=printable(table.name, LONGEST_NAME),
         engine=None if table.engine is None else printable(table.engine, LONGEST_NAME),
-        reason=None if table.reason is None else printable(table.reason, LONGEST_REASON),
+        reason=None if table.reason is None else _shown(target, table.reason, LONGEST_REASON),
     )
 
 

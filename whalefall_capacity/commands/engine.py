@@ -18,8 +18,8 @@ from whalefall_capacity.commands.output import JsonOption, out, print_result, pr
 from whalefall_capacity.engine_catalog import BUILT_IN, engine_file, known_engines
 from whalefall_capacity.errors import EngineFileError
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
-from whalefall_capacity.settings import load_settings
-from whalefall_capacity.store.fleet import fleet_ids, load_roster
+from whalefall_capacity.settings import Settings, load_settings
+from whalefall_capacity.store.fleet import id_in_fleet, load_roster
 
 app = typer.Typer(help="The kinds of servers that can be measured.", no_args_is_help=True)
 
@@ -98,13 +98,7 @@ def try_command(
 
     settings = load_settings()
     engine = read_engine_file(file.resolve())
-    with open_store(settings) as store:
-        roster = load_roster(store, settings.secret_key, fleet_ids(store))
-    found = [target for target in roster.targets if target.name == instance]
-    if not found:
-        reasons = [failed.error for failed in roster.unresolved if failed.name == instance]
-        raise EngineFileError(reasons[0] if reasons else f"{instance} is not an active instance of the fleet")
-    target = replace(found[0], engine=engine.name, engine_file=file.resolve())
+    target = replace(_target_named(settings, instance), engine=engine.name, engine_file=file.resolve())
     limits, filters = collection_limits(settings), name_filters(settings)
     (checkup,) = check_fleet([target], limits, filters, 1)
     (outcome,) = chain.from_iterable(visit_fleet([target], limits, filters, 1))
@@ -115,6 +109,18 @@ def try_command(
     print_result(trial, as_json, lambda trial: _print_trial(target, trial))
     if not checkup.healthy or trial.measurement is None:
         raise typer.Exit(1)
+
+
+def _target_named(settings: Settings, instance: str) -> Target:
+    """Return one server of the fleet; no other password is looked for. Raises EngineFileError."""
+    with open_store(settings) as store:
+        instance_id = id_in_fleet(store, instance)
+        if instance_id is None:
+            raise EngineFileError(f"{instance} is not an active instance of the fleet")
+        roster = load_roster(store, settings.secret_key, [instance_id])
+    for unresolved in roster.unresolved:
+        raise EngineFileError(unresolved.error)
+    return roster.targets[0]
 
 
 def _known_engine(name: str, origin: str) -> KnownEngine:

@@ -71,6 +71,7 @@ WHERE i.id = ANY (CAST(:ids AS integer[]))
 ORDER BY i.name
 """
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
+ID_IN_FLEET = "SELECT (SELECT id FROM instances WHERE name = :name AND is_active AND deleted_at IS NULL)"
 REPLICAS = "SELECT count(*) FROM instances WHERE is_active AND deleted_at IS NULL AND replica_of_id IS NOT NULL"
 INSTANCES = """
 SELECT i.id, i.name, i.db_type, i.host, i.port, i.version, i.is_active AND i.deleted_at IS NULL AS is_active,
@@ -148,6 +149,12 @@ def list_instances(engine: Engine) -> list[RegisteredInstance]:
 def is_in_fleet(engine: Engine, instance_id: int) -> bool:
     """Tell whether an instance is one of those that are visited."""
     return bool(read_value(engine, IN_FLEET, id=instance_id))
+
+
+def id_in_fleet(engine: Engine, name: str) -> int | None:
+    """Return the id of an instance, None when it is not one of those that are visited."""
+    found = read_value(engine, ID_IN_FLEET, name=name)
+    return None if found is None else int(found)
 
 
 def count_replicas(engine: Engine) -> int:

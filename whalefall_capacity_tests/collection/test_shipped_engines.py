@@ -1,7 +1,8 @@
 """The engine files that are shipped, of servers that are not at hand here.
 
 What can be shown without them: every statement is of its dialect and reads columns that the vendor documents, and does
-with them what it should, in a PostgreSQL that has catalogs of the same shape. How the drivers connect is not shown.
+with them what it should, in a PostgreSQL that has catalogs of the same shape. What becomes of what the drivers hand
+over is shown by test_driver_standins.py.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ CREATE TABLE sys.dm_db_partition_stats (object_id int, index_id int, reserved_pa
 CREATE FUNCTION sys.fn_hadr_is_primary_replica(text) RETURNS int LANGUAGE sql
     AS $$ SELECT CASE WHEN $1 LIKE 'second%' THEN 0 WHEN $1 = 'slow' THEN (SELECT 1 FROM pg_sleep(3600)) END $$;
 CREATE FUNCTION serverproperty(text) RETURNS text LANGUAGE sql
-    AS $$ SELECT CASE $1 WHEN 'ProductVersion' THEN '16.0.4135.4' ELSE 'Standard Edition (64-bit)' END $$;
+    AS $$ SELECT CASE $1 WHEN 'ProductVersion' THEN '16.0.4135.4' WHEN 'IsHadrEnabled' THEN '1'
+                        ELSE 'Standard Edition (64-bit)' END $$;
 CREATE FUNCTION has_perms_by_name(text, text, text) RETURNS int LANGUAGE sql
     AS $$ SELECT CAST($3 = 'VIEW ANY DATABASE' AS int) $$;
 INSERT INTO sys.databases VALUES ('master', 1, NULL, 'ONLINE', NULL), ('shop', 5, NULL, 'ONLINE', NULL),
@@ -180,6 +182,22 @@ def test_grants_of_sql_server_are_advised(postgresql: PostgresqlServer, tmp_path
     assert not found.healthy
 
 
+def test_a_sql_server_without_always_on_needs_no_privilege_for_its_roles(
+    postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    alone = SQLSERVER_CATALOG.replace("'IsHadrEnabled' THEN '1'", "'IsHadrEnabled' THEN '0'")
+    alone += """
+        UPDATE sys.databases SET replica_id = NULL;
+        CREATE OR REPLACE FUNCTION sys.fn_hadr_is_primary_replica(text) RETURNS int LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'VIEW SERVER STATE permission was denied'; END $$;
+    """
+    with standing_in("sqlserver", alone, postgresql, tmp_path) as to:
+        found = check(to, LIMITS, NO_FILTERS, Cutoff())
+        sizes = {database.name: database.size_bytes for database in measured(to).databases}
+    assert sizes["shop"] == 1472 * 8192
+    assert "roles of Always On" not in [one.name for one in found.capabilities if not one.available]
+
+
 def test_a_catalog_of_sql_server_that_hangs_is_left_in_time(postgresql: PostgresqlServer, tmp_path: Path) -> None:
     hangs = SQLSERVER_CATALOG + "INSERT INTO sys.databases VALUES ('slow', 20, NULL, 'ONLINE', 1)"
     with standing_in("sqlserver", hangs, postgresql, tmp_path) as to:
@@ -239,6 +257,7 @@ def test_the_drivers_are_told_where_and_how_to_connect() -> None:
         "login_timeout": 5,
         "timeout": 60,
         "appname": "whalefall_capacity",
+        "tds_version": "7.4",
         "encryption": "require",
     }
     to = replace(to, tls=Tls("verify-full", "/etc/oracle/wallet"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,16 @@ import pytest
 import yaml
 
 from whalefall_capacity.collection.sizes import Target
+from whalefall_capacity.collection.sql.engine_file import read_engine_file
+from whalefall_capacity.engine_catalog import SHIPPED
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity_tests.collection.driver_standins import Server, value
 from whalefall_capacity_tests.collection.engine_files import FILES, POSTGRESQL
+from whalefall_capacity_tests.collection.test_driver_standins import SQLSERVER
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.commands.test_fleet import cells
 from whalefall_capacity_tests.pages import page
-from whalefall_capacity_tests.registry import entry, register
+from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.records import row_versions, rows
 
@@ -122,6 +129,39 @@ def test_a_trial_needs_a_server_of_the_fleet(whalefall: CommandLine) -> None:
     assert (done.status, done.err) == (1, "error: nobody is not an active instance of the fleet\n")
 
 
+def test_a_trial_looks_for_no_other_password_than_that_of_its_server(
+    whalefall: CommandLine, postgresql: PostgresqlServer
+) -> None:
+    pipe, was_read = whalefall.folder / "password", threading.Event()
+    os.mkfifo(pipe)
+    other = entry("other", postgresql.target(), credential={"username": "nobody", "password_file": str(pipe)})
+    register(whalefall.store, entry("pg", postgresql.target()), other)
+
+    def await_a_reader() -> None:
+        with pipe.open("w"):
+            was_read.set()
+
+    writer = threading.Thread(target=await_a_reader)
+    writer.start()
+    try:
+        assert whalefall("engine", "try", write(whalefall), "--instance", "pg").status == 0
+        assert not was_read.is_set()
+    finally:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join()
+
+
+def test_a_trial_of_a_server_whose_password_cannot_be_read_says_why(
+    whalefall: CommandLine, postgresql: PostgresqlServer
+) -> None:
+    nowhere = {"username": "nobody", "password_file": "/nowhere/password"}
+    register(whalefall.store, entry("pg", postgresql.target(), credential=nowhere))
+    done = whalefall("engine", "try", write(whalefall), "--instance", "pg")
+    assert done.status == 1
+    assert done.err.startswith("error: pg: ")
+    assert "/nowhere/password" in done.err
+
+
 def test_a_fleet_with_an_engine_of_a_file_is_applied_checked_and_collected(
     whalefall: CommandLine, postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +179,23 @@ def elephant(target: Target) -> dict[str, Any]:
     found = entry("pg", target, engine="elephant")
     del found["port"]
     return found
+
+
+def test_sql_server_is_checked_and_tried_through_a_stand_in_for_its_driver(
+    whalefall: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = SHIPPED / "sqlserver.yaml"
+    server = Server("pymssql", read_engine_file(file), SQLSERVER | {"grants: files of every database": value(0)})
+    monkeypatch.setitem(sys.modules, "pymssql", server.driver)
+    register(whalefall.store, refusing("ms") | {"engine": "sqlserver"})
+    assert engines(whalefall)["sqlserver"]["problem"] is None
+    checked = whalefall("fleet", "check")
+    assert checked.status == 1
+    assert "  ms: GRANT VIEW ANY DEFINITION TO [nobody]" in checked.out.splitlines()
+    tried = whalefall("engine", "try", file, "--instance", "ms", "--json")
+    assert tried.status == 1
+    sizes = {database["name"]: database["size_bytes"] for database in tried.json["measurement"]["databases"]}
+    assert sizes == {"shop": 12_058_624, "old": None, "coming": None, "second": None, "unseen": None}
 
 
 def test_an_engine_that_nobody_knows_any_more_costs_its_servers_alone(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sqlalchemy import CursorResult
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from whalefall_capacity.collection.answers import words_of
 from whalefall_capacity.collection.database_tables import DatabaseTables, largest_first
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.sizes import Capability, Cutoff, Findings, Limits, NameFilter, Target, TimeLeft
@@ -44,7 +45,8 @@ class SqlSession:
         self._target = target
         self._time = TimeLeft(limits)
         self._meter = Meter()
-        self._alchemy = _alchemy_of(engine, lambda: self._open(limits, cutoff))
+        self._cutoff = cutoff
+        self._alchemy = _alchemy_of(engine, lambda: self._open(limits))
         try:
             # Without parameters nothing in a statement stands for one.
             self._connection = self._alchemy.connect().execution_options(no_parameters=True)
@@ -80,7 +82,7 @@ class SqlSession:
                 self._connection.close()
         self._alchemy.dispose()
 
-    def _open(self, limits: Limits, cutoff: Cutoff) -> Any:
+    def _open(self, limits: Limits) -> Any:
         """Open the driver's own connection, and let the cutoff end it."""
         # Where the driver is libpq.
         forget_environment()
@@ -91,7 +93,7 @@ class SqlSession:
             connection = driver.connect(**arguments)
         except TypeError as error:
             raise EngineFileError(f"{self._path}: connection.arguments: {error}") from None
-        _watch(connection, getattr(driver, "threadsafety", 0), cutoff)
+        _watch(connection, getattr(driver, "threadsafety", 0), self._cutoff)
         for name, value in self._engine.attributes(self._target, *waits).items():
             setattr(connection, name, value)
         return connection
@@ -156,29 +158,39 @@ class SqlSession:
         """Run one query in a transaction of its own. Raises CollectionError, which names the file and the field."""
         if self._connection.invalidated:
             raise CollectionError("the connection is lost")
+        if self._cutoff.is_cut:
+            raise CollectionError("the visit was given up")
         try:
             seconds = self._time.for_statement()
             for setting in self._engine.session_statements(seconds):
-                self._execute("session", setting, seconds)
-            result = self._execute(field, statement, seconds)
-            if not result.returns_rows:
-                raise CollectionError(f"{self._path}: {field}: gave no rows; it must be a query")
-            return Answer(f"{self._path}: {field}", list(result.keys()), list(self._counted(result)))
-        except SQLAlchemyError as error:
-            raise CollectionError(f"{self._path}: {field}: {_words(error)}") from None
+                with self._naming("session", seconds):
+                    self._connection.exec_driver_sql(setting)
+            with self._naming(field, seconds):
+                result = self._connection.exec_driver_sql(statement)
+                if not result.returns_rows:
+                    raise CollectionError(f"{self._path}: {field}: gave no rows; it must be a query")
+                return Answer(f"{self._path}: {field}", list(result.keys()), list(self._counted(result)))
         finally:
-            with suppress(SQLAlchemyError):
-                self._connection.rollback()
+            self._roll_back()
 
-    def _execute(self, field: str, statement: str, seconds: float) -> CursorResult[Any]:
+    @contextmanager
+    def _naming(self, field: str, seconds: float) -> Iterator[None]:
+        """Let an error name the file and the field, and the limit where the statement took all of its *seconds*."""
         started = time.monotonic()
         try:
-            return self._connection.exec_driver_sql(statement)
+            yield
         except SQLAlchemyError as error:
             words = _words(error)
             if time.monotonic() - started >= seconds:
                 words = f"{self._time.limit_reached()} ({words})"
             raise CollectionError(f"{self._path}: {field}: {words}") from None
+
+    def _roll_back(self) -> None:
+        """End the transaction. A connection that cannot is lost; pymssql then raises what PEP 249 does not know."""
+        try:
+            self._connection.rollback()
+        except Exception:
+            self._connection.invalidate()
 
     def _counted(self, result: CursorResult[Any]) -> Iterator[tuple[Any, ...]]:
         while batch := result.fetchmany(ROWS_AT_ONCE):
@@ -212,11 +224,12 @@ def _alchemy_of(engine: EngineFile, creator: Callable[[], Any]) -> sqlalchemy.En
 
 
 def _watch(connection: Any, threadsafety: int, cutoff: Cutoff) -> None:
-    """Let *cutoff* end the connection: by its socket where the driver shows one, else by closing it."""
+    """Let *cutoff* end what the connection waits for: by its socket where the driver shows one, else by the driver."""
     if (descriptor := _descriptor_of(connection)) is not None:
         cutoff.watch(descriptor)
     elif threadsafety >= SHARED_CONNECTIONS:
-        cutoff.call(connection.close)
+        # python-oracledb closes no connection before the statement on it has ended.
+        cutoff.call(getattr(connection, "cancel", connection.close))
     # A driver that forbids this may crash: its own time-outs, which the engine file sets, have to end it.
 
 
@@ -232,8 +245,4 @@ def _words(error: SQLAlchemyError) -> str:
     original = error.orig if isinstance(error, DBAPIError) else None
     if original is None:
         return str(error)
-    return " ".join(_text(part) for part in original.args) or type(original).__name__
-
-
-def _text(part: object) -> str:
-    return part.decode("utf-8", errors="replace") if isinstance(part, bytes) else str(part)
+    return words_of(original)
