@@ -31,7 +31,7 @@ from whalefall_capacity_tests.celery_workers import NAMES, VISIBILITY_SECONDS, c
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
 from whalefall_capacity_tests.redis_server import PASSWORD, redis_server
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register
-from whalefall_capacity_tests.resources.runs import cancel_by_run_centre, status_of
+from whalefall_capacity_tests.resources.runs import cancel_by_run_centre, status_of, task_run
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.slow_fleet import Gate, gate
 from whalefall_capacity_tests.store.past import put_sizes
@@ -208,13 +208,12 @@ def undelivered(broker: str) -> int:
         return int(redis.hlen("unacked")) + sum(int(redis.llen(queue)) for queue in redis.keys("dagster*"))
 
 
-def end_of(process: subprocess.Popen[bytes], store: Engine) -> tuple[str, str]:
-    """Wait for the end of a collection, and return the statuses of its only run and of the task run."""
+def end_of(process: subprocess.Popen[bytes], store: Engine, run_id: str) -> tuple[str, str]:
+    """Wait for the end of a collection, and return the statuses of its run and of the task run."""
     process.wait(PATIENCE_SECONDS)
     reconcile_once(store)
-    run_id, status = run_of(store)
     with dagster_of_settings() as instance:
-        return status_of(instance, run_id).value, status
+        return status_of(instance, run_id).value, task_run(store, run_id)
 
 
 @pytest.mark.real_clock
@@ -233,10 +232,9 @@ def test_a_run_that_is_cancelled_while_there_is_no_worker_ends_and_no_later_work
     wait_for(lambda: undelivered(broker) or collection.poll() is not None, "task in the queue")
     # No step has begun, so that only this makes a task run of it.
     reconcile_once(store)
-    run_id, status = run_of(store)
-    assert status == "running"
+    ((run_id,),) = rows(store, "SELECT run_id FROM task_runs WHERE status = 'running'")
     way(store, run_id, collection)
-    assert end_of(collection, store) == ("CANCELED", "cancelled"), log.read_text()
+    assert end_of(collection, store, run_id) == ("CANCELED", "cancelled"), log.read_text()
     assert undelivered(broker) == 1
     with celery_workers(variables, tmp_path):
         wait_for(lambda: undelivered(broker) == 0, "end of the queue")
@@ -257,7 +255,7 @@ def test_a_run_that_is_cancelled_after_all_workers_were_killed_ends_with_its_ite
             os.killpg(worker.pid, signal.SIGKILL)
         run_id, _ = run_of(store)
         cancel(store, run_id, collection)
-        assert end_of(collection, store) == ("CANCELED", "cancelled"), log.read_text()
+        assert end_of(collection, store, run_id) == ("CANCELED", "cancelled"), log.read_text()
         assert {status for _, status in rows(store, ITEMS)} == {"cancelled"}
         begun = attempts(run_id)
         with celery_workers(workers.variables, workers.folder):

@@ -360,7 +360,7 @@ def test_the_fleet_can_be_read_by_ranges_of_ids(store: Engine, monkeypatch: pyte
     # Whoever left belongs to another range.
     assert fleet_ids(store, [ids["gone"], last], (last, last)) == [last]
     with pytest.raises(FleetError, match="not in the fleet"):
-        fleet_ids(store, [ids["gone"], last], (first, 2**31 - 1))
+        fleet_ids(store, [ids["gone"], last], (1, 2**31 - 1))
 
 
 @pytest.mark.parametrize("unknown", [0, -7])
