@@ -5,10 +5,16 @@ Dagster's own command writes the broker's URL, with its password, into a file; h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
 from dagster_celery.executor import CeleryExecutor
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
 
+from whalefall_capacity.celery_steps import is_dropped
 from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.execution_choices import ExecutorName
 from whalefall_capacity.executor import celery_config
@@ -21,6 +27,15 @@ def _require_celery(settings: Settings) -> Settings:
     return settings
 
 
+class StepTask(Task):  # type: ignore[misc]
+    """A step as a task, which is dropped if its run is over: it may have waited in the queue since."""
+
+    def before_start(self, task_id: str, _: object, kwargs: Mapping[str, Any]) -> None:
+        if is_dropped(kwargs["execute_step_args_packed"]):
+            self.backend.mark_as_revoked(task_id, "its run is over", request=self.request)
+            raise Ignore
+
+
 _config = celery_config(_require_celery(load_settings()))
 app = make_app(CeleryExecutor.for_cli(**_config).app_args())  # type: ignore[no-untyped-call]
-execute_plan = create_task(app)  # type: ignore[no-untyped-call]
+execute_plan = create_task(app, base=StepTask)  # type: ignore[no-untyped-call]

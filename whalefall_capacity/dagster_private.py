@@ -1,6 +1,7 @@
 """Names of Dagster that have no public home: imported here and from here, so that an upgrade has one place to look at.
 
-Only `ui/dagster_app.py` imports others: those of the webserver itself, which no other module needs.
+Two modules import others, which no other module needs: `ui/dagster_app.py` those of the webserver itself, and
+`celery_steps.py` those of steps on Celery workers, which is an extra.
 """
 
 from __future__ import annotations

@@ -21,11 +21,11 @@ def executor_of(settings: Settings) -> dg.ExecutorDefinition:
         case ExecutorName.MULTIPROCESS:
             return dg.multiprocess_executor.configured(limits)
         case ExecutorName.CELERY:
-            from dagster_celery import celery_executor
+            from whalefall_capacity.celery_steps import ending_celery_executor
 
             # Dagster defines the one task that it has again for each step.
             warnings.filterwarnings("ignore", message="Task name 'execute_plan' is already registered")
-            return _definition(celery_executor.configured(celery_config(settings)))
+            return ending_celery_executor().configured(celery_config(settings))
         case ExecutorName.K8S:
             from dagster_k8s import k8s_job_executor
 
@@ -42,7 +42,8 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     """Return the configuration of Celery, the same for the executor and for the workers.
 
     A task is acknowledged when it is done, so that another process takes it over from one that died: at once if its
-    worker lives, otherwise after the visibility timeout. A task that was done all the same is not repeated.
+    worker lives, otherwise after the visibility timeout. A task that was done all the same is not repeated. Whether a
+    worker has begun a task is noted, so that a cancelled run waits for no other.
     """
     broker, backend = settings.celery_broker, settings.celery_backend or settings.celery_broker
     assert broker is not None
@@ -53,6 +54,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "config_source": {
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,
+            "task_track_started": True,
             "worker_deduplicate_successful_tasks": True,
             "worker_prefetch_multiplier": 1,
             "broker_transport_options": {"visibility_timeout": settings.celery_visibility_seconds},

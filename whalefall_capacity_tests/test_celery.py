@@ -1,12 +1,18 @@
-"""Steps on Celery workers, through a real Redis, with the command of docs/scaling.md: what a killed worker costs."""
+"""Steps on Celery workers, through a real Redis, with the command of docs/scaling.md.
+
+What a killed worker costs, and what becomes of a cancelled run when there is no worker.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,14 +20,18 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from redis import Redis
 from sqlalchemy import Engine
 
+from whalefall_capacity.mirror.reconcile import Cursor, reconcile
+from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity_tests.celery_workers import NAMES, VISIBILITY_SECONDS, celery_workers
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
 from whalefall_capacity_tests.redis_server import PASSWORD, redis_server
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register
+from whalefall_capacity_tests.resources.runs import cancel_by_run_centre, status_of, task_run
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.slow_fleet import Gate, gate
 from whalefall_capacity_tests.store.past import put_sizes
@@ -69,7 +79,9 @@ def dagster_url(store_server: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture
-def workers(store: Engine, settings: Settings, broker: str, dagster_url: str, tmp_path: Path) -> Iterator[Workers]:
+def variables(store: Engine, settings: Settings, broker: str, dagster_url: str) -> dict[str, str]:
+    """Return the settings of the command line and of the workers; those of this process find the same runs."""
+    os.environ[f"{PREFIX}DAGSTER_URL"] = dagster_url
     settings_of_all = {
         "HOME": str(settings.home),
         "STORE_URL": store.url.render_as_string(hide_password=False),
@@ -78,15 +90,26 @@ def workers(store: Engine, settings: Settings, broker: str, dagster_url: str, tm
         "CELERY_BROKER": broker,
         "CELERY_VISIBILITY_SECONDS": str(VISIBILITY_SECONDS),
     }
-    variables = {PREFIX + name: value for name, value in settings_of_all.items()} | {PASSWORD_VARIABLE: ""}
+    return {PREFIX + name: value for name, value in settings_of_all.items()} | {PASSWORD_VARIABLE: ""}
+
+
+@pytest.fixture
+def workers(variables: dict[str, str], tmp_path: Path) -> Iterator[Workers]:
     with celery_workers(variables, tmp_path) as processes:
         yield Workers(processes, variables, tmp_path)
 
 
-def events(run_id: str, event_type: dg.DagsterEventType) -> list[dg.DagsterEvent]:
-    """Return the events of a run, from Dagster's storage."""
+@contextmanager
+def dagster_of_settings() -> Iterator[dg.DagsterInstance]:
+    """Hold the instance of Dagster in which the command line and the workers execute their runs."""
     load_settings.cache_clear()
     with dg.DagsterInstance.from_config(str(load_settings().home / "dagster")) as instance:
+        yield instance
+
+
+def events(run_id: str, event_type: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    """Return the events of a run, from Dagster's storage."""
+    with dagster_of_settings() as instance:
         records = instance.get_records_for_run(run_id, of_type=event_type).records
     return [record.event_log_entry.get_dagster_event() for record in records]
 
@@ -110,8 +133,7 @@ def run_of(store: Engine) -> tuple[str, str]:
     return str(run_id), str(status)
 
 
-def test_workers_write_the_same_rows_as_one_process(store: Engine, workers: Workers, dagster_url: str) -> None:
-    os.environ[f"{PREFIX}DAGSTER_URL"] = dagster_url
+def test_workers_write_the_same_rows_as_one_process(store: Engine, workers: Workers) -> None:
     put_sizes(store, [(1, "shop", MONDAY + timedelta(days=n), 100 * (n + 1)) for n in range(20)])
     weeks = ["aggregate", "weekly", "--from", "2026-03-02", "--to", "2026-03-21", "--json"]
     elsewhere = run(weeks, workers.variables)
@@ -133,9 +155,8 @@ def test_workers_write_the_same_rows_as_one_process(store: Engine, workers: Work
 
 @pytest.mark.parametrize("whole", [False, True], ids=["its process", "the whole worker"])
 def test_a_worker_that_is_killed_costs_its_step_alone(
-    whole: bool, store: Engine, workers: Workers, postgresql: PostgresqlServer, dagster_url: str
+    whole: bool, store: Engine, workers: Workers, postgresql: PostgresqlServer
 ) -> None:
-    os.environ[f"{PREFIX}DAGSTER_URL"] = dagster_url
     with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as server:
         register(store, entry("pg", postgresql.target(), host="127.0.0.1", port=server.port))
         log = workers.folder / "collect.log"
@@ -159,6 +180,87 @@ def test_a_worker_that_is_killed_costs_its_step_alone(
         ("database_aggregation", "completed"),
         ("instance_aggregation", "completed"),
     ]
+
+
+def interrupt(_: Engine, run_id: str, process: subprocess.Popen[bytes]) -> None:
+    """Do what Dagster's launcher does when a run of its own is terminated."""
+    with dagster_of_settings() as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        instance.report_run_canceling(run)
+    process.send_signal(signal.SIGINT)
+
+
+def cancel(store: Engine, run_id: str, _: subprocess.Popen[bytes]) -> None:
+    """Do what the run centre does, and what the daemon makes of it; the process gets no signal."""
+    cancel_by_run_centre(store, run_id)
+    reconcile_once(store)
+
+
+def reconcile_once(store: Engine) -> None:
+    with dagster_of_settings() as instance:
+        reconcile(store, instance, Cursor(), utc_now(), logging.getLogger("reconciliation"))
+
+
+def undelivered(broker: str) -> int:
+    """Return how many tasks the broker holds that no worker has done."""
+    with Redis.from_url(broker) as redis:
+        return int(redis.hlen("unacked")) + sum(int(redis.llen(queue)) for queue in redis.keys("dagster*"))
+
+
+def end_of(process: subprocess.Popen[bytes], store: Engine, run_id: str) -> tuple[str, str]:
+    """Wait for the end of a collection, and return the statuses of its run and of the task run."""
+    process.wait(PATIENCE_SECONDS)
+    reconcile_once(store)
+    with dagster_of_settings() as instance:
+        return status_of(instance, run_id).value, task_run(store, run_id)
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize("way", [interrupt, cancel])
+def test_a_run_that_is_cancelled_while_there_is_no_worker_ends_and_no_later_worker_begins_it(
+    way: Callable[[Engine, str, subprocess.Popen[bytes]], None],
+    store: Engine,
+    variables: dict[str, str],
+    broker: str,
+    postgresql: PostgresqlServer,
+    tmp_path: Path,
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    log = tmp_path / "collect.log"
+    collection = start(["collect"], variables, log)
+    wait_for(lambda: undelivered(broker) or collection.poll() is not None, "task in the queue")
+    # No step has begun, so that only this makes a task run of it.
+    reconcile_once(store)
+    ((run_id,),) = rows(store, "SELECT run_id FROM task_runs WHERE status = 'running'")
+    way(store, run_id, collection)
+    assert end_of(collection, store, run_id) == ("CANCELED", "cancelled"), log.read_text()
+    assert undelivered(broker) == 1
+    with celery_workers(variables, tmp_path):
+        wait_for(lambda: undelivered(broker) == 0, "end of the queue")
+    assert attempts(run_id) == {}
+    assert rows(store, "SELECT count(*) FROM database_size_stats") == [(0,)]
+
+
+@pytest.mark.real_clock
+def test_a_run_that_is_cancelled_after_all_workers_were_killed_ends_with_its_items(
+    store: Engine, workers: Workers, broker: str, postgresql: PostgresqlServer
+) -> None:
+    with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as server:
+        register(store, entry("pg", postgresql.target(), host="127.0.0.1", port=server.port))
+        log = workers.folder / "collect.log"
+        collection = start(["collect"], workers.variables, log)
+        wait_for(lambda: workers.process_at(server), "visit by a worker")
+        for worker in workers.processes:
+            os.killpg(worker.pid, signal.SIGKILL)
+        run_id, _ = run_of(store)
+        cancel(store, run_id, collection)
+        assert end_of(collection, store, run_id) == ("CANCELED", "cancelled"), log.read_text()
+        assert {status for _, status in rows(store, ITEMS)} == {"cancelled"}
+        begun = attempts(run_id)
+        with celery_workers(workers.variables, workers.folder):
+            wait_for(lambda: undelivered(broker) == 0, "end of the queue")
+    assert attempts(run_id) == begun
 
 
 def test_workers_keep_the_password_of_redis_to_themselves(workers: Workers) -> None:

@@ -11,7 +11,7 @@ from whalefall_capacity.run_tags import PARTITION_TAG
 from whalefall_capacity.settings import PROJECT_ROOT
 
 PRODUCT = PROJECT_ROOT / "whalefall_capacity"
-MAY_IMPORT_THEM = ["dagster_private.py", "ui/dagster_app.py"]
+MAY_IMPORT_THEM = ["celery_steps.py", "dagster_private.py", "ui/dagster_app.py"]
 
 
 def imported_modules(source: Path) -> Iterator[str]:
@@ -27,7 +27,7 @@ def is_private(module: str) -> bool:
     return package.split("_")[0] == "dagster" and any(part.startswith("_") for part in rest)
 
 
-def test_two_modules_import_what_dagster_calls_private() -> None:
+def test_three_modules_import_what_dagster_calls_private() -> None:
     found = {
         source.relative_to(PRODUCT).as_posix()
         for source in PRODUCT.rglob("*.py")

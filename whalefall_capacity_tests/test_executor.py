@@ -101,6 +101,7 @@ def test_a_lost_task_of_celery_goes_to_another_worker_and_a_finished_one_is_not_
     assert config["config_source"] == {
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
+        "task_track_started": True,
         "worker_deduplicate_successful_tasks": True,
         "worker_prefetch_multiplier": 1,
         "broker_transport_options": {"visibility_timeout": 7200},

@@ -27,6 +27,7 @@ from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.task_runs.summary import TaskSummary
+from whalefall_capacity_tests.collection.support import settled
 from whalefall_capacity_tests.processes import REPOSITORY, wait_for
 from whalefall_capacity_tests.registry import entry, register
 from whalefall_capacity_tests.run_centre import ALONE, HELD, Centre, centre
@@ -447,12 +448,18 @@ def test_after_a_crash_of_the_one_server_of_both_the_run_ends_and_a_new_one_give
             assert_books_agree(runs, run_id, runs.running.run_status(run_id))
             with engine.begin() as connection:
                 connection.execute(text(FORGET))
-            again = runs.launch()
-            assert runs.await_closed(again).status == "completed_with_errors"
-            assert_books_agree(runs, again, "SUCCESS")
-            with postgresql.connect() as cursor:
-                cursor.execute(EXPECTED_SIZES)
-                sizes = cursor.fetchall()
+
+            def asked() -> list[tuple[Any, ...]]:
+                with postgresql.connect() as cursor:
+                    cursor.execute(EXPECTED_SIZES)
+                    return cursor.fetchall()
+
+            def collect() -> None:
+                again = runs.launch()
+                assert runs.await_closed(again).status == "completed_with_errors"
+                assert_books_agree(runs, again, "SUCCESS")
+
+            sizes, _ = settled(asked, collect)
             assert runs.rows(SIZES) == [(name, database, size) for name in NAMES for database, size in sizes]
             assert runs.rows(TOTALS) == [(name, 1, sum(size for _, size in sizes)) for name in NAMES]
         engine.dispose()

@@ -169,7 +169,7 @@ class CollectionRun:
             self.context.log.warning(f"{shard.day} is over and cannot be measured any more")
             return
         engine = self.store.engine
-        ids = [instance_id for instance_id in fleet_ids(engine, self.config.instance_ids) if instance_id in shard]
+        ids = fleet_ids(engine, self.config.instance_ids, shard.id_range)
         items = LoggedItems(self.task_runs, self.context.log)
         collection = self.fleet.collect(engine, shard.day, ids, self.config.accept_empty, items)
         finish_shard(engine, root_run_id(self.context), shard, self.context.run.run_id, outcome_of(collection))

@@ -72,9 +72,9 @@ def _stop_if_cancelled_at_the_start(plan_context: Any) -> None:
 
 
 def _cancelled_for_good(plan_context: Any, events: Iterator[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
-    """Yield the *events* of a run; if steps failed because it was cancelled by force meanwhile, end it as interrupted.
+    """Yield the *events* of a run; if steps failed because it was cancelled meanwhile, end it as interrupted.
 
-    Dagster would say that a run failed which it had already marked as cancelled.
+    Dagster would say that a run failed which it had marked as cancelled by force, or could not interrupt.
     """
     has_failed = False
     try:
@@ -91,4 +91,4 @@ def _cancelled_for_good(plan_context: Any, events: Iterator[dg.DagsterEvent]) ->
 
 def _is_cancelled(plan_context: Any) -> bool:
     run = plan_context.instance.get_run_by_id(plan_context.run_id)
-    return run is not None and run.status is dg.DagsterRunStatus.CANCELED
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)

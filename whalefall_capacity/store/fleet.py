@@ -56,9 +56,11 @@ DISABLE = """
 UPDATE instances SET is_active = false, deleted_at = now(), updated_at = now()
 WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
 """
+# The primary key gives the range: a shard reads its own rows alone.
 FLEET = """
 SELECT i.id FROM instances AS i
-WHERE i.is_active AND i.deleted_at IS NULL AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+WHERE i.is_active AND i.deleted_at IS NULL AND i.id BETWEEN :first_id AND :last_id
+  AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
 ORDER BY i.name
 """
 TARGETS = """
@@ -70,6 +72,8 @@ LEFT JOIN credentials AS c ON c.id = i.credential_id
 WHERE i.id = ANY (CAST(:ids AS integer[]))
 ORDER BY i.name
 """
+# The column is an integer that counts from 1.
+ALL_IDS = (1, 2**31 - 1)
 IN_FLEET = "SELECT EXISTS (SELECT FROM instances WHERE id = :id AND is_active AND deleted_at IS NULL)"
 ID_IN_FLEET = "SELECT (SELECT id FROM instances WHERE name = :name AND is_active AND deleted_at IS NULL)"
 REPLICAS = "SELECT count(*) FROM instances WHERE is_active AND deleted_at IS NULL AND replica_of_id IS NOT NULL"
@@ -163,15 +167,20 @@ def count_replicas(engine: Engine) -> int:
 
 
 @again_if_connection_lost
-def fleet_ids(engine: Engine, instance_ids: Sequence[int] | None = None) -> list[int]:
-    """Return the ids of the fleet, or *instance_ids*, in the order of the names.
+def fleet_ids(
+    engine: Engine, instance_ids: Sequence[int] | None = None, id_range: tuple[int, int] | None = None
+) -> list[int]:
+    """Return the ids of the fleet, or *instance_ids*, in the order of the names; with *id_range* those in it alone.
 
-    Raises FleetError when one of *instance_ids* is not in the fleet.
+    Raises FleetError when one of these *instance_ids* is not in the fleet.
     """
+    first_id, last_id = id_range or ALL_IDS
     with engine.connect() as connection:
         ids = None if instance_ids is None else list(instance_ids)
-        found = list(connection.execute(text(FLEET), {"ids": ids}).scalars())
-    unknown = sorted(set(instance_ids or ()).difference(found))
+        values = {"ids": ids, "first_id": first_id, "last_id": last_id}
+        found = list(connection.execute(text(FLEET), values).scalars())
+    asked_for = {one for one in instance_ids or () if id_range is None or first_id <= one <= last_id}
+    unknown = sorted(asked_for.difference(found))
     if unknown:
         raise FleetError(
             f"instance ids {', '.join(map(str, unknown))} are not in the fleet; "

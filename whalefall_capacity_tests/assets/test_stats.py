@@ -23,6 +23,7 @@ from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.clock import ZONE, today
+from whalefall_capacity_tests.collection.support import settled
 from whalefall_capacity_tests.registry import entry, refusing, register
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
 
@@ -112,18 +113,24 @@ def test_one_visit_feeds_both_assets(
     shop: str,
 ) -> None:
     register(store, entry("pg", postgresql.target()), entry("maria", mariadb.target()))
-    result = materialize(dagster_instance, today())
-    assert result.success
+
+    def asked() -> Any:
+        with postgresql.connect() as cursor:
+            cursor.execute("SELECT sum(pg_database_size(oid))::bigint FROM pg_database WHERE NOT datistemplate")
+            return cursor.fetchone()
+
+    def measured() -> Any:
+        assert materialize(dagster_instance, today()).success
+        query = "SELECT total_size_bytes FROM instance_size_stats JOIN instances ON id = instance_id WHERE name = 'pg'"
+        with store.connect() as connection:
+            return connection.execute(text(query)).one()
+
+    by_server, stored_total = settled(asked, measured)
+    assert stored_total == by_server
     assert ("pg", shop, today()) in stored(store)
     assert ("pg", "postgres", today()) in stored(store)
     assert partitions(dagster_instance, DATABASE_SIZE_STATS) == [today().isoformat()]
     assert partitions(dagster_instance, INSTANCE_SIZE_STATS) == [today().isoformat()]
-    with postgresql.connect() as cursor:
-        cursor.execute("SELECT sum(pg_database_size(oid))::bigint FROM pg_database WHERE NOT datistemplate")
-        (asked,) = cursor.fetchone() or ()
-    with store.connect() as connection:
-        query = "SELECT total_size_bytes FROM instance_size_stats JOIN instances ON id = instance_id WHERE name = 'pg'"
-        assert connection.execute(text(query)).scalar_one() == asked
 
 
 def test_metadata_holds_what_an_operator_needs(

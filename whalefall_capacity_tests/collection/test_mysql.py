@@ -230,13 +230,16 @@ def restarted(stopped: FamilyServer) -> Iterator[FamilyServer]:
 
 def test_after_a_restart_nothing_is_lost(restarted: FamilyServer) -> None:
     kinds = [f"kind_{number}" for number in range(len(tables_of(restarted)))]
-    sizes = measure_sizes(restarted.target())
-    assert {kind: sizes[kind] for kind in kinds} == {kind: file_bytes(restarted, kind) for kind in kinds}
+    files, sizes = settled(
+        lambda: {kind: file_bytes(restarted, kind) for kind in kinds}, lambda: measure_sizes(restarted.target())
+    )
+    assert {kind: sizes[kind] for kind in kinds} == files
 
 
 def test_after_a_restart_the_files_are_seen_by_an_account_that_sees_no_tables(restarted: FamilyServer) -> None:
     with account(restarted, "PROCESS", "SHOW DATABASES") as target:
-        assert measure_sizes(target)["kind_0"] == file_bytes(restarted, "kind_0")
+        files, sizes = settled(lambda: file_bytes(restarted, "kind_0"), lambda: measure_sizes(target))
+    assert sizes["kind_0"] == files
 
 
 def test_after_a_restart_pages_of_the_system_tablespace_are_known_once_their_statistics_are_loaded(

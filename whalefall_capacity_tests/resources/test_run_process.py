@@ -68,6 +68,23 @@ def test_a_run_whose_step_waits_for_a_worker_is_alive_until_its_process_is_kille
 
 
 @pytest.mark.slow
+def test_a_run_whose_step_waits_for_a_worker_ends_when_it_is_cancelled(
+    store: Engine, dagster_instance: dg.DagsterInstance
+) -> None:
+    with run_in_own_process(dagster_instance, MODULE, "waits_for_a_worker") as (process, run_id):
+        wait_for(lambda: is_alive(store, run_id), "lock")
+        run = dagster_instance.get_run_by_id(run_id)
+        assert run is not None
+        # As Dagster's launcher does.
+        dagster_instance.report_run_canceling(run)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: process.poll() is not None, "end of the process")
+    reconcile_for_minutes(store, dagster_instance)
+    assert status_of(dagster_instance, run_id) is DagsterRunStatus.CANCELED
+    assert task_run(store, run_id) == "cancelled"
+
+
+@pytest.mark.slow
 def test_a_step_that_outlives_the_process_of_its_run_does_not_keep_the_run_alive(
     store: Engine, dagster_instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.collection.sizes import FailedVisit, ServerEngine, Target, Tls
 from whalefall_capacity.errors import CredentialError, FleetError, FleetFileError
 from whalefall_capacity.fleet_file import FleetFile
-from whalefall_capacity.store.fleet import Change, apply_fleet, fleet_ids, list_instances, load_roster
+from whalefall_capacity.store.fleet import FLEET, Change, apply_fleet, fleet_ids, list_instances, load_roster
 from whalefall_capacity.store.fleet_credentials import set_credential
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import write_visits
@@ -346,6 +346,50 @@ def test_the_roster_can_be_some_of_the_fleet(store: Engine, monkeypatch: pytest.
     ((bank,),) = rows(store, "SELECT id FROM instances WHERE name = 'bank'")
     assert [target.name for target in load_roster(store, None, fleet_ids(store, [bank, bank])).targets] == ["bank"]
     assert fleet_ids(store, []) == []
+
+
+def test_the_fleet_can_be_read_by_ranges_of_ids(store: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", "geheim")
+    apply(store, entry("shop"), entry("bank"), entry("wiki"), entry("gone"))
+    apply(store, entry("shop"), entry("bank"), entry("wiki"))
+    ids = dict(rows(store, "SELECT name, id FROM instances"))
+    first, middle, last = sorted(ids[name] for name in ("shop", "bank", "wiki"))
+    assert sorted(fleet_ids(store, id_range=(first, middle))) == [first, middle]
+    assert fleet_ids(store, id_range=(last, last)) == [last]
+    assert fleet_ids(store, [first, last], (middle, last)) == [last]
+    # Whoever left belongs to another range.
+    assert fleet_ids(store, [ids["gone"], last], (last, last)) == [last]
+    with pytest.raises(FleetError, match="not in the fleet"):
+        fleet_ids(store, [ids["gone"], last], (1, 2**31 - 1))
+
+
+@pytest.mark.parametrize("unknown", [0, -7])
+def test_an_id_that_no_instance_can_have_is_refused(store: Engine, unknown: int) -> None:
+    with pytest.raises(FleetError, match=f"instance ids {unknown} are not in the fleet"):
+        fleet_ids(store, [unknown])
+
+
+def test_a_range_of_ids_reads_the_instances_in_it_alone(store: Engine) -> None:
+    with store.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO instances (name, db_type, is_active) "
+            "SELECT 'server-' || n, 'postgresql', true FROM generate_series(1, 20000) AS n"
+        )
+    (first,) = rows(store, "SELECT min(id) FROM instances")[0]
+    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE instances")
+        values = {"ids": None, "first_id": first + 10_000, "last_id": first + 10_099}
+        plan = connection.execute(text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {FLEET}"), values).scalar_one()
+    assert rows_read(plan[0]["Plan"]) == 100
+
+
+def rows_read(node: dict[str, Any]) -> int:
+    """Return how many rows the scans below *node* of a plan have read, those thrown away too."""
+    below = node.get("Plans", [])
+    if below:
+        return sum(rows_read(child) for child in below)
+    read: int = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return read * int(node["Actual Loops"])
 
 
 def test_ids_that_are_not_in_the_fleet_are_refused(store: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,10 @@ class Shard:
         """The range as Dagster names a step by it."""
         return f"{self.first_instance_id}_{self.last_instance_id}"
 
-    def __contains__(self, instance_id: int) -> bool:
-        return self.first_instance_id <= instance_id <= self.last_instance_id
+    @property
+    def id_range(self) -> tuple[int, int]:
+        """The first and the last id; the range stays whoever joins or leaves the fleet meanwhile."""
+        return self.first_instance_id, self.last_instance_id
 
 
 @again_if_connection_lost

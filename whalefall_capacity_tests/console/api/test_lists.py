@@ -102,6 +102,7 @@ def test_raw_days_leave_out_the_day_on_which_nothing_was_measured(reader: TestCl
     ]
 
 
+@pytest.mark.real_clock
 def test_visits_tell_their_errors_and_their_runs(store: Engine, viewer: TestClient) -> None:
     with store.begin() as connection:
         connection.execute(text(VISITED))

@@ -7,6 +7,7 @@ import re
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
@@ -77,6 +78,7 @@ def test_days_of_the_overview_are_bounded(reader: TestClient) -> None:
         assert (answer.status_code, answer.json()["data"]["errors"][0]["field"]) == (400, "days")
 
 
+@pytest.mark.real_clock
 def test_a_server_that_did_not_answer_is_named_and_the_total_does_not_fall(
     viewer: TestClient, store: Engine, day: date
 ) -> None:
@@ -127,6 +129,7 @@ def test_the_data_of_replicas_counts_apart_and_the_page_says_so(viewer: TestClie
     assert "without replicas" in page
 
 
+@pytest.mark.real_clock
 def test_the_first_page_shows_the_overview(viewer: TestClient, store: Engine, day: date) -> None:
     lose(store, day)
     page = viewer.get("/").text

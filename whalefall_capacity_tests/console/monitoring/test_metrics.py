@@ -114,6 +114,7 @@ def test_the_newest_day_has_the_age_of_its_first_moment(
     assert scrape()["whalefall_newest_day_age_seconds"] == {(): 36 * 3600}
 
 
+@pytest.mark.real_clock
 def test_a_server_that_failed_is_told_from_one_that_nobody_visited(
     store: Engine, scrape: Callable[[], Figures]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.store.sizes.fleet_day import fleet_day
@@ -208,6 +209,7 @@ def test_what_grew_is_compared_with_its_own_day_a_month_before(store: Engine) ->
     assert [(one.instance, one.change_bytes // MIB) for one in growing_instances(store, DAY, 5)] == [("instance-2", 20)]
 
 
+@pytest.mark.real_clock
 def test_runs_under_way_and_failed_runs_that_were_not_made_good_are_named(store: Engine) -> None:
     now = datetime.now(timezone.utc)
     put_run(store, "failed", "failed", now - timedelta(hours=5), "Collect sizes of 2026-06-25")

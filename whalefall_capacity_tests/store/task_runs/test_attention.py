@@ -11,6 +11,9 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.store.task_runs.attention import failed_runs
 from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary, summary_of_days
 
+# What ended long ago, by the clock of the store, is not shown.
+pytestmark = pytest.mark.real_clock
+
 MONDAY, TUESDAY, WEDNESDAY = date(2026, 6, 22), date(2026, 6, 23), date(2026, 6, 24)
 LEVELS = ("database", "instance")
 RUN = """
