@@ -9,6 +9,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from whalefall_capacity.collection.mysql.names import directory_of
 from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
 from whalefall_capacity.demo.mysql_family import MysqlServer
 from whalefall_capacity_tests.collection.mysql_family import (
@@ -332,3 +333,17 @@ def test_a_limit_of_the_server_on_answers_cuts_nothing_short(family: FamilyServe
         with server_setting(cursor, setting, value):
             found = measure_sizes(family.target(), OURS)
         assert found == {name: file_bytes(family, name) for name in names}
+
+
+@pytest.mark.parametrize("character_set", ["latin1", "gbk"])
+def test_the_character_set_in_which_the_server_answers_does_not_matter(
+    family: FamilyServer, character_set: str
+) -> None:
+    with databases(family, "audit_café", "audit_東京") as cursor:
+        for name in ("audit_café", "audit_東京"):
+            run(cursor, name, f"{MYISAM} COMMENT='café'", ROWS, MYISAM.replace("items", "hidden"))
+        rights = ("PROCESS", "INSERT ON `audit_café`.*", "SELECT ON `audit_東京`.items", "EXECUTE ON `audit_東京`.*")
+        # Of the superuser it is not asked.
+        with account(family, *rights) as target, server_setting(cursor, "init_connect", f"'SET NAMES {character_set}'"):
+            found = measure_sizes(target, OURS)
+        assert found == {"audit_café": file_bytes(family, directory_of("audit_café")), "audit_東京": None}

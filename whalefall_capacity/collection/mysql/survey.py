@@ -18,11 +18,11 @@ from pymysql.constants import ER
 from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
-from whalefall_capacity.collection.mysql.server import Server
+from whalefall_capacity.collection.mysql.server import Server, text
 from whalefall_capacity.collection.mysql.tables import (
     BATCH,
-    SYSTEM_SCHEMAS,
     Table,
+    is_of_server,
     list_databases,
     list_databases_and_tables,
     list_tables,
@@ -30,6 +30,7 @@ from whalefall_capacity.collection.mysql.tables import (
 )
 from whalefall_capacity.collection.sizes import Findings, NameFilter
 from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.printable import first_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +41,7 @@ NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT
 SOME_VISIBLE = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
 NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"
 DROPPED = "dropped during the visit"
+LOGS_NAMED = 3
 
 
 class Survey:
@@ -52,7 +54,7 @@ class Survey:
         self._server = server
         self._excluded = excluded
         self._findings = findings
-        self.grants = Grants.of(str(row[0]) for row in server.rows("SHOW GRANTS"))
+        self.grants = Grants.of(text(row[0]) for row in server.rows("SHOW GRANTS"))
         self.sizes: dict[str, Size] = {}
         self.innodb: InnodbSizes | pymysql.Error = InnodbSizes({}, {})
         self.logs: int | pymysql.Error | None = None
@@ -89,7 +91,7 @@ class Survey:
         return self._chosen(list_databases(self._server))
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if name.lower() not in SYSTEM_SCHEMAS and not self._excluded.excludes(name)]
+        return [name for name in names if not is_of_server(name) and not self._excluded.excludes(name)]
 
     def _list_with_tables(self, names_of_innodb: bool) -> tuple[list[str], dict[str, list[Table]], dict[str, str]]:
         """Return the databases, the tables of each, and why those of some cannot be listed."""
@@ -248,14 +250,17 @@ class Survey:
                 self._findings.measured(name, 0)
 
     def _binary_logs(self) -> int | None:
-        """Return the bytes of the binary logs; None when the server keeps none."""
+        """Return the bytes of the binary logs; None when the server keeps none. Raises pymysql.Error."""
         try:
-            sizes = [int(row[1]) for row in self._server.rows("SHOW BINARY LOGS")]
+            sizes = {text(row[0]): int(row[1]) for row in self._server.rows("SHOW BINARY LOGS")}
         except pymysql.Error as error:
             if error.args[0] == ER.NO_BINARY_LOGGING:
                 return None
             raise
-        return sum(sizes) if sizes else None
+        # Even a new one has a header.
+        if lost := [name for name, size in sizes.items() if size == 0]:
+            raise pymysql.DataError(f"the server cannot open {first_of(lost, LOGS_NAMED)}, which its index lists")
+        return sum(sizes.values()) if sizes else None
 
     def _optional(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | pymysql.Error:
         """Return what *ask* returns, or its error, unless that ended the connection."""
