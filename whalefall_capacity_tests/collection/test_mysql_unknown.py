@@ -26,7 +26,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     reasons,
     run,
 )
-from whalefall_capacity_tests.collection.relay import relay
+from whalefall_capacity_tests.collection.relay import Refused, relay
 from whalefall_capacity_tests.collection.support import peer, settled, silent
 from whalefall_capacity_tests.servers import FamilyServer, MariadbFleetServer, MysqlFleetServer, require_mysql
 
@@ -242,6 +242,19 @@ def test_a_folder_that_is_no_database_is_left_out(mariadb: MariadbFleetServer) -
     finally:
         (folder / "dump.sql").unlink()
         folder.rmdir()
+
+
+def test_a_folder_that_the_server_cannot_open_is_the_reason_and_no_empty_database(
+    mariadb: MariadbFleetServer,
+) -> None:
+    # As it answers when somebody has restored the folder and left it to root; it lists no table of it then.
+    refused = Refused(1018, "Can't read dir of './audit_closed/' (errno: 13 \"Permission denied\")")
+    with (
+        databases(mariadb, "audit_closed", "audit_empty"),
+        relay(mariadb, {r"SHOW TABLES FROM `audit_closed`": refused}) as way,
+    ):
+        assert reasons(way.target, OURS) == {"audit_closed": f"1018 {refused.text}"}
+        assert measure_sizes(way.target, OURS) == {"audit_closed": None, "audit_empty": 0}
 
 
 def test_a_database_for_which_a_right_was_revoked_is_missing_and_not_empty(mysql: MysqlFleetServer) -> None:

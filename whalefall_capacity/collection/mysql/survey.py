@@ -173,6 +173,7 @@ class Survey:
     def _measured(self, tables: Mapping[str, list[Table]]) -> Iterator[tuple[str, Size]]:
         """Yield the size of each database; first of those for which no table need be opened."""
         to_open: dict[str, list[Table]] = {}
+        without_tables: list[str] = []
         for name, members in tables.items():
             problem = self._problem(name, members)
             own = [table for table in members if self._needs_length(table)]
@@ -180,10 +181,27 @@ class Survey:
                 yield name, problem
             elif own:
                 to_open[name] = own
+            elif members:
+                yield name, self._size(name, True, [])
             else:
-                yield name, self._size(name, bool(members), [])
+                without_tables.append(name)
         for name, lengths in self._lengths(to_open):
             yield name, lengths if isinstance(lengths, str) else self._size(name, True, lengths)
+        for name in without_tables:
+            yield name, self._closed_folder(name) or self._size(name, False, [])
+
+    def _closed_folder(self, name: str) -> str | None:
+        """Say that the server cannot open the folder of a database in which it lists no table, if it cannot.
+
+        A server without a dictionary looks for tables in the folder, and is silent when it cannot open it. SHOW tells.
+        """
+        if self._server.has_dictionary or not self.grants.shows_all_tables_of(name):
+            return None
+        quoted = name.replace("`", "``")
+        answer = self._optional(self._server.rows, f"SHOW TABLES FROM `{quoted}` LIKE ''")
+        if isinstance(answer, pymysql.Error) and answer.args[0] == ER.CANT_READ_DIR:
+            return self._server.explain(answer)
+        return None
 
     def _problem(self, name: str, members: Sequence[Table]) -> str | None:
         """Say what keeps the size of a database from being known, if anything does."""
