@@ -11,7 +11,7 @@ import pytest
 
 from whalefall_capacity.collection.mysql.names import directory_of
 from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
-from whalefall_capacity.demo.mysql_family import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity_tests.collection.mysql_family import (
     INNODB,
     MYISAM,
@@ -287,6 +287,25 @@ def test_a_database_of_which_the_account_sees_some_tables_is_missing(
     some = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
     assert found == (DatabaseSize("audit_all_1", whole), DatabaseSize("audit_some", None, some))
     assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"
+
+
+def test_a_grant_for_the_database_itself_comes_before_one_with_a_wildcard(family: FamilyServer) -> None:
+    with databases(family, "audit_some") as cursor:
+        run(cursor, "audit_some", INNODB, MYISAM.replace("items", "hidden"), MYISAM.replace("items", "seen"))
+        # EXECUTE shows no table, and is all that the account has on the whole database.
+        rights = ("PROCESS", "SELECT ON `audit%%`.*", r"EXECUTE ON `audit\_some`.*", "SELECT ON audit_some.seen")
+        with account(family, *rights) as target:
+            assert measure_sizes(target, OURS) == {"audit_some": None}
+
+
+def test_names_from_before_the_server_wrote_them_in_small_letters_are_the_reason(tmp_path: Path) -> None:
+    server = MariadbFleetServer(MariadbServer(tmp_path))
+    with server.server.running(), server.connect() as cursor:
+        for name in ("Audit_Old", "audit_new"):
+            cursor.execute(f"CREATE DATABASE {name}")
+            run(cursor, name, MYISAM, ROWS)
+    with server.server.running("--lower-case-table-names=1"):
+        assert reasons(server.target()) == {"Audit_Old": "1049 Unknown database 'audit_old'"}
 
 
 def test_a_table_that_innodb_does_not_know_is_the_reason(mariadb: MariadbFleetServer) -> None:

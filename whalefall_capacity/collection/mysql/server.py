@@ -20,8 +20,11 @@ Row = tuple[Any, ...]
 
 # An old server, or one with an init_connect, may answer in another character set than the client asked for.
 IN_UTF8 = "character_set_results = utf8mb4"
-# The comments are a part of the statement for MariaDB alone, which may be told to show the version of a MySQL.
-VERSION = f"/*M!100100 SET STATEMENT {IN_UTF8} FOR */ SELECT VERSION(), @@lower_case_table_names, 0 /*M! + 1 */"
+# The comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL. As bytes,
+# for it is not known yet how to ask for another character set.
+VERSION = """
+SELECT CAST(VERSION() AS BINARY), CAST(@@lower_case_table_names AS BINARY), CAST(0 /*M! + 1 */ AS BINARY)
+"""
 # More rows than there can be, instead of the session's sql_select_limit, which cuts answers short without a word.
 ALL_ROWS = 2**64 - 1
 OLDEST_MYSQL = (5, 7)
@@ -48,7 +51,7 @@ class Server:
         self.version = ""
         ((version, case_rule, by_comment),) = self.rows(VERSION)
         self.version = text(version)
-        self.is_mariadb = "mariadb" in self.version.lower() or bool(by_comment)
+        self.is_mariadb = "mariadb" in self.version.lower() or bool(int(by_comment))
         # A file system that does not care for the case of names: there InnoDB keeps them in small letters.
         self.folds_case = int(case_rule) == 2
         self._refuse_older()
@@ -146,10 +149,10 @@ class Server:
         if self.is_mariadb and statement.startswith(("SELECT", "SHOW")):
             # The server counts microseconds, and 0 is no limit.
             return (
-                f"SET STATEMENT sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
-                f"max_statement_time = {max(seconds, 0.001):.3f}, {IN_UTF8} FOR {statement}"
+                f"SET STATEMENT {IN_UTF8}, sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
+                f"max_statement_time = {max(seconds, 0.001):.3f} FOR {statement}"
             )
-        if statement.startswith("SHOW"):
+        if not statement.startswith("SELECT"):
             return statement
         limit = f"MAX_EXECUTION_TIME({math.ceil(seconds * 1000)})"
         if self.has_dictionary:

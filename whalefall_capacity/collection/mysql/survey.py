@@ -199,9 +199,12 @@ class Survey:
             return None
         quoted = name.replace("`", "``")
         answer = self._optional(self._server.rows, f"SHOW TABLES FROM `{quoted}` LIKE ''")
-        if isinstance(answer, pymysql.Error) and answer.args[0] == ER.CANT_READ_DIR:
-            return self._server.explain(answer)
-        return None
+        if not isinstance(answer, pymysql.Error):
+            return None
+        # One in capitals, of before the server was told to write names in small letters, is unknown to it. A name
+        # outside ASCII may be, too, where the server reads statements in another character set.
+        is_unknown = answer.args[0] == ER.BAD_DB_ERROR and name.isascii()
+        return self._server.explain(answer) if is_unknown or answer.args[0] == ER.CANT_READ_DIR else None
 
     def _problem(self, name: str, members: Sequence[Table]) -> str | None:
         """Say what keeps the size of a database from being known, if anything does."""
