@@ -72,7 +72,7 @@ ORDER BY run.closed_at
 """
 # Before the first server was registered there was nothing to miss.
 MISSED_DAYS = """
-SELECT day::date AS day FROM generate_series(CAST(:first AS date), CAST(:last AS date), interval '1 day') AS day
+SELECT day::date AS day FROM generate_series(CAST(:first AS timestamp), CAST(:last AS timestamp), '1 day') AS day
 WHERE day::date > (SELECT min(created_at AT TIME ZONE :zone)::date FROM instances
                    WHERE is_active AND deleted_at IS NULL)
   AND NOT EXISTS (SELECT FROM instance_size_stats WHERE collected_date = day::date)

@@ -196,6 +196,16 @@ def test_system_databases_and_leftovers_of_the_server_are_left_out(mariadb: Mari
     )
 
 
+# `mýsql` is `mysql` to the collation of names in MariaDB.
+@pytest.mark.parametrize("name", ["SYS", "MySQL", "mýsql", "#SQL import", "sys_"])
+def test_a_database_whose_name_resembles_one_of_the_server_is_measured_whole(family: FamilyServer, name: str) -> None:
+    with databases(family, name, "plain") as cursor:
+        for database in (name, "plain"):
+            run(cursor, database, INNODB, ROWS, MYISAM.replace("items", "more"), ROWS.replace("items", "more"))
+        sizes = measure_sizes(family.target())
+    assert sizes[name] == sizes["plain"]
+
+
 def test_a_database_that_the_filter_excludes_is_not_listed(family: FamilyServer) -> None:
     with databases(family, "temp_1", "temperature", "scratch"):
         names = measure_sizes(family.target(), NameFilter(frozenset({"scratch"}), "temp_.*")).keys()
@@ -277,6 +287,21 @@ def test_the_binary_logs_are_the_sum_of_their_files(family: FamilyServer) -> Non
         cursor.execute("FLUSH BINARY LOGS")
     expected, measurement = settled(files, lambda: measure(family.target()))
     assert measurement.log_size_bytes == expected > 0
+
+
+@pytest.mark.parametrize("stopped", [MariadbFleetServer, MysqlFleetServer], indirect=True)
+def test_the_binary_logs_are_not_known_when_one_of_them_was_removed(stopped: FamilyServer) -> None:
+    logs = stopped.server.folder / "logs"
+    with stopped.server.running(f"--log-bin={logs}"):
+        with stopped.connect() as cursor:
+            cursor.execute("FLUSH BINARY LOGS")
+        logs.with_suffix(".000001").unlink()
+        measurement = measure(stopped.target())
+        told = capabilities(stopped.target())["binary log size"]
+    assert all(database.size_bytes for database in measurement.databases)
+    assert measurement.log_size_bytes is None
+    assert (told.available, told.grant) == (False, None)
+    assert "logs.000001" in told.detail
 
 
 def test_the_binary_logs_are_not_known_without_the_privilege_for_them(family: FamilyServer) -> None:

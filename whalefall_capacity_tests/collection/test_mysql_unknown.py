@@ -9,8 +9,9 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from whalefall_capacity.collection.mysql.names import directory_of
 from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
-from whalefall_capacity.demo.mysql_family import MysqlServer
+from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity_tests.collection.mysql_family import (
     INNODB,
     MYISAM,
@@ -25,7 +26,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     reasons,
     run,
 )
-from whalefall_capacity_tests.collection.relay import relay
+from whalefall_capacity_tests.collection.relay import Refused, relay
 from whalefall_capacity_tests.collection.support import peer, settled, silent
 from whalefall_capacity_tests.servers import FamilyServer, MariadbFleetServer, MysqlFleetServer, require_mysql
 
@@ -244,6 +245,19 @@ def test_a_folder_that_is_no_database_is_left_out(mariadb: MariadbFleetServer) -
         folder.rmdir()
 
 
+def test_a_folder_that_the_server_cannot_open_is_the_reason_and_no_empty_database(
+    mariadb: MariadbFleetServer,
+) -> None:
+    # As it answers when somebody has restored the folder and left it to root; it lists no table of it then.
+    refused = Refused(1018, "Can't read dir of './audit_closed/' (errno: 13 \"Permission denied\")")
+    with (
+        databases(mariadb, "audit_closed", "audit_empty"),
+        relay(mariadb, {r"SHOW TABLES FROM `audit_closed`": refused}) as way,
+    ):
+        assert reasons(way.target, OURS) == {"audit_closed": f"1018 {refused.text}"}
+        assert measure_sizes(way.target, OURS) == {"audit_closed": None, "audit_empty": 0}
+
+
 def test_a_database_for_which_a_right_was_revoked_is_missing_and_not_empty(mysql: MysqlFleetServer) -> None:
     with databases(mysql, "audit_secret", "audit_open") as cursor:
         cursor.execute("SET GLOBAL partial_revokes = ON")
@@ -274,6 +288,25 @@ def test_a_database_of_which_the_account_sees_some_tables_is_missing(
     some = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
     assert found == (DatabaseSize("audit_all_1", whole), DatabaseSize("audit_some", None, some))
     assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"
+
+
+def test_a_grant_for_the_database_itself_comes_before_one_with_a_wildcard(family: FamilyServer) -> None:
+    with databases(family, "audit_some") as cursor:
+        run(cursor, "audit_some", INNODB, MYISAM.replace("items", "hidden"), MYISAM.replace("items", "seen"))
+        # EXECUTE shows no table, and is all that the account has on the whole database.
+        rights = ("PROCESS", "SELECT ON `audit%%`.*", r"EXECUTE ON `audit\_some`.*", "SELECT ON audit_some.seen")
+        with account(family, *rights) as target:
+            assert measure_sizes(target, OURS) == {"audit_some": None}
+
+
+def test_names_from_before_the_server_wrote_them_in_small_letters_are_the_reason(tmp_path: Path) -> None:
+    server = MariadbFleetServer(MariadbServer(tmp_path))
+    with server.server.running(), server.connect() as cursor:
+        for name in ("Audit_Old", "audit_new"):
+            cursor.execute(f"CREATE DATABASE {name}")
+            run(cursor, name, MYISAM, ROWS)
+    with server.server.running("--lower-case-table-names=1"):
+        assert reasons(server.target()) == {"Audit_Old": "1049 Unknown database 'audit_old'"}
 
 
 def test_a_table_that_innodb_does_not_know_is_the_reason(mariadb: MariadbFleetServer) -> None:
@@ -336,3 +369,17 @@ def test_a_limit_of_the_server_on_answers_cuts_nothing_short(family: FamilyServe
                 lambda: measure_sizes(family.target(), OURS),
             )
         assert found == expected
+
+
+@pytest.mark.parametrize("character_set", ["latin1", "gbk"])
+def test_the_character_set_in_which_the_server_answers_does_not_matter(
+    family: FamilyServer, character_set: str
+) -> None:
+    with databases(family, "audit_café", "audit_東京") as cursor:
+        for name in ("audit_café", "audit_東京"):
+            run(cursor, name, f"{MYISAM} COMMENT='café'", ROWS, MYISAM.replace("items", "hidden"))
+        rights = ("PROCESS", "INSERT ON `audit_café`.*", "SELECT ON `audit_東京`.items", "EXECUTE ON `audit_東京`.*")
+        # Of the superuser it is not asked.
+        with account(family, *rights) as target, server_setting(cursor, "init_connect", f"'SET NAMES {character_set}'"):
+            found = measure_sizes(target, OURS)
+        assert found == {"audit_café": file_bytes(family, directory_of("audit_café")), "audit_東京": None}

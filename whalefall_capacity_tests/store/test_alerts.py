@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from whalefall_capacity.alerts.message import Alert
 from whalefall_capacity.store.alerts import (
@@ -165,6 +165,18 @@ def test_days_without_sizes_are_missed_from_the_day_after_the_first_server_came(
     assert missed(store) == [date(2026, 7, 2), date(2026, 7, 4), date(2026, 7, 5)]
     execute(store, "UPDATE instances SET created_at = '2026-07-01 16:00+00'")
     assert missed(store) == [date(2026, 7, 4), date(2026, 7, 5)]
+
+
+def test_a_day_that_has_no_midnight_costs_no_other_day(store: Engine) -> None:
+    register(store, refusing("crm"))
+    execute(store, "UPDATE instances SET created_at = '2023-04-01'")
+    # There, 28 April 2023 began at 1 o'clock.
+    in_cairo = create_engine(store.url, connect_args={"options": "-c timezone=Africa/Cairo"})
+    try:
+        days = missed_days(in_cairo, date(2023, 4, 27), date(2023, 4, 30), "Africa/Cairo")
+    finally:
+        in_cairo.dispose()
+    assert days == [date(2023, 4, day) for day in (27, 28, 29, 30)]
 
 
 def test_without_a_fleet_nothing_is_missed(store: Engine) -> None:

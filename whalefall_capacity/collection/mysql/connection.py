@@ -70,6 +70,8 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
             password=target.password.get_secret_value().encode(),
             database=target.database,
             charset="utf8mb4",
+            # The server may answer in another character set, in which a text is none in this one.
+            use_unicode=False,
             # The server ends a statement that takes too long; this is for a server that no longer answers.
             read_timeout=limits.statement_timeout_seconds + 1,
             write_timeout=limits.statement_timeout_seconds + 1,

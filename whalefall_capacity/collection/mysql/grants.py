@@ -27,8 +27,8 @@ class Grants:
 
     everywhere: set[str] = field(default_factory=set)
     revoked: set[tuple[str, str]] = field(default_factory=set)
-    # Databases all of whose tables are shown, with the wildcards of LIKE.
-    shown_databases: set[str] = field(default_factory=set)
+    # Whether all tables of a database are shown, by its name with the wildcards of LIKE.
+    shown_databases: dict[str, bool] = field(default_factory=dict)
     on_tables_of: set[str] = field(default_factory=set)
 
     @classmethod
@@ -40,8 +40,10 @@ class Grants:
                 grants.everywhere.update(_names(found[1]))
             if found := REVOKED.match(line):
                 grants.revoked.update((_unquoted(found[2]), privilege) for privilege in _names(found[1]))
-            if (found := ON_DATABASE.match(line)) and TABLE_PRIVILEGES.intersection(_names(found[1])):
-                grants.shown_databases.add(_unquoted(found[2]))
+            if found := ON_DATABASE.match(line):
+                name, shows = _unquoted(found[2]), not TABLE_PRIVILEGES.isdisjoint(_names(found[1]))
+                # Again for a role.
+                grants.shown_databases[name] = shows or grants.shown_databases.get(name, False)
             if found := ON_TABLE.match(line):
                 grants.on_tables_of.add(_unquoted(found[1]))
         return grants
@@ -69,7 +71,13 @@ class Grants:
 
     def shows_all_tables_of(self, database: str) -> bool:
         """Does a privilege on everything, or on the whole of *database*, show the account all of its tables?"""
-        return self.shows_tables_of(database) or any(_is_like(database, name) for name in self.shown_databases)
+        if self.shows_tables_of(database):
+            return True
+        # The server takes the grant whose name is the closest, and no other: one for the database itself before any
+        # with a wildcard. Of several of those all have to show the tables, for each server has its own order.
+        close = {name: shows for name, shows in self.shown_databases.items() if _is_like(database, name)}
+        exact = [shows for name, shows in close.items() if not _has_wildcard(name)]
+        return any(exact) if exact else bool(close) and all(close.values())
 
 
 def _is_like(name: str, pattern: str) -> bool:
@@ -79,6 +87,10 @@ def _is_like(name: str, pattern: str) -> bool:
     return (
         re.fullmatch("".join(wildcards.get(part) or re.escape(part[-1]) for part in parts), name, re.DOTALL) is not None
     )
+
+
+def _has_wildcard(pattern: str) -> bool:
+    return re.search(r"[%_]", re.sub(r"\\.", "", pattern)) is not None
 
 
 def _unquoted(name: str) -> str:

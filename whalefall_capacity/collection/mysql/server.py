@@ -18,8 +18,13 @@ from whalefall_capacity.errors import CollectionError
 
 Row = tuple[Any, ...]
 
-# The comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL.
-VERSION = "SELECT VERSION(), @@lower_case_table_names, 0 /*M! + 1 */"
+# An old server, or one with an init_connect, may answer in another character set than the client asked for.
+IN_UTF8 = "character_set_results = utf8mb4"
+# The comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL. As bytes,
+# for it is not known yet how to ask for another character set.
+VERSION = """
+SELECT CAST(VERSION() AS BINARY), CAST(@@lower_case_table_names AS BINARY), CAST(0 /*M! + 1 */ AS BINARY)
+"""
 # More rows than there can be, instead of the session's sql_select_limit, which cuts answers short without a word.
 ALL_ROWS = 2**64 - 1
 OLDEST_MYSQL = (5, 7)
@@ -45,8 +50,8 @@ class Server:
         self.is_mariadb = False
         self.version = ""
         ((version, case_rule, by_comment),) = self.rows(VERSION)
-        self.version = str(version)
-        self.is_mariadb = "mariadb" in self.version.lower() or bool(by_comment)
+        self.version = text(version)
+        self.is_mariadb = "mariadb" in self.version.lower() or bool(int(by_comment))
         # A file system that does not care for the case of names: there InnoDB keeps them in small letters.
         self.folds_case = int(case_rule) == 2
         self._refuse_older()
@@ -89,7 +94,7 @@ class Server:
         """Return the texts of the warnings of the last statement."""
         with self._connection.cursor() as cursor, self._dropped_when_incredible():
             cursor.execute("SHOW WARNINGS")
-            return frozenset(str(row[2]) for row in self._counted(cursor))
+            return frozenset(text(row[2]) for row in self._counted(cursor))
 
     def _counted(self, rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
@@ -112,7 +117,7 @@ class Server:
 
     def account(self) -> str:
         """Return the account as a GRANT names it."""
-        user, _, host = str(self.rows("SELECT CURRENT_USER()")[0][0]).rpartition("@")
+        user, _, host = text(self.rows("SELECT CURRENT_USER()")[0][0]).rpartition("@")
         return f"{self._connection.escape(user)}@{self._connection.escape(host)}"
 
     def close(self) -> None:
@@ -140,21 +145,21 @@ class Server:
 
     def _limited(self, statement: str) -> str:
         seconds = self._time_left.for_statement()
-        text = statement.strip()
-        if self.is_mariadb and text.startswith(("SELECT", "SHOW")):
+        statement = statement.strip()
+        if self.is_mariadb and statement.startswith(("SELECT", "SHOW")):
             # The server counts microseconds, and 0 is no limit.
             return (
-                f"SET STATEMENT sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
-                f"max_statement_time = {max(seconds, 0.001):.3f} FOR {text}"
+                f"SET STATEMENT {IN_UTF8}, sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
+                f"max_statement_time = {max(seconds, 0.001):.3f} FOR {statement}"
             )
-        if not text.startswith("SELECT"):
-            return text
+        if not statement.startswith("SELECT"):
+            return statement
         limit = f"MAX_EXECUTION_TIME({math.ceil(seconds * 1000)})"
         if self.has_dictionary:
             hints = f"{limit} SET_VAR(sql_select_limit = {ALL_ROWS}) SET_VAR(sql_big_selects = 1)"
-            return text.replace("SELECT", f"SELECT /*+ {hints} */", 1)
+            return statement.replace("SELECT", f"SELECT /*+ {hints} */", 1)
         # An older server knows no other hint.
-        return text.replace("SELECT", f"SELECT /*+ {limit} */", 1) + f" LIMIT {ALL_ROWS}"
+        return statement.replace("SELECT", f"SELECT /*+ {limit} */", 1) + f" LIMIT {ALL_ROWS}"
 
 
 def is_timed_out(error: pymysql.Error) -> bool:
@@ -165,3 +170,8 @@ def is_timed_out(error: pymysql.Error) -> bool:
 def is_denied(error: pymysql.Error) -> bool:
     """Is this what a server says when a privilege is missing?"""
     return bool(error.args) and error.args[0] in DENIED
+
+
+def text(raw: bytes) -> str:
+    """Return a text of the server, of which some bytes may be text in no character set or in another one."""
+    return raw.decode("utf-8", "backslashreplace")

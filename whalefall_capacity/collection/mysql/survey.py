@@ -18,11 +18,11 @@ from pymysql.constants import ER
 from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
-from whalefall_capacity.collection.mysql.server import Server
+from whalefall_capacity.collection.mysql.server import Server, text
 from whalefall_capacity.collection.mysql.tables import (
     BATCH,
-    SYSTEM_SCHEMAS,
     Table,
+    is_of_server,
     list_databases,
     list_databases_and_tables,
     list_tables,
@@ -30,6 +30,7 @@ from whalefall_capacity.collection.mysql.tables import (
 )
 from whalefall_capacity.collection.sizes import Findings, NameFilter
 from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.printable import first_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +41,7 @@ NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT
 SOME_VISIBLE = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
 NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"
 DROPPED = "dropped during the visit"
+LOGS_NAMED = 3
 
 
 class Survey:
@@ -52,7 +54,7 @@ class Survey:
         self._server = server
         self._excluded = excluded
         self._findings = findings
-        self.grants = Grants.of(str(row[0]) for row in server.rows("SHOW GRANTS"))
+        self.grants = Grants.of(text(row[0]) for row in server.rows("SHOW GRANTS"))
         self.sizes: dict[str, Size] = {}
         self.innodb: InnodbSizes | pymysql.Error = InnodbSizes({}, {})
         self.logs: int | pymysql.Error | None = None
@@ -89,7 +91,7 @@ class Survey:
         return self._chosen(list_databases(self._server))
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if name.lower() not in SYSTEM_SCHEMAS and not self._excluded.excludes(name)]
+        return [name for name in names if not is_of_server(name) and not self._excluded.excludes(name)]
 
     def _list_with_tables(self, names_of_innodb: bool) -> tuple[list[str], dict[str, list[Table]], dict[str, str]]:
         """Return the databases, the tables of each, and why those of some cannot be listed."""
@@ -171,6 +173,7 @@ class Survey:
     def _measured(self, tables: Mapping[str, list[Table]]) -> Iterator[tuple[str, Size]]:
         """Yield the size of each database; first of those for which no table need be opened."""
         to_open: dict[str, list[Table]] = {}
+        without_tables: list[str] = []
         for name, members in tables.items():
             problem = self._problem(name, members)
             own = [table for table in members if self._needs_length(table)]
@@ -178,10 +181,30 @@ class Survey:
                 yield name, problem
             elif own:
                 to_open[name] = own
+            elif members:
+                yield name, self._size(name, True, [])
             else:
-                yield name, self._size(name, bool(members), [])
+                without_tables.append(name)
         for name, lengths in self._lengths(to_open):
             yield name, lengths if isinstance(lengths, str) else self._size(name, True, lengths)
+        for name in without_tables:
+            yield name, self._closed_folder(name) or self._size(name, False, [])
+
+    def _closed_folder(self, name: str) -> str | None:
+        """Say that the server cannot open the folder of a database in which it lists no table, if it cannot.
+
+        A server without a dictionary looks for tables in the folder, and is silent when it cannot open it. SHOW tells.
+        """
+        if self._server.has_dictionary or not self.grants.shows_all_tables_of(name):
+            return None
+        quoted = name.replace("`", "``")
+        answer = self._optional(self._server.rows, f"SHOW TABLES FROM `{quoted}` LIKE ''")
+        if not isinstance(answer, pymysql.Error):
+            return None
+        # One in capitals, of before the server was told to write names in small letters, is unknown to it. A name
+        # outside ASCII may be, too, where the server reads statements in another character set.
+        is_unknown = answer.args[0] == ER.BAD_DB_ERROR and name.isascii()
+        return self._server.explain(answer) if is_unknown or answer.args[0] == ER.CANT_READ_DIR else None
 
     def _problem(self, name: str, members: Sequence[Table]) -> str | None:
         """Say what keeps the size of a database from being known, if anything does."""
@@ -248,14 +271,17 @@ class Survey:
                 self._findings.measured(name, 0)
 
     def _binary_logs(self) -> int | None:
-        """Return the bytes of the binary logs; None when the server keeps none."""
+        """Return the bytes of the binary logs; None when the server keeps none. Raises pymysql.Error."""
         try:
-            sizes = [int(row[1]) for row in self._server.rows("SHOW BINARY LOGS")]
+            sizes = {text(row[0]): int(row[1]) for row in self._server.rows("SHOW BINARY LOGS")}
         except pymysql.Error as error:
             if error.args[0] == ER.NO_BINARY_LOGGING:
                 return None
             raise
-        return sum(sizes) if sizes else None
+        # Even a new one has a header.
+        if lost := [name for name, size in sizes.items() if size == 0]:
+            raise pymysql.DataError(f"the server cannot open {first_of(lost, LOGS_NAMED)}, which its index lists")
+        return sum(sizes.values()) if sizes else None
 
     def _optional(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | pymysql.Error:
         """Return what *ask* returns, or its error, unless that ended the connection."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from whalefall_capacity.collection.mysql.server import Row, Server
+from whalefall_capacity.collection.mysql.server import Row, Server, text
 
 # Engines that keep a table in files of this server and tell their length.
 MEASURED_ENGINES = frozenset({"innodb", "myisam", "aria", "archive", "rocksdb", "tokudb", "mroonga"})
@@ -27,17 +27,15 @@ NOTHING_HERE = IN_MEMORY_OR_MADE_UP | IN_OTHER_TABLES | ON_OTHER_SERVERS
 BATCH = 2000
 # What MySQL shows instead of a length which a storage engine could not tell.
 NO_LENGTH = (2**32 - 1, 2**64 - 1)
+# As the server writes them: where the case of names counts, `SYS` is anybody's.
 SYSTEM_SCHEMAS = ("information_schema", "performance_schema", "mysql", "sys")
-# The second percent sign says the same as one, also where the driver takes two for one.
-LIST_DATABASES = """
-SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA
-WHERE SCHEMA_NAME NOT LIKE '#sql%%'
-"""
-# Without the lengths: no table is opened.
+LEFTOVER = "#sql"
+LIST_DATABASES = "SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA"
+# Without the lengths: no table is opened. Compared as text, `mýsql` would be a name of the server, too.
 LIST_TABLES = """
 SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, ENGINE
 FROM information_schema.TABLES
-WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND TABLE_SCHEMA NOT IN %s
+WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND CAST(TABLE_SCHEMA AS BINARY) NOT IN %s
 """
 # Both in one round trip; a database by itself has no table beside it.
 LIST_DATABASES_AND_TABLES = LIST_DATABASES.replace("BINARY)", "BINARY), NULL, NULL") + " UNION ALL " + LIST_TABLES
@@ -113,6 +111,11 @@ class Table(NamedTuple):
         return None
 
 
+def is_of_server(database: str) -> bool:
+    """Is this one of the server's own databases, or what it left of a table?"""
+    return database in SYSTEM_SCHEMAS or database.startswith(LEFTOVER)
+
+
 def list_databases(server: Server) -> list[str]:
     """Return the databases that the account sees, those of the server itself too. Raises pymysql.Error."""
     return sorted(text(row[0]) for row in server.current_rows(LIST_DATABASES))
@@ -122,7 +125,7 @@ def list_databases_and_tables(server: Server, names_of_innodb: bool) -> tuple[li
     """Return what `list_databases` and `list_tables` do. Raises pymysql.Error, of whichever it is."""
     statement = LIST_DATABASES_AND_TABLES.format(name=EVERY_NAME if names_of_innodb else NAMES_BESIDE_INNODB)
     rows = server.current_rows(statement, (SYSTEM_SCHEMAS,))
-    tables = [Table(text(schema), text(name), engine) for schema, name, engine in rows if name is not None]
+    tables = [_table(*row) for row in rows if row[1] is not None]
     return sorted(text(schema) for schema, name, _ in rows if name is None), tables
 
 
@@ -136,7 +139,7 @@ def list_tables(server: Server, database: str | None = None, names_of_innodb: bo
         rows = server.current_rows(statement, (SYSTEM_SCHEMAS,))
     else:
         rows = server.current_rows(statement + OF_SCHEMA, (SYSTEM_SCHEMAS, _hexadecimal(database)))
-    return [Table(text(schema), text(name), engine) for schema, name, engine in rows]
+    return [_table(*row) for row in rows]
 
 
 def read_lengths(server: Server, tables: Sequence[Table]) -> dict[Table, int | str]:
@@ -168,17 +171,17 @@ def read_figures(server: Server, tables: Sequence[Table]) -> dict[Table, Figures
     return found
 
 
+def _table(schema: bytes, name: bytes, engine: bytes | None) -> Table:
+    return Table(text(schema), text(name), None if engine is None else text(engine))
+
+
 def _figures(table: Table, row: Row, errors: frozenset[str]) -> Figures | str:
-    _, _, data, index, rows, comment = row
+    _, _, data, index, rows, raw_comment = row
+    comment = text(raw_comment or b"")
     is_known = not {data, index} & {None, *NO_LENGTH}
     if is_known and (data + index > 0 or not (table.is_never_empty or comment in errors)):
         return Figures(int(data), int(index), None if rows is None else int(rows))
     return f"the table {table.name} cannot be opened" + (f": {comment}" if comment else "")
-
-
-def text(raw_name: bytes) -> str:
-    """Return a name, of which a server may have bytes that are not text."""
-    return raw_name.decode("utf-8", "backslashreplace")
 
 
 def _hexadecimal(name: str) -> str:

@@ -49,10 +49,11 @@ TABLES = {
     Level.INSTANCE: Tables(instance_size_stats, instance_size_aggregations, "total_size_bytes"),
 }
 
-# The first day of the window of a day. Weeks by arithmetic: date_trunc takes a third longer.
+# The first day of the window of a day. Weeks by arithmetic: date_trunc takes a third longer. They are counted from a
+# Monday before all days: the remainder of a negative number is negative.
 BUCKETS = {
     PeriodType.DAILY: "collected_date",
-    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '2000-01-03') % 7",
+    PeriodType.WEEKLY: "collected_date - (collected_date - DATE '0001-01-01') % 7",
     PeriodType.MONTHLY: "collected_date - (extract(day FROM collected_date)::integer - 1)",
     PeriodType.QUARTERLY: "date_trunc('quarter', collected_date::timestamp)::date",
 }

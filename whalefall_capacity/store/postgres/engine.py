@@ -52,7 +52,9 @@ def create_store_engine(
             "client_encoding": "utf8",
             **connect_args,
         },
-        **{"pool_pre_ping": True, **options},
+        # Whatever the role or the database begins transactions with: who waits for a lock is to see what was committed
+        # meanwhile.
+        **{"pool_pre_ping": True, "isolation_level": "READ COMMITTED", **options},
     )
     if patience_seconds:
 

@@ -69,6 +69,13 @@ WHERE known.is_active AND known.instance_id = ANY (:ids) AND known.last_seen_dat
   AND NOT EXISTS (SELECT FROM listed
                   WHERE listed.instance_id = known.instance_id AND listed.database_name = known.database_name)
 """
+# What such a run lists, and the visit of the day after did not, was dropped meanwhile.
+DEACTIVATE_DROPPED_SINCE = """
+UPDATE instance_databases AS known SET is_active = false, deleted_at = now(), updated_at = now()
+FROM instance_size_stats AS since
+WHERE since.instance_id = ANY (:ids) AND since.collected_date = CAST(:day AS date) + 1 AND since.source = 'measured'
+  AND known.instance_id = since.instance_id AND known.is_active AND known.last_seen_date <= :day
+"""
 # Only an instance that has its total has sizes of the day.
 WITH_TOTAL = "SELECT instance_id FROM instance_size_stats WHERE instance_id = ANY (:ids) AND collected_date = :day"
 DELETE_UNLISTED = """
@@ -414,5 +421,5 @@ def _store(connection: Connection, day: date, visits: Sequence[Visit]) -> None:
     is_new = len(visits) > 1 and not connection.execute(text(WITH_TOTAL), values).all()
     sizes = (INSERT_SIZES,) if is_new else (DELETE_UNLISTED, INSERT_SIZES + OVERWRITE_SIZES)
     # As one message: the round trip of each would take as long as some of them.
-    statements = (MERGE_INVENTORY, DEACTIVATE_UNLISTED, *sizes, UPSERT_TOTALS, MARK_CONNECTED)
+    statements = (MERGE_INVENTORY, DEACTIVATE_UNLISTED, DEACTIVATE_DROPPED_SINCE, *sizes, UPSERT_TOTALS, MARK_CONNECTED)
     connection.execute(text(";".join(statements)), values)

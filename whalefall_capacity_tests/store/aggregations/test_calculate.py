@@ -110,6 +110,17 @@ def test_a_day_falls_into_its_calendar_window(
     assert (row.period_start, row.period_end, row.data_count) == (start, end, 1)
 
 
+def test_the_weeks_around_the_first_day_that_can_have_sizes_are_calculated_together(store: Engine) -> None:
+    days = [date(2000, 1, day) for day in range(1, 5)]
+    put_sizes(store, [(1, "shop", day, 100) for day in days])
+    aggregate(store, Level.DATABASE, windows_between(days[0], days[-1], WEEKLY))
+    weeks = database_growth(store, WEEKLY, date(1999, 12, 27), date(2000, 1, 3), 1)
+    assert [(week.period_start, week.data_count) for week in weeks] == [
+        (date(1999, 12, 27), 2),
+        (date(2000, 1, 3), 2),
+    ]
+
+
 def test_a_quarter_has_all_three_months_of_the_one_before_as_baseline(store: Engine) -> None:
     put_sizes(store, [(1, "shop", date(2026, month, 15), month * 100) for month in range(1, 7)])
     calculate(store, [date(2026, 1, 1), date(2026, 4, 1)], QUARTERLY)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import psycopg2
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.engine import create_store_engine, keep_trying
 from whalefall_capacity.store.postgres.locks import Patience, with_patience
 from whalefall_capacity_tests.collection.support import garbage, peer
+from whalefall_capacity_tests.store.records import add_instance
 
 
 def test_another_server_in_the_environment_is_not_taken_for_the_store(store: Engine) -> None:
@@ -26,6 +28,18 @@ def test_another_server_in_the_environment_is_not_taken_for_the_store(store: Eng
         engine.dispose()
         assert elsewhere.arrivals == 0
     assert store.url.database == engine.url.database
+
+
+def test_a_transaction_sees_what_others_commit_whatever_the_role_begins_with(store: Engine) -> None:
+    strict = store.url.update_query_dict({"options": "-c default_transaction_isolation=serializable"})
+    engine = create_store_engine(SecretStr(strict.render_as_string(hide_password=False)))
+    count = text("SELECT count(*) FROM instances")
+    with engine.connect() as connection:
+        before = connection.execute(count).scalar_one()
+        add_instance(store, "shop")
+        after = connection.execute(count).scalar_one()
+    engine.dispose()
+    assert (before, after) == (0, 1)
 
 
 class Clock:

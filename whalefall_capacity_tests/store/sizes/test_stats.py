@@ -188,6 +188,20 @@ def test_a_run_of_an_earlier_day_that_ends_late_does_not_turn_the_inventory_back
     assert sizes(store, shop, TUESDAY) == {"orders": 100, "new": 1}
 
 
+def test_a_run_of_an_earlier_day_that_ends_late_brings_back_no_database_that_was_dropped_since(
+    store: Engine, shop: int
+) -> None:
+    write_visits(store, MONDAY, [visit(shop, {"orders": 100, "temp": 5})])
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100})])
+    write_visits(store, MONDAY, [visit(shop, {"orders": 99, "temp": 6, "brief": 1})])
+    assert inventory(store, shop) == [
+        ("brief", False, True, MONDAY, MONDAY),
+        ("orders", True, False, MONDAY, TUESDAY),
+        ("temp", False, True, MONDAY, MONDAY),
+    ]
+    assert sizes(store, shop, MONDAY) == {"orders": 99, "temp": 6, "brief": 1}
+
+
 def test_a_visit_says_which_version_the_server_has_and_when_it_answered(store: Engine, shop: int) -> None:
     write_visits(store, TUESDAY, [visit(shop, {"orders": 100}, at=NOON, version="18.1")])
     assert rows(store, "SELECT version, last_connected_at FROM instances") == [("18.1", NOON)]
