@@ -99,6 +99,7 @@ def test_the_newest_window_of_a_database_has_its_size_and_its_change(reader: Tes
     assert row["baseline_start"] == str(day - timedelta(days=1))
 
 
+@pytest.mark.real_clock
 def test_a_row_says_its_engine_its_extremes_and_when_it_was_calculated(
     viewer: TestClient, store: Engine, day: date
 ) -> None:
