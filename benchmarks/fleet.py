@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2 import sql
 from pydantic import SecretStr
 
-from benchmarks.harness import fresh_store, in_turns, print_result
+from benchmarks.harness import fresh_store, in_turns, print_result, rounds_at
 from benchmarks.writing import register_instances
 from whalefall_capacity.collection.fleet import visit_fleet
 from whalefall_capacity.collection.sizes import FailedVisit, Limits, NameFilter, ServerEngine, Target, Visit
@@ -54,7 +54,7 @@ def run(scale: float) -> None:
             with ThreadPoolExecutor(CONCURRENCY) as pool:
                 list(pool.map(_connect_and_ask, [host] * count))
 
-        seconds = in_turns((ours, visits_alone, bare), rounds=3)
+        seconds = in_turns((ours, visits_alone, bare), rounds_at(scale, 3))
     rates = [int(count / s) for s in seconds]
     print_result(
         f"visiting {count:,} instances with {DATABASES} databases each, {CONCURRENCY} at a time",

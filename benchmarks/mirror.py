@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from benchmarks.aggregation import fill, point_settings_at
 from benchmarks.fleet import DATABASES, fleet_server
-from benchmarks.harness import fresh_store, in_turns, print_result
+from benchmarks.harness import fresh_store, in_turns, print_result, rounds_at
 from whalefall_capacity.asset_keys import aggregation_keys
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.assets.external import SERVERS
@@ -61,7 +61,7 @@ class Unmirrored(TaskRunsResource):
 
 def run(scale: float) -> None:
     """Print the seconds of a collection and of a month's aggregation of 1,000 instances times *scale*."""
-    count = max(int(1000 * scale), 2)
+    count, rounds = max(int(1000 * scale), 2), rounds_at(scale, 5)
     with fleet_server() as server, fresh_store() as engine, dg.instance_for_test() as instance:
         point_settings_at(engine)
         day = today(load_settings().zone)
@@ -70,8 +70,8 @@ def run(scale: float) -> None:
         _register(engine, count, str(server.socket_dir))
         monthly = [asset for asset in AGGREGATIONS if asset.key in aggregation_keys(PeriodType.MONTHLY)]
         rows = [
-            ("collection", *_compare(instance, [*SERVERS, size_stats], day)),
-            ("aggregation of a month", *_compare(instance, monthly, month.start)),
+            ("collection", *_compare(instance, [*SERVERS, size_stats], day, rounds)),
+            ("aggregation of a month", *_compare(instance, monthly, month.start, rounds)),
         ]
     print_result(
         f"the mirror, {count:,} instances x {DATABASES} databases",
@@ -80,7 +80,9 @@ def run(scale: float) -> None:
     )
 
 
-def _compare(instance: dg.DagsterInstance, assets: Sequence[object], partition: date) -> tuple[float, float, float]:
+def _compare(
+    instance: dg.DagsterInstance, assets: Sequence[object], partition: date, rounds: int
+) -> tuple[float, float, float]:
     def materialize(task_runs: TaskRunsResource) -> None:
         result = dg.materialize(
             assets,  # type: ignore[arg-type]
@@ -91,9 +93,7 @@ def _compare(instance: dg.DagsterInstance, assets: Sequence[object], partition: 
         )
         assert result.success
 
-    mirrored, alone = in_turns(
-        (lambda _: materialize(TaskRunsResource()), lambda _: materialize(Unmirrored())), rounds=5
-    )
+    mirrored, alone = in_turns((lambda _: materialize(TaskRunsResource()), lambda _: materialize(Unmirrored())), rounds)
     return mirrored, alone, mirrored / alone
 
 
