@@ -263,7 +263,9 @@ def test_the_csv_is_the_table_in_bytes_without_the_gaps(reader: TestClient, day:
     assert reader.get("/instances/shape.csv").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\n=1+1", "\uff1d1\uff0b1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)"]
+)
 def test_a_name_in_the_csv_is_no_formula(viewer: TestClient, store: Engine, day: date, name: str) -> None:
     put_sizes(store, [(1, name, day, 5000 * MIB)])
     aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
