@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.printable import printable
@@ -17,9 +18,6 @@ from whalefall_capacity.printable import printable
 LONGEST_NAME = 256
 LONGEST_REASON = 1_000
 LONGEST_VERSION = 200
-# 8 PiB. A thousand servers that claim as much still add up to less than a BIGINT, and readers of JSON that count in
-# floating point keep every byte.
-LARGEST_CREDIBLE_SIZE = 2**53 - 1
 
 
 def credible(measurement: Measurement, hide: Callable[[str], str]) -> Measurement:
