@@ -37,9 +37,7 @@ SHOWN_ERRORS = 20
 LONGEST_NAME = 255
 # As PostgreSQL's COPY writes it, and as ISO 8601. Without an offset, an hour is ambiguous when summer time ends.
 # PostgreSQL takes no offset of 16 hours or more; that of no zone is.
-TIME_WITH_OFFSET = (
-    r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)"
-)
+TIME_WITH_OFFSET = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
