@@ -11,7 +11,7 @@ from dataclasses import replace
 from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement
 from whalefall_capacity.errors import CollectionError
-from whalefall_capacity.printable import printable
+from whalefall_capacity.printable import is_text, printable
 
 # Twice what the engines allow (PostgreSQL 63 bytes, which may each need four characters when they are not text; MySQL
 # 64 characters), and well within what the keys of the store can hold.
@@ -55,7 +55,7 @@ def _credible_database(database: DatabaseSize, hide: Callable[[str], str]) -> Da
 def _problem_of_name(name: str) -> str | None:
     if len(name) > LONGEST_NAME:
         return f"the server gave it a name of {len(name):,} characters; no engine allows so many"
-    if not name or "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+    if not name or "\0" in name or not is_text(name):
         return "the server gave it a name that no database can have"
     return None
 

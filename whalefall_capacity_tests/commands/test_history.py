@@ -65,6 +65,13 @@ def test_a_file_may_be_in_another_unit_and_say_when_it_was_measured(shop: Comman
     assert "'MB'" in wrong.err
 
 
+def test_a_name_does_nothing_to_the_terminal_and_is_no_markup(shop: CommandLine) -> None:
+    file = shop.write("sizes.csv", f"{HEADER}\x1b[31m[/red]\u202e,orders,2025-05-05,100\n")
+    done = shop("history", "import", file, "--create-instances")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[1] == "registered as inactive: \\x1b[31m[/red]\\u202e"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
