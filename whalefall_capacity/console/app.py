@@ -21,6 +21,7 @@ from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.api import routes as api
 from whalefall_capacity.console.api.routing import PREFIX
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure
+from whalefall_capacity.console.http.head_requests import HeadAsGet
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
@@ -79,6 +80,7 @@ def create_app(console: Console) -> FastAPI:
     app.mount("/static", serve_static, name="static")
     app.add_middleware(AllowedHosts, allowed=allowed_hosts(console.settings))
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadAsGet)
     answer_errors(app)
     app.openapi = _openapi(app)  # type: ignore[method-assign]
     return app
