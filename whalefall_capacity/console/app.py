@@ -160,7 +160,8 @@ def _api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         errors = {_field(problem["loc"]): _reason(problem) for problem in error.errors()}
         field, reason = next(iter(errors.items()))
-        return ApiError(MessageCode.VALIDATION_ERROR, f"{field}: {reason}", errors)
+        told = Sentence("{field}: {fault}", field=field, fault=Sentence(reason))
+        return ApiError(MessageCode.VALIDATION_ERROR, told, errors)
     if isinstance(error, HTTPException):
         # 404 and 405 of the router, 400 of a body that is no JSON.
         code = next((code for code in MessageCode if code.status == error.status_code), MessageCode.VALIDATION_ERROR)
