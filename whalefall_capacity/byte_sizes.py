@@ -1,4 +1,4 @@
-"""Sizes in bytes: the largest that the store can hold, and their binary units."""
+"""Sizes in bytes: the largest that a column holds, the largest that is believed, and their binary units."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 # Of a BIGINT.
 LARGEST_SIZE = 2**63 - 1
+# 8 PiB, of a database and of a server. A thousand servers that claim as much still add up to less than a BIGINT, and
+# readers of JSON that count in floating point keep every byte.
+LARGEST_CREDIBLE_SIZE = 2**53 - 1
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _FACTORS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import psycopg2
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,9 +29,9 @@ from whalefall_capacity.commands import (
     store,
     up,
 )
-from whalefall_capacity.commands.output import err
+from whalefall_capacity.commands.output import err, say
 from whalefall_capacity.errors import WhalefallError
-from whalefall_capacity.printable import printable_lines
+from whalefall_capacity.printable import is_text
 from whalefall_capacity.private_files import OPEN_TO_OTHERS, is_open_to_others
 from whalefall_capacity.settings import ENV_FILE
 from whalefall_capacity.signals import ended_by_signals
@@ -66,19 +68,24 @@ def main() -> None:
     # Databases, logs of runs, sockets: whatever is made by us, or by what we start, is for nobody else.
     os.umask(OPEN_TO_OTHERS)
     _warn_of_open_settings(Path(ENV_FILE))
+    _refuse_what_is_no_text(sys.argv[1:])
     try:
         with ended_by_signals():
             app()
-    except (WhalefallError, SQLAlchemyError) as error:
+    except (WhalefallError, SQLAlchemyError, psycopg2.Error) as error:
         place = "" if isinstance(error, WhalefallError) else "the store cannot be used: "
-        err.print(printable_lines(f"error: {place}{error}"), markup=False, soft_wrap=True)
+        say(f"error: {place}{error}", err)
         sys.exit(1)
 
 
 def _warn_of_open_settings(path: Path) -> None:
     if path.is_file() and is_open_to_others(path):
-        err.print(
-            f"warning: {path} may hold secrets and is open to other accounts; close it: chmod 600 {path}",
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"warning: {path} may hold secrets and is open to other accounts; close it: chmod 600 {path}", err)
+
+
+def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
+    """End with 2 if an argument is not UTF-8, which no name in the store can be; the name of a file may be."""
+    for argument in arguments:
+        if not is_text(argument) and not os.path.lexists(argument):
+            say(f"error: {argument}: is not UTF-8", err)
+            sys.exit(2)

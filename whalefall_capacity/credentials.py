@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from whalefall_capacity.errors import CredentialError
+from whalefall_capacity.printable import is_text
 
 FERNET_KEY = re.compile(r"[A-Za-z0-9_+/-]{43}=")
 
@@ -26,6 +27,8 @@ def resolve_reference(reference: str) -> SecretStr:
         value = os.environ.get(where)
         if value is None:
             raise CredentialError(f"environment variable {where} is not set")
+        if not is_text(value):
+            raise CredentialError(f"environment variable {where} is not UTF-8")
         return SecretStr(value)
     if kind == "file":
         return _from_file(where)
@@ -75,7 +78,8 @@ def _from_file(path: str) -> SecretStr:
     except OSError as error:
         raise CredentialError(f"password file {path} cannot be read: {error}") from None
     try:
-        return SecretStr(content.decode().rstrip("\r\n"))
+        # Editors of Windows begin a file with a byte order mark.
+        return SecretStr(content.decode("utf-8-sig").rstrip("\r\n"))
     except UnicodeDecodeError:
         pass
     # Not raised from the handler: the error that it handles carries the password.

@@ -26,10 +26,21 @@ def _engine(name: str) -> str:
     return name
 
 
+def _not_blank(name: str) -> str:
+    if not name.strip():
+        raise ValueError("must not be blank")
+    return name
+
+
 def _host(value: Any) -> Any:
     """Accept an IPv6 address in brackets, as in URLs; refuse a host with a port."""
     if not isinstance(value, str) or value.startswith(("/", "@")):
         return value
+    if value and not value.strip():
+        raise ValueError("must not be blank")
+    if "://" in value:
+        # The value is not repeated: a URL may have a password in it.
+        raise ValueError("must be a name or an address, not a URL")
     bracketed = re.fullmatch(r"\[(.*)\]", value)
     if bracketed:
         try:
@@ -69,7 +80,7 @@ class CredentialEntry(Strict):
 class InstanceEntry(Strict):
     """One server."""
 
-    name: str = Field(min_length=1, max_length=128)
+    name: Annotated[str, AfterValidator(_not_blank)] = Field(min_length=1, max_length=128)
     engine: Annotated[str, AfterValidator(_engine)]
     host: Annotated[str, BeforeValidator(_host)] = Field(min_length=1)
     port: Annotated[int | None, BeforeValidator(number)] = Field(default=None, ge=1, le=65_535)

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from whalefall_capacity.byte_sizes import LARGEST_SIZE
+from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
 from whalefall_capacity.errors import HistoryFileError
 from whalefall_capacity.text_file import read_lines
 
@@ -36,7 +36,8 @@ SHOWN_ERRORS = 20
 # No server allows longer names, and the keys of the store have room for these.
 LONGEST_NAME = 255
 # As PostgreSQL's COPY writes it, and as ISO 8601. Without an offset, an hour is ambiguous when summer time ends.
-TIME_WITH_OFFSET = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}(?::?\d{2})?)"
+# PostgreSQL takes no offset of 16 hours or more; that of no zone is.
+TIME_WITH_OFFSET = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -67,8 +68,8 @@ class HistoryRows:
 def read_history(path: Path, first: date, last: date, unit: SizeUnit = SizeUnit.BYTES) -> Iterator[HistoryRows]:
     """Yield the checked rows of a history file in chunks: days from *first* to *last*, sizes in *unit*.
 
-    Raises HistoryFileError at the end of the file, with the line (CSV) or row (Parquet) of the first bad rows:
-    the caller must not write anything before the last chunk.
+    From the first bad row on nothing is yielded. Raises HistoryFileError at the end of the file, with the line (CSV)
+    or row (Parquet) of the first bad rows: the caller must not write anything before the last chunk.
     """
     errors: list[str] = []
     count = 0
@@ -77,7 +78,9 @@ def read_history(path: Path, first: date, last: date, unit: SizeUnit = SizeUnit.
         found = sorted([*misfits, *_errors(kept, first, last, unit)], key=lambda problem: problem[0])
         count += len(found)
         errors += [f"{where(path, position)}: {message}" for position, message in found[: SHOWN_ERRORS - len(errors)]]
-        yield HistoryRows(kept.index.tolist(), [kept[column].tolist() for column in COLUMNS])
+        # What is bad somewhere is not written: the caller need not bear what a bad row may contain.
+        if not count:
+            yield HistoryRows(kept.index.tolist(), [kept[column].tolist() for column in COLUMNS])
     if count:
         raise refused(errors, count)
 
@@ -230,7 +233,7 @@ def _errors(frame: pd.DataFrame, first: date, last: date, unit: SizeUnit) -> lis
         "date",
         f"must be a day from {first} (WHALEFALL_START_DATE) to {last} (today), as YYYY-MM-DD",
     )
-    largest = LARGEST_SIZE // unit.size_bytes
+    largest = LARGEST_CREDIBLE_SIZE // unit.size_bytes
     for column in ("size_bytes", *OPTIONAL_SIZES):
         # Fewer digits always fit; the few with as many are compared as Python integers.
         whole = frame[column].str.fullmatch(f"[0-9]{{1,{len(str(largest)) - 1}}}")

@@ -19,6 +19,11 @@ def printable(text: str, longest: int | None = None) -> str:
     return _ACTING.sub(_escape, text)
 
 
+def is_text(value: str) -> bool:
+    """Tell whether UTF-8 can encode *value*: Python has bytes from outside that are not UTF-8 as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def one_line(error: BaseException) -> str:
     """Return what *error* says as one printable line, without the statement that SQLAlchemy quotes."""
     return printable(" ".join(str(getattr(error, "orig", error)).split()))

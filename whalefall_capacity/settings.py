@@ -31,6 +31,8 @@ PREFIX = "WHALEFALL_"
 # The checkout; of an installed wheel, the folder that it is installed into.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
+# With the byte order mark that editors of Windows begin a file with, or without.
+ENV_FILE_ENCODING = "utf-8-sig"
 SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
 
 
@@ -43,9 +45,12 @@ def default_home() -> Path:
 def _folder(value: Path) -> Path:
     try:
         folder = value.expanduser()
+        is_usable = folder.is_dir() or not folder.exists()
     except RuntimeError as error:
         raise ValueError("must be a folder; ~ stands for the home of a user that exists") from error
-    if folder.exists() and not folder.is_dir():
+    except OSError as error:
+        raise ValueError(f"cannot be reached: {error.strerror}") from error
+    if not is_usable:
         raise ValueError("must be a folder, or nothing yet")
     return folder
 
@@ -65,8 +70,14 @@ def _parsed(parse: Callable[[str], object], allowed: str) -> Callable[[Any], Any
 
 
 def _engine_files(value: Path) -> Path:
-    path = value.expanduser()
-    if not path.is_dir() and not (path.is_file() and path.suffix == ".yaml"):
+    try:
+        path = value.expanduser()
+        is_usable = path.is_dir() or (path.is_file() and path.suffix == ".yaml")
+    except RuntimeError as error:
+        raise ValueError("must be files or folders; ~ stands for the home of a user that exists") from error
+    except OSError as error:
+        raise ValueError(f"cannot be reached: {error.strerror}") from error
+    if not is_usable:
         raise ValueError("must be files that are there, named after their engines (firebird.yaml), or folders of them")
     return path
 
@@ -256,7 +267,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=ENV_FILE,
-        env_file_encoding="utf-8",
+        env_file_encoding=ENV_FILE_ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -547,6 +558,8 @@ def build_settings(**overrides: Any) -> Settings:
         problems = describe_errors(error)
     except UnicodeDecodeError as error:
         problems = f"{ENV_FILE}: must be UTF-8 ({error.reason} at byte {error.start})"
+    except OSError as error:
+        problems = f"{ENV_FILE}: cannot be read: {error.strerror}; it must be readable by whoever starts the command"
     else:
         problems = "\n".join(settings.contradictions(today(settings.zone)))
     # Not raised from the handlers: the errors that they handle carry the values, secrets too.
@@ -563,7 +576,7 @@ def load_settings() -> Settings:
 
 def settings_of_file() -> dict[str, str]:
     """Return the variables of .env that are settings and that the environment does not have."""
-    values = dotenv_values(ENV_FILE, encoding="utf-8")
+    values = dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING)
     return {
         name: value
         for name, value in values.items()

@@ -28,18 +28,36 @@ def number(value: Any) -> Any:
     return value
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, for which a value that its tag does not allow is an error of its line like any other.
+
+    SafeLoader itself raises whatever the conversion raises, in words that repeat the value.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):
+            # Only tags that the loader knows lead here, so the name of the type is none that somebody wrote.
+            kind = node.tag.rpartition(":")[2]
+            problem = f"not a valid {kind}; text that looks like one needs quotation marks"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
 def read_yaml_file(path: Path, model: type[Model], refusal: Callable[[str | Sequence[str]], WhalefallError]) -> Model:
     """Read a file as a *model*. Raises a *refusal*, of a sentence or of a line for every bad field."""
     try:
         source = path.read_text(encoding="utf-8")
         tree = yaml.compose(source, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(source)
-    except (OSError, ValueError) as error:
-        # ValueError: not UTF-8, or an impossible date such as one with month 13.
+        content = _Loader(source).get_single_data()
+    except (OSError, UnicodeDecodeError) as error:
         raise refusal(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise refusal(f"{path}:{_describe_yaml(error)}") from None
+    except RecursionError:
+        raise refusal(f"{path}: not YAML: its brackets or its lists are nested too deeply") from None
     problems = [f"{path}: line {line}: {key}: appears twice in one mapping" for line, key in _repeated_keys(tree)]
+    problems += [f"{path}: line {line}: must not contain a NUL character" for line in _lines_with_nul(tree)]
     if not problems:
         try:
             return model.model_validate(content if isinstance(content, dict) else {})
@@ -65,21 +83,35 @@ def _describe_yaml(error: yaml.YAMLError) -> str:
 
 def _repeated_keys(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
     """Yield the line and name of every repeated key: YAML would silently keep only the last one."""
-    pending, visited = [root], set[int]()
+    for node in _nodes(root):
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for position, (key, _) in enumerate(node.value):
+                if key.value in keys[:position]:
+                    yield key.start_mark.line + 1, str(key.value)
+
+
+def _lines_with_nul(root: yaml.Node | None) -> Iterator[int]:
+    r"""Yield the line of every value with a NUL, which YAML writes "\0": neither PostgreSQL nor a driver takes it."""
+    for node in _nodes(root):
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            yield node.start_mark.line + 1
+
+
+def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Yield every node once, without the keys of mappings."""
+    pending, visited = [] if root is None else [root], set[int]()
     while pending:
         node = pending.pop()
         # An alias leads to a node that was visited, possibly one that contains it.
         if id(node) in visited:
             continue
         visited.add(id(node))
+        yield node
         if isinstance(node, yaml.SequenceNode):
             pending += node.value
         elif isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for position, (key, value) in enumerate(node.value):
-                pending.append(value)
-                if key.value in keys[:position]:
-                    yield key.start_mark.line + 1, str(key.value)
+            pending += [value for _, value in node.value]
 
 
 def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:

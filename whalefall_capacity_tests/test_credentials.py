@@ -36,18 +36,35 @@ def test_a_variable_that_is_not_set_is_named() -> None:
         resolve_reference("env:SHOP_PASSWORD")
 
 
+def test_a_variable_that_is_not_utf8_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "Tr0ub4dor\udcff")
+    with pytest.raises(CredentialError, match=r"^environment variable SHOP_PASSWORD is not UTF-8$") as raised:
+        resolve_reference("env:SHOP_PASSWORD")
+    assert "Tr0ub4dor" not in all_that_it_carries(raised.value)
+
+
 @pytest.mark.parametrize(
     ("content", "password"),
     [
         ("Tr0ub4dor", "Tr0ub4dor"),
         ("Tr0ub4dor\n", "Tr0ub4dor"),
         ("Tr0ub4dor\r\n", "Tr0ub4dor"),
+        ("\ufeffTr0ub4dor\r\n", "Tr0ub4dor"),
         (" Tr0ub4dor \n", " Tr0ub4dor "),
         ("密码:é\n", "密码:é"),
         ("two\nlines\n", "two\nlines"),
         ("", ""),
     ],
-    ids=["bare", "newline", "Windows newline", "spaces are part of it", "not ASCII", "two lines", "empty"],
+    ids=[
+        "bare",
+        "newline",
+        "Windows newline",
+        "byte order mark",
+        "spaces are part of it",
+        "not ASCII",
+        "two lines",
+        "empty",
+    ],
 )
 def test_a_file_gives_the_password_without_the_newline_at_its_end(content: str, password: str, tmp_path: Path) -> None:
     (tmp_path / "password").write_bytes(content.encode())

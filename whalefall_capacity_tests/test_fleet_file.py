@@ -187,6 +187,8 @@ def test_a_host_may_be_an_address_in_brackets(host: str, stored: str, tmp_path: 
         ("'[localhost]'", "host: must have an IPv6 address between the brackets"),
         ("'[]'", "host: must have an IPv6 address between the brackets"),
         ("db.example:5432", "host: must not include the port, which has its own field"),
+        ("postgresql://whalefall:secret@db.example", "host: must be a name or an address, not a URL"),
+        ("' '", "host: must not be blank"),
         ("'[::1]:5432'", "host: must not include the port, which has its own field"),
     ],
 )
@@ -239,7 +241,7 @@ def test_names_that_differ_in_case_are_distinct(tmp_path: Path) -> None:
     assert [entry.name for entry in _read(tmp_path, content).instances] == ["shop", "Shop"]
 
 
-@pytest.mark.parametrize("name", ['""', "x" * 129, "2026", "no"])
+@pytest.mark.parametrize("name", ['""', "' '", "x" * 129, "2026", "no"])
 def test_the_name_of_a_server_is_a_text_of_1_to_128_characters(name: str, tmp_path: Path) -> None:
     (problem,) = _problems(tmp_path, SERVER.replace("name: shop", f"name: {name}"))
     assert problem.startswith("line 2: instances.0.name: ")
@@ -287,9 +289,42 @@ def test_what_is_not_yaml_is_named_with_its_line(content: str, problem: str, tmp
     assert _refusal(tmp_path, content).startswith(f"{tmp_path / 'fleet.yaml'}: {problem}")
 
 
-def test_a_date_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    content = SERVER + "    description: 2026-13-01\n"
-    assert _refusal(tmp_path, content).startswith(f"{tmp_path / 'fleet.yaml'}: cannot be read: month must be in 1..12")
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("2026-13-01", "timestamp"),
+        ("!!timestamp Tr0ub4dor", "timestamp"),
+        ("!!bool Tr0ub4dor", "bool"),
+        ("!!int Tr0ub4dor", "int"),
+        ("!!int ''", "int"),
+        ("0x_", "int"),
+        ("9" * 5000, "int"),
+        ("!!float Tr0ub4dor", "float"),
+    ],
+)
+def test_a_value_that_its_yaml_type_does_not_allow_is_refused_with_its_line(
+    value: str, kind: str, tmp_path: Path
+) -> None:
+    assert _refusal(tmp_path, f"{SERVER}    description: {value}\n") == (
+        f"{tmp_path / 'fleet.yaml'}: line 6: not YAML: not a valid {kind}; text that looks like one needs quotation "
+        "marks; nothing was changed"
+    )
+
+
+@pytest.mark.parametrize("content", ["[" * 2_000, "instances: " + "{a: " * 2_000, "- " * 2_000])
+def test_a_file_that_is_nested_too_deeply_is_refused(content: str, tmp_path: Path) -> None:
+    refusal = _refusal(tmp_path, content)
+    assert refusal == (
+        f"{tmp_path / 'fleet.yaml'}: not YAML: its brackets or its lists are nested too deeply; nothing was changed"
+    )
+
+
+@pytest.mark.parametrize("field", ["name", "host", "description", "database"])
+def test_a_nul_character_is_refused_with_its_line(field: str, tmp_path: Path) -> None:
+    content = "".join(line for line in SERVER.splitlines(keepends=True) if f" {field}:" not in line)
+    content = content.replace("  - engine", "  -\n    engine") + f'    {field}: "a\\0b"\n'
+    line = len(content.splitlines())
+    assert _problems(tmp_path, content) == [f"line {line}: must not contain a NUL character"]
 
 
 def test_a_mapping_that_contains_itself_is_refused(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ GOOD = "shop,orders,2026-01-02,100\n"
 Row = tuple[int, str, str, str, str, str, str]
 
 BAD_DAY = "must be a day from 2026-01-01 (WHALEFALL_START_DATE) to 2026-06-30 (today), as YYYY-MM-DD"
-BAD_SIZE = "must be a whole number of bytes from 0 to 9223372036854775807"
+BAD_SIZE = "must be a whole number of bytes from 0 to 9007199254740991"
 
 
 def read(path: Path, unit: SizeUnit = SizeUnit.BYTES) -> list[Row]:
@@ -188,8 +188,8 @@ def test_any_other_date_is_an_error(csv: Path, day: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("size", ["0", "1", "999999999999999999", "1000000000000000000", "9223372036854775807", "007"])
-def test_a_size_is_a_whole_number_of_bytes_that_a_bigint_holds(csv: Path, size: str) -> None:
+@pytest.mark.parametrize("size", ["0", "1", "9007199254740991", "007"])
+def test_a_size_is_a_whole_number_of_bytes_that_a_server_can_hold(csv: Path, size: str) -> None:
     csv.write_text(f"{HEADER}shop,orders,2026-01-02,{size}\n")
     assert read(csv)[0][4] == size
 
@@ -204,7 +204,7 @@ def test_a_size_is_a_whole_number_of_bytes_that_a_bigint_holds(csv: Path, size: 
         "+1",
         "1 000",
         "1_000",
-        "9223372036854775808",
+        "9007199254740992",
         "99999999999999999999",
         "\uff11\uff12",
         "0x10",
@@ -223,13 +223,13 @@ def test_any_other_size_is_an_error(csv: Path, size: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "largest"),
     [
-        (SizeUnit.BYTES, 9223372036854775807),
-        (SizeUnit.KIB, 9007199254740991),
-        (SizeUnit.MIB, 8796093022207),
-        (SizeUnit.GIB, 8589934591),
+        (SizeUnit.BYTES, 9007199254740991),
+        (SizeUnit.KIB, 8796093022207),
+        (SizeUnit.MIB, 8589934591),
+        (SizeUnit.GIB, 8388607),
     ],
 )
-def test_sizes_of_any_unit_fit_into_the_store(csv: Path, unit: SizeUnit, largest: int) -> None:
+def test_sizes_of_any_unit_are_those_that_a_server_can_hold(csv: Path, unit: SizeUnit, largest: int) -> None:
     csv.write_text(f"{HEADER}shop,orders,2026-01-02,{largest}\nshop,orders,2026-01-03,7\n")
     assert [row[4] for row in read(csv, unit)] == [str(largest), "7"]
     csv.write_text(f"{HEADER}shop,orders,2026-01-02,{largest + 1}\nshop,orders,2026-01-03,1.5\n")
@@ -246,6 +246,7 @@ def test_sizes_of_any_unit_fit_into_the_store(csv: Path, unit: SizeUnit, largest
         "2026-01-02T03:00:12+08:00",
         "2026-01-02 03:00:12.123456+08",
         "2026-01-02 03:00-0330",
+        "2026-01-02T03:00:12+15:59",
         "2026-01-02T03:00:12Z",
         "2026-01-01T18:30:00Z",
         "",
@@ -265,6 +266,8 @@ def test_the_time_of_a_measurement_has_its_offset_or_is_not_known(csv: Path, tim
         "2026-02-30T03:00:12+08:00",
         "2026-01-02T24:30:00Z",
         "2026-01-02T03:00:12+99:00",
+        "2026-01-02T03:00:12+16:00",
+        "2026-01-02T03:00:12-23:59",
         "1999-01-02T03:00:12Z",
         "2026-07-03T03:00:12Z",
         "yesterday",
@@ -520,11 +523,11 @@ def test_a_timestamp_with_a_zone_is_the_day_in_that_zone(parquet: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "text"),
     [
-        pytest.param(pa.array([2**63 - 1]), "9223372036854775807", id="int64"),
+        pytest.param(pa.array([2**53 - 1]), "9007199254740991", id="int64"),
         pytest.param(pa.array([255], pa.uint8()), "255", id="uint8"),
         pytest.param(pa.array([1.0]), "1", id="float"),
         pytest.param(pa.array([1.5e12]), "1500000000000", id="terabytes as float"),
-        pytest.param(pa.array([1e18]), "1000000000000000000", id="exabyte as float"),
+        pytest.param(pa.array([1e15]), "1000000000000000", id="petabyte as float"),
         pytest.param(pa.array([16_777_216.0], pa.float32()), "16777216", id="float32"),
         pytest.param(pa.array([Decimal(5)]), "5", id="decimal"),
         pytest.param(pa.array([Decimal("5.00")]), "5", id="decimal with a scale"),

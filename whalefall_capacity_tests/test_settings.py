@@ -24,8 +24,10 @@ from whalefall_capacity.settings import (
     Settings,
     build_settings,
     load_settings,
+    settings_of_file,
 )
 from whalefall_capacity_tests.errors import all_that_it_carries
+from whalefall_capacity_tests.other_account import as_another_account, needs_root
 
 URL_FORM = (
     "must look like postgresql://user:password@host:5432/database; special characters of the password as %XX, "
@@ -199,6 +201,12 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.timezone, settings.webserver_port) == ("UTC", 3100)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_variable_of_the_file() -> None:
+    Path(".env").write_text("WHALEFALL_TIMEZONE=Europe/Berlin\r\nWHALEFALL_WEBSERVER_PORT=3100\r\n", "utf-8-sig")
+    assert build_settings().timezone == "Europe/Berlin"
+    assert settings_of_file() == {"WHALEFALL_TIMEZONE": "Europe/Berlin", "WHALEFALL_WEBSERVER_PORT": "3100"}
+
+
 def test_a_bad_value_of_the_file_is_refused_like_one_of_the_environment() -> None:
     Path(".env").write_text("WHALEFALL_TIMEZONE=CST\n")
     assert str(_refusal()) == f"WHALEFALL_TIMEZONE: 'CST': {ZONE_FORM}"
@@ -209,6 +217,26 @@ def test_a_file_that_is_not_utf8_is_refused_without_showing_what_is_in_it() -> N
     refusal = _refusal()
     assert str(refusal) == ".env: must be UTF-8 (invalid start byte at byte 44)"
     assert "Tr0ub4dor" not in all_that_it_carries(refusal)
+
+
+@needs_root
+def test_a_file_that_may_not_be_read_is_refused() -> None:
+    Path(".env").touch(0o600)
+    Path.cwd().chmod(0o755)
+    assert as_another_account(lambda: str(_refusal())) == (
+        ".env: cannot be read: Permission denied; it must be readable by whoever starts the command"
+    )
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["HOME", "ARCHIVE_DIR", "ENGINES"])
+def test_a_folder_that_may_not_be_looked_into_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("closed").mkdir(0o700)
+    Path.cwd().chmod(0o755)
+    monkeypatch.delenv("WHALEFALL_HOME")
+    monkeypatch.setenv(f"WHALEFALL_{name}", "closed/folder")
+    refusal = as_another_account(lambda: str(_refusal()))
+    assert refusal == f"WHALEFALL_{name}: 'closed/folder': cannot be reached: Permission denied"
 
 
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from datetime import date, datetime, timezone
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from whalefall_capacity.printable import first_of
+from whalefall_capacity.printable import first_of, printable, printable_lines
 
 # A chat shows no more, and nobody reads a thousand names in a mail.
 NAMES_SHOWN = 20
@@ -41,7 +41,7 @@ class Alert(BaseModel):
     @property
     def subject(self) -> str:
         """One line, whatever names are in it."""
-        return " ".join(f"whalefall_capacity: {self.title}".split())
+        return printable(" ".join(f"whalefall_capacity: {self.title}".split()))
 
     @property
     def text(self) -> str:
@@ -51,9 +51,9 @@ class Alert(BaseModel):
     @property
     def body(self) -> str:
         """The message without its subject."""
-        lines = [f"What: {_short(self.what)}"]
+        lines = [f"What: {_short(printable_lines(self.what))}"]
         if self.where:
-            lines.append(f"Where: {first_of(self.where, NAMES_SHOWN)}")
+            lines.append(f"Where: {printable(first_of(self.where, NAMES_SHOWN))}")
         if self.since is not None:
             lines.append(f"Since: {self.since:%Y-%m-%d %H:%M %Z}")
         if self.link is not None:

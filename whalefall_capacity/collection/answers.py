@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement
 from whalefall_capacity.errors import CollectionError
-from whalefall_capacity.printable import printable
+from whalefall_capacity.printable import is_text, printable
 
 # Twice what the engines allow (PostgreSQL 63 bytes, which may each need four characters when they are not text; MySQL
 # 64 characters), and well within what the keys of the store can hold.
 LONGEST_NAME = 256
 LONGEST_REASON = 1_000
 LONGEST_VERSION = 200
-# 8 PiB. A thousand servers that claim as much still add up to less than a BIGINT, and readers of JSON that count in
-# floating point keep every byte.
-LARGEST_CREDIBLE_SIZE = 2**53 - 1
 
 
 def credible(measurement: Measurement, hide: Callable[[str], str]) -> Measurement:
@@ -57,7 +55,7 @@ def _credible_database(database: DatabaseSize, hide: Callable[[str], str]) -> Da
 def _problem_of_name(name: str) -> str | None:
     if len(name) > LONGEST_NAME:
         return f"the server gave it a name of {len(name):,} characters; no engine allows so many"
-    if not name or "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+    if not name or "\0" in name or not is_text(name):
         return "the server gave it a name that no database can have"
     return None
 

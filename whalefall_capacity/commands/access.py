@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from whalefall_capacity.commands.output import JsonOption, local_time, out, print_rows, read_password
+from whalefall_capacity.commands.output import JsonOption, local_time, print_rows, read_password, say
 from whalefall_capacity.errors import AccessError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -41,7 +41,7 @@ def set_command(
     password = read_password(f"user {name} was left as it is", AccessError, confirm=True)
     with open_store(load_settings()) as engine:
         set_user(engine, name, role, password)
-    out.print(f"stored user {name} ({role.value})", markup=False)
+    say(f"stored user {name} ({role.value})")
 
 
 @users.command("list")
@@ -74,7 +74,7 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the user.")]) -> No
     """
     with open_store(load_settings()) as engine:
         remove_user(engine, name)
-    out.print(f"removed user {name}", markup=False)
+    say(f"removed user {name}")
 
 
 @tokens.command("create")
@@ -121,4 +121,4 @@ def revoke(name: Annotated[str, typer.Argument(help="Name of the token.")]) -> N
     """
     with open_store(load_settings()) as engine:
         revoke_token(engine, name)
-    out.print(f"revoked token {name}", markup=False)
+    say(f"revoked token {name}")

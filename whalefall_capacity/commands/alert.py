@@ -6,7 +6,7 @@ import typer
 
 from whalefall_capacity.alerts.message import trial
 from whalefall_capacity.alerts.transports import channels
-from whalefall_capacity.commands.output import err, out
+from whalefall_capacity.commands.output import err, say
 from whalefall_capacity.errors import AlertError
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import load_settings
@@ -35,9 +35,9 @@ def test() -> None:
         try:
             note = send(message)
         except AlertError as error:
-            err.print(f"{name}: {error}", markup=False)
+            say(f"{name}: {error}", err)
             failed.append(name)
         else:
-            out.print(f"{name}: sent" + (f"; {note}" if note else ""), markup=False)
+            say(f"{name}: sent" + (f"; {note}" if note else ""))
     if failed:
         raise AlertError(f"the test message was not sent by {' and '.join(failed)}")

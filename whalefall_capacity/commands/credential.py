@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from cryptography.fernet import Fernet
 
-from whalefall_capacity.commands.output import out, read_password
+from whalefall_capacity.commands.output import read_password, say
 from whalefall_capacity.errors import CredentialError
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import load_settings
@@ -39,7 +39,7 @@ def rotate_key() -> None:
     with open_store(settings) as engine:
         rotated = rotate_credentials(engine, settings.secret_key)
     what = "1 stored credential is" if rotated == 1 else f"{rotated} stored credentials are"
-    out.print(f"{what} encrypted with the first key of WHALEFALL_SECRET_KEY", markup=False)
+    say(f"{what} encrypted with the first key of WHALEFALL_SECRET_KEY")
 
 
 @app.command("set")
@@ -56,4 +56,4 @@ def set_command(
     settings = load_settings()
     with open_store(settings) as engine:
         set_credential(engine, name, username, password, settings.secret_key, description)
-    out.print(f"stored credential {name}", markup=False)
+    say(f"stored credential {name}")

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.byte_sizes import binary_size
-from whalefall_capacity.commands.output import err, out, print_table
+from whalefall_capacity.commands.output import err, print_table, say
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.up import VerboseOption, serve_in_foreground
 from whalefall_capacity.demo.fleet import RESTLESS, demo_fleet, disk_sizes, give_limits, refuse_real_fleet
@@ -41,7 +41,7 @@ def demo(
     """
     for server in (MariadbServer, MysqlServer):
         if server.program() is None:
-            err.print(f"{server.product} is not installed: the demo continues without it")
+            say(f"{server.product} is not installed: the demo continues without it", err)
     settings = load_settings()
     if not once:
         require_free_ports(ui_listener(settings), console_listener(settings))
@@ -92,7 +92,7 @@ def _import_past(engine: Engine, path: Path, start: date, day: date) -> None:
         write_past(path, database_sizes(engine, day), day, RESTLESS)
     result = import_history(engine, read_history(path, start, day), str(path))
     report_imported_days(engine, result.changed_days)
-    out.print(f"{result.written} of {result.rows} sizes of {DAYS} made-up days imported from {path}", soft_wrap=True)
+    say(f"{result.written} of {result.rows} sizes of {DAYS} made-up days imported from {path}")
 
 
 def _print_sizes(engine: Engine, day: date) -> None:

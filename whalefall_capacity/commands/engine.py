@@ -14,7 +14,7 @@ from whalefall_capacity.collection.fleet import check_fleet, visit_fleet
 from whalefall_capacity.collection.sizes import Measurement, Target, Visit
 from whalefall_capacity.collection.visit import Checkup
 from whalefall_capacity.commands.fleet import print_checkups, print_grants
-from whalefall_capacity.commands.output import JsonOption, out, print_result, print_rows, print_table
+from whalefall_capacity.commands.output import JsonOption, print_result, print_rows, print_table, say
 from whalefall_capacity.engine_catalog import BUILT_IN, engine_file, known_engines
 from whalefall_capacity.errors import EngineFileError
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
@@ -77,9 +77,9 @@ def check(file: EngineFileArgument) -> None:
 
     engine = read_engine_file(file.resolve())
     queries = ", ".join(name for name, query in engine.queries if query is not None)
-    out.print(f"{file}: engine {engine.name} ({engine.title}), queries {queries}", markup=False, soft_wrap=True)
+    say(f"{file}: engine {engine.name} ({engine.title}), queries {queries}")
     if problem := driver_problem(engine):
-        out.print(f"warning: {problem}", markup=False, soft_wrap=True)
+        say(f"warning: {problem}")
 
 
 @app.command("try")
@@ -143,7 +143,7 @@ def _print_trial(target: Target, trial: Trial) -> None:
     print_grants([trial.checkup], [target])
     measured = trial.measurement
     if measured is None:
-        out.print(trial.error, markup=False, soft_wrap=True)
+        say(trial.error or "")
         return
     sizes = ("size", "data", "logs")
     rows = [
@@ -157,4 +157,4 @@ def _print_trial(target: Target, trial: Trial) -> None:
         for database in measured.databases
     ]
     print_table(f"databases of {target.name}", ("database", *sizes, "not measured"), rows, right=sizes)
-    out.print(f"logs of the instance: {binary_size(measured.log_size_bytes) or 'not known'}", markup=False)
+    say(f"logs of the instance: {binary_size(measured.log_size_bytes) or 'not known'}")

@@ -11,7 +11,7 @@ from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.collection.fleet import check_fleet
 from whalefall_capacity.collection.sizes import Target, address
 from whalefall_capacity.collection.visit import Checkup
-from whalefall_capacity.commands.output import JsonOption, out, print_json, print_rows, print_table
+from whalefall_capacity.commands.output import JsonOption, print_json, print_rows, print_table, say
 from whalefall_capacity.fleet_file import read_fleet_file
 from whalefall_capacity.runtime import collection_limits, name_filters, open_store
 from whalefall_capacity.settings import load_settings
@@ -122,6 +122,6 @@ def print_grants(checkups: list[Checkup], targets: list[Target]) -> None:
         for grant in dict.fromkeys(capability.grant for capability in checkup.capabilities if capability.grant):
             names.setdefault((addresses[checkup.name], grant), []).append(checkup.name)
     if names:
-        out.print("To fix this, run as an administrator of the server:")
+        say("To fix this, run as an administrator of the server:")
     for (_, grant), having in names.items():
-        out.print(f"  {', '.join(having)}: {grant}", markup=False, soft_wrap=True)
+        say(f"  {', '.join(having)}: {grant}")

@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import Engine
 
 from whalefall_capacity.byte_sizes import binary_size
-from whalefall_capacity.commands.output import JsonOption, err, print_rows
+from whalefall_capacity.commands.output import JsonOption, err, print_rows, say
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.insight.statuses import FEWEST_DAYS, ForecastStatus
 from whalefall_capacity.periods import today
@@ -92,7 +92,7 @@ def _forecasts(engine: Engine, settings: Settings, day: date | None) -> Sequence
     wanted = day or newest_forecast_day(engine) or today(settings.zone)
     if stored := forecasts_of_day(engine, wanted):
         return stored
-    err.print(f"nothing is stored of {wanted}: calculated now")
+    say(f"nothing is stored of {wanted}: calculated now", err)
     # Imported here: numpy takes a while to load, and what is stored needs none of it.
     from whalefall_capacity.store.insight.calculate import calculate
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from whalefall_capacity.commands.dagster_report import report_days
-from whalefall_capacity.commands.output import JsonOption, out, print_result
+from whalefall_capacity.commands.output import JsonOption, print_result, say
 from whalefall_capacity.history_file import SizeUnit, read_history
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
@@ -57,10 +57,10 @@ def import_command(
 
 
 def _print_import(dry_run: bool, result: HistoryImport) -> None:
-    out.print(
+    say(
         f"{'would write' if dry_run else 'wrote'} {result.written} of {result.rows} rows on "
         f"{len(result.changed_days)} days; {result.unchanged} unchanged, {result.kept_measured} measured rows kept"
     )
     if result.created_instances:
         registered = "would register" if dry_run else "registered"
-        out.print(f"{registered} as inactive: {', '.join(result.created_instances)}", markup=False)
+        say(f"{registered} as inactive: {', '.join(result.created_instances)}")

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.commands.dagster_report import report_days
-from whalefall_capacity.commands.output import JsonOption, out, print_result, print_table
+from whalefall_capacity.commands.output import JsonOption, print_result, print_table, say
 from whalefall_capacity.credentials import fernet_of
 from whalefall_capacity.errors import MigrationError
 from whalefall_capacity.periods import today
@@ -95,7 +95,7 @@ def _print(report: Report) -> None:
     _print_list("not carried:", report.not_carried)
     _print_list("to know:", report.notes)
     if not report.applied:
-        out.print("Nothing was written; --apply moves it.")
+        say("Nothing was written; --apply moves it.")
 
 
 def _counts(table: TableSummary) -> tuple[str, ...]:
@@ -138,6 +138,6 @@ def _span(first: date, last: date) -> str:
 
 def _print_list(title: str, entries: Sequence[str]) -> None:
     if entries:
-        out.print(title)
+        say(title)
     for entry in entries:
-        out.print(f"  {entry}", markup=False, soft_wrap=True)
+        say(f"  {entry}")

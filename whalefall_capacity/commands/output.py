@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from whalefall_capacity.errors import WhalefallError
-from whalefall_capacity.printable import printable_json, printable_lines
+from whalefall_capacity.printable import is_text, printable_json, printable_lines
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -27,6 +28,11 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def say(text: str, console: Console = out) -> None:
+    """Print lines for people: names in *text* are no markup and no commands to the terminal, whatever they contain."""
+    console.print(printable_lines(text), markup=False, soft_wrap=True)
 
 
 def print_json(content: object) -> None:
@@ -77,16 +83,26 @@ def local_time(moment: datetime | None, zone: ZoneInfo, timespec: str = "minutes
 def read_password(otherwise: str, error_type: type[WhalefallError], confirm: bool = False) -> SecretStr:
     """Prompt for a password, or read it from standard input when that is not a terminal.
 
-    Raises an *error_type* that says *otherwise* if there is none: the command that should have printed it failed.
+    Raises an *error_type* that says *otherwise* if there is none, for the command that should have printed it failed,
+    or if it is not UTF-8.
     """
     stdin = typer.get_text_stream("stdin")
     if stdin.isatty():
         password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm))
     else:
-        password = stdin.readline().rstrip("\r\n")
+        password = _first_line(stdin).rstrip("\r\n")
+    if not is_text(password):
+        raise error_type(f"the password on standard input is not UTF-8; {otherwise}")
     if not password:
         raise error_type(f"no password on standard input; {otherwise}")
     return SecretStr(password)
+
+
+def _first_line(stream: TextIO) -> str:
+    """Return the first line of *stream* without a byte order mark; what is not UTF-8 in it as `is_text` finds it."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
+    return stream.readline().removeprefix("\ufeff")
 
 
 def _literal(cell: str) -> Any:

@@ -10,7 +10,7 @@ import typer
 from rich.status import Status
 
 from whalefall_capacity.byte_sizes import binary_size
-from whalefall_capacity.commands.output import JsonOption, err, out, print_json, print_result, print_table
+from whalefall_capacity.commands.output import JsonOption, err, print_json, print_result, print_table, say
 from whalefall_capacity.errors import PlanError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
@@ -131,9 +131,9 @@ def restore_command(
 
 
 def _print_restored(done: Restored) -> None:
-    out.print(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
+    say(f"restored {done.rows} rows into {done.child}, kept until {done.kept_until}")
     if done.windows_sealed:
-        out.print(f"{done.windows_sealed} windows stay sealed because days from other table partitions are missing")
+        say(f"{done.windows_sealed} windows stay sealed because days from other table partitions are missing")
 
 
 def _print_plan(plan: Plan) -> None:
@@ -145,9 +145,9 @@ def _print_plan(plan: Plan) -> None:
     ]
     rows += [(k.child, "", "", _count(k.rows), binary_size(k.bytes), k.outcome.value, k.reason) for k in plan.kept]
     print_table(f"plan {plan.id}", columns, rows, right=("rows", "size"))
-    out.print(f"archive: {plan.archive_dir or 'none; dropped rows cannot be restored'}", markup=False)
+    say(f"archive: {plan.archive_dir or 'none; dropped rows cannot be restored'}")
     if plan.question is not None:
-        out.print(f"to be confirmed: {plan.question}")
+        say(f"to be confirmed: {plan.question}")
 
 
 def _print_outcomes(outcomes: Sequence[ChildOutcome]) -> None:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from whalefall_capacity.commands.output import err, local_time, out
+from whalefall_capacity.commands.output import err, local_time, say
 from whalefall_capacity.store.task_runs.read import TaskRun, list_recent_task_runs
 
 POLL_SECONDS = 1.0
@@ -66,11 +66,11 @@ def _follow(lines: RunLines, over: threading.Event) -> None:
         is_last = over.wait(POLL_SECONDS)
         try:
             for line in lines.new():
-                out.print(line, markup=False, soft_wrap=True)
+                say(line)
             answers = True
         except SQLAlchemyError as error:
             if answers:
-                err.print(f"runs will not be shown until the store answers: {error}", markup=False, soft_wrap=True)
+                say(f"runs will not be shown until the store answers: {error}", err)
             answers = False
         if is_last:
             return

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import JsonOption, err, local_time, out, print_json, print_rows, print_table
+from whalefall_capacity.commands.output import JsonOption, err, local_time, print_json, print_rows, print_table, say
 from whalefall_capacity.errors import TaskRunError
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.printable import printable
@@ -83,9 +83,9 @@ def cancel(run_id: RunId) -> None:
     with open_store(load_settings()) as engine:
         run = _find(engine, run_id)
         if request_cancel(engine, run.run_id):
-            out.print(f"run {run.run_id} is cancelled; the daemon stops its work within seconds")
+            say(f"run {run.run_id} is cancelled; the daemon stops its work within seconds")
         else:
-            out.print(f"run {run.run_id} has already ended: {_find(engine, run.run_id).status}")
+            say(f"run {run.run_id} has already ended: {_find(engine, run.run_id).status}")
 
 
 @app.command()
@@ -94,7 +94,7 @@ def watch(run_id: RunId) -> None:
 
     Example: whalefall-capacity runs watch 4caf4f59
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with open_store(load_settings()) as engine:
         run = _find(engine, run_id)
         with Progress(*columns, console=err) as progress:
@@ -128,7 +128,7 @@ def audit(as_json: JsonOption = False) -> None:
     elif repairs:
         print_table("repaired", ("run", "what was wrong"), [(repair.run_id, repair.repair) for repair in repairs])
     else:
-        out.print("task runs and Dagster's runs agree; nothing to repair")
+        say("task runs and Dagster's runs agree; nothing to repair")
 
 
 def print_run(run: TaskRun) -> None:
@@ -192,10 +192,8 @@ def _follow(engine: Engine, run: TaskRun, progress: Progress, task: TaskID) -> T
             key = (item.item_type, item.item_key)
             if item.completed_at is not None and key not in printed:
                 printed.add(key)
-                progress.console.print(
-                    printable(f"{item.status:<10} {item.item_type:<21} {item.item_name} {item.error_message or ''}"),
-                    markup=False,
-                )
+                line = f"{item.status:<10} {item.item_type:<21} {item.item_name} {item.error_message or ''}"
+                progress.console.print(printable(line), markup=False)
         progress.update(task, completed=run.progress_completed + run.progress_failed, total=run.progress_total)
         if run.has_ended:
             return run

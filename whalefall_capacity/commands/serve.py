@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whalefall_capacity.commands.output import err
+from whalefall_capacity.commands.output import err, say
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.runtime import make_dagster_ready, open_store
 from whalefall_capacity.settings import load_settings
@@ -31,7 +31,7 @@ def serve(
         from whalefall_capacity.store.access import has_admin
 
         if not has_admin(engine):
-            err.print(NO_ADMIN, markup=False, soft_wrap=True)
+            say(NO_ADMIN, err)
         serve_console(settings, port or settings.console_port)
 
 

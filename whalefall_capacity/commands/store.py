@@ -9,7 +9,7 @@ import subprocess
 
 import typer
 
-from whalefall_capacity.commands.output import out
+from whalefall_capacity.commands.output import say
 from whalefall_capacity.runtime import migrate_store, open_runtime, store_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.embedded import bundled_psql
@@ -27,7 +27,7 @@ def migrate_command() -> None:
     settings = load_settings()
     with open_runtime(settings):
         before, after = migrate_store(create_store_engine(store_url(settings)), settings)
-    out.print(f"store is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
+    say(f"store is at revision {after}" + ("" if before == after else f" (was {before or 'empty'})"))
 
 
 @app.command()

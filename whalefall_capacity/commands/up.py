@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from whalefall_capacity.commands.output import out
+from whalefall_capacity.commands.output import say
 from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
 from whalefall_capacity.commands.run_lines import run_lines_shown
 from whalefall_capacity.runtime import open_store
@@ -34,7 +34,7 @@ def up(verbose: VerboseOption = False) -> None:
 
 def serve_in_foreground(engine: Engine, settings: Settings, verbose: bool, login: str = "") -> None:
     """Print the URLs of the Dagster UI and the console, the latter with *login*, and serve both until a signal."""
-    out.print(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
-    out.print(f"Console: http://127.0.0.1:{settings.console_port}{login}", markup=False)
+    say(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
+    say(f"Console: http://127.0.0.1:{settings.console_port}{login}")
     with run_lines_shown(engine, settings.zone):
         serve(settings.webserver_port, settings.console_port, verbose)

@@ -21,6 +21,7 @@ from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.api import routes as api
 from whalefall_capacity.console.api.routing import PREFIX
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure
+from whalefall_capacity.console.http.head_requests import HeadAsGet
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
@@ -79,6 +80,7 @@ def create_app(console: Console) -> FastAPI:
     app.mount("/static", serve_static, name="static")
     app.add_middleware(AllowedHosts, allowed=allowed_hosts(console.settings))
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadAsGet)
     answer_errors(app)
     app.openapi = _openapi(app)  # type: ignore[method-assign]
     return app
@@ -158,7 +160,8 @@ def _api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         errors = {_field(problem["loc"]): _reason(problem) for problem in error.errors()}
         field, reason = next(iter(errors.items()))
-        return ApiError(MessageCode.VALIDATION_ERROR, f"{field}: {reason}", errors)
+        told = Sentence("{field}: {fault}", field=field, fault=Sentence(reason))
+        return ApiError(MessageCode.VALIDATION_ERROR, told, errors)
     if isinstance(error, HTTPException):
         # 404 and 405 of the router, 400 of a body that is no JSON.
         code = next((code for code in MessageCode if code.status == error.status_code), MessageCode.VALIDATION_ERROR)

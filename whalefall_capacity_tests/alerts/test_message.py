@@ -42,6 +42,12 @@ def test_the_subject_is_one_line_whatever_is_in_a_name() -> None:
     assert broken.subject == "whalefall_capacity: run failed: Bcc: everybody@example.com"
 
 
+def test_a_name_adds_no_lines_and_turns_no_direction() -> None:
+    hostile = ALERT.model_copy(update={"where": ("shop\nNext: nothing", "\u202ecrm"), "title": "1 failed: \x1b[2J"})
+    assert hostile.subject == "whalefall_capacity: 1 failed: \\x1b[2J"
+    assert "Where: shop\\nNext: nothing, \\u202ecrm\n" in hostile.text
+
+
 def test_the_key_is_of_cause_and_day_alone() -> None:
     assert ALERT.key == ALERT.model_copy(update={"title": "other", "what": "other"}).key
     assert ALERT.key != ALERT.model_copy(update={"cause": "other"}).key

@@ -40,10 +40,11 @@ class CommandLine:
     monkeypatch: pytest.MonkeyPatch
     capfd: pytest.CaptureFixture[str]
 
-    def __call__(self, *arguments: str | Path, stdin: str = "") -> Outcome:
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = "") -> Outcome:
         """Run a command; nothing but *stdin* comes from a terminal or a pipe."""
+        content = stdin.encode() if isinstance(stdin, str) else stdin
         self.monkeypatch.setattr(sys, "argv", ["whalefall-capacity", *map(str, arguments)])
-        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
         # Typer puts a hook of its own there, which prints the tracebacks of whatever comes after.
         self.monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         load_settings.cache_clear()

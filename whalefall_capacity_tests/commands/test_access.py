@@ -50,6 +50,22 @@ def test_a_user_logs_in_with_the_password_from_standard_input(whalefall: Command
     assert list_users(whalefall.store) == []
 
 
+def test_a_byte_order_mark_is_no_part_of_a_password(whalefall: CommandLine) -> None:
+    assert whalefall("user", "set", "ann", "--role", "admin", stdin="\ufeffcorrect horse\r\n").status == 0
+    assert check_password(whalefall.store, "ann", SecretStr("correct horse")) is not None
+
+
+def test_a_password_that_is_not_utf8_is_refused_and_not_shown(whalefall: CommandLine) -> None:
+    done = whalefall("user", "set", "ann", "--role", "admin", stdin="Größe von Haus".encode("latin-1"))
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "error: the password on standard input is not UTF-8; user ann was left as it is\n"
+
+
+def test_an_argument_that_is_not_utf8_is_wrong_usage(whalefall: CommandLine) -> None:
+    done = whalefall("user", "remove", "ann\udcff")
+    assert (done.status, done.out, done.err) == (2, "", "error: ann\\udcff: is not UTF-8\n")
+
+
 def test_no_password_makes_no_user(whalefall: CommandLine) -> None:
     done = whalefall("user", "set", "ann", "--role", "admin", stdin="")
     assert (done.status, done.out) == (1, "")

@@ -65,6 +65,13 @@ def test_a_file_may_be_in_another_unit_and_say_when_it_was_measured(shop: Comman
     assert "'MB'" in wrong.err
 
 
+def test_a_name_does_nothing_to_the_terminal_and_is_no_markup(shop: CommandLine) -> None:
+    file = shop.write("sizes.csv", f"{HEADER}\x1b[31m[/red]\u202e,orders,2025-05-05,100\n")
+    done = shop("history", "import", file, "--create-instances")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[1] == "registered as inactive: \\x1b[31m[/red]\\u202e"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "place"),
     [
@@ -130,7 +137,7 @@ def test_a_file_with_bad_rows_is_refused_with_their_lines(shop: CommandLine) -> 
     done = shop("history", "import", file)
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines() == [
-        f"error: {file}: line 3: size_bytes: '-1': must be a whole number of bytes from 0 to 9223372036854775807",
+        f"error: {file}: line 3: size_bytes: '-1': must be a whole number of bytes from 0 to 9007199254740991",
         "nothing was written",
     ]
     assert row_versions(shop.store) == before

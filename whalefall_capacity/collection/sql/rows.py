@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from whalefall_capacity.collection.answers import LARGEST_CREDIBLE_SIZE, LONGEST_VERSION
+from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
+from whalefall_capacity.collection.answers import LONGEST_VERSION
 from whalefall_capacity.collection.database_tables import DatabaseTable
 from whalefall_capacity.collection.sizes import DatabaseSize
 from whalefall_capacity.errors import CollectionError

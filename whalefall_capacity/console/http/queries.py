@@ -8,11 +8,12 @@ from contextlib import suppress
 from datetime import date, timedelta
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from whalefall_capacity.collection.sizes import ENGINE_NAME
 from whalefall_capacity.console.http.envelope import ApiError, invalid
 from whalefall_capacity.periods import PeriodType, window_of, windows_back
+from whalefall_capacity.printable import is_text
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.aggregations.console_series import MOST_ROWS
 from whalefall_capacity.store.aggregations.selection import Selection
@@ -43,8 +44,14 @@ def _whole(value: Any) -> Any:
 def _text(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain the character NUL")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not is_text(value):
         raise ValueError("must be text that UTF-8 can encode")
+    return value
+
+
+def _engine(value: str) -> str:
+    if not re.fullmatch(ENGINE_NAME, value):
+        raise ValueError("must be the name of an engine, such as postgresql")
     return value
 
 
@@ -52,7 +59,7 @@ Day = Annotated[date, BeforeValidator(_day)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 PageNumber = Annotated[Whole, Field(ge=1)]
 # Of any engine: one that no instance has leads to no rows.
-DbType = Annotated[str, Field(pattern=ENGINE_NAME)]
+DbType = Annotated[str, AfterValidator(_engine), WithJsonSchema({"type": "string", "pattern": ENGINE_NAME})]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_text)]
 
 
@@ -123,7 +130,7 @@ class DayRange(BaseModel):
         if self.start_date is not None and self.start_date > last:
             raise after_end(self.start_date, last)
         last = min(max(last, EARLIEST), LATEST)
-        return max(self.start_date or first_of(last), EARLIEST), last
+        return min(max(self.start_date or first_of(last), EARLIEST), last), last
 
 
 class CapacityFilter(DayRange):

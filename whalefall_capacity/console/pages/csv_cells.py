@@ -9,8 +9,9 @@ from operator import attrgetter
 
 from starlette.responses import Response
 
-# Spreadsheets take a cell that begins like this for a formula.
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets take a cell that begins like this for a formula; those of East Asian languages the wide signs, too.
+# https://owasp.org/www-community/attacks/CSV_Injection
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def harmless(cell: str) -> str:

@@ -10,6 +10,7 @@ from whalefall_capacity.console.http.envelope import ApiError
 from whalefall_capacity.console.http.forecasts import newest_forecast
 from whalefall_capacity.console.http.what_if import Altered, Answer, WhatIf, altered_forecast
 from whalefall_capacity.console.pages.rendering import PageContext, view_of
+from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.insight.read import CapacityForecast
 
 
@@ -58,7 +59,9 @@ def outlook_section(context: PageContext, instance: str) -> OutlookSection:
         altered = altered_forecast(context.console, forecast, view_of(context.request, WhatIfView))
     except ApiError as error:
         ((field, message),) = (error.errors or {"": error.message}).items()
-        return OutlookSection(forecast, fields, problem=f"{context.translate(LABELS[field])}: {message}")
+        fault = message if isinstance(message, Sentence) else Sentence(message)
+        told = Sentence("{field}: {fault}", field=context.translate(LABELS[field]), fault=fault)
+        return OutlookSection(forecast, fields, problem=context.said(told))
     return OutlookSection(forecast, fields, altered)
 
 

@@ -59,6 +59,9 @@ FAULTS = {
     "missing": "is missing",
     "greater_than_equal": "must be at least {least}",
     "less_than_equal": "must be at most {most}",
+    "greater_than": "must be more than {least}",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
     "string_too_short": "must have at least {least} characters",
     "string_too_long": "must have at most {most} characters",
     "too_long": "must be given at most {most} times",
@@ -66,7 +69,14 @@ FAULTS = {
     "enum": "must be one of {allowed}",
     "string_pattern_mismatch": "is no column to sort by",
 }
-BLANKS = {"ge": "least", "le": "most", "min_length": "least", "max_length": "most", "expected": "allowed"}
+BLANKS = {
+    "ge": "least",
+    "gt": "least",
+    "le": "most",
+    "min_length": "least",
+    "max_length": "most",
+    "expected": "allowed",
+}
 WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.")
 
 

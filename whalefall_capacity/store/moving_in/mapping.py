@@ -229,6 +229,4 @@ def _problems(move: InstanceMove) -> list[str]:
             f"{problem['msg'].removeprefix('Value error, ')}; change it in WhaleFall"
             for problem in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-    if not instance.name.strip():
-        return [f"instance {instance.name!r}: its name cannot be kept: it is blank; change it in WhaleFall"]
     return []

@@ -15,7 +15,7 @@ from enum import IntEnum
 from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
-from whalefall_capacity.byte_sizes import LARGEST_SIZE
+from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
 from whalefall_capacity.periods import add_months, month_starts
 from whalefall_capacity.store.moving_in.fleet import Fleet
 from whalefall_capacity.store.moving_in.report import Account, DifferingDays, Outcome
@@ -27,7 +27,7 @@ from whalefall_capacity.store.table_partitions.retired import LostDays, lost_day
 DATABASES = "database_size_stats"
 INSTANCES = "instance_size_stats"
 MIB = 1 << 20
-LARGEST_MIB = LARGEST_SIZE // MIB
+LARGEST_MIB = LARGEST_CREDIBLE_SIZE // MIB
 
 
 class Skip(IntEnum):

@@ -8,6 +8,7 @@ from datetime import date
 
 from sqlalchemy import Connection, Engine, text
 
+from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
 from whalefall_capacity.errors import HistoryFileError
 from whalefall_capacity.history_file import SHOWN_ERRORS, HistoryRows, SizeUnit, refused, where
 from whalefall_capacity.printable import first_of
@@ -120,6 +121,17 @@ SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.data
          WHERE filled.instance_id = excluded.instance_id AND filled.day = excluded.collected_date), 0), 0),
     collected_at = excluded.collected_at, updated_at = now()
 """
+IMPOSSIBLE_TOTALS = """
+SELECT i.name AS instance, stored.collected_date AS day, sum(stored.size_bytes) AS total, count(*) OVER () AS errors
+FROM touched
+JOIN database_size_stats AS stored
+  ON stored.instance_id = touched.instance_id AND stored.collected_date = touched.day
+JOIN instances AS i ON i.id = stored.instance_id
+GROUP BY i.name, stored.collected_date
+HAVING sum(stored.size_bytes) > :largest
+ORDER BY i.name, stored.collected_date
+LIMIT :shown
+"""
 KEPT_MEASURED = """
 SELECT count(*) FROM imported
 JOIN database_size_stats AS stored
@@ -156,8 +168,9 @@ def import_history(
 ) -> HistoryImport:
     """Store the rows of a history file; *source* names it in errors.
 
-    Raises HistoryFileError when a row repeats another or names an unknown instance; then, as when *chunks*
-    raises, nothing is written. A dry run does everything and takes it back.
+    Raises HistoryFileError when a row repeats another or names an unknown instance, or when the sizes of a day are
+    more than a server can hold; then, as when *chunks* raises, nothing is written. A dry run does everything and takes
+    it back.
     """
     with engine.connect() as connection, connection.begin() as transaction:
         rows = _load(connection, chunks)
@@ -167,7 +180,7 @@ def import_history(
         connection.execute(text("ANALYZE imported"))
         days = list(connection.execute(text("SELECT DISTINCT day FROM imported ORDER BY day")).scalars())
         ensure_children(connection, STATS_TABLES, days)
-        result = _write(connection, rows, created, replace)
+        result = _write(connection, source, rows, created, replace)
         if dry_run:
             transaction.rollback()
     return result
@@ -194,6 +207,17 @@ def _refuse_repeated(connection: Connection, source: str) -> None:
         raise refused(errors, repeated[0].errors)
 
 
+def _refuse_impossible_totals(connection: Connection, source: str) -> None:
+    values = {"largest": LARGEST_CREDIBLE_SIZE, "shown": SHOWN_ERRORS}
+    found = connection.execute(text(IMPOSSIBLE_TOTALS), values).all()
+    if found:
+        errors = [
+            f"{source}: {row.instance}, {row.day}: the sizes add up to {row.total} bytes, which no server can hold"
+            for row in found
+        ]
+        raise refused(errors, found[0].errors)
+
+
 def _create_instances(connection: Connection, source: str, allowed: bool) -> tuple[str, ...]:
     unknown = list(connection.execute(text(UNKNOWN_INSTANCES)).scalars())
     if unknown and not allowed:
@@ -205,7 +229,7 @@ def _create_instances(connection: Connection, source: str, allowed: bool) -> tup
     return tuple(sorted(connection.execute(text(CREATE_INSTANCES), {"names": unknown}).scalars()))
 
 
-def _write(connection: Connection, rows: int, created: tuple[str, ...], replace: bool) -> HistoryImport:
+def _write(connection: Connection, source: str, rows: int, created: tuple[str, ...], replace: bool) -> HistoryImport:
     ids = list(connection.execute(text("SELECT DISTINCT instance_id FROM imported")).scalars())
     connection.execute(text(LOCK_INSTANCES), {"ids": ids})
     connection.execute(text(FILLED_TABLE))
@@ -214,6 +238,7 @@ def _write(connection: Connection, rows: int, created: tuple[str, ...], replace:
     connection.execute(text(TOUCHED_TABLE))
     connection.execute(text(UPSERT_SIZES), {"replace": replace})
     connection.execute(text("ANALYZE touched"))
+    _refuse_impossible_totals(connection, source)
     connection.execute(text(UPSERT_TOTALS))
     touched = connection.execute(text("SELECT day, sum(rows) AS rows FROM touched GROUP BY day ORDER BY day")).all()
     return HistoryImport(

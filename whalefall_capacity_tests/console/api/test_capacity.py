@@ -271,6 +271,11 @@ def test_days_of_any_year_are_answered(reader: TestClient, path: str, days: tupl
     assert reader.get(path, params=parameters).status_code == 200
 
 
+def test_a_range_beyond_all_days_is_their_end_and_runs_forwards(reader: TestClient) -> None:
+    answer = reader.get("/api/v1/instances/1/days", params={"start_date": "2300-01-01", "end_date": "2301-01-01"})
+    assert answer.json()["data"] == {"start_date": "2199-12-31", "end_date": "2199-12-31", "items": []}
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("field", "value"), BAD, ids=[f"{field}={value[:20]!r}" for field, value in BAD])
 def test_a_bad_value_is_a_400_that_names_its_field(reader: TestClient, path: str, field: str, value: str) -> None:

@@ -305,3 +305,15 @@ def test_a_store_that_is_away_is_a_503_without_its_address(settings: Settings) -
     assert code_of(answer) == (503, "UNAVAILABLE")
     assert "hunter2" not in answer.text
     assert client.get("/instances", headers={"Authorization": "Bearer x"}).status_code == 503
+
+
+@pytest.mark.parametrize(
+    "url", ["/healthz", "/login", "/static/console.css", *READS[:2], *PAGES[:2], "/nowhere", "/logout"]
+)
+def test_a_head_request_is_answered_like_a_get_without_its_body(callers: Callers, url: str) -> None:
+    client = callers.script(Role.VIEW)
+    got, head = client.get(url), client.head(url)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert [head.headers.get(name) for name in ("content-type", "cache-control")] == [
+        got.headers.get(name) for name in ("content-type", "cache-control")
+    ]

@@ -232,6 +232,27 @@ def test_conditions_that_cannot_be_are_named(reader: TestClient, conditions: dic
     assert 'id="what-if-answer"' not in page.text
 
 
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ({"if_limit": "0"}, "必须大于 0"),
+        ({"if_limit": "much"}, "必须是字节数"),
+        ({"if_pace": "fast"}, "必须是数字"),
+        ({"if_pace": "101"}, "必须不大于 100"),
+        ({"if_import": "10GiB"}, "请填写导入的日期"),
+        ({"if_dropped": "no-such"}, "no-such 不是预测所计入的数据库"),
+    ],
+)
+def test_conditions_that_cannot_be_are_named_in_the_language_of_the_page(
+    reader: TestClient, conditions: dict[str, str], said: str
+) -> None:
+    page = reader.get(PAGE, params=conditions | {"lang": "zh"}).text
+    # The choice is remembered; the other tests of this module have the same reader.
+    reader.cookies.clear()
+    problem = page.partition('<p class="problem" role="alert">')[2].partition("</p>")[0]
+    assert f"\N{FULLWIDTH COLON}{said}" in problem
+
+
 def test_the_url_keeps_the_conditions_and_the_range_of_the_chart(reader: TestClient, day: date) -> None:
     conditions = {"if_limit": "489GiB", "if_dropped": "orders", "periods": "7"}
     page = reader.get(PAGE, params=conditions).text

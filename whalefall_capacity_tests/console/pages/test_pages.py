@@ -263,7 +263,9 @@ def test_the_csv_is_the_table_in_bytes_without_the_gaps(reader: TestClient, day:
     assert reader.get("/instances/shape.csv").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\n=1+1", "\uff1d1\uff0b1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)"]
+)
 def test_a_name_in_the_csv_is_no_formula(viewer: TestClient, store: Engine, day: date, name: str) -> None:
     put_sizes(store, [(1, name, day, 5000 * MIB)])
     aggregate(store, Level.DATABASE, [window_of(day, PeriodType.DAILY)])
@@ -399,6 +401,8 @@ def test_a_series_has_one_colour_in_all_charts_and_none_shares_it(viewer: TestCl
         ("/databases?start_date=2026-05-02&end_date=2026-05-01", "2026-05-02 晚于 end_date 2026-05-01"),
         ("/databases?end_date=2026-02-30", "必须是存在的日期"),
         ("/databases/list?page=9999", "page 与 limit 之积最多为 10,000"),
+        ("/instances?db_type=%27", "db_type\N{FULLWIDTH COLON}必须是引擎的名称"),
+        ("/databases/list?sort=nothing", "sort\N{FULLWIDTH COLON}不是可以排序的列"),
         ("/instances/999", "没有这个实例"),
         ("/runs/r-0", "没有这个任务"),
     ],
@@ -412,6 +416,20 @@ def test_the_api_says_errors_in_the_language_that_the_page_asks_for(reader: Test
     path = "/api/v1/instances/999"
     assert reader.get(path).json()["message"] == "there is no such instance"
     assert reader.get(path, headers={"Accept-Language": "zh-CN"}).json()["message"] == "没有这个实例"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("instance_id=x", "instance_id\N{FULLWIDTH COLON}必须是整数"),
+        ("db_type=%27", "db_type\N{FULLWIDTH COLON}必须是引擎的名称"),
+    ],
+)
+def test_the_api_says_what_is_wrong_with_a_parameter_in_the_language_of_the_page(
+    reader: TestClient, parameters: str, said: str
+) -> None:
+    answer = reader.get(f"/api/v1/instances?{parameters}", headers={"Accept-Language": "zh-CN"})
+    assert answer.json()["message"].startswith(said)
 
 
 def test_a_problem_of_the_table_partitions_is_said_in_the_language_of_the_page(

@@ -21,6 +21,7 @@ SCRIPT = files("whalefall_capacity.console.pages").joinpath("static", "console.j
 TAKES_A_SENTENCE = {"Sentence": 0, "ApiError": 1, "invalid": 1, "not_found": 0, "ValueError": 0}
 PACKAGE = PROJECT_ROOT / "whalefall_capacity"
 MAKERS = [
+    PACKAGE / "byte_sizes.py",
     *(PACKAGE / "console").rglob("*.py"),
     *(PACKAGE / "store" / "maintenance").glob("*.py"),
     *(PACKAGE / "store" / "table_partitions").glob("*.py"),

@@ -87,4 +87,4 @@ def _sizes(whale: WhaleFall) -> None:
     whale.sizes(ids["pg-a"], date(2024, 12, 31), {"orders": 90})
     whale.sizes(ids["pg-a"], date(2025, 7, 16), {"orders": 110})
     whale.sizes(999, DAYS[0], {"stray": 1})
-    whale.sizes(ids["my-b"], date(2025, 6, 7), {"broken": -5, "huge": 2**43, " ": 4, "sound": 2**43 - 1}, total=4)
+    whale.sizes(ids["my-b"], date(2025, 6, 7), {"broken": -5, "huge": 2**33, " ": 4, "sound": 2**33 - 1}, total=4)

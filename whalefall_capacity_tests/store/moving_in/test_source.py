@@ -141,7 +141,7 @@ def test_names_that_cannot_be_kept_are_a_line_each_and_nothing_is_written(
     with pytest.raises(MigrationError) as refused:
         migrate()
     assert str(refused.value).splitlines() == [
-        "instance ' ': its name cannot be kept: it is blank; change it in WhaleFall",
+        "instance ' ': its name cannot be kept: must not be blank; change it in WhaleFall",
         f"instance '{'n' * 60}': its name cannot be kept: String should have at most 128 characters; change it in "
         "WhaleFall",
         "instance 'with port': its host cannot be kept: must not include the port, which has its own field; "

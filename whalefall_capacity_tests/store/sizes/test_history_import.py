@@ -365,6 +365,20 @@ def test_a_disabled_instance_can_be_imported(store: Engine) -> None:
 # All or nothing
 
 
+def test_sizes_of_a_day_that_no_server_can_hold_together_are_refused(store: Engine, shop: int) -> None:
+    write_visits(store, MONDAY, [visit(shop, {"orders": 2**53 - 3})])
+    before = row_versions(store)
+    load(store, ("shop", "users", TUESDAY, 2**53 - 1), dry_run=True)
+    with pytest.raises(HistoryFileError) as caught:
+        load(store, ("shop", "users", MONDAY, 3), ("shop", "a", TUESDAY, 2**53 - 1), ("shop", "b", TUESDAY, 2**53 - 1))
+    assert str(caught.value).splitlines() == [
+        "sizes.csv: shop, 2026-03-09: the sizes add up to 9007199254740992 bytes, which no server can hold",
+        "sizes.csv: shop, 2026-03-10: the sizes add up to 18014398509481982 bytes, which no server can hold",
+        "nothing was written",
+    ]
+    assert row_versions(store) == before
+
+
 @pytest.mark.usefixtures("shop")
 def test_repeated_rows_are_refused_with_their_lines(store: Engine) -> None:
     before = row_versions(store)
@@ -410,6 +424,18 @@ def test_a_bad_row_at_the_end_of_a_file_takes_everything_back(store: Engine, tmp
         import_history(store, read_history(file, date(2025, 1, 1), TUESDAY), str(file), create_instances=True)
     assert row_versions(store) == before
     assert children(store) == parents
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_row_that_no_store_can_hold_is_an_error_of_its_line(store: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "sizes.csv"
+    file.write_text("instance,database,date,size_bytes\nshop,or\0ders,2026-03-09,1\nshop,users,2026-03-09,1\n")
+    with pytest.raises(HistoryFileError) as caught:
+        import_history(store, read_history(file, date(2025, 1, 1), TUESDAY), str(file))
+    assert str(caught.value).splitlines() == [
+        f"{file}: line 2: database: 'or\\x00ders': must not contain a NUL character",
+        "nothing was written",
+    ]
 
 
 def test_a_file_that_stops_coming_takes_everything_back(store: Engine, shop: int) -> None:
