@@ -371,15 +371,16 @@ def test_a_limit_of_the_server_on_answers_cuts_nothing_short(family: FamilyServe
         assert found == expected
 
 
-@pytest.mark.parametrize("character_set", ["latin1", "gbk"])
-def test_the_character_set_in_which_the_server_answers_does_not_matter(
-    family: FamilyServer, character_set: str
-) -> None:
+# The server reads no statement in UTF-16, but answers in it.
+@pytest.mark.parametrize("setting", ["NAMES latin1", "NAMES gbk", "character_set_results = utf16"])
+def test_the_character_set_in_which_the_server_answers_does_not_matter(family: FamilyServer, setting: str) -> None:
     with databases(family, "audit_café", "audit_東京") as cursor:
         for name in ("audit_café", "audit_東京"):
             run(cursor, name, f"{MYISAM} COMMENT='café'", ROWS, MYISAM.replace("items", "hidden"))
         rights = ("PROCESS", "INSERT ON `audit_café`.*", "SELECT ON `audit_東京`.items", "EXECUTE ON `audit_東京`.*")
         # Of the superuser it is not asked.
-        with account(family, *rights) as target, server_setting(cursor, "init_connect", f"'SET NAMES {character_set}'"):
+        with account(family, *rights) as target, server_setting(cursor, "init_connect", f"'SET {setting}'"):
             found = measure_sizes(target, OURS)
+            told = capabilities(target, OURS)["database sizes"]
+        assert told.grant == "GRANT SHOW VIEW ON *.* TO 'visitor'@'localhost';"
         assert found == {"audit_café": file_bytes(family, directory_of("audit_café")), "audit_東京": None}

@@ -117,7 +117,7 @@ class Server:
 
     def account(self) -> str:
         """Return the account as a GRANT names it."""
-        user, _, host = text(self.rows("SELECT CURRENT_USER()")[0][0]).rpartition("@")
+        user, _, host = text(self.rows("SELECT CAST(CURRENT_USER() AS BINARY)")[0][0]).rpartition("@")
         return f"{self._connection.escape(user)}@{self._connection.escape(host)}"
 
     def close(self) -> None:

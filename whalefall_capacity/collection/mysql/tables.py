@@ -33,7 +33,7 @@ LEFTOVER = "#sql"
 LIST_DATABASES = "SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA"
 # Without the lengths: no table is opened. Compared as text, `mýsql` would be a name of the server, too.
 LIST_TABLES = """
-SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, ENGINE
+SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, CAST(ENGINE AS BINARY)
 FROM information_schema.TABLES
 WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND CAST(TABLE_SCHEMA AS BINARY) NOT IN %s
 """
