@@ -299,6 +299,20 @@ def test_a_grant_for_the_database_itself_comes_before_one_with_a_wildcard(family
             assert measure_sizes(target, OURS) == {"audit_some": None}
 
 
+@pytest.mark.parametrize("pattern", ["audit%%", "audit_som_", r"audit\_some"])
+def test_a_wildcard_in_a_grant_shows_nothing_where_the_server_takes_it_literally(
+    mysql: MysqlFleetServer, pattern: str
+) -> None:
+    with databases(mysql, "audit_some", "audit_all") as cursor:
+        for name in ("audit_some", "audit_all"):
+            run(cursor, name, INNODB, ROWS, MYISAM.replace("items", "hidden"), MYISAM.replace("items", "seen"))
+        rights = ("PROCESS", f"SELECT ON `{pattern}`.*", "SELECT ON `audit_all`.*")
+        seen = ("SELECT ON audit_some.seen", "SELECT ON audit_all.seen")
+        with server_setting(cursor, "partial_revokes", "ON"), account(mysql, *rights, *seen) as target:
+            whole, found = settled(lambda: file_bytes(mysql, "audit_all"), lambda: measure_sizes(target, OURS))
+    assert found == {"audit_all": whole, "audit_some": None}
+
+
 def test_names_from_before_the_server_wrote_them_in_small_letters_are_the_reason(tmp_path: Path) -> None:
     server = MariadbFleetServer(MariadbServer(tmp_path))
     with server.server.running(), server.connect() as cursor:

@@ -6,7 +6,7 @@ from functools import partial
 
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables, largest_first
 from whalefall_capacity.collection.mysql.grants import Grants
-from whalefall_capacity.collection.mysql.server import Server, text
+from whalefall_capacity.collection.mysql.server import Server
 from whalefall_capacity.collection.mysql.tables import BATCH, Figures, Table, list_tables, read_figures
 
 GONE = "dropped meanwhile"
@@ -15,7 +15,7 @@ ELSEWHERE = "its storage engine keeps nothing on this server's disk"
 
 def read_tables(server: Server, database: str) -> DatabaseTables:
     """Return the tables of *database* that the account sees. Raises pymysql.Error."""
-    grants = Grants.of(text(row[0]) for row in server.rows("SHOW GRANTS"))
+    grants = Grants.on(server)
     tables = list_tables(server, database, names_of_innodb=True)
     figures: dict[Table, Figures | str] = {}
     measured = [table for table in tables if table.has_length]

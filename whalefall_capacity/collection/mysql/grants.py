@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from whalefall_capacity.collection.mysql.server import Server, text
+
 # Any of them shows a table in information_schema.TABLES, or all tables of a database, or all; no other does.
 # TABLE_ACLS in sql/auth/auth_acls.h (MySQL) and sql/privilege.h (MariaDB)
 TABLE_PRIVILEGES = frozenset(
@@ -23,18 +25,27 @@ REVOKED = re.compile(rf"REVOKE (.+?) ON {NAME}\.\* FROM ")
 
 @dataclass(frozen=True)
 class Grants:
-    """Privileges that an account has everywhere, its own and those of the roles that are on."""
+    """Privileges that an account has everywhere, its own and those of the roles that are on.
 
+    *take_wildcards*: the names of databases in them may be patterns; under partial_revokes, MySQL takes each literally.
+    """
+
+    take_wildcards: bool
     everywhere: set[str] = field(default_factory=set)
     revoked: set[tuple[str, str]] = field(default_factory=set)
-    # Whether all tables of a database are shown, by its name with the wildcards of LIKE.
+    # Whether all tables of a database are shown, by its name, which may have the wildcards of LIKE.
     shown_databases: dict[str, bool] = field(default_factory=dict)
     on_tables_of: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, lines: Iterable[str]) -> Grants:
+    def on(cls, server: Server) -> Grants:
+        """Ask for the grants of the connected account. Raises pymysql.Error."""
+        return cls.of((text(row[0]) for row in server.rows("SHOW GRANTS")), server.grants_take_wildcards)
+
+    @classmethod
+    def of(cls, lines: Iterable[str], take_wildcards: bool) -> Grants:
         """Read what `SHOW GRANTS` prints."""
-        grants = cls()
+        grants = cls(take_wildcards)
         for line in lines:
             if found := EVERYWHERE.match(line):
                 grants.everywhere.update(_names(found[1]))
@@ -73,6 +84,8 @@ class Grants:
         """Does a privilege on everything, or on the whole of *database*, show the account all of its tables?"""
         if self.shows_tables_of(database):
             return True
+        if not self.take_wildcards:
+            return self.shown_databases.get(database, False)
         # The server takes the grant whose name is the closest, and no other: one for the database itself before any
         # with a wildcard. Of several of those all have to show the tables, for each server has its own order.
         close = {name: shows for name, shows in self.shown_databases.items() if _is_like(database, name)}

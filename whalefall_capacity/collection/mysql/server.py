@@ -20,10 +20,12 @@ Row = tuple[Any, ...]
 
 # An old server, or one with an init_connect, may answer in another character set than the client asked for.
 IN_UTF8 = "character_set_results = utf8mb4"
-# The comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL. As bytes,
-# for it is not known yet how to ask for another character set.
+# The first comment is a part of the statement for MariaDB alone, which may be told to show the version of a MySQL; the
+# second for MySQL 8.0.16 and newer, which have the variable. As bytes, for it is not known yet how to ask for another
+# character set. https://mariadb.com/docs/server/reference/sql-statements/comment-syntax
 VERSION = """
-SELECT CAST(VERSION() AS BINARY), CAST(@@lower_case_table_names AS BINARY), CAST(0 /*M! + 1 */ AS BINARY)
+SELECT CAST(VERSION() AS BINARY), CAST(@@lower_case_table_names AS BINARY), CAST(0 /*M! + 1 */ AS BINARY),
+       CAST(0 /*!80016 + @@partial_revokes */ AS BINARY)
 """
 # More rows than there can be, instead of the session's sql_select_limit, which cuts answers short without a word.
 ALL_ROWS = 2**64 - 1
@@ -49,11 +51,13 @@ class Server:
         self._has_read_dictionary = False
         self.is_mariadb = False
         self.version = ""
-        ((version, case_rule, by_comment),) = self.rows(VERSION)
+        ((version, case_rule, by_comment, partial_revokes),) = self.rows(VERSION)
         self.version = text(version)
         self.is_mariadb = "mariadb" in self.version.lower() or bool(int(by_comment))
         # A file system that does not care for the case of names: there InnoDB keeps them in small letters.
         self.folds_case = int(case_rule) == 2
+        # https://dev.mysql.com/doc/refman/8.4/en/partial-revokes.html
+        self.grants_take_wildcards = not int(partial_revokes)
         self._refuse_older()
 
     @property

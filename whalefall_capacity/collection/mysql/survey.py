@@ -54,7 +54,7 @@ class Survey:
         self._server = server
         self._excluded = excluded
         self._findings = findings
-        self.grants = Grants.of(text(row[0]) for row in server.rows("SHOW GRANTS"))
+        self.grants = Grants.on(server)
         self.sizes: dict[str, Size] = {}
         self.innodb: InnodbSizes | pymysql.Error = InnodbSizes({}, {})
         self.logs: int | pymysql.Error | None = None
