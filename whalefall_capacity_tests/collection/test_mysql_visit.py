@@ -155,6 +155,16 @@ def test_a_connection_lost_in_mid_visit_keeps_what_was_measured(family: FamilySe
     assert "the visit ended before it was measured" in str(myisam.reason)
 
 
+def test_a_connection_lost_among_empty_databases_keeps_those_that_the_server_has_opened(
+    mariadb: MariadbFleetServer,
+) -> None:
+    names = ("audit_1", "audit_2", "audit_3")
+    with databases(mariadb, *names), relay(mariadb, {"SHOW TABLES FROM `audit_2`": HangUp()}) as way:
+        found = go(way.target).measurement.databases
+    sizes = {database.name: database.size_bytes for database in found}
+    assert sizes == {"audit_1": 0, "audit_2": None, "audit_3": None}
+
+
 def test_nothing_is_set_in_a_session_that_a_proxy_may_share(family: FamilyServer) -> None:
     with audited(family), relay(family) as way:
         go(way.target)

@@ -56,6 +56,8 @@ class Survey:
         self._findings = findings
         self.grants = Grants.on(server)
         self.sizes: dict[str, Size] = {}
+        # Of which the server has just said that there is nothing in them.
+        self._empty: set[str] = set()
         self.innodb: InnodbSizes | pymysql.Error = InnodbSizes({}, {})
         self.logs: int | pymysql.Error | None = None
 
@@ -200,6 +202,7 @@ class Survey:
         quoted = name.replace("`", "``")
         answer = self._optional(self._server.rows, f"SHOW TABLES FROM `{quoted}` LIKE ''")
         if not isinstance(answer, pymysql.Error):
+            self._empty.add(name)
             return None
         # One in capitals, of before the server was told to write names in small letters, is unknown to it. A name
         # outside ASCII may be, too, where the server reads statements in another character set.
@@ -257,7 +260,7 @@ class Survey:
         self.sizes[name] = size
         if isinstance(size, str):
             self._findings.missing(name, size)
-        elif size:
+        elif size or name in self._empty:
             self._findings.measured(name, size)
 
     def _note_gone(self) -> None:
