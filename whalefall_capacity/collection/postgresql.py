@@ -223,7 +223,7 @@ class PostgresqlSession:
                 raise
             return self._list(), None
         databases = self._databases(row[:5] for row in rows if row[0] is not None)
-        if self._connection.notices:
+        if self._taken_notices():
             return databases, None
         found: dict[int, set[int]] = {}
         for *_, tablespace, oid in rows:
@@ -289,7 +289,7 @@ class PostgresqlSession:
                 else:
                     found.troubles[tablespace] = f"the folder of tablespace {name} cannot be read ({_words(error)})"
                 continue
-            if any(re.search(rf"\b{tablespace}\b", notice) for notice in self._connection.notices):
+            if any(re.search(rf"\b{tablespace}\b", notice) for notice in self._taken_notices()):
                 found.troubles[tablespace] = f"the folder of tablespace {name} is lost"
             else:
                 found.databases[tablespace] = {oid for (oid,) in rows}
@@ -437,6 +437,19 @@ class PostgresqlSession:
                 if time.monotonic() - started < seconds:
                     raise
                 raise LimitReachedError(self._time.limit_reached()) from None
+            except psycopg2.OperationalError as error:
+                # Why a server ends a connection in which nothing runs, as a standby may after a conflict with recovery,
+                # comes as a notice; the driver itself supposes a crash.
+                last_words = self._taken_notices()[-1:] if self._connection.closed else []
+                if not last_words or error.pgcode is not None:
+                    raise
+                raise CollectionError(f"the server ended the connection: {last_words[0].strip()}") from None
+
+    def _taken_notices(self) -> list[str]:
+        """Return what the server has remarked since this was last asked."""
+        notices = list(self._connection.notices)
+        self._connection.notices.clear()
+        return notices
 
 
 def _composed(statement: str, values: Mapping[str, object]) -> sql.Composed:

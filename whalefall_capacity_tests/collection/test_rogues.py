@@ -4,6 +4,7 @@ docs/servers.md names; and what it answers costs its own sizes alone.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,10 @@ from whalefall_capacity_tests.collection.certificates import Authority
 from whalefall_capacity_tests.collection.rogues import (
     MYSQL_METHODS,
     POSTGRESQL_METHODS,
+    READY,
+    Line,
     Speak,
+    message,
     mysql,
     own_key,
     postgresql,
@@ -112,6 +116,24 @@ def test_a_request_for_the_password_itself_is_refused_in_words() -> None:
         error = visited(target(ServerEngine.POSTGRESQL, server.port))
     assert "the password was not sent: let pg_hba.conf ask for scram-sha-256" in error
     assert "tls.mode: verify-full" in error
+
+
+def complaint(severity: str, code: str, text: str) -> bytes:
+    """Return an error of PostgreSQL."""
+    return message(b"E", f"S{severity}\0V{severity}\0C{code}\0M{text}\0\0".encode())
+
+
+def test_a_standby_that_ends_the_connection_after_a_conflict_says_why() -> None:
+    # As PostgreSQL 15 does for a lock that is being replayed: it ends the statement, and then the connection.
+    def answer(line: Line, _: str) -> None:
+        cancelled = complaint("ERROR", "40001", "canceling statement due to conflict with recovery")
+        ended = complaint("FATAL", "40001", "terminating connection due to conflict with recovery")
+        line.say(cancelled + READY + ended)
+        line.connection.shutdown(socket.SHUT_RDWR)
+
+    with rogue(postgresql(answer=answer)) as server:
+        error = visited(target(ServerEngine.POSTGRESQL, server.port))
+    assert "the server ended the connection: FATAL: terminating connection due to conflict with recovery" in error
 
 
 @pytest.mark.parametrize(
