@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -74,8 +75,9 @@ def visit_of(target: Target, findings: Findings, reason_for_the_rest: str, secon
         raise CollectionError(_describe(target, "measuring on", error)) from None
     listed = measurement.databases
     if listed and all(database.size_bytes is None for database in listed):
+        ((reason, _),) = Counter(database.reason for database in listed).most_common(1)
         raise CollectionError(
-            f"{target.name}: none of its {len(listed)} databases could be measured: {listed[0].reason}; "
+            f"{target.name}: none of its {len(listed)} databases could be measured: {reason}; "
             "`whalefall-capacity fleet check` prints the GRANT that is missing"
         )
     return Visit(target, measurement, utc_now(), seconds)

@@ -369,6 +369,16 @@ def test_a_visit_cut_short_without_any_size_that_can_be_fails() -> None:
         visit_of(SOME_TARGET, findings, "not come to", 0.1)
 
 
+def test_of_several_reasons_the_most_frequent_is_told() -> None:
+    findings = Findings()
+    findings.listed("18.1", ["going", "orders", "users"])
+    findings.missing("going", "dropped during the visit")
+    for name in ("orders", "users"):
+        findings.missing(name, "permission denied for function pg_database_size")
+    with pytest.raises(CollectionError, match=r"could be measured: permission denied for function pg_database_size; "):
+        visit_of(SOME_TARGET, findings, "not come to", 0.1)
+
+
 def test_a_check_up_tells_the_version_and_every_capability(real: Real) -> None:
     found = check_up(real.server.target())
     assert found.name == real.server.target().name
