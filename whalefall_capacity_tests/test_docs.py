@@ -30,6 +30,7 @@ OTHERS = {
     "max_connections",
     "max_join_size",
     "mysql_native_password",
+    "partial_revokes",
     "performance_schema",
     "pg_database",
     "pg_database_size",
