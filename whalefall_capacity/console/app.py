@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.api import routes as api
@@ -55,6 +56,8 @@ STORE_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
 
 # Handlers that work at the same time; each has at most one connection to the store.
 THREADS = 8
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +151,8 @@ def _openapi(app: FastAPI) -> Any:
 
 def _answer(request: Request, error: Exception) -> Response:
     answered = _api_error(error)
+    if answered.code is MessageCode.METHOD_NOT_ALLOWED:
+        answered.headers = _allow(request, answered.headers)
     if request.url.path.startswith("/api/") or request.url.path in monitoring.PATHS:
         return failure(answered, said(answered.message, preferred(request.headers.get("accept-language", ""))))
     return pages.error_page(request, answered)
@@ -172,6 +177,21 @@ def _api_error(error: Exception) -> ApiError:
         logger.error("the store cannot be used: %s", error)
         return ApiError(MessageCode.UNAVAILABLE, "the store cannot be reached just now; try again in a moment")
     return ApiError(MessageCode.INTERNAL_ERROR, UNEXPECTED_ERROR)
+
+
+def _allow(request: Request, otherwise: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return the header Allow for a path that several routes share: the router names the methods of the first alone."""
+    # A mount has made its own path the root.
+    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "root_path": root, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    if takes(request.method):
+        # Refused by what the route leads to, which knows what it takes.
+        return otherwise
+    return {"Allow": ", ".join(method for method in METHODS if takes("GET" if method == "HEAD" else method))}
 
 
 def _field(location: Sequence[int | str]) -> str:
