@@ -12,7 +12,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -26,7 +26,7 @@ from whalefall_capacity.console.http.head_requests import HeadAsGet
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
-from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders
+from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders, put_security_headers
 from whalefall_capacity.console.http.state import Console, Dagster
 from whalefall_capacity.console.monitoring import routes as monitoring
 from whalefall_capacity.console.monitoring.readiness import readiness_of
@@ -53,6 +53,16 @@ CSRF_PARAMETER = {
 
 # The store is away, or busy beyond measure.
 STORE_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
+NOT_AS_NEEDED = Sentence(
+    "the store is not as this version of the program needs it: run `whalefall-capacity store migrate`"
+)
+# What the store says no to while it is there, by SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+REFUSALS = {
+    "25006": Sentence("the store is read-only: nothing can be changed until it takes changes again"),
+    "42501": Sentence("the console's account may not do that in the store; the console's log says what it lacks"),
+    "42P01": NOT_AS_NEEDED,
+    "42703": NOT_AS_NEEDED,
+}
 
 # Handlers that work at the same time; each has at most one connection to the store.
 THREADS = 8
@@ -113,9 +123,9 @@ def console_of(
 
 def answer_errors(app: FastAPI) -> None:
     """Answer every error in the console's words: as a page, or in the envelope of the API."""
-    expected = (ApiError, RequestValidationError, HTTPException, DagsterError, *STORE_ERRORS)
-    for kind in (*expected, Exception):
+    for kind in (ApiError, RequestValidationError, HTTPException, DagsterError, PoolTimeoutError, DBAPIError):
         app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 @asynccontextmanager
@@ -158,6 +168,13 @@ def _answer(request: Request, error: Exception) -> Response:
     return pages.error_page(request, answered)
 
 
+def _answer_unexpected(request: Request, error: Exception) -> Response:
+    """Answer what nobody expected: that is done outside of the middleware, which would put the headers on."""
+    answer = _answer(request, error)
+    put_security_headers(answer.headers, request.url.scheme)
+    return answer
+
+
 def _api_error(error: Exception) -> ApiError:
     """Return *error* in the console's words; the server logs what is unexpected."""
     if isinstance(error, ApiError):
@@ -176,6 +193,11 @@ def _api_error(error: Exception) -> ApiError:
     if isinstance(error, STORE_ERRORS):
         logger.error("the store cannot be used: %s", error)
         return ApiError(MessageCode.UNAVAILABLE, "the store cannot be reached just now; try again in a moment")
+    if isinstance(error, DBAPIError):
+        refusal = REFUSALS.get(getattr(error.orig, "pgcode", None) or "")
+        logger.error("the store refused a statement: %s", error, exc_info=None if refusal else error)
+        if refusal:
+            return ApiError(MessageCode.UNAVAILABLE, refusal)
     return ApiError(MessageCode.INTERNAL_ERROR, UNEXPECTED_ERROR)
 
 
