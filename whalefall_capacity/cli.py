@@ -29,7 +29,7 @@ from whalefall_capacity.commands import (
     store,
     up,
 )
-from whalefall_capacity.commands.output import err, say
+from whalefall_capacity.commands.output import err, escape_what_cannot_be_encoded, say
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.printable import is_text
 from whalefall_capacity.private_files import OPEN_TO_OTHERS, is_open_to_others
@@ -67,6 +67,7 @@ def main() -> None:
     """Run the command line; exit 0 done or nothing to do, 1 failed, 2 wrong usage, 128 + n ended by signal n."""
     # Databases, logs of runs, sockets: whatever is made by us, or by what we start, is for nobody else.
     os.umask(OPEN_TO_OTHERS)
+    escape_what_cannot_be_encoded()
     _warn_of_open_settings(Path(ENV_FILE))
     _refuse_what_is_no_text(sys.argv[1:])
     try:

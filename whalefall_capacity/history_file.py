@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
+from whalefall_capacity.collection.sizes import LONGEST_NAME
 from whalefall_capacity.errors import HistoryFileError
 from whalefall_capacity.text_file import read_lines
 
@@ -33,8 +34,6 @@ OPTIONAL_COLUMNS = (*OPTIONAL_SIZES, "collected_at")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 CHUNK_ROWS = 200_000
 SHOWN_ERRORS = 20
-# No server allows longer names, and the keys of the store have room for these.
-LONGEST_NAME = 255
 # As PostgreSQL's COPY writes it, and as ISO 8601. Without an offset, an hour is ambiguous when summer time ends.
 # PostgreSQL takes no offset of 16 hours or more; that of no zone is.
 TIME_WITH_OFFSET = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)"
@@ -117,9 +116,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise HistoryFileError(
-                f"{where(path, line)}: the row that begins here has unbalanced quotation marks ({error})"
-            ) from None
+            # The module tells its errors apart by their text alone; nearly all come of a quotation mark.
+            problem = f"the row that begins here is not CSV: {error}; does a quotation mark lack its pair?"
+            raise HistoryFileError(f"{where(path, line)}: {problem}") from None
         if row is None:
             return
         yield line, row

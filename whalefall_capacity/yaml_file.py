@@ -44,6 +44,24 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
+def _decimal(construct: Callable[[_Loader, yaml.ScalarNode], float]) -> Callable[[_Loader, yaml.ScalarNode], float]:
+    """Return *construct* for numbers that mean to people what they mean to it.
+
+    To YAML 1.1 0777 is octal, 511, and 1:30 is sexagesimal, 90: https://yaml.org/type/int.html
+    """
+
+    def number_of(loader: _Loader, node: yaml.ScalarNode) -> float:
+        if re.match(r"[-+]?0[0-9_]", node.value) or ":" in node.value:
+            raise ValueError("octal or sexagesimal")
+        return construct(loader, node)
+
+    return number_of
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal(_Loader.construct_yaml_int))
+_Loader.add_constructor("tag:yaml.org,2002:float", _decimal(_Loader.construct_yaml_float))
+
+
 def read_yaml_file(path: Path, model: type[Model], refusal: Callable[[str | Sequence[str]], WhalefallError]) -> Model:
     """Read a file as a *model*. Raises a *refusal*, of a sentence or of a line for every bad field."""
     try:

@@ -300,6 +300,12 @@ def test_what_is_not_yaml_is_named_with_its_line(content: str, problem: str, tmp
         ("0x_", "int"),
         ("9" * 5000, "int"),
         ("!!float Tr0ub4dor", "float"),
+        # Octal and sexagesimal to YAML, and nothing that anybody means by a port or a size.
+        ("0777", "int"),
+        ("-01_7", "int"),
+        ("1:30", "int"),
+        ("1:30.5", "float"),
+        ("01.5", "float"),
     ],
 )
 def test_a_value_that_its_yaml_type_does_not_allow_is_refused_with_its_line(

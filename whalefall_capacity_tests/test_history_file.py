@@ -403,7 +403,15 @@ def test_a_file_in_utf_16_is_refused(csv: Path) -> None:
 
 def test_a_quotation_mark_that_is_never_closed_is_an_error(csv: Path) -> None:
     assert csv_problems(csv, HEADER + GOOD + 'shop,"orders,2026-01-02,1\n' + GOOD * 9) == [
-        "line 3: the row that begins here has unbalanced quotation marks (unexpected end of data); nothing was written"
+        "line 3: the row that begins here is not CSV: unexpected end of data; does a quotation mark lack its pair?; "
+        "nothing was written"
+    ]
+
+
+def test_a_field_that_is_too_long_is_called_that(csv: Path) -> None:
+    assert csv_problems(csv, HEADER + GOOD + f"shop,{'x' * 131_073},2026-01-02,1\n") == [
+        "line 3: the row that begins here is not CSV: field larger than field limit (131072); "
+        "does a quotation mark lack its pair?; nothing was written"
     ]
 
 
@@ -429,8 +437,8 @@ def test_a_line_without_an_end_is_not_read_into_memory(csv: Path) -> None:
 
 
 def test_a_name_that_no_server_can_have_is_an_error_that_does_not_repeat_it(csv: Path) -> None:
-    assert csv_problems(csv, HEADER + f"shop,{'x' * 256},2026-01-02,1\n") == [
-        "line 2: database: must not be longer than 255 characters",
+    assert csv_problems(csv, HEADER + f"shop,{'x' * 257},2026-01-02,1\n") == [
+        "line 2: database: must not be longer than 256 characters",
         "nothing was written",
     ]
 

@@ -9,13 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from whalefall_capacity.byte_sizes import LARGEST_CREDIBLE_SIZE
-from whalefall_capacity.collection.sizes import DatabaseSize, Measurement
+from whalefall_capacity.collection.sizes import LONGEST_NAME, DatabaseSize, Measurement
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.printable import is_text, printable
 
-# Twice what the engines allow (PostgreSQL 63 bytes, which may each need four characters when they are not text; MySQL
-# 64 characters), and well within what the keys of the store can hold.
-LONGEST_NAME = 256
 LONGEST_REASON = 1_000
 LONGEST_VERSION = 200
 

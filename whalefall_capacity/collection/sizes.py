@@ -27,6 +27,9 @@ DATABASES_NAMED = 10
 # Names of engines: those below, those of engine files, and that of servers of which only imported history is known.
 ENGINE_NAME = "^[a-z][a-z0-9_]{0,31}$"
 UNKNOWN_ENGINE = "unknown"
+# Of a database. More than the engines allow (PostgreSQL 63 bytes, which may each need four characters when they are
+# not text; MySQL 64 characters), and well within what the keys of the store can hold.
+LONGEST_NAME = 256
 # An engine file is named after its engine.
 ENGINE_FILE_SUFFIX = ".yaml"
 

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from whalefall_capacity.collection.answers import LONGEST_NAME, LONGEST_REASON, LONGEST_VERSION, credible, words_of
+from whalefall_capacity.collection.answers import LONGEST_REASON, LONGEST_VERSION, credible, words_of
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables
 from whalefall_capacity.collection.sizes import (
+    LONGEST_NAME,
     Capability,
     Cutoff,
     FailedVisit,

@@ -36,8 +36,18 @@ def say(text: str, console: Console = out) -> None:
 
 
 def print_json(content: object) -> None:
-    """Print dataclasses, or lists and dictionaries of them, as JSON."""
-    typer.echo(printable_json(json.dumps(content, default=_plain, ensure_ascii=False, indent=2)))
+    """Print dataclasses, or lists and dictionaries of them, as JSON; all in ASCII where the output is not Unicode."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(printable_json(json.dumps(content, default=_plain, ensure_ascii=not is_unicode, indent=2)))
+
+
+def escape_what_cannot_be_encoded() -> None:
+    r"""Let a name be printed as its escape (`\u65e5`) where the encoding of the locale does not have it.
+
+    Python does so for standard error alone.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def print_result(result: Result, as_json: bool, show: Callable[[Result], object]) -> None:

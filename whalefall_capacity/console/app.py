@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -12,10 +12,11 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.api import routes as api
@@ -25,7 +26,7 @@ from whalefall_capacity.console.http.head_requests import HeadAsGet
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, PrincipalCache
-from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders
+from whalefall_capacity.console.http.security import CSRF_HEADER, SAFE_METHODS, SecurityHeaders, put_security_headers
 from whalefall_capacity.console.http.state import Console, Dagster
 from whalefall_capacity.console.monitoring import routes as monitoring
 from whalefall_capacity.console.monitoring.readiness import readiness_of
@@ -52,9 +53,21 @@ CSRF_PARAMETER = {
 
 # The store is away, or busy beyond measure.
 STORE_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
+NOT_AS_NEEDED = Sentence(
+    "the store is not as this version of the program needs it: run `whalefall-capacity store migrate`"
+)
+# What the store says no to while it is there, by SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+REFUSALS = {
+    "25006": Sentence("the store is read-only: nothing can be changed until it takes changes again"),
+    "42501": Sentence("the console's account may not do that in the store; the console's log says what it lacks"),
+    "42P01": NOT_AS_NEEDED,
+    "42703": NOT_AS_NEEDED,
+}
 
 # Handlers that work at the same time; each has at most one connection to the store.
 THREADS = 8
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +123,9 @@ def console_of(
 
 def answer_errors(app: FastAPI) -> None:
     """Answer every error in the console's words: as a page, or in the envelope of the API."""
-    expected = (ApiError, RequestValidationError, HTTPException, DagsterError, *STORE_ERRORS)
-    for kind in (*expected, Exception):
+    for kind in (ApiError, RequestValidationError, HTTPException, DagsterError, PoolTimeoutError, DBAPIError):
         app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 @asynccontextmanager
@@ -148,9 +161,18 @@ def _openapi(app: FastAPI) -> Any:
 
 def _answer(request: Request, error: Exception) -> Response:
     answered = _api_error(error)
+    if answered.code is MessageCode.METHOD_NOT_ALLOWED:
+        answered.headers = _allow(request, answered.headers)
     if request.url.path.startswith("/api/") or request.url.path in monitoring.PATHS:
         return failure(answered, said(answered.message, preferred(request.headers.get("accept-language", ""))))
     return pages.error_page(request, answered)
+
+
+def _answer_unexpected(request: Request, error: Exception) -> Response:
+    """Answer what nobody expected: that is done outside of the middleware, which would put the headers on."""
+    answer = _answer(request, error)
+    put_security_headers(answer.headers, request.url.scheme)
+    return answer
 
 
 def _api_error(error: Exception) -> ApiError:
@@ -171,7 +193,27 @@ def _api_error(error: Exception) -> ApiError:
     if isinstance(error, STORE_ERRORS):
         logger.error("the store cannot be used: %s", error)
         return ApiError(MessageCode.UNAVAILABLE, "the store cannot be reached just now; try again in a moment")
+    if isinstance(error, DBAPIError):
+        refusal = REFUSALS.get(getattr(error.orig, "pgcode", None) or "")
+        logger.error("the store refused a statement: %s", error, exc_info=None if refusal else error)
+        if refusal:
+            return ApiError(MessageCode.UNAVAILABLE, refusal)
     return ApiError(MessageCode.INTERNAL_ERROR, UNEXPECTED_ERROR)
+
+
+def _allow(request: Request, otherwise: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return the header Allow for a path that several routes share: the router names the methods of the first alone."""
+    # A mount has made its own path the root.
+    root = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "root_path": root, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    if takes(request.method):
+        # Refused by what the route leads to, which knows what it takes.
+        return otherwise
+    return {"Allow": ", ".join(method for method in METHODS if takes("GET" if method == "HEAD" else method))}
 
 
 def _field(location: Sequence[int | str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,18 @@ def sealed(postgresql: PostgresqlServer) -> Iterator[str]:
         yield "sealed_out"
         cursor.execute("DROP DATABASE sealed")
         cursor.execute("DROP ROLE sealed_out")
+
+
+def test_a_name_that_the_locale_cannot_encode_is_printed_as_its_escape(
+    whalefall: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(whalefall.store, refusing("日志 é"))
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    command = [sys.executable, "-m", "whalefall_capacity", "fleet", "list"]
+    table = subprocess.run(command, capture_output=True, check=True).stdout.decode("latin-1")
+    assert r"\u65e5\u5fd7 é" in table
+    printed = subprocess.run([*command, "--json"], capture_output=True, check=True).stdout
+    assert json.loads(printed.decode("ascii"))[0]["name"] == "日志 é"
 
 
 def test_apply_says_what_it_did(whalefall: CommandLine) -> None:

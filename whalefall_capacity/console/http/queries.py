@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from whalefall_capacity.collection.sizes import ENGINE_NAME
+from whalefall_capacity.collection.sizes import ENGINE_NAME, LONGEST_NAME
 from whalefall_capacity.console.http.envelope import ApiError, invalid
 from whalefall_capacity.periods import PeriodType, window_of, windows_back
 from whalefall_capacity.printable import is_text
@@ -22,7 +22,6 @@ DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 WHOLE = re.compile(r"[0-9]{1,18}")
 # No store holds a day before or after.
 EARLIEST, LATEST = date(2000, 1, 1), date(2199, 12, 31)
-LONGEST_NAME = 255
 MOST_INSTANCES = 200
 MOST_DB_TYPES = 50
 LONGEST_RANGE_DAYS = 3660

@@ -186,6 +186,15 @@ def too_large() -> ApiError:
     return ApiError(MessageCode.PAYLOAD_TOO_LARGE, Sentence("a body has at most {size} KiB", size=LARGEST_BODY // 1024))
 
 
+def put_security_headers(headers: MutableHeaders, scheme: str) -> None:
+    """Put the headers on an answer that every answer has."""
+    for name, value in HEADERS.items():
+        headers[name] = value
+    headers.setdefault("Cache-Control", "no-store")
+    if scheme == "https":
+        headers["Strict-Transport-Security"] = ONE_YEAR
+
+
 class SecurityHeaders:
     """Puts the security headers on every answer; answers that are no static files are kept by nobody."""
 
@@ -199,12 +208,7 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
-                if scope["scheme"] == "https":
-                    headers["Strict-Transport-Security"] = ONE_YEAR
+                put_security_headers(MutableHeaders(scope=message), scope["scheme"])
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -39,6 +39,7 @@ class Skip(IntEnum):
     BLANK_NAME = 4
     DELETED = 5
     RETIRED = 6
+    IMPOSSIBLE_DAY = 7
 
     @property
     def reason(self) -> str:
@@ -49,6 +50,7 @@ REASONS = {
     Skip.NO_INSTANCE: "its instance is not there",
     Skip.PLACEHOLDER: "0 of MySQL: WhaleFall saw no InnoDB file, so the size is not known",
     Skip.IMPOSSIBLE: f"a size that no database has: not from 0 to {LARGEST_MIB} MiB",
+    Skip.IMPOSSIBLE_DAY: "the sizes of its day add up to more than a server can hold",
     Skip.BLANK_NAME: "the name of its database is blank",
     Skip.DELETED: "deleted there",
     Skip.RETIRED: "its month was dropped here by its retention; `partitions restore` brings it back",
@@ -140,6 +142,14 @@ FROM (
 LEFT JOIN instance_size_stats AS total
   ON total.instance_id = days.instance_id AND total.collected_date = days.day AND total.source = 'measured'
  AND total.collected_date BETWEEN :first AND :last
+"""
+SKIP_IMPOSSIBLE_DAYS = """
+WITH impossible AS (
+    DELETE FROM moved_days WHERE total_size_bytes > :largest AND NOT is_measured RETURNING instance_id, day
+)
+UPDATE moved_sizes AS moved SET skip = :skip
+FROM impossible
+WHERE moved.instance_id = impossible.instance_id AND moved.day = impossible.day AND moved.skip IS NULL
 """
 DAYS = """
 SELECT instance_id, sum(moved) AS moved,
@@ -236,8 +246,10 @@ class SizesMove:
         values = {"first": month.first, "last": month.last, "ids": self.fleet.ids}
         with self.engine.begin() as connection:
             self._load(connection, MOVED_SIZES_TABLE, "moved_sizes", DATABASE_ROWS, month)
-            self._count_skipped(connection, DATABASES, "moved_sizes")
             connection.execute(text(DAYS_TABLE), values)
+            impossible = {"largest": LARGEST_CREDIBLE_SIZE, "skip": Skip.IMPOSSIBLE_DAY.value}
+            connection.execute(text(SKIP_IMPOSSIBLE_DAYS), impossible)
+            self._count_skipped(connection, DATABASES, "moved_sizes")
             written = self._count_days(connection)
             if self.apply and written:
                 ensure_children(connection, STATS_TABLES, [month.first])

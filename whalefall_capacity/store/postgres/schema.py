@@ -66,6 +66,7 @@ def require_current(engine: Engine) -> None:
     with engine.connect() as connection:
         found = current_revision(connection)
     if found != latest_revision():
+        _require_known(found)
         raise StoreError(
             f"the store is at revision {found or 'none'}, this program needs {latest_revision()}: "
             "run `whalefall-capacity store migrate`"

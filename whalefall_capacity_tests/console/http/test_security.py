@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from whalefall_capacity.console.app import console_of, create_app
@@ -17,6 +18,7 @@ from whalefall_capacity.console.http.principals import PrincipalCache
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.access import Role, create_token, revoke_token, set_user
 from whalefall_capacity.store.aggregations import console_series
+from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity_tests.console.conftest import PASSWORD, Callers, FakeDagster, csrf_of, log_in
 from whalefall_capacity_tests.store.records import rows
 
@@ -293,11 +295,47 @@ def test_an_unexpected_error_shows_nothing_of_it(
     assert code_of(answer) == (500, "INTERNAL_ERROR")
     assert "hunter2" not in answer.text
     assert "Traceback" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-security-policy"] == client.get("/login").headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "change", ["DROP TABLE instances CASCADE", "ALTER TABLE instances RENAME COLUMN is_active TO active"]
+)
+def test_a_store_of_another_version_is_a_503_that_says_what_to_run(
+    callers: Callers, store: Engine, change: str
+) -> None:
+    client = callers.script(Role.VIEW)
+    with store.begin() as connection:
+        connection.execute(text(change))
+    told = "the store is not as this version of the program needs it: run `whalefall-capacity store migrate`"
+    answer = client.get("/api/v1/instances")
+    assert code_of(answer) == (503, "UNAVAILABLE")
+    assert answer.json()["message"] == told
+    page = client.get("/")
+    assert (page.status_code, told in page.text) == (503, True)
+
+
+@pytest.mark.parametrize(
+    ("session", "told"),
+    [
+        ("default_transaction_read_only=on", "the store is read-only: nothing can be changed until it takes changes"),
+        ("role=pg_monitor", "the console's account may not do that in the store"),
+    ],
+)
+def test_a_store_that_takes_no_changes_of_the_console_is_a_503_that_says_why(
+    store: Engine, settings: Settings, session: str, told: str
+) -> None:
+    set_user(store, "ann", Role.ADMIN, SecretStr(PASSWORD))
+    url = SecretStr(store.url.render_as_string(hide_password=False))
+    engine = create_store_engine(url, connect_args={"options": f"-c {session}"})
+    app = create_app(console_of(engine, settings, FakeDagster(), reading=store))
+    page = log_in(Callers(app, store).nobody(), "ann", PASSWORD)
+    engine.dispose()
+    assert (page.status_code, told in html.unescape(page.text)) == (503, True)
 
 
 def test_a_store_that_is_away_is_a_503_without_its_address(settings: Settings) -> None:
-    from whalefall_capacity.store.postgres.engine import create_store_engine
-
     engine = create_store_engine(SecretStr("postgresql+psycopg2://u:hunter2@127.0.0.1:1/whalefall"))
     app = create_app(console_of(engine, settings, FakeDagster()))
     client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)

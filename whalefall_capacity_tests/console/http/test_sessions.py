@@ -127,6 +127,25 @@ def test_only_a_post_logs_out(callers: Callers, method: str) -> None:
     assert client.get("/api/v1/session").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/login", "GET, HEAD, POST"),
+        ("GET", "/logout", "POST"),
+        ("POST", "/instances", "GET, HEAD"),
+        ("POST", "/static/console.css", "GET, HEAD"),
+        ("DELETE", "/api/v1/partitions", "GET, HEAD, POST"),
+        ("DELETE", "/api/v1/instances", "GET, HEAD"),
+        ("DELETE", "/healthz", "GET, HEAD"),
+    ],
+)
+def test_who_uses_a_wrong_method_is_told_every_one_that_the_path_takes(
+    callers: Callers, method: str, path: str, allowed: str
+) -> None:
+    answer = callers.script(Role.ADMIN).request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 def test_who_logs_out_when_the_session_has_expired_comes_to_the_login(callers: Callers, store: Engine) -> None:
     client = callers.browser(Role.ADMIN)
     token = csrf_of(client)["X-CSRFToken"]

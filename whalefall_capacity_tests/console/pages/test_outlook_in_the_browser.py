@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import SecretStr
 
 from whalefall_capacity.store.access import Role, set_user
@@ -55,6 +56,30 @@ def page(console: Served, browser: Browser) -> Iterator[Page]:
         page.wait_for_url(lambda url: not url.endswith("/login"))
         yield page
     assert complaints == []
+
+
+def answer_in_place(body: str, route: Route) -> None:
+    """Answer as a proxy does whose console is away."""
+    route.fulfill(status=502, body=body)
+
+
+def test_what_a_proxy_answers_in_place_of_the_console_is_told_by_its_status(console: Served, browser: Browser) -> None:
+    with page_of(browser) as page:
+        page.goto(f"{console.url}/login")
+        page.fill("[name=name]", Role.ADMIN.value)
+        page.fill("[name=password]", PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: not url.endswith("/login"))
+        page.goto(f"{console.url}/instances")
+        status, button = page.locator("#current-status"), page.get_by_role("button", name="Aggregate current period")
+        for body in ("<html>Bad Gateway</html>", '{"detail": "Bad Gateway"}'):
+            page.route("**/aggregations/current", functools.partial(answer_in_place, body))
+            button.click()
+            expect(status).to_have_text(
+                "It could not be started: The console did not answer (HTTP 502); a proxy may have answered in its "
+                "place. Try again in a moment."
+            )
+            expect(button).to_be_enabled()
 
 
 def fan(page: Page) -> dict[str, Any]:

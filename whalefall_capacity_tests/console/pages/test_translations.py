@@ -10,6 +10,7 @@ from string import Formatter
 
 import pytest
 
+from whalefall_capacity.console.http.envelope import MessageCode
 from whalefall_capacity.console.pages.rendering import FAULTS
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said, sentences
 from whalefall_capacity.sentences import Sentence
@@ -66,9 +67,16 @@ def test_every_status_has_a_word() -> None:
         ("fr", "en"),
         ("ZH", "zh"),
         (";;,", "en"),
+        ("en;q=0.5,zh;q=0.9", "zh"),
+        ("zh;q=0.8,en", "en"),
+        ("zh;q=0,de", "en"),
+        ("en-US;q=0.2, zh ; q = 0.3", "zh"),
+        ("zh;q=often,en;q=0.1", "en"),
     ],
 )
-def test_the_language_is_the_first_that_the_browser_asks_for_and_there_is(header: str, language: str) -> None:
+def test_the_language_is_the_one_that_the_browser_would_rather_have_of_those_that_there_are(
+    header: str, language: str
+) -> None:
     assert preferred(header) == language
     assert language in LANGUAGES
 
@@ -80,6 +88,10 @@ def test_every_sentence_of_the_program_that_a_page_may_show_is_translated_with_i
     assert made - set(chinese) == set()
     assert set(chinese) - made == set(BY_STARLETTE)
     assert [said for said in made if blanks(said) != blanks(chinese[said])] == []
+
+
+def test_the_page_of_every_error_has_words_of_its_own() -> None:
+    assert [code for code in MessageCode if f"error.{code.status}" not in catalogue("en")] == []
 
 
 def test_a_sentence_is_said_with_the_sentences_in_it_and_the_text_of_others_stays() -> None:

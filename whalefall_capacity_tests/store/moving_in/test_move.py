@@ -362,6 +362,22 @@ def figures(start: date, sizes: Sequence[int]) -> tuple[Any, ...]:
     return (start, len(sizes), sum(sizes) * MIB, max(sizes) * MIB, min(sizes) * MIB, sizes[-1] * MIB)
 
 
+def test_a_day_whose_sizes_add_up_to_more_than_a_server_can_hold_stays_behind(
+    whale: WhaleFall, migrate: Migrate, store: Engine
+) -> None:
+    shop, day = whale.instance("shop"), DAYS[0]
+    whale.sizes(shop, day, {"a": 2**33 - 1, "b": 1}, total=1)
+    whale.sizes(shop, day + timedelta(days=1), {"a": 2**33 - 2, "b": 1}, total=1)
+    report = migrate()
+    assert reasons(report, "database_size_stats", Outcome.SKIPPED) == [
+        ("shop", 2, "the sizes of its day add up to more than a server can hold")
+    ]
+    assert rows(store, "SELECT collected_date, total_size_bytes FROM instance_size_stats") == [
+        (day + timedelta(days=1), (2**33 - 1) * MIB)
+    ]
+    assert counts(migrate(), "database_size_stats") == (4, 0, 0, 2, 2)
+
+
 def test_the_plan_tells_the_settings_that_do_what_whalefall_did(whale: WhaleFall, migrate: Migrate) -> None:
     whale.insert(
         "email_alert_settings",

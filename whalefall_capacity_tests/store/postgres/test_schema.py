@@ -163,12 +163,13 @@ def test_the_oldest_server_is_postgresql_15() -> None:
 def test_a_store_of_a_newer_program_or_of_another_one_is_refused(store: Engine) -> None:
     with store.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StoreError) as raised:
-        migrate(store)
-    assert str(raised.value) == (
-        "the store is at revision 9999, which this program does not know: another version of it made the store "
-        "(install that one), or the database belongs to another program, such as Dagster"
-    )
+    for use in (migrate, require_current):
+        with pytest.raises(StoreError) as raised:
+            use(store)
+        assert str(raised.value) == (
+            "the store is at revision 9999, which this program does not know: another version of it made the store "
+            "(install that one), or the database belongs to another program, such as Dagster"
+        )
     assert _revision(store) == "9999"
 
 

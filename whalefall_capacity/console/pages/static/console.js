@@ -26,7 +26,9 @@
       throw new Error(word("error.network"));
     }
     if (answer.status === 401) toLogin();
-    const content = await answer.json();
+    // What is not in the console's own form comes from somebody between, such as a proxy with its page of an error.
+    const content = await answer.json().catch(() => undefined);
+    if (typeof content?.success !== "boolean") throw new Error(word("error.no_answer", { status: answer.status }));
     if (!answer.ok) throw new Error(content.message);
     return content.data;
   }

@@ -7,6 +7,7 @@ template. What is in none of these files is somebody else's text, such as the er
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
@@ -38,12 +39,25 @@ def said(text: str, language: str) -> str:
 
 
 def preferred(accept_language: str) -> str:
-    """Return the language that a browser asks for, of those that there are."""
-    for entry in accept_language.split(","):
-        language = entry.partition(";")[0].strip().lower().partition("-")[0]
-        if language in LANGUAGES:
-            return language
-    return DEFAULT
+    """Return the language that a browser would rather have, of those that there are; of equals, the first.
+
+    https://www.rfc-editor.org/rfc/rfc9110#name-accept-language
+    """
+    wanted: dict[str, float] = {}
+    for entry in accept_language.lower().split(","):
+        name, _, parameter = entry.partition(";")
+        language, weight = name.strip().partition("-")[0], _weight(parameter)
+        if language in LANGUAGES and weight > wanted.get(language, 0):
+            wanted[language] = weight
+    return max(wanted, key=wanted.__getitem__, default=DEFAULT)
+
+
+def _weight(parameter: str) -> float:
+    """Return the quality value of a language: 1 where none is given, 0 (not wanted) where it is none."""
+    if not parameter.strip():
+        return 1
+    given = re.fullmatch(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", parameter)
+    return float(given[1]) if given else 0
 
 
 def _read(name: str) -> dict[str, str]:
