@@ -18,6 +18,8 @@ from dagster import DagsterRunStatus
 from dagster_celery import celery_executor
 from dagster_celery.executor import _submit_task
 
+from whalefall_capacity.wrapped_executor import WrappedExecutor, WrappedExecutorDefinition
+
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
@@ -98,19 +100,8 @@ class SubmittedStep:
         return self._end.is_asked() and (bool(self._result.state == PENDING) or self._end.is_overdue())
 
 
-class EndingCeleryExecutor(dg.Executor):
+class EndingCeleryExecutor(WrappedExecutor):
     """Dagster's executor of Celery, which waits for workers only until its run is cancelled."""
-
-    def __init__(self, executor: Any) -> None:
-        self._executor = executor
-
-    @property
-    def retries(self) -> Any:
-        return self._executor.retries
-
-    def app_args(self) -> Any:
-        """Return the arguments of Celery's application; Dagster's loop asks for them."""
-        return self._executor.app_args()
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         from dagster_celery.core_execution_loop import core_celery_execution_loop
@@ -142,14 +133,4 @@ def is_dropped(packed: Any) -> bool:
 
 def ending_celery_executor() -> dg.ExecutorDefinition:
     """Return the definition of Dagster's executor of Celery, whose cancelled runs end without a worker, too."""
-    create = celery_executor.executor_creation_fn
-    assert create is not None
-    # As the constructor takes it, but for what its types say.
-    config_schema: Any = celery_executor.config_schema
-    return dg.ExecutorDefinition(
-        name=celery_executor.name,
-        config_schema=config_schema,
-        requirements=celery_executor.get_requirements,
-        executor_creation_fn=lambda context: EndingCeleryExecutor(create(context)),
-        description=celery_executor.description,
-    )
+    return WrappedExecutorDefinition(celery_executor, EndingCeleryExecutor)

@@ -9,11 +9,12 @@ import dagster as dg
 
 from whalefall_capacity.mirror.liveness import held_liveness
 from whalefall_capacity.resources.store import held_store
+from whalefall_capacity.wrapped_executor import WrappedExecutor, WrappedExecutorDefinition
 
 CANCELLATIONS = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
 
 
-class KeptAlive(dg.ExecutorDefinition):
+class KeptAlive(WrappedExecutorDefinition):
     """The executor *definition* with one addition: the process of the run holds the run's liveness lock.
 
     Dagster replaces the executor of a run that it executes in the process that created it, as `execute_in_process`
@@ -21,37 +22,11 @@ class KeptAlive(dg.ExecutorDefinition):
     """
 
     def __init__(self, definition: dg.ExecutorDefinition) -> None:
-        create = definition.executor_creation_fn
-        if create is None:
-            raise ValueError(f"the executor {definition.name} has no function that creates it")
-        # As the constructor takes it, but for what its types say.
-        config_schema: Any = definition.config_schema
-        super().__init__(
-            name=definition.name,
-            config_schema=config_schema,
-            requirements=definition.get_requirements,
-            executor_creation_fn=lambda context: _Alive(create(context)),
-            description=definition.description,
-        )
+        super().__init__(definition, _Alive)
 
 
-class _Alive(dg.Executor):
+class _Alive(WrappedExecutor):
     """An executor that holds the liveness lock of the run while another one executes it."""
-
-    def __init__(self, executor: dg.Executor) -> None:
-        self._executor = executor
-
-    @property
-    def retries(self) -> Any:
-        return self._executor.retries
-
-    @property
-    def step_dependency_config(self) -> Any:
-        return self._executor.step_dependency_config
-
-    def __getattr__(self, name: str) -> Any:
-        # Dagster's own loops ask their executor for what it alone has, such as the arguments of Celery's application.
-        return getattr(self._executor, name)
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         with held_store() as url, held_liveness(url, plan_context.run_id):
