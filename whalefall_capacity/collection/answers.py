@@ -31,6 +31,7 @@ def credible(measurement: Measurement, hide: Callable[[str], str]) -> Measuremen
         version=printable(hide(measurement.version), LONGEST_VERSION),
         databases=_distinct(databases),
         log_size_bytes=_size_or_none(measurement.log_size_bytes),
+        caveats=tuple(printable(hide(caveat), LONGEST_REASON) for caveat in measurement.caveats),
     )
 
 

@@ -144,11 +144,15 @@ class DatabaseSize:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Sizes that one server reported. *log_size_bytes*: WAL or binary logs, None when not allowed or not kept."""
+    """Sizes that one server reported. *log_size_bytes*: WAL or binary logs, None when not allowed or not kept.
+
+    *caveats*: what is not as sure about some of the sizes as it would be with all privileges, and what mends it.
+    """
 
     version: str
     databases: tuple[DatabaseSize, ...]
     log_size_bytes: int | None
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,7 @@ class Findings:
         self._names: list[str] = []
         self._databases: dict[str, DatabaseSize] = {}
         self._log_size_bytes: int | None = None
+        self._caveats: list[str] = []
 
     def listed(self, version: str, names: Iterable[str]) -> None:
         """Note the whole list of databases to measure; a list cut short must never get here."""
@@ -227,6 +232,11 @@ class Findings:
         with self._lock:
             self._log_size_bytes = size_bytes
 
+    def caveat(self, text: str) -> None:
+        """Note what is not sure about sizes that were found."""
+        with self._lock:
+            self._caveats.append(text)
+
     @property
     def has_sizes(self) -> bool:
         with self._lock:
@@ -241,7 +251,7 @@ class Findings:
             databases = tuple(
                 self._databases.get(name) or DatabaseSize(name, None, reason_for_the_rest) for name in self._names
             )
-            return Measurement(self._version, databases, self._log_size_bytes)
+            return Measurement(self._version, databases, self._log_size_bytes, tuple(self._caveats))
 
 
 class TimeLeft:

@@ -9,7 +9,7 @@ import typer
 
 from whalefall_capacity.byte_sizes import binary_size
 from whalefall_capacity.commands.output import JsonOption, print_json, print_table
-from whalefall_capacity.commands.runs import ALL_ITEMS, print_missing
+from whalefall_capacity.commands.runs import ALL_ITEMS, print_caveats, print_missing
 from whalefall_capacity.errors import CollectionError, FleetError
 from whalefall_capacity.periods import today
 from whalefall_capacity.runtime import open_store
@@ -55,6 +55,7 @@ def collect(
     else:
         print_totals(str(day), totals)
         print_missing(items)
+        print_caveats(items)
     reasons = [reason for name, reason in outcome.not_measured.items() if not instance or name in instance]
     outcome.raise_error(CollectionError)
     if reasons:
@@ -67,6 +68,7 @@ def _with_missing(total: InstanceTotal, items: list[TaskRunItem]) -> dict[str, A
     return asdict(total) | {
         "missing": visits[0].missing if visits else {},
         "missing_not_named": visits[0].missing_not_named if visits else 0,
+        "caveats": visits[0].caveats if visits else [],
     }
 
 

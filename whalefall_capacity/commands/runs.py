@@ -72,6 +72,7 @@ def show(run_id: RunId, as_json: JsonOption = False) -> None:
     print_run(run)
     print_items(items)
     print_missing(items)
+    print_caveats(items)
 
 
 @app.command()
@@ -170,6 +171,12 @@ def print_missing(items: Sequence[TaskRunItem]) -> None:
             rows.append((item.item_name, f"and {item.missing_not_named} more", "for reasons like these"))
     if rows:
         print_table("databases that were not measured", ("instance", "database", "reason"), rows)
+
+
+def print_caveats(items: Sequence[TaskRunItem]) -> None:
+    """Print what is less sure about sizes than it could be, one per line, if anything is."""
+    if rows := [(item.item_name, caveat) for item in items for caveat in item.caveats]:
+        print_table("sizes to take with care", ("instance", "why"), rows)
 
 
 def _find(engine: Engine, run_id: str) -> TaskRun:

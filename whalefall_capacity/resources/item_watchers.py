@@ -57,6 +57,8 @@ class CollectionItems(_Items[Target, Visit | FailedVisit]):
             details["missing"] = dict(list(missing.items())[:MOST_NAMED])
         if len(missing) > MOST_NAMED:
             details["missing_not_named"] = len(missing) - MOST_NAMED
+        if measurement.caveats:
+            details["caveats"] = list(measurement.caveats)
         self._task_runs.completed(ItemType.COLLECTION, str(outcome.target.instance_id), metrics, details)
 
 

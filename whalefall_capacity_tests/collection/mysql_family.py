@@ -111,7 +111,12 @@ def measure(target: Target, excluded: NameFilter = EVERYTHING, limits: Limits = 
 
 def measure_sizes(target: Target, excluded: NameFilter = EVERYTHING) -> dict[str, int | None]:
     """Return bytes by database."""
-    return {database.name: database.size_bytes for database in measure(target, excluded).databases}
+    return sizes_of(measure(target, excluded))
+
+
+def sizes_of(measurement: Measurement) -> dict[str, int | None]:
+    """Return bytes by database."""
+    return {database.name: database.size_bytes for database in measurement.databases}
 
 
 def reasons(target: Target, excluded: NameFilter = EVERYTHING) -> dict[str, str | None]:

@@ -35,6 +35,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     measure_sizes,
     open_session,
     run,
+    sizes_of,
     tables_of,
 )
 from whalefall_capacity_tests.collection.support import settled
@@ -331,7 +332,8 @@ def test_an_account_that_sees_files_and_tables_measures_everything(
     family: FamilyServer, rights: tuple[str, ...]
 ) -> None:
     with audited(family) as files, account(family, *rights) as target:
-        assert measure_sizes(target, ONLY_OURS) == files
+        measurement = measure(target, ONLY_OURS)
+    assert (sizes_of(measurement), measurement.caveats) == (files, ())
 
 
 def test_rights_may_come_from_a_role(family: FamilyServer) -> None:
@@ -368,22 +370,31 @@ def test_an_account_that_sees_only_names_measures_nothing(family: FamilyServer) 
 def test_an_account_that_sees_only_files_misses_what_has_none(family: FamilyServer) -> None:
     with audited(family) as files, account(family, "PROCESS", "SHOW DATABASES") as target:
         innodb_alone = (family.server.data_dir / "audit_mixed" / "items.ibd").stat().st_size
-        assert measure_sizes(target, ONLY_OURS) == {
+        measurement = measure(target, ONLY_OURS)
+        assert sizes_of(measurement) == {
             "audit_innodb": files["audit_innodb"],
             "audit_mixed": innodb_alone,
             "audit_myisam": None,
             "audit_empty": None,
         }
+        assert measurement.caveats == (
+            "only InnoDB's files are counted in audit_innodb, audit_mixed: the account does not see whether there are "
+            "tables of other engines; it needs SHOW VIEW on all",
+        )
 
 
 def test_an_account_that_sees_only_tables_estimates_innodb(family: FamilyServer) -> None:
     with audited(family) as files, account(family, "SHOW VIEW") as target, family.connect() as cursor:
-        assert measure_sizes(target, ONLY_OURS) == {
+        measurement = measure(target, ONLY_OURS)
+        assert sizes_of(measurement) == {
             "audit_innodb": estimate(cursor, "audit_innodb"),
             "audit_mixed": estimate(cursor, "audit_mixed"),
             "audit_myisam": files["audit_myisam"],
             "audit_empty": 0,
         }
+        assert measurement.caveats == (
+            "the sizes of InnoDB tables are estimates of information_schema.TABLES: the account needs PROCESS",
+        )
 
 
 def test_an_account_of_one_database_sees_that_one(family: FamilyServer) -> None:

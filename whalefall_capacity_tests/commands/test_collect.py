@@ -14,6 +14,7 @@ from whalefall_capacity.asset_keys import DATABASE_SIZE_STATS
 from whalefall_capacity.collection.sizes import Target
 from whalefall_capacity.private_files import is_open_to_others
 from whalefall_capacity.settings import PREFIX, Settings
+from whalefall_capacity_tests.collection.mysql_family import account
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.commands.test_fleet import cells
 from whalefall_capacity_tests.processes import run
@@ -127,6 +128,24 @@ def test_each_database_that_was_not_measured_is_named_with_its_reason(
     assert (total["missing"], total["missing_not_named"], total["missing_count"]) == ({"[red]": reason}, 0, 1)
     ((run_id,), *_) = rows(whalefall.store, "SELECT run_id FROM task_runs")
     assert ["pg", "[red]", reason] in cells(whalefall("runs", "show", str(run_id)).out)
+
+
+def test_sizes_that_leave_something_out_are_told_with_the_privilege_that_mends_it(
+    whalefall: CommandLine, mariadb: MariadbFleetServer, orders: str
+) -> None:
+    only_files = (
+        f"only InnoDB's files are counted in {orders}: the account does not see whether there are tables of other "
+        "engines; it needs SHOW VIEW on all"
+    )
+    with account(mariadb, "PROCESS", "SHOW DATABASES") as target:
+        register(whalefall.store, entry("maria", target))
+        done = whalefall("collect")
+        (total,) = whalefall("collect", "--json").json
+    assert done.status == 0
+    assert ["maria", only_files] in cells(done.out)
+    assert total["caveats"] == [only_files]
+    ((run_id,), *_) = rows(whalefall.store, "SELECT run_id FROM task_runs")
+    assert ["maria", only_files] in cells(whalefall("runs", "show", str(run_id)).out)
 
 
 def test_a_fleet_of_which_nobody_answers_fails(whalefall: CommandLine) -> None:

@@ -18,7 +18,7 @@ from pymysql.constants import ER
 from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
-from whalefall_capacity.collection.mysql.server import Server, text
+from whalefall_capacity.collection.mysql.server import Server, is_denied, text
 from whalefall_capacity.collection.mysql.tables import (
     BATCH,
     Table,
@@ -41,7 +41,13 @@ NOT_VISIBLE = "the account cannot see its tables; `fleet check` prints the GRANT
 SOME_VISIBLE = "the account has privileges on some of its tables, and sees no others; it needs SHOW VIEW on all"
 NOT_LOADED = "the server has not loaded the statistics of its tables in a shared tablespace"
 DROPPED = "dropped during the visit"
+ESTIMATED = "the sizes of InnoDB tables are estimates of information_schema.TABLES"
+INNODB_ALONE = (
+    "only InnoDB's files are counted in {databases}: the account does not see whether there are tables of other "
+    "engines; it needs SHOW VIEW on all"
+)
 LOGS_NAMED = 3
+DATABASES_NAMED = 3
 
 
 class Survey:
@@ -82,6 +88,7 @@ class Survey:
         self._note_gone()
         self.logs = self._optional(self._binary_logs)
         self._findings.logs(None if isinstance(self.logs, pymysql.Error) else self.logs)
+        self._note_caveats()
 
     def missing_grant(self, privilege: str) -> str | None:
         """Return the statement that gives the account a privilege, None when it has it."""
@@ -272,6 +279,15 @@ class Survey:
                 self._note(name, DROPPED)
             elif self.sizes[name] == 0:
                 self._findings.measured(name, 0)
+
+    def _note_caveats(self) -> None:
+        """Note which sizes are estimates, and which may leave out tables that the account does not see."""
+        if isinstance(self.innodb, pymysql.Error):
+            why = "the account needs PROCESS" if is_denied(self.innodb) else self._server.explain(self.innodb)
+            self._findings.caveat(f"{ESTIMATED}: {why}")
+        measured = [name for name, size in self.sizes.items() if isinstance(size, int)]
+        if partly := [name for name in measured if not self.grants.shows_all_tables_of(name)]:
+            self._findings.caveat(INNODB_ALONE.format(databases=first_of(partly, DATABASES_NAMED)))
 
     def _binary_logs(self) -> int | None:
         """Return the bytes of the binary logs; None when the server keeps none. Raises pymysql.Error."""

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.store.postgres.one_statement import read_rows, typed, write
 from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
+from whalefall_capacity.store.task_runs.visit_details import VisitDetails
 
 # Rows that can be paged through, and how far they are counted.
 MOST_ROWS = 10_000
@@ -45,7 +46,7 @@ class TaskRun:
 
 
 @dataclass(frozen=True)
-class TaskRunItem:
+class TaskRunItem(VisitDetails):
     """One unit of a run: an instance, or a table partition."""
 
     item_type: str
@@ -58,17 +59,6 @@ class TaskRunItem:
     metrics_json: Mapping[str, Any] | None
     details_json: Mapping[str, Any] | None
     error_message: str | None
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """The databases that were listed and not measured, the first of very many, with their reasons."""
-        found: Mapping[str, str] = (self.details_json or {}).get("missing", {})
-        return found
-
-    @property
-    def missing_not_named(self) -> int:
-        """The number of databases beside *missing* that were not measured."""
-        return int((self.details_json or {}).get("missing_not_named", 0))
 
 
 RUN_COLUMNS = """

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.store.postgres.one_statement import read_rows, typed
 from whalefall_capacity.store.postgres.statuses import ItemStatus, Status
+from whalefall_capacity.store.task_runs.visit_details import VisitDetails
 from whalefall_capacity.store.task_runs.write import ItemType
 
 # The runs by the index of their times, newest first, and of each the item by the unique index (run_id, item_type,
@@ -28,7 +29,7 @@ LIMIT :limit
 
 
 @dataclass(frozen=True)
-class ServerVisit:
+class ServerVisit(VisitDetails):
     """One visit to one server."""
 
     run_id: Annotated[str, Field(description="The task run that made it.")]
@@ -41,14 +42,9 @@ class ServerVisit:
     error_message: str | None
     metrics_json: Mapping[str, Any] | None
     details_json: Annotated[
-        Mapping[str, Any] | None, Field(description="Databases that were listed and not measured, with the reasons.")
+        Mapping[str, Any] | None,
+        Field(description="Databases that were listed and not measured, with the reasons, and caveats about sizes."),
     ]
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """The databases that were listed and not measured, the first of very many, with their reasons."""
-        found: Mapping[str, str] = (self.details_json or {}).get("missing", {})
-        return found
 
 
 def last_visits(engine: Engine, instance_id: int, limit: int) -> list[ServerVisit]:

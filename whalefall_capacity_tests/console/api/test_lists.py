@@ -15,9 +15,10 @@ INSTANCES, DATABASES = "/api/v1/instances", "/api/v1/databases"
 VISITED = """
 INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status)
 VALUES ('r-1', 'sync_databases', 'Collect sizes', 'capacity', 'scheduled', 'completed_with_errors');
-INSERT INTO task_run_items (run_id, item_type, item_key, item_name, instance_id, status, completed_at, error_message)
-VALUES ('r-1', 'collection', '1', 'instance-1', 1, 'completed', now(), NULL),
-       ('r-1', 'collection', '2', 'instance-2', 2, 'failed', now(), 'instance-2: no answer')
+INSERT INTO task_run_items (run_id, item_type, item_key, item_name, instance_id, status, completed_at, error_message,
+                            details_json)
+VALUES ('r-1', 'collection', '1', 'instance-1', 1, 'completed', now(), NULL, '{"caveats": ["sizes are estimates"]}'),
+       ('r-1', 'collection', '2', 'instance-2', 2, 'failed', now(), 'instance-2: no answer', NULL)
 """
 
 

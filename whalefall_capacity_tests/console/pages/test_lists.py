@@ -96,6 +96,7 @@ def test_the_page_of_an_instance_shows_its_databases_coverage_and_visits(store: 
     assert '<span class="status dropped">dropped</span>' in content
     assert 'href="/runs/r-1"' in content
     assert content.count('<td class="measured"') == 10
+    assert "sizes are estimates" in content
     failed = page(viewer, "/instances/2")
     assert "The newest visit failed" in failed
     assert "instance-2: no answer" in failed
