@@ -104,33 +104,36 @@ WITH written AS (
 INSERT INTO touched
 SELECT instance_id, collected_date, count(*) FROM written GROUP BY instance_id, collected_date
 """
-UPSERT_TOTALS = """
-INSERT INTO instance_size_stats AS total (instance_id, collected_date, total_size_bytes, database_count, missing_count,
-                                          source, collected_at)
-SELECT stored.instance_id, stored.collected_date, sum(stored.size_bytes), count(*), 0,
-       CASE WHEN bool_or(stored.source = 'measured') THEN 'measured' ELSE 'imported' END,
-       max(stored.collected_at)
+TOTALS_TABLE = """
+CREATE TEMPORARY TABLE totals ON COMMIT DROP AS
+SELECT stored.instance_id, stored.collected_date, sum(stored.size_bytes) AS total_size_bytes,
+       count(*) AS database_count, bool_or(stored.source = 'measured') AS is_measured,
+       max(stored.collected_at) AS collected_at
 FROM touched
 JOIN database_size_stats AS stored
   ON stored.instance_id = touched.instance_id AND stored.collected_date = touched.day
 GROUP BY stored.instance_id, stored.collected_date
+"""
+IMPOSSIBLE_TOTALS = """
+SELECT i.name AS instance, totals.collected_date AS day, totals.total_size_bytes, count(*) OVER () AS errors
+FROM totals
+JOIN instances AS i ON i.id = totals.instance_id
+WHERE totals.total_size_bytes > :largest
+ORDER BY i.name, totals.collected_date
+LIMIT :shown
+"""
+UPSERT_TOTALS = """
+INSERT INTO instance_size_stats AS total (instance_id, collected_date, total_size_bytes, database_count, missing_count,
+                                          source, collected_at)
+SELECT instance_id, collected_date, total_size_bytes, database_count, 0,
+       CASE WHEN is_measured THEN 'measured' ELSE 'imported' END, collected_at
+FROM totals
 ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count, source = excluded.source,
     missing_count = greatest(total.missing_count - coalesce(
         (SELECT databases FROM filled
          WHERE filled.instance_id = excluded.instance_id AND filled.day = excluded.collected_date), 0), 0),
     collected_at = excluded.collected_at, updated_at = now()
-"""
-IMPOSSIBLE_TOTALS = """
-SELECT i.name AS instance, stored.collected_date AS day, sum(stored.size_bytes) AS total, count(*) OVER () AS errors
-FROM touched
-JOIN database_size_stats AS stored
-  ON stored.instance_id = touched.instance_id AND stored.collected_date = touched.day
-JOIN instances AS i ON i.id = stored.instance_id
-GROUP BY i.name, stored.collected_date
-HAVING sum(stored.size_bytes) > :largest
-ORDER BY i.name, stored.collected_date
-LIMIT :shown
 """
 KEPT_MEASURED = """
 SELECT count(*) FROM imported
@@ -212,7 +215,8 @@ def _refuse_impossible_totals(connection: Connection, source: str) -> None:
     found = connection.execute(text(IMPOSSIBLE_TOTALS), values).all()
     if found:
         errors = [
-            f"{source}: {row.instance}, {row.day}: the sizes add up to {row.total} bytes, which no server can hold"
+            f"{source}: {row.instance}, {row.day}: the sizes add up to {row.total_size_bytes} bytes, "
+            "which no server can hold"
             for row in found
         ]
         raise refused(errors, found[0].errors)
@@ -238,6 +242,7 @@ def _write(connection: Connection, source: str, rows: int, created: tuple[str, .
     connection.execute(text(TOUCHED_TABLE))
     connection.execute(text(UPSERT_SIZES), {"replace": replace})
     connection.execute(text("ANALYZE touched"))
+    connection.execute(text(TOTALS_TABLE))
     _refuse_impossible_totals(connection, source)
     connection.execute(text(UPSERT_TOTALS))
     touched = connection.execute(text("SELECT day, sum(rows) AS rows FROM touched GROUP BY day ORDER BY day")).all()
