@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster import DagsterRunStatus
 from dagster_celery import celery_executor
 from dagster_celery.executor import _submit_task
 
+from whalefall_capacity.run_states import goes_on
 from whalefall_capacity.wrapped_executor import WrappedExecutor, WrappedExecutorDefinition
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ class EndingCeleryExecutor(WrappedExecutor):
 
 def is_over(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Tell whether no step of a run is to begin any more."""
-    run = instance.get_run_by_id(run_id)
-    return run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING
+    return not goes_on(instance.get_run_by_id(run_id))
 
 
 def is_dropped(packed: Any) -> bool:

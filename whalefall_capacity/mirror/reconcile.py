@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
 from whalefall_capacity.mirror.follow import is_ours, mirror
+from whalefall_capacity.run_states import goes_on
 from whalefall_capacity.store.postgres.advisory_locks import without_worker
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.write import (
@@ -131,7 +132,7 @@ def _our_runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[str]:
 def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
     """Stop a run that the run centre cancelled: remove it from the queue, or interrupt its worker."""
     run = instance.get_run_by_id(run_id)
-    if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
+    if goes_on(run):
         instance.run_coordinator.cancel_run(run_id)
 
 

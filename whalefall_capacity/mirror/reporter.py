@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import dagster as dg
-from dagster import DagsterRunStatus
 from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
 from whalefall_capacity.mirror.follow import is_local, mirror
+from whalefall_capacity.run_states import goes_on, is_cancelled
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.statuses import Status
 from whalefall_capacity.store.task_runs.summary import TaskSummary
@@ -132,14 +132,14 @@ class Reporter:
         if not self._stop_asked.is_set():
             return
         run = self._instance.get_run_by_id(self._run_id)
-        if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
+        if goes_on(run):
             self._instance.report_run_canceling(run, "The task run was cancelled: stopping the work.")
         raise dg.DagsterExecutionInterruptedError
 
     def is_ending(self) -> bool:
         """Tell whether the run ends, if it is interrupted now: it is cancelled, or has nobody to go on with it."""
         run = self._instance.get_run_by_id(self._run_id)
-        return run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING or is_local(run)
+        return not goes_on(run) or is_local(run)
 
     def _report(self) -> None:
         told = False
@@ -197,7 +197,7 @@ class Reporter:
             cancelled = task_run_status(connection, self._run_id) is Status.CANCELLED
         run = self._instance.get_run_by_id(self._run_id)
         # Dagster's launcher cannot interrupt a run in a terminal, but still changes its status.
-        if cancelled or (run and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)):
+        if cancelled or is_cancelled(run):
             self._stop_asked.set()
 
 

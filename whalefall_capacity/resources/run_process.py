@@ -9,6 +9,7 @@ import dagster as dg
 
 from whalefall_capacity.mirror.liveness import held_liveness
 from whalefall_capacity.resources.store import held_store
+from whalefall_capacity.run_states import is_cancelled
 from whalefall_capacity.wrapped_executor import WrappedExecutor, WrappedExecutorDefinition
 
 CANCELLATIONS = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
@@ -57,13 +58,14 @@ def _cancelled_for_good(plan_context: Any, events: Iterator[dg.DagsterEvent]) ->
             has_failed = has_failed or event.is_step_failure
             yield event
     except Exception as error:
-        if _is_cancelled(plan_context):
+        if is_cancelled(_run_of(plan_context)):
             raise dg.DagsterExecutionInterruptedError from error
         raise
-    if has_failed and _is_cancelled(plan_context):
+    if has_failed and is_cancelled(_run_of(plan_context)):
         raise dg.DagsterExecutionInterruptedError
 
 
-def _is_cancelled(plan_context: Any) -> bool:
-    run = plan_context.instance.get_run_by_id(plan_context.run_id)
-    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+def _run_of(plan_context: Any) -> dg.DagsterRun | None:
+    """Return the run as it is now: the one of the context is as old as the process."""
+    run: dg.DagsterRun | None = plan_context.instance.get_run_by_id(plan_context.run_id)
+    return run
