@@ -53,7 +53,7 @@ def test_an_error_of_the_block_goes_through_and_ends_the_run(store: Engine) -> N
 
     with pytest.raises(ZeroDivisionError):
         work()
-    assert not is_alive(store)
+    wait_for(lambda: not is_alive(store), "end of the lock")
 
 
 def test_a_lost_session_is_replaced(store: Engine) -> None:
