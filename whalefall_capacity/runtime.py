@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.collection.sizes import Limits, NameFilter, ServerEngine
 from whalefall_capacity.collection.visit import Filters
+from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.execution_choices import LauncherName
 from whalefall_capacity.periods import today
 from whalefall_capacity.private_files import close_to_others, make_private_folder, write_private
@@ -145,7 +146,14 @@ def make_dagster_ready(settings: Settings) -> None:
         paths = [value] if isinstance(value, Path) else value if isinstance(value, tuple) else []
         if paths and all(isinstance(path, Path) for path in paths):
             os.environ[f"{PREFIX}{name.upper()}"] = ",".join(map(str, paths))
-    os.environ.setdefault("DAGSTER_HOME", str(dagster_home(settings)))
+    own = settings.home / "dagster"
+    if Path(os.environ.setdefault("DAGSTER_HOME", str(own))) == own:
+        try:
+            dagster_home(settings)
+        except OSError as error:
+            raise SettingsError(
+                f"{PREFIX}HOME: {error.filename}: {error.strerror}; it must be writable for whoever starts the command"
+            ) from None
     # Half the cost of a range of partitions lies in writing its events one by one.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "50")
     # This daemon looks for runs to re-execute, each time with new connections; the default is 5.

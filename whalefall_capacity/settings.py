@@ -33,6 +33,10 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ".env"
 # With the byte order mark that editors of Windows begin a file with, or without.
 ENV_FILE_ENCODING = "utf-8-sig"
+# As a host to listen on.
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104
+# Of libpq, in the URL of a database.
+FILE_PARAMETERS = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
 
 
@@ -90,7 +94,19 @@ def _postgres_url(value: SecretStr) -> SecretStr:
             "must look like postgresql://user:password@host:5432/database; special characters of the password "
             "as %XX, such as %40 for @"
         )
+    if relative := _relative_files(url):
+        raise ValueError(f"{', '.join(relative)}: must be an absolute path: the service works in another folder")
     return url
+
+
+def _relative_files(url: SecretStr) -> list[str]:
+    """Return the parameters of *url* that name a file from the folder in which one happens to be."""
+    from sqlalchemy import make_url
+
+    query = make_url(url.get_secret_value()).query
+    files = {name: str(query[name]) for name in FILE_PARAMETERS if name in query}
+    # `system`: the authorities that the system trusts.
+    return [name for name, file in files.items() if not Path(file).is_absolute() and file != "system"]
 
 
 def _address(url: SecretStr) -> tuple[str, int, str] | None:
@@ -575,12 +591,16 @@ def load_settings() -> Settings:
 
 
 def settings_of_file() -> dict[str, str]:
-    """Return the variables of .env that are settings and that the environment does not have."""
+    """Return the variables of .env that are settings and that the environment does not have, by their usual names.
+
+    As for the settings themselves, the case of a name does not matter, and an empty variable is none.
+    """
     values = dotenv_values(ENV_FILE, encoding=ENV_FILE_ENCODING)
+    given = {name.upper() for name, value in os.environ.items() if value}
     return {
-        name: value
+        name.upper(): value
         for name, value in values.items()
-        if name.upper().startswith(PREFIX) and value and name not in os.environ
+        if name.upper().startswith(PREFIX) and value and name.upper() not in given
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from whalefall_capacity.errors import SettingsError
 from whalefall_capacity.private_files import is_open_to_others
 from whalefall_capacity.runtime import dagster_home, open_runtime
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, build_settings, load_settings
@@ -24,6 +25,41 @@ def test_settings_of_the_file_reach_them_and_the_environment_wins(tmp_path: Path
         given = {name: os.environ.get(f"{PREFIX}{name}") for name in ("TIMEZONE", "WEBSERVER_PORT", "CONSOLE_PORT")}
         assert given == {"TIMEZONE": "UTC", "WEBSERVER_PORT": "3002", "CONSOLE_PORT": None}
         assert "OTHER" not in os.environ
+
+
+@pytest.mark.usefixtures("store")
+def test_the_file_counts_for_them_where_it_counts_for_us(tmp_path: Path) -> None:
+    lines = ("WHALEFALL_WEBSERVER_PORT=3001", "whalefall_console_port=3002", "whalefall_timezone=UTC")
+    (tmp_path / ".env").write_text("\n".join(lines))
+    # An empty variable is none, and no case of letters makes another name.
+    os.environ |= {f"{PREFIX}WEBSERVER_PORT": "", f"{PREFIX}TIMEZONE": "Europe/Berlin"}
+    load_settings.cache_clear()
+    with open_runtime(load_settings()):
+        ours = load_settings()
+        (tmp_path / ".env").unlink()
+        theirs = build_settings()
+    for settings in (ours, theirs):
+        assert (settings.webserver_port, settings.console_port, settings.timezone) == (3001, 3002, "Europe/Berlin")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_home_that_cannot_be_written_is_said() -> None:
+    # Nobody makes a folder there.
+    os.environ[f"{PREFIX}HOME"] = "/proc/whalefall"
+    load_settings.cache_clear()
+    with pytest.raises(SettingsError) as raised, open_runtime(load_settings()):
+        pass
+    assert str(raised.value) == (
+        "WHALEFALL_HOME: /proc/whalefall: No such file or directory; it must be writable for whoever starts the command"
+    )
+
+
+@pytest.mark.usefixtures("store")
+def test_with_a_dagster_home_of_your_own_none_is_made(tmp_path: Path) -> None:
+    os.environ |= {f"{PREFIX}HOME": str(tmp_path / "home"), "DAGSTER_HOME": str(tmp_path)}
+    load_settings.cache_clear()
+    with open_runtime(load_settings()):
+        assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.usefixtures("store")

@@ -283,6 +283,19 @@ def test_every_form_of_url_that_libpq_can_use_is_taken_as_it_is(url: str) -> Non
     assert _store_url(url) == url
 
 
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"])
+def test_a_file_of_a_url_has_its_whole_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHALEFALL_STORE_URL", f"postgresql://u:geheim@db.example/sizes?{name}=files/mine")
+    assert str(_refusal()) == (
+        f"WHALEFALL_STORE_URL: (secret): {name}: must be an absolute path: the service works in another folder"
+    )
+    assert _store_url(f"postgresql://u@db.example/sizes?{name}=/files/mine").endswith("=/files/mine")
+
+
+def test_the_authorities_of_the_system_are_no_file() -> None:
+    assert _store_url("postgresql://u@db.example/sizes?sslrootcert=system").endswith("?sslrootcert=system")
+
+
 def test_special_characters_of_a_password_are_percent_encoded() -> None:
     url = _store_url("postgresql://whalefall:p%40ss%2Fw%3Ard@db.example/sizes")
     assert make_url(url).password == "p@ss/w:rd"
