@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, LiteralString
@@ -15,8 +16,10 @@ from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.collection.sizes import ServerEngine, Tls
 from whalefall_capacity.engine_catalog import known_engines, known_engines_in_words
 from whalefall_capacity.errors import FleetFileError
+from whalefall_capacity.libpq import is_forgotten
 from whalefall_capacity.yaml_file import Strict, number, read_yaml_file
 
+TLS_FILES = ("ca_file", "cert_file", "key_file", "server_public_key_file")
 MYSQL_FAMILY = (ServerEngine.MYSQL, ServerEngine.MARIADB)
 
 
@@ -52,11 +55,18 @@ def _host(value: Any) -> Any:
     return value
 
 
+def _kept_variable(name: str | None) -> str | None:
+    """Refuse the variables that `forget_environment` removes before a password is looked up."""
+    if name is not None and is_forgotten(name):
+        raise ValueError("is a variable of libpq, which gets to see none; choose another name, such as SHOP_PASSWORD")
+    return name
+
+
 class CredentialEntry(Strict):
     """The account to connect as, with a reference to its password: exactly one of three kinds."""
 
     username: str | None = Field(default=None, min_length=1)
-    password_env: str | None = Field(default=None, min_length=1)
+    password_env: Annotated[str | None, AfterValidator(_kept_variable)] = Field(default=None, min_length=1)
     password_file: str | None = Field(default=None, min_length=1)
     stored: str | None = Field(default=None, min_length=1)
 
@@ -148,5 +158,25 @@ def _problem_of_replica(instance: InstanceEntry, by_name: Mapping[str, InstanceE
 
 
 def read_fleet_file(path: Path) -> FleetFile:
-    """Read and check a fleet file. Raises FleetFileError that names every bad field with its line."""
-    return read_yaml_file(path, FleetFile, FleetFileError)
+    """Read and check a fleet file; relative paths in it are seen from its folder.
+
+    Raises FleetFileError that names every bad field with its line.
+    """
+    fleet = read_yaml_file(path, FleetFile, FleetFileError)
+    # Of a pipe there is no folder.
+    folder = path.absolute().parent if path.is_file() else Path.cwd()
+    return fleet.model_copy(update={"instances": [_with_whole_paths(entry, folder) for entry in fleet.instances]})
+
+
+def _with_whole_paths(entry: InstanceEntry, folder: Path) -> InstanceEntry:
+    """Return *entry* with the whole paths of its files: the service works in another folder."""
+    credential, tls = entry.credential, entry.tls
+    if credential.password_file is not None:
+        whole = str(folder / credential.password_file)
+        credential = credential.model_copy(update={"password_file": whole})
+    if tls is not None:
+        given = {name: getattr(tls, name) for name in TLS_FILES}
+        # `system`, to libpq: the authorities that the system trusts.
+        files: Any = {name: str(folder / file) for name, file in given.items() if file not in (None, "system")}
+        tls = replace(tls, **files)
+    return entry.model_copy(update={"credential": credential, "tls": tls})

@@ -202,6 +202,11 @@ def test_a_host_that_is_none_is_refused(host: str, problem: str, tmp_path: Path)
     [
         ("{username: whalefall}", f"credential: {ONE_REFERENCE}"),
         ("{username: whalefall, password_env: A, password_file: /a}", f"credential: {ONE_REFERENCE}"),
+        (
+            "{username: whalefall, password_env: PGPASS}",
+            "credential.password_env: is a variable of libpq, which gets to see none; choose another name, such as "
+            "SHOP_PASSWORD",
+        ),
         ("{password_env: A, stored: monitoring}", f"credential: {ONE_REFERENCE}"),
         ("{password_env: A}", f"credential: {USERNAME_RULE}"),
         ("{username: whalefall, stored: monitoring}", f"credential: {USERNAME_RULE}"),
@@ -408,3 +413,31 @@ def _problems(folder: Path, content: str) -> list[str]:
     *lines, end = _refusal(folder, content).splitlines()
     assert end == "nothing was changed"
     return [line.removeprefix(f"{folder / 'fleet.yaml'}: ") for line in lines]
+
+
+def test_relative_paths_are_seen_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/fleet.yaml").write_text(
+        """
+instances:
+  - name: shop
+    engine: mysql
+    host: db.example
+    tls: {mode: verify-ca, ca_file: certs/ca.pem, cert_file: ../own.pem, key_file: /etc/own.key,
+          server_public_key_file: public.pem}
+    credential: {username: whalefall, password_file: secrets/shop}
+  - name: blog
+    engine: postgresql
+    host: db.example
+    tls: {mode: verify-full, ca_file: system}
+    credential: {username: whalefall, password_env: BLOG}
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    shop, blog = read_fleet_file(Path("etc/fleet.yaml")).instances
+    folder = tmp_path / "etc"
+    assert shop.credential.reference == f"file:{folder}/secrets/shop"
+    assert shop.tls == Tls(
+        "verify-ca", f"{folder}/certs/ca.pem", f"{folder}/../own.pem", "/etc/own.key", f"{folder}/public.pem"
+    )
+    assert blog.tls == Tls("verify-full", "system")

@@ -10,6 +10,7 @@ import subprocess
 import typer
 
 from whalefall_capacity.commands.output import say
+from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.runtime import migrate_store, open_runtime, store_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.embedded import bundled_psql
@@ -52,6 +53,8 @@ def psql(context: typer.Context) -> None:
     settings = load_settings()
     program = (shutil.which("psql") if settings.store_url else None) or str(bundled_psql())
     with open_runtime(settings):
+        # What the environment says of another server is not for this one.
+        forget_environment()
         # Through the environment: every user of the machine can read the arguments of a process.
         environment = os.environ | libpq_environment(store_url(settings))
         # Ctrl-C is for psql, which cancels the statement and goes on. psql would inherit SIG_IGN, but not a handler.

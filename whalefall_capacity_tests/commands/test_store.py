@@ -15,10 +15,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from whalefall_capacity.periods import add_months, month_start
 from whalefall_capacity.settings import PREFIX
+from whalefall_capacity.store.postgres.engine import libpq_environment
 from whalefall_capacity.store.postgres.schema import latest_revision
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.commands.conftest import CommandLine
@@ -197,3 +199,32 @@ def test_the_embedded_server_is_started_for_a_command_and_stopped_after_it(tmp_p
         )
         assert (done.returncode, done.stdout) == (0, "whalefall|18\n")
         assert not (tmp_path / "home" / "postgres" / "postmaster.pid").exists()
+
+
+def test_psql_goes_nowhere_else_whatever_the_environment_says(whalefall: CommandLine) -> None:
+    os.environ |= {"PGHOSTADDR": "192.0.2.1", "PGPORT": "1", "PGSERVICE": "other", "PGOPTIONS": "-c search_path=other"}
+    done = whalefall("store", "psql", "-Atc", "SELECT current_database(), current_schema()")
+    assert (done.status, done.out) == (0, f"{whalefall.store.url.database}|public\n")
+
+
+def test_psql_gets_every_parameter_of_the_url() -> None:
+    several = "postgresql+psycopg2://u:p%40@/sizes?host=one:5432&host=two:5433&target_session_attrs=read-write"
+    assert libpq_environment(SecretStr(several)) == {
+        "PGUSER": "u",
+        "PGPASSWORD": "p@",
+        "PGDATABASE": "sizes",
+        "PGHOST": "one,two",
+        "PGPORT": "5432,5433",
+        "PGTARGETSESSIONATTRS": "read-write",
+    }
+    detailed = "postgresql+psycopg2://u@one/sizes?sslmode=verify-full&sslcert=/c&application_name=a&options=-cjit%3Doff"
+    assert libpq_environment(SecretStr(detailed + "&connect_timeout=3")) == {
+        "PGUSER": "u",
+        "PGDATABASE": "sizes",
+        "PGHOST": "one",
+        "PGSSLMODE": "verify-full",
+        "PGSSLCERT": "/c",
+        "PGAPPNAME": "a",
+        "PGOPTIONS": "-cjit=off",
+        "PGCONNECT_TIMEOUT": "3",
+    }

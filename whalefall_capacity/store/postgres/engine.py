@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from whalefall_capacity.libpq import forget_environment
+from whalefall_capacity.libpq import forget_environment, variable_of
 from whalefall_capacity.store.postgres.silence import GIVEN_UP_SOON, Connecting, watched_connections
 
 APPLICATION_NAME = "whalefall_capacity"
@@ -163,14 +163,5 @@ def connection_lost(error: DBAPIError | psycopg2.Error) -> bool:
 def libpq_environment(url: SecretStr) -> dict[str, str]:
     """Return *url* as the variables that libpq reads, for programs such as psql."""
     parts = make_url(url.get_secret_value())
-    host = parts.host or parts.query.get("host")
-    values = {
-        "PGHOST": host,
-        "PGPORT": parts.port,
-        "PGDATABASE": parts.database,
-        "PGUSER": parts.username,
-        "PGPASSWORD": parts.password,
-        "PGSSLMODE": parts.query.get("sslmode"),
-        "PGSSLROOTCERT": parts.query.get("sslrootcert"),
-    }
-    return {name: str(value) for name, value in values.items() if value}
+    _, keywords = parts.get_dialect()().create_connect_args(parts)
+    return {variable_of(keyword): str(value) for keyword, value in keywords.items()}
