@@ -12,6 +12,7 @@ library, which quotes the address.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import smtplib
 import ssl
@@ -65,7 +66,7 @@ Channel = Callable[[Alert], str | None]
 
 def channels(settings: Settings) -> dict[str, Channel]:
     """Return the channels in the settings by the names that the store knows them by; none by default."""
-    _hide_paths()
+    _keep_secrets()
     sends: dict[str, Channel] = {
         name: partial(send_by_service, service) for name, service in _services(settings).items()
     }
@@ -144,13 +145,18 @@ def send_webhook(url: SecretStr, alert: Alert) -> None:
 
 def call_heartbeat(url: SecretStr) -> None:
     """Call *url*, within a bounded time. Raises AlertError unless the answer is 2xx."""
-    _hide_paths()
+    _keep_secrets()
     _within_deadline(lambda: _request("GET", url, RECEIVERS[HEARTBEAT]), RECEIVERS[HEARTBEAT])
 
 
-def _hide_paths() -> None:
-    """Let nothing log the path of a request, which is the secret of a webhook: at DEBUG urllib3 would."""
+def _keep_secrets() -> None:
+    """Let nothing log the path of a request, which is the secret of a webhook, and nothing send a secret of others.
+
+    At DEBUG urllib3 would do the former. To `requests`, and so to apprise, a .netrc of the account is of more weight
+    than the user and password of a URL, and its `default` entry is for every host.
+    """
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+    os.environ["NETRC"] = os.devnull
 
 
 def _request(method: str, url: SecretStr, receiver: str, **content: Any) -> None:

@@ -5,6 +5,8 @@ No error, nor anything that it carries, has the address of the webhook or the pa
 
 from __future__ import annotations
 
+from base64 import b64encode
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -105,6 +107,20 @@ def test_a_redirection_is_not_followed(web: WebReceiver) -> None:
     web.status, web.location = 302, web.url
     assert refusal_of_post(web.url) == "the webhook answered 302"
     assert len(web.received) == 1
+
+
+def test_a_netrc_of_the_account_is_for_others(
+    web: WebReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    post(web.url)
+    post(web.url.replace("127", "user:right@127"))
+    (by_service,) = channels(build_settings(alert_urls=f"json://127.0.0.1:{web.port}/hooks")).values()
+    by_service(ALERT)
+    given = [headers.get("Authorization") for headers in web.headers]
+    assert given == [None, f"Basic {b64encode(b'user:right').decode()}", None]
 
 
 def test_a_webhook_that_nobody_serves_is_not_delivered() -> None:

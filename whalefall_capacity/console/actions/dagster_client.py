@@ -12,6 +12,7 @@ import requests
 
 from whalefall_capacity.console.http.cookies import HOST_PREFIX
 from whalefall_capacity.console.http.dagster_checks import DagsterCheck
+from whalefall_capacity.console.http.direct import WITHOUT_PROXY
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, Credential
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.launch_request import LAUNCH, launch_params
@@ -77,6 +78,7 @@ class DagsterClient:
                 json={"query": query, "variables": variables},
                 # A function: the library would otherwise send what a .netrc says of this host in its place.
                 auth=partial(self._log_in, credential),
+                proxies=dict(WITHOUT_PROXY),
                 timeout=timeout_seconds,
                 # It would become a GET without the mutation.
                 allow_redirects=False,

@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from whalefall_capacity.console.http.direct import WITHOUT_PROXY
 from whalefall_capacity.console.monitoring.problems import Component, NotReadyError, Reason
 from whalefall_capacity.readiness_queries import CODE_LOCATION, DAEMONS, GRAPHQL_PATH
 
@@ -53,6 +54,7 @@ class WatchedWebserver:
                 params={"query": query},
                 # A function: the library would otherwise send what a .netrc says of this host.
                 auth=lambda request: request,
+                proxies=dict(WITHOUT_PROXY),
                 timeout=WAIT_SECONDS,
                 allow_redirects=False,
             )

@@ -42,6 +42,14 @@ def test_a_netrc_of_the_account_takes_the_place_of_no_caller(tmp_path: Path, mon
         assert "authorization" not in running.asked[1]
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
+def test_a_proxy_of_the_machine_learns_nothing_of_the_caller(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    with webserver() as running:
+        client = DagsterClient(running.url, asks_for_login=True)
+        assert client.launch("job", {}, {}, (True, "a-token")) == "run-1"
+
+
 def test_a_webserver_that_is_away_is_told_in_one_sentence_with_what_to_do() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(DagsterError) as raised:
