@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -80,8 +81,10 @@ def main() -> None:
 
 
 def _warn_of_open_settings(path: Path) -> None:
-    if path.is_file() and is_open_to_others(path):
-        say(f"warning: {path} may hold secrets and is open to other accounts; close it: chmod 600 {path}", err)
+    # A folder that may not be searched is an error of the settings, which name it.
+    with suppress(PermissionError):
+        if path.is_file() and is_open_to_others(path):
+            say(f"warning: {path} may hold secrets and is open to other accounts; close it: chmod 600 {path}", err)
 
 
 def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:

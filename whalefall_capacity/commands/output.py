@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -23,6 +25,20 @@ from whalefall_capacity.printable import is_text, printable_json, printable_line
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
+
+def _open_what_is_closed() -> None:
+    """Let a standard stream that whoever started the program has closed lead nowhere.
+
+    The first file or connection to be opened would otherwise take its place, and get what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - as long as the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+_open_what_is_closed()
 # In a pipe or a file a table is as wide as its content: grep would not find a name that is wrapped.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False)

@@ -6,8 +6,9 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from whalefall_capacity.collection.sizes import address
 from whalefall_capacity.errors import SettingsError
-from whalefall_capacity.settings import PREFIX, Settings
+from whalefall_capacity.settings import EVERY_ADDRESS, PREFIX, Settings
 
 UI_HOST = "127.0.0.1"
 
@@ -31,13 +32,21 @@ def console_listener(settings: Settings, port: int | None = None) -> Listener:
     return Listener(f"{PREFIX}CONSOLE_PORT", settings.console_host, port or settings.console_port)
 
 
+def console_url(settings: Settings) -> str:
+    """Return where a browser on this machine finds the console."""
+    host = UI_HOST if settings.console_host in EVERY_ADDRESS else settings.console_host
+    return f"http://{address(host, settings.console_port)}"
+
+
 def require_free_ports(*listeners: Listener) -> None:
-    """Raise SettingsError if a port is in use or two listeners share one."""
+    """Raise SettingsError if a port is in use, two listeners share one, or there is no such host."""
     problems = []
     with ExitStack() as held:
         for listener in listeners:
             try:
                 _listen(listener, held)
+            except (socket.gaierror, UnicodeError):
+                problems.append(f"{PREFIX}CONSOLE_HOST: {listener.host}: is neither an address nor the name of a host")
             except OSError as error:
                 problems.append(
                     f"{listener.variable}: {listener.port}: cannot listen on port {listener.port} of {listener.host} "

@@ -8,7 +8,7 @@ import typer
 from sqlalchemy import Engine
 
 from whalefall_capacity.commands.output import say
-from whalefall_capacity.commands.ports import console_listener, require_free_ports, ui_listener
+from whalefall_capacity.commands.ports import console_listener, console_url, require_free_ports, ui_listener
 from whalefall_capacity.commands.run_lines import run_lines_shown
 from whalefall_capacity.runtime import open_store
 from whalefall_capacity.settings import Settings, load_settings
@@ -35,6 +35,6 @@ def up(verbose: VerboseOption = False) -> None:
 def serve_in_foreground(engine: Engine, settings: Settings, verbose: bool, login: str = "") -> None:
     """Print the URLs of the Dagster UI and the console, the latter with *login*, and serve both until a signal."""
     say(f"Dagster UI: http://127.0.0.1:{settings.webserver_port}  (Ctrl-C ends it)")
-    say(f"Console: http://127.0.0.1:{settings.console_port}{login}")
+    say(f"Console: {console_url(settings)}{login}")
     with run_lines_shown(engine, settings.zone):
         serve(settings.webserver_port, settings.console_port, verbose)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from whalefall_capacity.settings import Settings
+from whalefall_capacity.commands.ports import console_url
+from whalefall_capacity.settings import Settings, build_settings
 from whalefall_capacity_tests.commands.conftest import CommandLine
 from whalefall_capacity_tests.processes import free_port
 
@@ -73,6 +74,28 @@ def test_a_host_that_is_not_of_this_machine_is_said(whalefall: CommandLine) -> N
     done = whalefall("up")
     assert done.status == 1
     assert "WHALEFALL_CONSOLE_PORT: 8000: cannot listen on port 8000 of 192.0.2.1 (Cannot assign" in done.err
+
+
+@pytest.mark.parametrize("host", ["http://db.example", "a..b", "no such host"])
+def test_a_host_that_there_is_not_is_said(whalefall: CommandLine, host: str) -> None:
+    os.environ |= {"WHALEFALL_WEBSERVER_PORT": str(free_port()), "WHALEFALL_CONSOLE_HOST": host}
+    done = whalefall("serve")
+    message = f"error: WHALEFALL_CONSOLE_HOST: {host}: is neither an address nor the name of a host\n"
+    assert (done.status, done.err) == (1, message)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),  # noqa: S104
+        ("::", "http://127.0.0.1:8080"),
+        ("10.0.0.5", "http://10.0.0.5:8080"),
+        ("2001:db8::1", "http://[2001:db8::1]:8080"),
+    ],
+)
+def test_the_url_of_the_console_is_where_it_listens(host: str, url: str) -> None:
+    assert console_url(build_settings(console_host=host, console_port=8080)) == url
 
 
 @pytest.mark.slow

@@ -433,6 +433,7 @@ def test_a_store_that_stays_away_is_given_up_and_the_work_does_not_fail(
         with reporter.reporting():
             own_store.stop()
             reporter.update([move("1", C, T[0], T[1])])
+            wait_for(lambda: "its task run cannot be written at the moment" in caplog.text, "first warning")
         assert "the outcomes of some items could not be written to the store" in caplog.text
         assert [r.levelno for r in caplog.records if r.name == module.__name__] == [logging.WARNING] * 2
     finally:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 
 from pydantic import HttpUrl
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from whalefall_capacity.settings import Settings
+from whalefall_capacity.settings import EVERY_ADDRESS, Settings
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HOST_HEADER = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
@@ -26,8 +26,7 @@ HOST_REFUSED = (
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
     """Return every name that requests may be for, of the console and of the Dagster UI."""
-    listens = settings.console_host.lower()
-    own = set() if listens in {"0.0.0.0", "::", ""} else {listens}  # noqa: S104 - every address is no name
+    own = set() if settings.console_host in EVERY_ADDRESS else {_compared(settings.console_host)}
     return LOOPBACK | own | set(settings.allowed_hosts) | _hosts_of(settings.ui_url, settings.webserver_url)
 
 
@@ -39,7 +38,7 @@ def host_name(header: str) -> str | None:
     if found["ipv6"] is None:
         return found["name"]
     try:
-        return str(ip_address(found["ipv6"]))
+        return str(IPv6Address(found["ipv6"]))
     except ValueError:
         return None
 
@@ -64,6 +63,11 @@ class AllowedHosts:
             await send({"type": "websocket.close", "code": 1008})
         else:
             await PlainTextResponse(HOST_REFUSED, 400)(scope, receive, send)
+
+
+def _compared(host: str) -> str:
+    """Return a host as `host_name` returns it: an address may be written in several ways."""
+    return host_name(f"[{host}]") or host.lower()
 
 
 def _hosts_of(*urls: HttpUrl | None) -> set[str]:

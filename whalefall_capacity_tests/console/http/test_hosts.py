@@ -57,6 +57,11 @@ def test_what_the_settings_name_is_answered(store: Engine) -> None:
     assert client.get("/healthz", headers={"Host": "example.com"}).status_code == 400
 
 
+@pytest.mark.parametrize(("host", "name"), [("2001:DB8:0:0::1", "2001:db8::1"), ("DB.example.com", "db.example.com")])
+def test_what_is_listened_on_is_allowed_as_it_is_compared(host: str, name: str) -> None:
+    assert name in allowed_hosts(build_settings(console_host=host))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - allows nothing
 def test_to_listen_everywhere_allows_no_name(host: str) -> None:
     assert allowed_hosts(build_settings(console_host=host)) == {"localhost", "127.0.0.1", "::1"}
