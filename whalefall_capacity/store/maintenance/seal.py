@@ -24,7 +24,7 @@ from whalefall_capacity.store.postgres.advisory_locks import lock_all_calculatio
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import Patience, limit_waits
 from whalefall_capacity.store.table_partitions.catalog import read_children
-from whalefall_capacity.store.table_partitions.retired import LostDays, lost_days
+from whalefall_capacity.store.table_partitions.retired import LostDays, leaving_days, lost_days
 
 ONE_DAY = timedelta(days=1)
 LEVELS = {TABLES[level].stats.name: level for level in Level}
@@ -133,6 +133,7 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
     level = LEVELS[table]
     windows = windows_of(lower, upper)
     with engine.begin() as connection:
+        _refuse_while_another_leaves(connection, table, windows)
         behind = _windows_behind(connection, level, lower, upper)
         # Sealed by a retirement that was broken off before anything went, and rows came since.
         hold_windows(connection, level, behind)
@@ -178,10 +179,18 @@ def unseal_whole(connection: Connection, level: Level, lower: date, upper: date)
 
     A window that still lacks days of another child stays as it is: calculated from what is there it would be wrong.
     """
-    lost = lost_days(connection, TABLES[level].stats.name)
+    stats = TABLES[level].stats.name
+    lost = [*lost_days(connection, stats), *leaving_days(connection, stats)]
     windows = windows_of(lower, upper)
     whole = [window for window in windows if not any(gone.overlap(window.start, window.end) for gone in lost)]
     return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
+
+
+def _refuse_while_another_leaves(connection: Connection, table: str, windows: Sequence[Window]) -> None:
+    """Raise SealError while rows of *windows* are hidden: they would look behind, and be calculated without these."""
+    leaving = leaving_days(connection, table)
+    if any(gone.overlap(window.start, window.end) for gone in leaving for window in windows):
+        raise SealError("another month of its windows is still being detached; the next maintenance tries again")
 
 
 def _windows_behind(connection: Connection, level: Level, lower: date, upper: date) -> list[Window]:

@@ -1,4 +1,4 @@
-"""Days whose rows went with their table partition, as the ledger of the maintenance has them."""
+"""Days whose rows went with their table partition, or are on their way out, as the ledger has them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ LOST_DAYS = """
 SELECT lower_bound AS lower, upper_bound AS upper, retired_on FROM retired_children
 WHERE table_name = :table AND dropped_at IS NOT NULL AND restored_at IS NULL AND rows > 0
 """
+# From the begin of a detach until the drop, or until the maintenance puts them back, nobody sees the rows.
+LEAVING_DAYS = """
+SELECT lower_bound AS lower, upper_bound AS upper, retired_on FROM retired_children
+WHERE table_name = :table AND dropped_at IS NULL AND restored_at IS NULL
+  AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = CAST(child_oid AS oid) AND NOT inhdetachpending)
+"""
 
 
 @dataclass(frozen=True)
 class LostDays:
-    """Days whose rows were dropped with their child: lower <= day < upper."""
+    """Days whose rows were dropped, or are hidden, with their child: lower <= day < upper."""
 
     lower: date
     upper: date
@@ -30,3 +36,8 @@ class LostDays:
 def lost_days(connection: Connection, table: str) -> list[LostDays]:
     """Return the days of *table* whose rows are gone and were not restored."""
     return [LostDays(**row) for row in connection.execute(text(LOST_DAYS), {"table": table}).mappings()]
+
+
+def leaving_days(connection: Connection, table: str) -> list[LostDays]:
+    """Return the days of *table* whose rows are hidden with a child that is being retired."""
+    return [LostDays(**row) for row in connection.execute(text(LEAVING_DAYS), {"table": table}).mappings()]

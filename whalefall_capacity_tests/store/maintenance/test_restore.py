@@ -21,6 +21,7 @@ from whalefall_capacity_tests.store.maintenance.upkeep import (
     calculate,
     days_of,
     ends,
+    leave_detached,
     put_month,
     reason_of,
     sealed,
@@ -96,6 +97,16 @@ def test_a_window_that_lacks_days_of_another_month_stays_sealed_until_that_is_ba
     calculate(store, [JANUARY, FEBRUARY, MARCH])
     assert aggregations(store) == before
     assert [row for row in sealed(store) if row[0] == "database"] == []
+
+
+def test_a_window_stays_sealed_while_another_month_of_it_is_on_its_way_out(store: Engine, tmp_path: Path) -> None:
+    put_month(store, MARCH)
+    upkeep(store, archive_dir=tmp_path)
+    put_month(store, JANUARY)
+    leave_detached(store)
+    done = restore(store, archive_of(tmp_path, "database_size_stats_2025_03"), TODAY)
+    # The days, weeks and month of March; not its quarter.
+    assert (done.windows_open, done.windows_sealed) == (31 + 6 + 1, 1)
 
 
 def test_a_restored_month_is_kept_for_its_days_and_then_goes_again(store: Engine, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from whalefall_capacity_tests.store.maintenance.upkeep import (
     calculate,
     days_of,
     ends,
+    leave_detached,
     put_month,
     reason_of,
     sealed,
@@ -304,13 +305,7 @@ def test_far_more_than_last_time_goes_only_when_that_is_confirmed(store: Engine)
 
 def test_a_write_that_needs_a_child_on_its_way_out_gets_a_new_one(store: Engine) -> None:
     put_month(store, JANUARY)
-
-    def break_off(outcome: ChildOutcome) -> None:
-        if outcome.outcome is Outcome.DETACHED:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        upkeep(store, on_outcome=break_off)
+    leave_detached(store)
     put_sizes(store, [(1, "shop", JANUARY, 1)])
     assert len(tables_like(store, "database_size_stats_2025_01")) == 2
     outcomes = upkeep(store)

@@ -18,6 +18,7 @@ from whalefall_capacity_tests.store.maintenance.upkeep import (
     HASTE,
     JANUARY,
     JANUARY_OF_STATS,
+    aggregations,
     ends,
     put_month,
     reason_of,
@@ -85,6 +86,24 @@ def test_with_an_open_reader_the_detach_is_contended_and_the_next_maintenance_co
     outcomes = upkeep(store)
     assert ends(outcomes) == {"database_size_stats_2025_01": "dropped", "database_size_stats_2025_02": "dropped"}
     assert Outcome.FINALIZED in [o.outcome for o in outcomes if o.child == "database_size_stats_2025_01"]
+
+
+def test_a_window_keeps_all_its_days_while_one_of_its_months_is_being_detached_for_nights(store: Engine) -> None:
+    put_month(store, JANUARY)
+    put_month(store, FEBRUARY)
+    with reader(store):
+        upkeep(store, patience=HASTE)
+        before = aggregations(store)
+        outcomes = upkeep(store, patience=HASTE)
+        assert aggregations(store) == before
+        assert ends(outcomes) == {"database_size_stats_2025_01": "contended", "database_size_stats_2025_02": "kept"}
+        assert reason_of(outcomes, "database_size_stats_2025_02") == (
+            "another month of its windows is still being detached; the next maintenance tries again"
+        )
+    assert ends(upkeep(store)) == {"database_size_stats_2025_01": "dropped", "database_size_stats_2025_02": "dropped"}
+    assert aggregations(store) == before
+    # (days, sum) of the two databases and their instance: ten days of each month.
+    assert [row[5:7] for row in before if row[3] == "quarterly"] == [(20, 2290), (20, 2290), (20, 4580)]
 
 
 def test_a_detach_waits_for_a_reader_that_ends_in_time(store: Engine) -> None:

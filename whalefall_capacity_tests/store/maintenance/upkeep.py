@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine
 
 from whalefall_capacity.periods import PeriodType, days_to_windows
@@ -81,6 +82,17 @@ def maintain(maintenance: Maintenance, plan: Plan, confirmed: bool) -> list[Chil
     drops, archives = archive_children(maintenance, drops)
     detach_and_drop(maintenance, drops, archives)
     return maintenance.outcomes
+
+
+def leave_detached(store: Engine, **overrides: Any) -> None:
+    """Break a maintenance off between the detach and the drop of its first table partition."""
+
+    def break_off(outcome: ChildOutcome) -> None:
+        if outcome.outcome is Outcome.DETACHED:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upkeep(store, on_outcome=break_off, **overrides)
 
 
 def ends(outcomes: Iterable[ChildOutcome]) -> dict[str, str]:
