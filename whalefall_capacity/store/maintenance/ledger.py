@@ -24,13 +24,17 @@ DELETE_RETIREMENT = "DELETE FROM retired_children WHERE id = :id"
 MARK_DROPPED = """
 UPDATE retired_children SET dropped_at = now(), rows = :rows, updated_at = now() WHERE id = :id
 """
-# Of a child that is gone there is neither name nor place any more.
+# Of a child that is gone there is neither name nor place any more. In a store that was restored from a backup its oid
+# may be that of any other relation: it is the child only under its name, or under the one that create.py moves it to.
 OPEN_RETIREMENTS = """
 SELECT r.id, r.table_name AS "table", r.child_name AS child, r.child_oid AS oid, r.lower_bound AS lower,
        r.upper_bound AS upper, r.rows, r.bytes, r.archive,
        n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM retired_children AS r
-LEFT JOIN pg_class AS c ON c.oid = CAST(r.child_oid AS oid)
+LEFT JOIN pg_class AS c
+  ON c.oid = CAST(r.child_oid AS oid) AND c.relkind = 'r'
+  AND c.relname IN (r.child_name, r.child_name || '_' || r.child_oid)
+  AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass(r.table_name))
 LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
 WHERE r.dropped_at IS NULL AND r.restored_at IS NULL

@@ -60,12 +60,13 @@ DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
 REINSERT_ROWS = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
 CONTENDED_REASON = "somebody else held a lock for longer than the lock timeout; the next maintenance tries again"
+# An oid alone may be that of another table: a plan or a ledger may be older than the backup that the store came from.
 LOCATE_CHILD = """
 SELECT n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
-WHERE c.oid = CAST(:oid AS oid)
+WHERE c.oid = CAST(:oid AS oid) AND c.relname IN (:child, CAST(:child AS text) || '_' || :oid)
 """
 PENDING_DETACHES = """
 SELECT parent.relname AS table, child.relname AS child, CAST(child.oid AS bigint) AS oid
@@ -122,7 +123,7 @@ def finish_leftovers(maintenance: Maintenance) -> None:
                 _close_ledger_entry(maintenance, leftover)
                 continue
             if leftover.is_pending:
-                _detach(maintenance, leftover.table, leftover.oid)
+                _detach(maintenance, leftover.table, leftover.child, leftover.oid)
                 maintenance.tell(
                     ChildOutcome(leftover.table, leftover.child, Outcome.FINALIZED, "its detach was broken off")
                 )
@@ -132,7 +133,7 @@ def finish_leftovers(maintenance: Maintenance) -> None:
         if row.oid in ours:
             continue
         with _one_child(maintenance, row.table, row.child):
-            _detach(maintenance, row.table, row.oid)
+            _detach(maintenance, row.table, row.child, row.oid)
             reason = "its detach was begun by hand; the table is left to whoever began it"
             maintenance.tell(ChildOutcome(row.table, row.child, Outcome.FINALIZED, reason))
 
@@ -191,7 +192,7 @@ def archive_children(
     for drop in drops:
         with _one_child(maintenance, drop.table, drop.child, drop):
             with maintenance.engine.connect() as connection:
-                place = _place_of(_find(connection, drop.oid))
+                place = _place_of(_find(connection, drop.child, drop.oid))
             manifest = write_archive(maintenance.engine, folder, drop, place)
             archives[drop.oid] = str(manifest.path.resolve())
             reason = f"{manifest.file}, read back and compared"
@@ -248,10 +249,10 @@ def _retire(maintenance: Maintenance, drop: PlannedDrop, archive: str | None) ->
     with engine.begin() as connection:
         entry = begin_retirement(connection, drop, maintenance.day, archive)
     try:
-        _detach(maintenance, drop.table, drop.oid)
+        _detach(maintenance, drop.table, drop.child, drop.oid)
     except (SQLAlchemyError, psycopg2.Error):
         with engine.begin() as connection:
-            if _find(connection, drop.oid).is_pending is False:
+            if _find(connection, drop.child, drop.oid).is_pending is False:
                 forget_retirement(connection, entry)
         raise
     with engine.connect() as connection:
@@ -259,12 +260,12 @@ def _retire(maintenance: Maintenance, drop: PlannedDrop, archive: str | None) ->
     return retirement
 
 
-def _detach(maintenance: Maintenance, table: str, oid: int) -> None:
-    """Detach the child of *table* with this oid, or end a detach of it that was begun."""
+def _detach(maintenance: Maintenance, table: str, child: str, oid: int) -> None:
+    """Detach the child of *table* with this name and oid, or end a detach of it that was begun."""
 
     def attempt() -> None:
         with impatient_autocommit(maintenance.engine, maintenance.patience) as connection:
-            found = _find(connection, oid)
+            found = _find(connection, child, oid)
             if found.is_pending is None:
                 return
             # An attempt that was cut off while it waited has begun what only FINALIZE can end.
@@ -348,15 +349,15 @@ def _exclusive_access(maintenance: Maintenance, retirement: Retirement) -> Itera
 
 
 def _detached_place(connection: Connection, retirement: Retirement) -> sql.Identifier:
-    found = _find(connection, retirement.oid)
+    found = _find(connection, retirement.child, retirement.oid)
     if found.is_pending is not None:
         raise StoreError(f"{retirement.child} is attached to its table again: somebody else has touched it")
     return _place_of(found)
 
 
-def _find(connection: Connection, oid: int) -> Row[Any]:
-    """Return where the child with this oid is now, by whatever name, and whether its detach is pending."""
-    found = connection.execute(text(LOCATE_CHILD), {"oid": oid}).one_or_none()
+def _find(connection: Connection, child: str, oid: int) -> Row[Any]:
+    """Return where the child is now, moved aside or not, and whether its detach is pending."""
+    found = connection.execute(text(LOCATE_CHILD), {"child": child, "oid": oid}).one_or_none()
     if found is None:
         raise StoreError("it was dropped by somebody else")
     return found

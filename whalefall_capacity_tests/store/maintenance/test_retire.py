@@ -348,6 +348,32 @@ def _leave_a_pending_detach(store: Engine, child: str) -> None:
             connection.execute(text("RESET lock_timeout"))
 
 
+@pytest.mark.parametrize(
+    ("table", "relation"),
+    [
+        ("database_size_aggregations_daily", "instance_databases"),
+        ("database_size_stats", "instance_databases"),
+        ("database_size_stats", "retired_children_id_seq"),
+    ],
+)
+def test_in_a_store_restored_from_a_backup_an_oid_that_is_another_relation_now_is_that_of_no_child(
+    store: Engine, table: str, relation: str
+) -> None:
+    with store.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO retired_children (table_name, child_name, child_oid, lower_bound, upper_bound, "
+                "retired_on) VALUES (:table, :child, CAST(CAST(:relation AS regclass) AS bigint), '2025-01-01', "
+                "'2025-02-01', :day)"
+            ),
+            {"table": table, "child": f"{table}_2025_01", "relation": relation, "day": TODAY},
+        )
+    assert ends(upkeep(store)) == {}
+    assert rows(store, "SELECT count(*) FROM instance_databases") == [(0,)]
+    query = "SELECT child_name FROM retired_children WHERE dropped_at IS NOT NULL"
+    assert rows(store, query) == [(f"{table}_2025_01",)]
+
+
 def test_the_ledger_says_what_went_when(store: Engine) -> None:
     put_month(store, JANUARY)
     upkeep(store)
