@@ -33,7 +33,15 @@ from whalefall_capacity.store.maintenance.ledger import (
     open_retirements,
     restored_until,
 )
-from whalefall_capacity.store.maintenance.plan import MAX_DROPS, ChildOutcome, Outcome, Plan, PlannedDrop, plan_drops
+from whalefall_capacity.store.maintenance.plan import (
+    MAX_DROPS,
+    ChildOutcome,
+    Outcome,
+    Plan,
+    PlannedDrop,
+    cut_off,
+    plan_drops,
+)
 from whalefall_capacity.store.maintenance.seal import LEVELS, SealError, is_as_sealed, seal
 from whalefall_capacity.store.postgres.advisory_locks import lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
@@ -60,6 +68,7 @@ DETACH = sql.SQL("ALTER TABLE {parent} DETACH PARTITION {child} CONCURRENTLY")
 DROP = sql.SQL("DROP TABLE {child}")
 REINSERT_ROWS = sql.SQL("INSERT INTO {parent} SELECT * FROM {child} ON CONFLICT DO NOTHING")
 CONTENDED_REASON = "somebody else held a lock for longer than the lock timeout; the next maintenance tries again"
+WITHIN_RETENTION_REASON = "is within retention again"
 # An oid alone may be that of another table: a plan or a ledger may be older than the backup that the store came from.
 LOCATE_CHILD = """
 SELECT n.nspname AS schema, c.relname AS name, i.inhdetachpending AS is_pending
@@ -119,15 +128,7 @@ def finish_leftovers(maintenance: Maintenance) -> None:
         pending = connection.execute(text(PENDING_DETACHES), {"parents": list(TABLES)}).all()
     for leftover in leftovers:
         with _one_child(maintenance, leftover.table, leftover.child):
-            if leftover.name is None or leftover.is_pending is False:
-                _close_ledger_entry(maintenance, leftover)
-                continue
-            if leftover.is_pending:
-                _detach(maintenance, leftover.table, leftover.child, leftover.oid)
-                maintenance.tell(
-                    ChildOutcome(leftover.table, leftover.child, Outcome.FINALIZED, "its detach was broken off")
-                )
-            _drop_or_put_back(maintenance, leftover)
+            _finish(maintenance, leftover)
     ours = {leftover.oid for leftover in leftovers}
     for row in pending:
         if row.oid in ours:
@@ -167,7 +168,7 @@ def allowed_drops(maintenance: Maintenance, plan: Plan, confirmed: bool) -> tupl
 def seal_children(maintenance: Maintenance, drops: Sequence[PlannedDrop]) -> list[PlannedDrop]:
     """Seal the windows of the stats children among *drops*; return those that may go on."""
     may_go = []
-    for drop in drops:
+    for drop in _still_past(maintenance, drops):
         with _one_child(maintenance, drop.table, drop.child, drop):
             if drop.table in LEVELS:
                 with_patience(
@@ -206,7 +207,7 @@ def detach_and_drop(maintenance: Maintenance, drops: Sequence[PlannedDrop], arch
     """Detach and drop *drops*, one after the other; a parent whose child could not be detached is left alone."""
     with maintenance.engine.connect() as connection:
         blocked = {row.table for row in connection.execute(text(PENDING_DETACHES), {"parents": list(TABLES)})}
-    for drop in drops:
+    for drop in _still_past(maintenance, drops):
         if drop.table in blocked:
             reason = "another table partition of its table is still being detached; the next maintenance tries again"
             maintenance.tell(drop.outcome(Outcome.CONTENDED, reason))
@@ -274,6 +275,38 @@ def _detach(maintenance: Maintenance, table: str, child: str, oid: int) -> None:
                 cursor.execute(statement.format(parent=sql.Identifier(table), child=_place_of(found)))
 
     with_patience(maintenance.patience, attempt)
+
+
+def _finish(maintenance: Maintenance, leftover: Retirement) -> None:
+    """Complete a retirement that was interrupted, or take it back if the child is within retention again."""
+    if leftover.name is None or leftover.is_pending is False:
+        _close_ledger_entry(maintenance, leftover)
+        return
+    if leftover.is_pending:
+        _detach(maintenance, leftover.table, leftover.child, leftover.oid)
+        maintenance.tell(ChildOutcome(leftover.table, leftover.child, Outcome.FINALIZED, "its detach was broken off"))
+    if _is_past(maintenance, leftover):
+        _drop_or_put_back(maintenance, leftover)
+        return
+    with_patience(maintenance.patience, partial(_put_back, maintenance, leftover))
+    maintenance.tell(
+        ChildOutcome(
+            leftover.table, leftover.child, Outcome.KEPT, WITHIN_RETENTION_REASON, leftover.rows, leftover.bytes
+        )
+    )
+
+
+def _still_past(maintenance: Maintenance, drops: Sequence[PlannedDrop]) -> list[PlannedDrop]:
+    """Return those of *drops* that may still go; the plan of a run that is executed again is as old as that run."""
+    for drop in drops:
+        if not _is_past(maintenance, drop):
+            maintenance.tell(drop.outcome(Outcome.KEPT, WITHIN_RETENTION_REASON))
+    return [drop for drop in drops if _is_past(maintenance, drop)]
+
+
+def _is_past(maintenance: Maintenance, child: PlannedDrop | Retirement) -> bool:
+    """Tell whether the settings, which may have changed since *child* was planned, still let it go."""
+    return child.upper <= cut_off(TABLES[child.table], maintenance.settings, maintenance.day)
 
 
 def _close_ledger_entry(maintenance: Maintenance, leftover: Retirement) -> None:

@@ -18,6 +18,7 @@ from whalefall_capacity.store.aggregations.calculate import WindowResult, Window
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance import retire
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome
+from whalefall_capacity.store.maintenance.retire import Maintenance, detach_and_drop, make_plan
 from whalefall_capacity.store.table_partitions.catalog import COUNT
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, STATS_TABLES, ensure_children
 from whalefall_capacity_tests.store.maintenance.upkeep import (
@@ -29,9 +30,11 @@ from whalefall_capacity_tests.store.maintenance.upkeep import (
     days_of,
     ends,
     leave_detached,
+    maintain,
     put_month,
     reason_of,
     sealed,
+    settings_for,
     stats,
     tables_like,
     upkeep,
@@ -312,6 +315,28 @@ def test_a_write_that_needs_a_child_on_its_way_out_gets_a_new_one(store: Engine)
     assert tables_like(store, "database_size_stats_2025_01") == ["database_size_stats_2025_01"]
     assert ("database_size_stats_2025_01", "dropped") in [(o.child, o.outcome.value) for o in outcomes]
     assert rows(store, "SELECT size_bytes FROM database_size_stats") == [(1,)]
+
+
+def test_a_month_that_was_detached_and_not_dropped_comes_back_when_the_retention_is_longer_again(
+    store: Engine,
+) -> None:
+    put_month(store, JANUARY)
+    before = stats(store)
+    leave_detached(store)
+    assert len(stats(store)) == 10
+    assert ends(upkeep(store, retention_stats_months=24)) == {"database_size_stats_2025_01": "kept"}
+    assert stats(store) == before
+
+
+def test_a_plan_that_is_carried_out_after_the_retention_became_longer_drops_and_seals_nothing(store: Engine) -> None:
+    put_month(store, JANUARY)
+    planned = make_plan(store, settings_for(), TODAY)
+    longer = Maintenance(store, settings_for(retention_stats_months=24), TODAY)
+    assert ends(maintain(longer, planned, confirmed=True)) == dict.fromkeys(JANUARY_OF_STATS, "kept")
+    assert sealed(store) == []
+    # As a run does that is executed again from its last step on.
+    detach_and_drop(longer, planned.drops, {})
+    assert len(stats(store)) == 30
 
 
 def test_a_child_whose_archive_is_gone_before_the_drop_comes_back(store: Engine, tmp_path: Path) -> None:

@@ -106,6 +106,18 @@ def test_a_window_keeps_all_its_days_while_one_of_its_months_is_being_detached_f
     assert [row[5:7] for row in before if row[3] == "quarterly"] == [(20, 2290), (20, 2290), (20, 4580)]
 
 
+def test_a_month_whose_detach_is_pending_comes_back_when_the_retention_is_longer_again(store: Engine) -> None:
+    put_month(store, JANUARY)
+    with reader(store):
+        upkeep(store, patience=HASTE)
+    outcomes = upkeep(store, retention_stats_months=24)
+    assert [(o.outcome.value, o.reason) for o in outcomes if o.child == "database_size_stats_2025_01"] == [
+        ("finalized", "its detach was broken off"),
+        ("kept", "is within retention again"),
+    ]
+    assert rows(store, "SELECT count(*) FROM database_size_stats") == [(20,)]
+
+
 def test_a_detach_waits_for_a_reader_that_ends_in_time(store: Engine) -> None:
     put_month(store, JANUARY)
     with ThreadPoolExecutor(1) as threads:
