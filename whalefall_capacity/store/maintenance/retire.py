@@ -42,7 +42,14 @@ from whalefall_capacity.store.maintenance.plan import (
     cut_off,
     plan_drops,
 )
-from whalefall_capacity.store.maintenance.seal import LEVELS, SealError, is_as_sealed, seal
+from whalefall_capacity.store.maintenance.seal import (
+    LEVELS,
+    SealError,
+    calculate_behind,
+    is_as_sealed,
+    seal,
+    unseal_what_lost_nothing,
+)
 from whalefall_capacity.store.postgres.advisory_locks import lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import (
@@ -122,7 +129,10 @@ def make_plan(engine: Engine, settings: Settings, day: date, max_drops: int = MA
 
 
 def finish_leftovers(maintenance: Maintenance) -> None:
-    """Complete the retirements that were interrupted, and the detaches that somebody else began."""
+    """Complete the retirements that were interrupted, and the detaches that somebody else began.
+
+    Then unseal the windows that have lost nothing.
+    """
     with maintenance.engine.connect() as connection:
         leftovers = open_retirements(connection)
         pending = connection.execute(text(PENDING_DETACHES), {"parents": list(TABLES)}).all()
@@ -137,6 +147,9 @@ def finish_leftovers(maintenance: Maintenance) -> None:
             _detach(maintenance, row.table, row.child, row.oid)
             reason = "its detach was begun by hand; the table is left to whoever began it"
             maintenance.tell(ChildOutcome(row.table, row.child, Outcome.FINALIZED, reason))
+    for table in LEVELS:
+        with _one_child(maintenance, table, table):
+            _unseal(maintenance, table)
 
 
 def create(maintenance: Maintenance) -> None:
@@ -294,6 +307,16 @@ def _finish(maintenance: Maintenance, leftover: Retirement) -> None:
             leftover.table, leftover.child, Outcome.KEPT, WITHIN_RETENTION_REASON, leftover.rows, leftover.bytes
         )
     )
+
+
+def _unseal(maintenance: Maintenance, table: str) -> None:
+    """Unseal the windows of *table* that were sealed for a child that stayed, or was empty."""
+    limit = cut_off(TABLES[table], maintenance.settings, maintenance.day)
+    behind = with_patience(
+        maintenance.patience,
+        partial(unseal_what_lost_nothing, maintenance.engine, table, limit, maintenance.patience),
+    )
+    calculate_behind(maintenance.engine, LEVELS[table], behind)
 
 
 def _still_past(maintenance: Maintenance, drops: Sequence[PlannedDrop]) -> list[PlannedDrop]:

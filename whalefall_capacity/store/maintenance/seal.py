@@ -2,7 +2,8 @@
 
 A window is sealed in a transaction that keeps writers from every child that has a day of it, and looks at the stats
 afresh: whatever was committed since the calculation is seen there, and then nothing is sealed. A window that has lost
-days with an earlier child was sealed with that one and is final; what a window has lost, the ledger knows.
+days with an earlier child was sealed with that one and is final; what a window has lost, the ledger knows. One that has
+lost nothing after all, because its child stayed or was empty, is unsealed by a later maintenance.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
-from whalefall_capacity.periods import PeriodType, Window, windows_between
+from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
 from whalefall_capacity.store.aggregations.calculate import aggregate, chunks
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.postgres.advisory_locks import lock_all_calculations, lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import Patience, limit_waits
 from whalefall_capacity.store.table_partitions.catalog import read_children
+from whalefall_capacity.store.table_partitions.create import Bounds
 from whalefall_capacity.store.table_partitions.retired import LostDays, leaving_days, lost_days
 
 ONE_DAY = timedelta(days=1)
@@ -39,6 +41,11 @@ FROM aggregation_windows
 JOIN unnest(CAST(:period_types AS text[]), CAST(:starts AS date[])) AS wanted (period_type, period_start)
      USING (period_type, period_start)
 WHERE level = :level
+"""
+SEALED = """
+SELECT period_type, period_start FROM aggregation_windows
+WHERE level = :level AND sealed_at IS NOT NULL
+ORDER BY period_type, period_start
 """
 # Rows that are as they should be are not written again.
 SET_SEAL = """
@@ -138,9 +145,7 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
         # Sealed by a retirement that was broken off before anything went, and rows came since.
         hold_windows(connection, level, behind)
         _set_seal(connection, level, behind, sealed=False)
-    # They come period type by period type, oldest first.
-    for _, of_one_type in groupby(behind, lambda window: window.period_type):
-        aggregate(engine, level, list(of_one_type))
+    calculate_behind(engine, level, behind)
     with engine.begin() as connection:
         limit_waits(connection, patience)
         # No calculation is under way when all are ours, and the next one sees what is sealed.
@@ -184,6 +189,48 @@ def unseal_whole(connection: Connection, level: Level, lower: date, upper: date)
     windows = windows_of(lower, upper)
     whole = [window for window in windows if not any(gone.overlap(window.start, window.end) for gone in lost)]
     return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
+
+
+def unseal_what_lost_nothing(engine: Engine, table: str, limit: date, patience: Patience) -> list[Window]:
+    """Unseal the windows of *table* whose days are all there, and return those that have to be calculated again.
+
+    Windows with days of a child that is past, all before *limit*, stay as they are: its seal looks at them afresh.
+    """
+    level = LEVELS[table]
+    with engine.begin() as connection:
+        limit_waits(connection, patience)
+        windows = _sealed_without_reason(connection, level, limit)
+        if not windows:
+            return []
+        hold_windows(connection, level, windows)
+        first, last = min(window.start for window in windows), max(window.end for window in windows)
+        days = _days(connection, level, sql.Identifier(table), first, last)
+        recorded = _recorded(connection, level, windows)
+        seen = {window: totals_of(days, window) for window in windows}
+        # Fewer rows than it was calculated from: they went in a way that the ledger does not know.
+        whole = [window for window in windows if seen[window].rows >= recorded[window].seen.rows]
+        _set_seal(connection, level, whole, sealed=False)
+    return [window for window in whole if seen[window] != recorded[window].seen]
+
+
+def calculate_behind(engine: Engine, level: Level, behind: Sequence[Window]) -> None:
+    """Calculate windows that come period type by period type, oldest first."""
+    for _, of_one_type in groupby(behind, lambda window: window.period_type):
+        aggregate(engine, level, list(of_one_type))
+
+
+def _sealed_without_reason(connection: Connection, level: Level, limit: date) -> list[Window]:
+    """Return the sealed windows without a day that was lost, is hidden, or is in a child that is past."""
+    stats = TABLES[level].stats.name
+    final: list[LostDays | Bounds] = [*lost_days(connection, stats), *leaving_days(connection, stats)]
+    final += [
+        child.bounds
+        for child in read_children(connection)
+        if child.table.name == stats and child.bounds.upper is not None and child.bounds.upper <= limit
+    ]
+    rows = connection.execute(text(SEALED), {"level": level.value})
+    windows = [window_of(row.period_start, PeriodType(row.period_type)) for row in rows]
+    return [window for window in windows if not any(days.overlap(window.start, window.end) for days in final)]
 
 
 def _refuse_while_another_leaves(connection: Connection, table: str, windows: Sequence[Window]) -> None:

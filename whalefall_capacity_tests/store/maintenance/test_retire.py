@@ -18,7 +18,13 @@ from whalefall_capacity.store.aggregations.calculate import WindowResult, Window
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance import retire
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome
-from whalefall_capacity.store.maintenance.retire import Maintenance, detach_and_drop, make_plan
+from whalefall_capacity.store.maintenance.retire import (
+    Maintenance,
+    detach_and_drop,
+    finish_leftovers,
+    make_plan,
+    seal_children,
+)
 from whalefall_capacity.store.table_partitions.catalog import COUNT
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, STATS_TABLES, ensure_children
 from whalefall_capacity_tests.store.maintenance.upkeep import (
@@ -178,7 +184,7 @@ def test_a_maintenance_can_be_stopped_between_two_children(store: Engine) -> Non
 
     def stop() -> None:
         touched.append(1)
-        if len(touched) == 12:
+        if len(touched) == 14:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -337,6 +343,50 @@ def test_a_plan_that_is_carried_out_after_the_retention_became_longer_drops_and_
     # As a run does that is executed again from its last step on.
     detach_and_drop(longer, planned.drops, {})
     assert len(stats(store)) == 30
+
+
+def test_windows_that_were_sealed_for_a_month_that_stayed_are_calculated_like_any_other(store: Engine) -> None:
+    put_month(store, JANUARY)
+    stopped = Maintenance(store, settings_for(), TODAY)
+    seal_children(stopped, make_plan(store, settings_for(), TODAY).drops)
+    put_sizes(store, [(1, "shop", JANUARY, 5000)])
+    assert ends(upkeep(store, retention_stats_months=24)) == {}
+    assert sealed(store) == []
+    maxima = {(row[2], row[3]): row[7] for row in aggregations(store) if row[0] == "database"}
+    assert maxima["shop", "monthly"] == maxima["shop", "quarterly"] == 5000
+    assert maxima["crm", "monthly"] == 128
+
+
+def test_windows_of_an_empty_month_that_is_gone_take_what_is_imported_later(store: Engine) -> None:
+    with store.begin() as connection:
+        ensure_children(connection, STATS_TABLES, [JANUARY])
+    assert ends(upkeep(store)) == DROPPED
+    upkeep(store, retention_stats_months=24)
+    assert sealed(store) == []
+    put_month(store, JANUARY)
+    calculate(store, [JANUARY])
+    assert [row[5:7] for row in aggregations(store) if row[3] == "quarterly"] == [(10, 1145), (10, 1145), (10, 2290)]
+
+
+def test_windows_stay_sealed_when_days_are_gone_of_which_the_ledger_knows_nothing(store: Engine) -> None:
+    put_month(store, JANUARY)
+    upkeep(store)
+    before = aggregations(store)
+    with store.begin() as connection:
+        connection.execute(text("TRUNCATE retired_children"))
+    upkeep(store)
+    calculate(store, days_of(JANUARY))
+    assert aggregations(store) == before
+
+
+def test_windows_of_a_past_month_that_waits_for_its_turn_stay_sealed(store: Engine) -> None:
+    put_month(store, JANUARY)
+    planned = make_plan(store, settings_for(), TODAY)
+    seal_children(Maintenance(store, settings_for(), TODAY), planned.drops)
+    before = sealed(store)
+    finish_leftovers(Maintenance(store, settings_for(), TODAY))
+    assert sealed(store) == before
+    assert len(before) == 2 * (31 + 5 + 1 + 1)
 
 
 def test_a_child_whose_archive_is_gone_before_the_drop_comes_back(store: Engine, tmp_path: Path) -> None:
