@@ -13,6 +13,8 @@ from whalefall_capacity.periods import PeriodType, Window, window_of
 from whalefall_capacity.store.aggregations.statements import TABLES, Level, same_key
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.sizes.day_comparison import LATEST_DAY
+from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES
+from whalefall_capacity.store.table_partitions.retired import LostDays, leaving_days, lost_days
 
 RECORDED = """
 SELECT source_rows, source_sum_bytes, source_max_updated_at, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
@@ -133,7 +135,8 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
     """Compare a sample of the window of the latest day, and of one earlier window, with what their stats give.
 
     The sample is one in a hundred keys of a window, twenty at least; *seed* decides which, and which earlier window.
-    Sealed windows are final and left out. Everything is read from one snapshot.
+    Sealed windows are final and left out, and so are those whose rows went with their table partition. Everything is
+    read from one snapshot.
     """
     chooser = random.Random(seed)  # noqa: S311 - a sample, not a secret
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
@@ -143,10 +146,20 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
             return []
         latest = window_of(latest_day, period_type)
         values = {"level": level.value, "period_type": period_type.value, "first": latest.start}
-        earlier = list(connection.execute(text(EARLIER_WINDOWS), values).scalars())
-        windows = [latest, *(window_of(start, period_type) for start in chooser.sample(earlier, min(1, len(earlier))))]
+        starts = connection.execute(text(EARLIER_WINDOWS), values).scalars()
+        retired = _retired_days(connection, level, period_type)
+        earlier = [start for start in starts if not any(days.overlap(start, start) for days in retired)]
+        windows = [window_of(start, period_type) for start in chooser.sample(earlier, min(1, len(earlier)))]
+        if not any(days.overlap(latest.start, latest.start) for days in retired):
+            windows.insert(0, latest)
         found = [_recompute(connection, level, window, seed, chooser) for window in windows]
     return [recomputation for recomputation in found if recomputation is not None]
+
+
+def _retired_days(connection: Connection, level: Level, period_type: PeriodType) -> list[LostDays]:
+    """Return the starts of windows whose rows went by their own retention, although their stats may be there."""
+    aggregations = AGGREGATION_TABLES[level.value, period_type].name
+    return [*lost_days(connection, aggregations), *leaving_days(connection, aggregations)]
 
 
 def _recompute(

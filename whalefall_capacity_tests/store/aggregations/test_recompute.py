@@ -11,6 +11,7 @@ from whalefall_capacity.periods import PeriodType, window_of, windows_between
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.recompute import Difference, Recomputation, recompute
 from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity_tests.store.maintenance.upkeep import calculate, days_of, put_month, upkeep
 from whalefall_capacity_tests.store.past import put_sizes
 
 DAY = date(2026, 6, 25)
@@ -93,6 +94,18 @@ def test_the_earlier_window_is_any_that_is_not_sealed(store: Engine) -> None:
     changed(store, f"UPDATE aggregation_windows SET sealed_at = now() WHERE period_start < '{ago(3)}'")
     chosen = {recompute(store, Level.DATABASE, PeriodType.DAILY, seed)[1].window.start for seed in range(30)}
     assert chosen == {ago(1), ago(2), ago(3)}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_window_whose_rows_went_by_their_own_retention_is_left_out(store: Engine, level: Level) -> None:
+    may = [date(2026, 5, 18), date(2026, 5, 19)]
+    put_month(store, date(2025, 1, 1))
+    put_sizes(store, [(1, "shop", day, 1) for day in may])
+    calculate(store, days_of(date(2025, 1, 1)) + may)
+    upkeep(store, date(2026, 5, 20), retention_daily_months=12, retention_stats_months=30)
+    found = [window for seed in range(8) for window in recompute(store, level, PeriodType.DAILY, seed)]
+    assert {window.window.start for window in found} == set(may)
+    assert [difference for window in found for difference in window.differences] == []
 
 
 @pytest.mark.parametrize("level", LEVELS)
