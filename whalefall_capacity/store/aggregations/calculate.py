@@ -111,7 +111,7 @@ WHERE recorded.sealed_at IS NULL
 """
 # Ids begin with 1.
 CHUNKS = "SELECT DISTINCT (id - 1) / :size AS chunk FROM instances ORDER BY chunk"
-# Every database of the store's stats has an instance total on the same day, and there are few of those.
+# Nearly every database of the store's stats has an instance total on the same day, and there are few of those.
 DAYS_WITH_STATS = """
 SELECT DISTINCT collected_date FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last
 """
@@ -263,6 +263,10 @@ def _calculate_run(connection: Connection, level: Level, chunk: range, windows: 
     run(CREATE_SOURCE)
     for row in run(SOURCE_TOTALS):
         results[row.period_start] = _seen(results[row.period_start].window, row)
+    # Sizes without a total on any of their days: of the two archives of a month only theirs was restored.
+    unforeseen = [start for start, result in results.items() if result.source_rows and start not in days]
+    if unforeseen:
+        ensure_children(connection, [aggregations], unforeseen)
     for start, count in run(UPSERT):
         results[start].rows_written = count
     # Every source row has its row now; only when there are more of them has one lost its source.

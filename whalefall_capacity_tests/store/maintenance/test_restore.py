@@ -12,6 +12,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.periods import PeriodType, days_to_windows
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance.restore import restore
 from whalefall_capacity_tests.store.maintenance.upkeep import (
     JANUARY,
@@ -145,6 +148,20 @@ def test_aggregations_can_be_archived_and_restored(store: Engine, tmp_path: Path
     for level in ("database", "instance"):
         restore(store, archive_of(tmp_path, f"{level}_size_aggregations_daily_2025_01"), TODAY)
     assert aggregations(store) == before
+
+
+def test_the_sizes_of_databases_can_be_aggregated_before_those_of_their_instances_are_restored_too(
+    store: Engine, tmp_path: Path
+) -> None:
+    put_month(store, JANUARY)
+    calculate(store, ALL_JANUARY)
+    before = aggregations(store)
+    upkeep(store, archive_dir=tmp_path, retention_daily_months=13)
+    restore(store, archive_of(tmp_path, "database_size_stats_2025_01"), TODAY)
+    aggregate(store, Level.DATABASE, days_to_windows(ALL_JANUARY, PeriodType.DAILY))
+    daily = [row for row in aggregations(store) if row[3] == "daily"]
+    assert daily == [row for row in before if row[0] == "database" and row[3] == "daily"]
+    assert len(daily) == 20
 
 
 def test_a_month_that_is_there_is_not_overwritten(store: Engine, tmp_path: Path) -> None:
