@@ -16,6 +16,7 @@ from whalefall_capacity_tests.servers import LIMITS, FamilyServer, MariadbFleetS
 
 COLUMNS = "id INT PRIMARY KEY, note VARCHAR(200), KEY (note)"
 INNODB = f"CREATE TABLE items ({COLUMNS}) ENGINE=InnoDB"
+FULL_TEXT = f"CREATE TABLE items ({COLUMNS}, FULLTEXT KEY words (note)) ENGINE=InnoDB"
 MYISAM = f"CREATE TABLE items ({COLUMNS}) ENGINE=MyISAM"
 TABLES = {
     "InnoDB": INNODB,
@@ -23,7 +24,7 @@ TABLES = {
     "InnoDB, partitioned": f"{INNODB} PARTITION BY HASH (id) PARTITIONS 4",
     "InnoDB, subpartitioned": f"{INNODB} PARTITION BY RANGE (id) SUBPARTITION BY HASH (id) SUBPARTITIONS 2 "
     "(PARTITION `low #1` VALUES LESS THAN (1000), PARTITION `b/c` VALUES LESS THAN MAXVALUE)",
-    "InnoDB, full text": f"CREATE TABLE items ({COLUMNS}, FULLTEXT KEY words (note)) ENGINE=InnoDB",
+    "InnoDB, full text": FULL_TEXT,
     "MyISAM": MYISAM,
 }
 TABLES_OF_MARIADB = {
@@ -80,6 +81,16 @@ def account(server: FamilyServer, *rights: str, name: str = "visitor") -> Iterat
             yield server.target(username=name)
         finally:
             cursor.execute("DROP USER %s@localhost", (name,))
+
+
+@contextmanager
+def shared_tablespace(cursor: pymysql.cursors.Cursor) -> Iterator[None]:
+    """Create tables in the system tablespace."""
+    cursor.execute("SET GLOBAL innodb_file_per_table = OFF")
+    try:
+        yield
+    finally:
+        cursor.execute("SET GLOBAL innodb_file_per_table = ON")
 
 
 def quoted(name: str) -> str:

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pymysql
 import pytest
 
 from whalefall_capacity.collection.meter import VISIT_LIMIT_BYTES
@@ -35,6 +34,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     measure_sizes,
     open_session,
     run,
+    shared_tablespace,
     sizes_of,
     tables_of,
 )
@@ -152,16 +152,6 @@ def test_tables_that_keep_nothing_on_disk_count_nothing(family: FamilyServer) ->
         )
         files, sizes = settled(lambda: file_bytes(family, "orders"), lambda: measure_sizes(family.target()))
     assert sizes["orders"] == files == 3 * 7 + 1024
-
-
-@contextmanager
-def shared_tablespace(cursor: pymysql.cursors.Cursor) -> Iterator[None]:
-    """Create tables in the system tablespace."""
-    cursor.execute("SET GLOBAL innodb_file_per_table = OFF")
-    try:
-        yield
-    finally:
-        cursor.execute("SET GLOBAL innodb_file_per_table = ON")
 
 
 def test_tables_in_the_system_tablespace_count_their_pages(family: FamilyServer) -> None:

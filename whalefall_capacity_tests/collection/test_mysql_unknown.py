@@ -13,6 +13,7 @@ from whalefall_capacity.collection.mysql.names import directory_of
 from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity_tests.collection.mysql_family import (
+    FULL_TEXT,
     INNODB,
     MYISAM,
     NOT_VISIBLE,
@@ -20,11 +21,13 @@ from whalefall_capacity_tests.collection.mysql_family import (
     account,
     capabilities,
     databases,
+    estimate,
     file_bytes,
     measure,
     measure_sizes,
     reasons,
     run,
+    shared_tablespace,
 )
 from whalefall_capacity_tests.collection.relay import Refused, relay
 from whalefall_capacity_tests.collection.support import peer, settled, silent
@@ -208,6 +211,45 @@ def test_general_tablespaces_are_divided_among_the_databases_that_use_them(mysql
     assert small is not None
     assert large + small == pytest.approx(expected[1], abs=2)
     assert large > small > 0
+
+
+def test_a_general_tablespace_with_a_full_text_index_is_divided_by_the_pages_that_are_known(
+    mysql: MysqlFleetServer,
+) -> None:
+    file = mysql.server.data_dir / "divided.ibd"
+    with databases(mysql, "audit_large", "audit_small") as cursor:
+        cursor.execute("CREATE TABLESPACE divided ADD DATAFILE 'divided.ibd'")
+        run(cursor, "audit_large", f"{FULL_TEXT} TABLESPACE divided", ROWS, "ANALYZE TABLE items")
+        run(cursor, "audit_small", f"{INNODB} TABLESPACE divided", "ANALYZE TABLE items")
+        whole, sizes = settled(lambda: file.stat().st_size, lambda: measure_sizes(mysql.target(), OURS))
+        for name in ("audit_large", "audit_small"):
+            run(cursor, name, "DROP TABLE items")
+        cursor.execute("DROP TABLESPACE divided")
+    large, small = sizes["audit_large"], sizes["audit_small"]
+    assert large is not None
+    assert small is not None
+    assert large + small == pytest.approx(whole, abs=2)
+    assert large > small > 0
+
+
+def test_a_full_text_index_in_the_system_tablespace_is_the_reason_until_its_table_is_moved(
+    family: FamilyServer,
+) -> None:
+    reason = (
+        "InnoDB does not tell how large the full-text index of the table audit_text/items is in the system tablespace; "
+        "ALTER TABLE ... TABLESPACE innodb_file_per_table gives it a file of its own"
+    )
+    with databases(family, "audit_text", "audit_plain") as cursor:
+        with shared_tablespace(cursor):
+            run(cursor, "audit_text", FULL_TEXT, ROWS)
+            run(cursor, "audit_plain", INNODB, ROWS, "ANALYZE TABLE items")
+        before = measure(family.target(), OURS).databases
+        plain = estimate(cursor, "audit_plain")
+        run(cursor, "audit_text", "ALTER TABLE items TABLESPACE innodb_file_per_table")
+        files, after = settled(lambda: file_bytes(family, "audit_text"), lambda: measure_sizes(family.target(), OURS))
+    assert before == (DatabaseSize("audit_plain", plain), DatabaseSize("audit_text", None, reason))
+    assert after == {"audit_plain": plain, "audit_text": files}
+    assert files > plain > 400_000
 
 
 def test_a_database_with_a_slash_and_one_with_the_name_before_it_are_two(mysql: MysqlFleetServer) -> None:

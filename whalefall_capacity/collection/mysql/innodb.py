@@ -8,6 +8,7 @@ https://mariadb.com/docs/server/reference/system-tables/information-schema/infor
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ SELECT CAST(s.TABLE_ID AS SIGNED), NULL, NULL, {IS_LOADED}, NULL, NULL, {BYTES},
 OF_SPACES = " WHERE SPACE IN ({spaces})"
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
 SMALLEST_PAGE = 1024
+# The tables behind a full-text index: the id of the table that has the index, in lower case on MySQL 8 and newer.
+AUXILIARY = re.compile(rb"fts_([0-9a-f]{16})_", re.IGNORECASE)
 # How often tables are looked for again of which a file seems to be lost.
 SECOND_LOOKS = 2
 
@@ -95,6 +98,20 @@ class Table(NamedTuple):
     def is_shared(self) -> bool:
         return not self.has_own_tablespace
 
+    @property
+    def has_untold_pages(self) -> bool:
+        """Is this one of the tables behind a full-text index, in a shared tablespace?
+
+        Nobody opens those by name, and only then does the server load statistics of a table.
+        """
+        return self.is_shared and self.indexed_table_id is not None
+
+    @property
+    def indexed_table_id(self) -> int | None:
+        """The id of the table with the full-text index behind which this one is, if it is behind one."""
+        found = AUXILIARY.match(self.name.partition(b"/")[2])
+        return None if found is None else int(found[1], 16)
+
     def bytes_of(self, file: File) -> int:
         """Return what the file of the table takes: less than its length when its pages are compressed."""
         # The file of a table with compressed rows may not be allocated to its last page.
@@ -124,17 +141,18 @@ class InnodbFiles:
 
     @property
     def not_loaded(self) -> frozenset[tuple[bytes, bytes]]:
-        """Keys of tables whose statistics the server has not loaded."""
-        return frozenset(t.key for t in self.tables if t.is_shared and self.pages.get(t.table_id) is None)
+        """Keys of tables whose statistics the server has not loaded, and would load."""
+        return frozenset(
+            t.key for t in self.tables if t.is_shared and self.pages.get(t.table_id) is None and not t.has_untold_pages
+        )
 
     def sizes(self, estimates: Mapping[tuple[bytes, bytes], int]) -> InnodbSizes:
         """Add all up, with *estimates* for the pages of tables that are not loaded."""
         totals: dict[bytes, int] = defaultdict(int)
-        problems: dict[bytes, str] = {}
+        problems = self._untold()
         for table in self.tables:
             if table.name in self.lost:
-                shown = table.name.decode("utf-8", "backslashreplace")
-                problems[table.directory] = f"the file of the InnoDB table {shown} cannot be opened"
+                problems[table.directory] = f"the file of the InnoDB table {_shown(table)} cannot be opened"
             elif not table.is_shared:
                 totals[table.directory] += table.bytes_of(self.files[table.space])
         not_loaded = set()
@@ -145,11 +163,24 @@ class InnodbFiles:
                 totals[directory] += size
         return InnodbSizes(totals, problems, frozenset(not_loaded), frozenset(table.key for table in self.tables))
 
+    def _untold(self) -> dict[bytes, str]:
+        """Return which directories have a full-text index in the system tablespace, and what moves it out of there."""
+        untold = [table for table in self.tables if table.has_untold_pages and not table.is_in_general_tablespace]
+        if not untold:
+            return {}
+        by_id = {table.table_id: table for table in self.tables if table.is_shared}
+        return {
+            table.directory: "InnoDB does not tell how large the full-text index of the table "
+            f"{_shown(by_id.get(table.indexed_table_id, table))} is in the system tablespace; "
+            "ALTER TABLE ... TABLESPACE innodb_file_per_table gives it a file of its own"
+            for table in untold
+        }
+
     def _shared(self, estimates: Mapping[tuple[bytes, bytes], int]) -> list[tuple[bytes, int | None]]:
         """Return what directories have in each shared tablespace.
 
-        The file of a general tablespace is divided among them. The system tablespace holds much beside tables: of
-        that, only their pages count.
+        The file of a general tablespace is divided among them, by the pages of which the server tells. The system
+        tablespace holds much beside tables: of that, only their pages count.
         """
         left = dict(estimates)
         used: dict[tuple[int, bool], dict[bytes, int | None]] = defaultdict(dict)
@@ -159,6 +190,8 @@ class InnodbFiles:
                 pages = self.pages.get(table.table_id)
                 if pages is None and table.key in left:
                     pages, left[table.key] = left[table.key], 0
+                if pages is None and table.has_untold_pages:
+                    pages = 0
                 members = used[table.space, bool(table.is_in_general_tablespace)]
                 before = members.get(table.directory, 0)
                 members[table.directory] = None if before is None or pages is None else before + pages
@@ -240,6 +273,10 @@ def _file(size: int | None, allocated: int | None) -> File:
 
 def _pages(is_loaded: int, size: int) -> int | None:
     return int(size) if is_loaded else None
+
+
+def _shown(table: Table) -> str:
+    return table.name.decode("utf-8", "backslashreplace")
 
 
 def _lost(tables: Sequence[Table], files: Mapping[int, File]) -> set[bytes]:
