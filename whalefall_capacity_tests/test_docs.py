@@ -27,6 +27,7 @@ OTHERS = {
     "forecast_quality",
     "information_schema",
     "k8s_job_executor",
+    "max_allowed_packet",
     "max_connections",
     "max_join_size",
     "mysql_native_password",

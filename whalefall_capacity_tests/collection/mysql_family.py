@@ -84,6 +84,16 @@ def account(server: FamilyServer, *rights: str, name: str = "visitor") -> Iterat
 
 
 @contextmanager
+def server_setting(cursor: pymysql.cursors.Cursor, name: str, value: str) -> Iterator[None]:
+    """Hold a setting that every new session of the server begins with."""
+    cursor.execute(f"SET GLOBAL {name} = {value}")
+    try:
+        yield
+    finally:
+        cursor.execute(f"SET GLOBAL {name} = DEFAULT")
+
+
+@contextmanager
 def shared_tablespace(cursor: pymysql.cursors.Cursor) -> Iterator[None]:
     """Create tables in the system tablespace."""
     cursor.execute("SET GLOBAL innodb_file_per_table = OFF")

@@ -27,6 +27,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     measure_sizes,
     reasons,
     run,
+    server_setting,
     shared_tablespace,
 )
 from whalefall_capacity_tests.collection.relay import Refused, relay
@@ -383,16 +384,6 @@ def test_a_table_that_innodb_does_not_know_is_the_reason(mariadb: MariadbFleetSe
         name: f"the table stray cannot be opened: Table '{name}.stray' doesn't exist in engine"
         for name in ("audit_whole", "audit_stray")
     }
-
-
-@contextmanager
-def server_setting(cursor: pymysql.cursors.Cursor, name: str, value: str) -> Iterator[None]:
-    """Hold a setting that every new session of the server begins with."""
-    cursor.execute(f"SET GLOBAL {name} = {value}")
-    try:
-        yield
-    finally:
-        cursor.execute(f"SET GLOBAL {name} = DEFAULT")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     measure,
     measure_sizes,
     run,
+    server_setting,
 )
 from whalefall_capacity_tests.collection.relay import Answer, HangUp, Refused, Silence, relay
 from whalefall_capacity_tests.collection.support import peer, refusing_port, settled, target
@@ -144,6 +145,22 @@ def test_what_one_database_does_to_a_catalog_query_costs_that_one_alone(
         assert found["audit_other"].size_bytes == other
     assert found["audit_myisam"].size_bytes is None
     assert re.search("Can't find file|statement limit of 1 s", str(found["audit_myisam"].reason))
+
+
+def test_a_database_with_very_many_tables_costs_neither_itself_nor_others_their_size(family: FamilyServer) -> None:
+    def files() -> dict[str, int]:
+        return {name: file_bytes(family, name) for name in ("audit_blogs", "audit_shop", "audit_void")}
+
+    with databases(family, "audit_blogs", "audit_shop", "audit_void") as cursor:
+        blogs = [MYISAM.replace("items", f"posts_of_the_blog_with_the_number_{number}") for number in range(300)]
+        run(cursor, "audit_blogs", *blogs)
+        run(cursor, "audit_shop", MYISAM, ROWS)
+        # The names of all these tables take twice as much.
+        with server_setting(cursor, "max_allowed_packet", "16384"):
+            expected, found = settled(files, lambda: visit(family.target(), LIMITS, FILTERS, Cutoff(), Findings()))
+    assert sizes_of(found) == expected
+    assert expected["audit_blogs"] >= 300 * 1024
+    assert found.measurement.log_size_bytes
 
 
 def test_a_connection_lost_in_mid_visit_keeps_what_was_measured(family: FamilyServer) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from whalefall_capacity.collection.database_tables import DatabaseTable, DatabaseTables, largest_first
 from whalefall_capacity.collection.mysql.grants import Grants
 from whalefall_capacity.collection.mysql.server import Server
-from whalefall_capacity.collection.mysql.tables import BATCH, Figures, Table, list_tables, read_figures
+from whalefall_capacity.collection.mysql.tables import Figures, Table, list_tables, read_figures
 
 GONE = "dropped meanwhile"
 ELSEWHERE = "its storage engine keeps nothing on this server's disk"
@@ -17,10 +17,7 @@ def read_tables(server: Server, database: str) -> DatabaseTables:
     """Return the tables of *database* that the account sees. Raises pymysql.Error."""
     grants = Grants.on(server)
     tables = list_tables(server, database, names_of_innodb=True)
-    figures: dict[Table, Figures | str] = {}
-    measured = [table for table in tables if table.has_length]
-    for start in range(0, len(measured), BATCH):
-        figures |= read_figures(server, measured[start : start + BATCH])
+    figures = read_figures(server, [table for table in tables if table.has_length])
     missing_grant = None
     if not grants.shows_all_tables_of(database):
         missing_grant = f"GRANT SHOW VIEW ON *.* TO {server.account()};"

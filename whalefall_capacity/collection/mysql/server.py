@@ -25,7 +25,7 @@ IN_UTF8 = "character_set_results = utf8mb4"
 # character set. https://mariadb.com/docs/server/reference/sql-statements/comment-syntax
 VERSION = """
 SELECT CAST(VERSION() AS BINARY), CAST(@@lower_case_table_names AS BINARY), CAST(0 /*M! + 1 */ AS BINARY),
-       CAST(0 /*!80016 + @@partial_revokes */ AS BINARY)
+       CAST(0 /*!80016 + @@partial_revokes */ AS BINARY), CAST(@@max_allowed_packet AS BINARY)
 """
 # More rows than there can be, instead of the session's sql_select_limit, which cuts answers short without a word.
 ALL_ROWS = 2**64 - 1
@@ -51,13 +51,15 @@ class Server:
         self._has_read_dictionary = False
         self.is_mariadb = False
         self.version = ""
-        ((version, case_rule, by_comment, partial_revokes),) = self.rows(VERSION)
+        ((version, case_rule, by_comment, partial_revokes, longest_statement),) = self.rows(VERSION)
         self.version = text(version)
         self.is_mariadb = "mariadb" in self.version.lower() or bool(int(by_comment))
         # A file system that does not care for the case of names: there InnoDB keeps them in small letters.
         self.folds_case = int(case_rule) == 2
         # https://dev.mysql.com/doc/refman/8.4/en/partial-revokes.html
         self.grants_take_wildcards = not int(partial_revokes)
+        # To a longer one, the server's answer is to close the connection.
+        self.longest_statement_bytes = int(longest_statement)
         self._refuse_older()
 
     @property

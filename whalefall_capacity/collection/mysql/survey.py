@@ -328,7 +328,7 @@ def _total(sizes: Sequence[Size]) -> Size:
 
 
 def _batches(tables: Mapping[str, list[Table]]) -> Iterator[list[str]]:
-    """Yield databases in lists that have few enough tables for one statement, as far as they can be few."""
+    """Yield databases in lists that have few enough tables for one statement, unless a single one has more."""
     tables_before = accumulate(map(len, tables.values()), initial=0)
     for _, group in groupby(zip(tables_before, tables, strict=False), key=lambda pair: pair[0] // BATCH):
         yield [name for _, name in group]

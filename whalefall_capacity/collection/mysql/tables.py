@@ -9,7 +9,7 @@ https://mariadb.com/docs/server/reference/system-tables/information-schema/infor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from whalefall_capacity.collection.mysql.server import Row, Server, text
@@ -23,8 +23,11 @@ IN_MEMORY_OR_MADE_UP = {"memory", "blackhole", "sequence", "example", "performan
 IN_OTHER_TABLES = {"mrg_myisam", "oqgraph"}
 ON_OTHER_SERVERS = {"federated", "spider", "connect", "s3", "sphinx", "ndbcluster", "ndbinfo"}
 NOTHING_HERE = IN_MEMORY_OR_MADE_UP | IN_OTHER_TABLES | ON_OTHER_SERVERS
-# How many tables one statement asks for the lengths of: a few hundred kilobytes of names.
+# How many tables one statement asks for the lengths of, at most: a few hundred kilobytes of names.
 BATCH = 2000
+# Bytes of such a statement beside the names, and of each name beside itself.
+AROUND_THE_NAMES = 1024
+AROUND_A_NAME = len("'',")
 # What MySQL shows instead of a length which a storage engine could not tell.
 NO_LENGTH = (2**32 - 1, 2**64 - 1)
 # As the server writes them: where the case of names counts, `SYS` is anybody's.
@@ -156,9 +159,31 @@ def read_figures(server: Server, tables: Sequence[Table]) -> dict[Table, Figures
 
     Raises pymysql.Error.
     """
-    wanted = {(table.database, table.name): table for table in tables}
-    keys = tuple(f"{_hexadecimal(table.database)}/{_hexadecimal(table.name)}" for table in tables)
-    rows = server.current_rows(FRESH_LENGTHS if server.has_dictionary else LENGTHS, (keys,))
+    found: dict[Table, Figures | str] = {}
+    for wanted in _batches(tables, server.longest_statement_bytes):
+        found |= _read_batch(server, wanted)
+    return found
+
+
+def _batches(tables: Sequence[Table], longest_statement_bytes: int) -> Iterator[dict[str, Table]]:
+    """Yield *tables* by what a statement calls them, as many at once as a statement may ask for."""
+    batch: dict[str, Table] = {}
+    room = left = longest_statement_bytes - AROUND_THE_NAMES
+    for table in tables:
+        key = f"{_hexadecimal(table.database)}/{_hexadecimal(table.name)}"
+        taken = len(key) + AROUND_A_NAME
+        if batch and (taken > left or len(batch) == BATCH):
+            yield batch
+            batch, left = {}, room
+        batch[key] = table
+        left -= taken
+    if batch:
+        yield batch
+
+
+def _read_batch(server: Server, tables: Mapping[str, Table]) -> dict[Table, Figures | str]:
+    wanted = {(table.database, table.name): table for table in tables.values()}
+    rows = server.current_rows(FRESH_LENGTHS if server.has_dictionary else LENGTHS, (tuple(tables),))
     # MySQL 8 shows the error instead of the comment, and 0 instead of the lengths.
     errors = server.warnings() if server.has_dictionary and any(row[2:4] == (0, 0) for row in rows) else frozenset()
     found: dict[Table, Figures | str] = {}
