@@ -10,7 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+import pymysql
 import pytest
 from pydantic import SecretStr
 
@@ -571,6 +573,43 @@ def test_a_server_without_tls_is_visited_in_plain_text_when_that_is_allowed(
     plain_server: Target, mode: TlsMode
 ) -> None:
     assert refusal(replace(plain_server, tls=Tls(mode))) is None
+
+
+class OutdatedMariadb(MariadbServer):
+    """A server whose TLS no driver of today speaks."""
+
+    def connect(self) -> pymysql.Connection[Any]:
+        return pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True, ssl_disabled=True)
+
+
+@pytest.fixture(scope="module")
+def outdated(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server whose TLS is older than what is spoken here, as that of MySQL 5.7 may be."""
+    certificate, key = authority.issue("outdated", "localhost")
+    options = [f"--ssl-cert={certificate}", f"--ssl-key={key}", "--tls-version=TLSv1.1"]
+    with mariadb_on_tcp(OutdatedMariadb(tmp_path_factory.mktemp("outdated")), *options) as port:
+        yield replace(target(MARIADB, port), username="plain")
+
+
+def test_a_server_whose_tls_is_too_old_is_visited_in_plain_text_when_that_is_allowed(outdated: Target) -> None:
+    assert refusal(replace(outdated, tls=Tls("prefer"))) is None
+
+
+def test_who_is_refused_in_plain_text_after_tls_has_failed_is_told_both(outdated: Target) -> None:
+    error = str(refusal(replace(outdated, username="whalefall", tls=Tls("prefer"))))
+    assert "Access denied for user 'whalefall'@'127.0.0.1'" in error
+    assert "TLS had failed before: 2003 Can't connect to MySQL server on '127.0.0.1' ([SSL" in error
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+def test_required_tls_that_is_too_old_fails_and_says_what_to_do(
+    outdated: Target, authority: Authority, mode: TlsMode
+) -> None:
+    error = str(refusal(replace(outdated, tls=Tls(mode, str(authority.certificate)))))
+    assert "[SSL" in error
+    assert error.endswith(
+        "TLS 1.2 is the oldest spoken here: enable it on the server, or allow plain text by tls.mode: prefer"
+    )
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])

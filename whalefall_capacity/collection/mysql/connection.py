@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import time
 from typing import Any
 
 import pymysql
 from pymysql.constants import CR
 from pymysql.cursors import SSCursor
 
+from whalefall_capacity.collection.answers import words_of
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.mysql.login import logins
 from whalefall_capacity.collection.mysql.tls import MeteredContext, tls_context
@@ -16,6 +19,7 @@ from whalefall_capacity.collection.mysql.wire import MeteredSocket
 from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, open_socket
 from whalefall_capacity.errors import CollectionError
 
+OLDEST_TLS = "TLS 1.2 is the oldest spoken here: enable it on the server, or allow plain text by tls.mode: prefer"
 ANOTHER_LOGIN = "give the account one of mysql_native_password, caching_sha2_password, ed25519"
 
 
@@ -52,16 +56,37 @@ class PlainConnection(pymysql.Connection):
 
 
 def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConnection:
-    """Log in. Raises CollectionError, pymysql.Error or OSError."""
+    """Log in. Raises CollectionError, pymysql.Error or OSError.
+
+    Under `prefer` without TLS where there is none that both sides speak, as libpq does.
+    """
+    ends_at = time.monotonic() + limits.connect_timeout_seconds
+    context = None if target.is_local or target.tls.mode == "disable" else tls_context(target.tls)
+    try:
+        return _open(target, limits, cutoff, context, ends_at)
+    except pymysql.OperationalError as error:
+        if not _is_lack_of_common_tls(error):
+            raise
+        lack = words_of(error)
+    if target.tls.mode != "prefer":
+        raise CollectionError(f"{lack}: {OLDEST_TLS}")
+    try:
+        return _open(target, limits, cutoff, None, ends_at)
+    except (CollectionError, pymysql.Error, OSError) as error:
+        raise CollectionError(f"{words_of(error)}; TLS had failed before: {lack}") from None
+
+
+def _open(
+    target: Target, limits: Limits, cutoff: Cutoff, context: ssl.SSLContext | None, ends_at: float
+) -> PlainConnection:
     meter = Meter()
     where = target.host if target.is_local else (target.host, target.port)
-    opened = MeteredSocket(fileno=open_socket(where, limits.connect_timeout_seconds).detach())
+    opened = MeteredSocket(fileno=open_socket(where, _seconds_until(ends_at)).detach())
     opened.count_by(meter)
-    opened.settimeout(limits.connect_timeout_seconds)
+    opened.settimeout(_seconds_until(ends_at))
     cutoff.watch(opened.fileno())
     try:
         _await_greeting(opened, limits.connect_timeout_seconds)
-        context = None if target.is_local or target.tls.mode == "disable" else tls_context(target.tls)
         connection = PlainConnection(
             meter,
             host=target.host,
@@ -96,6 +121,17 @@ def open_connection(target: Target, limits: Limits, cutoff: Cutoff) -> PlainConn
         opened.close()
         raise
     return connection
+
+
+def _seconds_until(moment: float) -> float:
+    # Never 0, which to a socket means not to wait at all.
+    return max(moment - time.monotonic(), 0.001)
+
+
+def _is_lack_of_common_tls(error: pymysql.OperationalError) -> bool:
+    """Is this what the driver says when client and server could not agree on TLS, whoever the server is?"""
+    cause = getattr(error, "original_exception", None)
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError)
 
 
 def _log_in(connection: PlainConnection, opened: socket.socket) -> None:
