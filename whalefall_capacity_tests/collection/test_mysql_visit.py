@@ -220,6 +220,18 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(family: FamilySe
     )
 
 
+@pytest.mark.parametrize("statement", ["START TRANSACTION", "SHOW GRANTS", "TABLESPACES"])
+def test_a_server_that_goes_on_beyond_the_limit_is_told_with_the_setting_that_raises_it(
+    family: FamilyServer, statement: str
+) -> None:
+    with audited(family), relay(family, {statement: Silence()}) as way, pytest.raises(CollectionError) as failure:
+        go(way.target)
+    assert str(failure.value).endswith(
+        "failed: the server neither answered nor ended a statement that took longer than the statement limit of 1 s; "
+        "raise WHALEFALL_STATEMENT_TIMEOUT_SECONDS"
+    )
+
+
 @dataclass(frozen=True)
 class Altering(NameFilter):
     """A filter that has a table changed while the visit stands still."""

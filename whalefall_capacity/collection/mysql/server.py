@@ -74,11 +74,12 @@ class Server:
 
     def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
         """Run a statement, which begins with SELECT or SHOW when the server is to limit its time."""
-        with self._connection.cursor() as cursor, self._dropped_when_incredible():
+        limited = self._limited(statement)
+        with self._connection.cursor() as cursor, self._dropped_when_useless():
             if not self._has_begun:
                 self._begin(cursor)
             self._has_begun = False
-            cursor.execute(self._limited(statement), parameters or None)
+            cursor.execute(limited, parameters or None)
             found = list(self._counted(cursor))
             self._has_begun = True
             return found
@@ -98,7 +99,7 @@ class Server:
 
     def warnings(self) -> frozenset[str]:
         """Return the texts of the warnings of the last statement."""
-        with self._connection.cursor() as cursor, self._dropped_when_incredible():
+        with self._connection.cursor() as cursor, self._dropped_when_useless():
             cursor.execute("SHOW WARNINGS")
             return frozenset(text(row[2]) for row in self._counted(cursor))
 
@@ -108,12 +109,20 @@ class Server:
             yield row
 
     @contextmanager
-    def _dropped_when_incredible(self) -> Iterator[None]:
+    def _dropped_when_useless(self) -> Iterator[None]:
         try:
             yield
         except CollectionError:
             self._connection.drop()
             raise
+        except pymysql.OperationalError as error:
+            # The driver's limit, which is later than that of the statement: the server is gone, stuck in its files, or
+            # has no limit for such a statement, as MySQL for SHOW.
+            if not isinstance(error.__context__, TimeoutError):
+                raise
+            self._connection.drop()
+            reached = self._time_left.limit_reached()
+            raise CollectionError(f"the server neither answered nor ended a statement that {reached}") from None
 
     def explain(self, error: pymysql.Error) -> str:
         """Return an error of a statement in words."""
