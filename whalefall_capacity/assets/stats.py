@@ -19,7 +19,7 @@ from whalefall_capacity.assets.checks import FLEET_COVERAGE, coverage_result
 from whalefall_capacity.assets.columns import STATS, column_schema
 from whalefall_capacity.assets.external import SERVERS
 from whalefall_capacity.assets.freshness import DAILY_DATA
-from whalefall_capacity.assets.metadata import NO_INSTANCES, DayMetadata, failed_table, materializations, stored_days
+from whalefall_capacity.assets.metadata import NO_INSTANCES, failed_table, materializations, stored_days
 from whalefall_capacity.assets.stats_checks import SECRETS_READABLE, secrets_result
 from whalefall_capacity.collection.sizes import FailedVisit, Visit
 from whalefall_capacity.partitions import DAILY, partition_days
@@ -174,30 +174,26 @@ class CollectionRun:
         collection = self.fleet.collect(engine, shard.day, ids, self.config.accept_empty, items)
         finish_shard(engine, root_run_id(self.context), shard, self.context.run.run_id, outcome_of(collection))
 
-    def report(self, collection: Collection) -> None:
-        """Report the figures of the whole collection; fails if no server of those to visit could be measured."""
+    def report(self, collection: Collection) -> str | None:
+        """Report the figures of the whole collection; if no server of those to visit could be measured, return so."""
         self.context.log.info(f"{collection.visited:,} servers visited, {collection.failed:,} of them not measured")
         self.task_runs.add_metrics(*collection_metrics(collection))
         if collection.measured or not collection.visited:
-            return
+            return None
         # A run that goes on from here is to visit all of them once more.
         forget_outcomes(self.store.engine, root_run_id(self.context))
         first = collection.first_failed[0].error
-        raise dg.Failure(
-            f"none of {collection.visited} instances could be measured; the first: {first}"
-            if collection.visited > 1
-            else f"the instance could not be measured: {first}",
-            metadata={"failed_instances": failed_table(collection)},
-            allow_retries=False,
-        )
+        if collection.visited == 1:
+            return f"the instance could not be measured: {first}"
+        return f"none of {collection.visited} instances could be measured; the first: {first}"
 
     def report_unvisited(self, days: Sequence[date], ledger: Sequence[Shard]) -> None:
-        """Report the items of servers that this run did not visit: their stored days, visits of an earlier run."""
+        """Report the items of servers that this run did not visit: visits of an earlier run, and sizes of *days*."""
         earlier = [shard for shard in ledger if shard.visited_by != self.context.run.run_id]
         for shard in earlier:
             for failed in collection_of(shard.outcome or {}).first_failed:
                 CollectionItems(self.task_runs).ended(failed)
-        if earlier or list(days) != [shard.day for shard in ledger[:1]]:
+        if days and (earlier or list(days) != [shard.day for shard in ledger[:1]]):
             report_days(self.task_runs, instances_in_range(self.store.engine, days[0], days[-1]))
 
 
@@ -252,21 +248,27 @@ def report(
     fleet: FleetResource,
     task_runs: TaskRunsResource,
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Report what was measured and the stored sizes of past days, and fail for days without any."""
+    """Report what was measured and the stored sizes of past days; then fail for days that have neither."""
     run = CollectionRun(context, config, store, fleet, task_runs)
     task_runs.raise_if_cancelled()
     days = partition_days(context)
     ledger = run.complete_ledger()
     collection = sum_of(collection_of(shard.outcome) for shard in ledger if shard.outcome) if ledger else None
-    if collection is not None:
-        run.report(collection)
+    failure = run.report(collection) if collection is not None else None
     changed = {shard.day: rows_changed(store.engine, shard.day, shard.planned_at) for shard in ledger[:1]}
     # Today's partition is the last, so what was measured now belongs to the latest of the days.
-    stored = stored_days(store.engine, days, changed, collection)
+    reported = days[:-1] if failure else days
+    stored = stored_days(store.engine, reported, changed, None if failure else collection)
     if collection is not None and not collection.visited:
         stored.setdefault(ledger[0].day, NO_INSTANCES)
-    run.report_unvisited(days, ledger)
-    fail_for_unknown_days(context, days, stored)
+    run.report_unvisited(reported, ledger)
+    unknown = unknown_days([day for day in reported if day not in stored])
+    if reasons := [reason for reason in (failure, unknown) if reason]:
+        # Dagster does not record the outputs of a failing step, but it does record these events.
+        for event in materializations(stored):
+            context.log_event(event)
+        failed = {"failed_instances": failed_table(collection)} if failure and collection else None
+        raise dg.Failure("; ".join(reasons), metadata=failed, allow_retries=False)
     for day, metadata in stored.items():
         for key in STATS_KEYS:
             context.add_asset_metadata(metadata[key], asset_key=key, partition_key=day.isoformat())
@@ -291,21 +293,13 @@ def root_run_id(context: dg.AssetExecutionContext) -> str:
     return context.run.root_run_id or context.run.run_id
 
 
-def fail_for_unknown_days(
-    context: dg.AssetExecutionContext, days: Sequence[date], stored: Mapping[date, DayMetadata]
-) -> None:
-    """Fail if nothing is stored for some of *days*, after recording the others."""
-    unknown = [day for day in days if day not in stored]
-    if not unknown:
-        return
-    # Dagster does not record the outputs of a failing step, but it does record these events.
-    for event in materializations(stored):
-        context.log_event(event)
-    days_without = first_of([str(day) for day in unknown], DAYS_SHOWN)
-    raise dg.Failure(
-        f"nothing is stored for {days_without}, and a past day cannot be measured; "
-        "`whalefall-capacity history import FILE` imports sizes from other sources",
-        allow_retries=False,
+def unknown_days(days: Sequence[date]) -> str | None:
+    """Say of *days*, for which nothing is stored, what can be done; None when there are none."""
+    if not days:
+        return None
+    return (
+        f"nothing is stored for {first_of([str(day) for day in days], DAYS_SHOWN)}, and a past day cannot be measured; "
+        "`whalefall-capacity history import FILE` imports sizes from other sources"
     )
 
 

@@ -271,6 +271,27 @@ def test_a_run_in_which_all_failed_visits_them_again_when_it_is_executed_from_th
     assert visits(store, again) == {"pg-1": "completed", "pg-2": "failed"}
 
 
+def test_a_range_in_which_all_failed_reports_its_stored_days_at_once_and_today_when_it_is_executed_from_there(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    set_shards(1)
+    ids = register(store, refusing("pg-1"), refusing("pg-2"))
+    retired = register(store, refusing("pg-1"), refusing("pg-2"), refusing("pg-3"))["pg-3"]
+    change(store, f"UPDATE instances SET is_active = false WHERE id = {retired}")
+    yesterday = today() - timedelta(days=1)
+    store_past(store, postgresql, ids["pg-1"], [yesterday])
+    store_past(store, postgresql, retired, [yesterday])
+    failed = collect(dagster_instance, yesterday, today())
+    assert status_of(dagster_instance, failed) is DagsterRunStatus.FAILURE
+    assert {day for _, day in materialized(dagster_instance, failed)} == {yesterday.isoformat()}
+    assert visits(store, failed) == {"pg-1": "failed", "pg-2": "failed", "pg-3": "completed"}
+    register(store, entry("pg-1", postgresql.target()), refusing("pg-2"))
+    again = collect(dagster_instance, yesterday, today(), again=failed)
+    assert status_of(dagster_instance, again) is DagsterRunStatus.SUCCESS
+    assert {day for _, day in materialized(dagster_instance, again)} == {yesterday.isoformat(), today().isoformat()}
+    assert visits(store, again) == {"pg-1": "completed", "pg-2": "failed", "pg-3": "completed"}
+
+
 def test_a_run_that_is_executed_again_on_a_later_day_measures_nothing(
     store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
 ) -> None:

@@ -301,6 +301,39 @@ def test_in_a_range_today_is_measured_and_stored_days_are_materialized_before_th
     assert ("pg", "postgres", days[3]) in stored(store)
 
 
+def test_in_a_range_stored_days_are_materialized_before_the_step_fails_because_no_server_could_be_measured(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    ids = register(store, refusing("gone"))
+    days = [today() - timedelta(days=age) for age in (3, 2, 1, 0)]
+    store_past(store, postgresql, ids["gone"], [days[0], days[2]])
+    result = materialize(dagster_instance, days[0], days[3])
+    assert not result.success
+    told = failure(result)
+    assert told.startswith("the instance could not be measured: gone: connecting to 127.0.0.1:1 as nobody failed: ")
+    assert f"; nothing is stored for {days[1]}, and a past day cannot be measured; " in told
+    stored_before = [day.isoformat() for day in (days[0], days[2])]
+    assert partitions(dagster_instance, DATABASE_SIZE_STATS) == stored_before
+    assert partitions(dagster_instance, INSTANCE_SIZE_STATS) == stored_before
+    records = dagster_instance.fetch_materializations(DATABASE_SIZE_STATS, limit=10).records
+    assert [r.asset_materialization.metadata["measured_now"].value for r in records if r.asset_materialization] == [
+        False,
+        False,
+    ]
+
+
+def test_sizes_that_an_earlier_run_stored_today_are_not_reported_by_one_that_could_measure_no_server(
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+) -> None:
+    ids = register(store, refusing("gone"))
+    yesterday = today() - timedelta(days=1)
+    store_past(store, postgresql, ids["gone"], [yesterday, today()])
+    result = materialize(dagster_instance, yesterday, today())
+    assert failure(result).startswith("the instance could not be measured: gone: ")
+    assert "nothing is stored" not in failure(result)
+    assert partitions(dagster_instance, DATABASE_SIZE_STATS) == [yesterday.isoformat()]
+
+
 def test_a_range_of_stored_days_is_one_run(
     store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
 ) -> None:
