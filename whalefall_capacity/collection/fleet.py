@@ -51,6 +51,8 @@ class _Running:
     started: float
     cutoff: Cutoff = field(default_factory=Cutoff)
     findings: Findings = field(default_factory=Findings)
+    # By the visit's own thread: whoever waits for visits may be kept from looking at them, by the store for one.
+    ended: float | None = None
 
 
 @dataclass
@@ -116,6 +118,7 @@ class _FanOut(Generic[T]):
             # Whose frames hold all of the visit, and this one the error: only the collector of cycles would free them.
             outcome = error.with_traceback(None)
             outcome.__context__ = None
+        run.ended = time.monotonic()
         self._ended.put((ticket, outcome))
 
     def _next_ended(self) -> list[Ended[T]]:
@@ -130,7 +133,7 @@ class _FanOut(Generic[T]):
                 break
             # A ticket that is not there belongs to a visit that was already given up.
             if (run := self._running.pop(ticket, None)) is not None:
-                batch.append((run.target, outcome, time.monotonic() - run.started))
+                batch.append((run.target, outcome, (run.ended or time.monotonic()) - run.started))
                 # Its place is taken again before the rest is looked at.
                 self._start_what_fits()
             patience = 0.0
@@ -138,7 +141,11 @@ class _FanOut(Generic[T]):
 
     def _expired(self) -> list[Ended[T]]:
         now = time.monotonic()
-        late = [t for t, run in self._running.items() if now - run.started >= self.deadline_seconds]
+        late = [
+            ticket
+            for ticket, run in self._running.items()
+            if run.ended is None and now - run.started >= self.deadline_seconds
+        ]
         return [self._give_up(self._running.pop(ticket), now) for ticket in late]
 
     def _give_up(self, run: _Running, now: float) -> Ended[T]:

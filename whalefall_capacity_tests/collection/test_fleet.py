@@ -7,7 +7,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -222,6 +222,26 @@ def test_the_place_of_a_server_given_up_goes_to_the_next_at_once() -> None:
     late = [name_of(outcome) for outcome in outcomes if isinstance(outcome, FailedVisit) and LATE in outcome.error]
     assert late == ["dead"]
     assert [name_of(outcome) for outcome in outcomes[:2]] == ["first", "dead"]
+
+
+def test_what_ended_in_time_is_told_though_nobody_could_hear_of_it_before_the_deadline(
+    postgresql: PostgresqlServer,
+) -> None:
+    began = time.monotonic()
+
+    def coming() -> Iterator[Target]:
+        yield from (postgresql.target("pg", 1), target(MARIADB, port, "refusing", 2))
+        # As the store does it, which locks each server before its visit.
+        assert eventually(lambda: no_visit_runs() and time.monotonic() > began + 3)
+
+    with refusing_port() as port:
+        batches = visit_fleet(coming(), with_deadline(3), NO_FILTERS, 3)
+        outcomes = {name_of(outcome): outcome for batch in batches for outcome in batch}
+    assert isinstance(outcomes["pg"], Visit)
+    refused = outcomes["refusing"]
+    assert isinstance(refused, FailedVisit)
+    assert "Connection refused" in refused.error
+    assert refused.seconds < 3
 
 
 @pytest.mark.parametrize(("engine", "behaviour"), [(POSTGRESQL, stall_after_login), (MARIADB, silent)])
