@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -119,8 +120,7 @@ class FleetFile(Strict):
     @field_validator("instances")
     @classmethod
     def distinct_names(cls, instances: list[InstanceEntry]) -> list[InstanceEntry]:
-        names = [instance.name for instance in instances]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(instance.name for instance in instances).items() if count > 1)
         if twice:
             raise ValueError(f"names must be distinct; more than once: {', '.join(twice)}")
         return instances
