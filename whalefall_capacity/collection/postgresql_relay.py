@@ -64,7 +64,7 @@ class Relay:
 
     def _reach(self) -> socket.socket:
         host, port = self._target.host, self._target.port
-        where = _socket_path(host, port) if self._target.is_local else (host, port)
+        where = f"{host}/.s.PGSQL.{port}" if self._target.is_local else (host, port)
         reached = open_socket(where, self._timeout_seconds)
         self._cutoff.watch(reached.fileno())
         return reached
@@ -163,12 +163,6 @@ def _ends_of(descriptor: int) -> tuple[object, object] | None:
     finally:
         if found is not None:
             found.detach()
-
-
-def _socket_path(host: str, port: int) -> str:
-    """Return the address of a server's Unix socket; with an @ it has a name, and no file."""
-    path = f"{host}/.s.PGSQL.{port}"
-    return f"\0{path[1:]}" if host.startswith("@") else path
 
 
 class _Pair:

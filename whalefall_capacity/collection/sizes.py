@@ -345,7 +345,7 @@ def _without_error(call: Callable[[], object]) -> None:
 
 
 def open_socket(where: str | tuple[str, int], timeout_seconds: float) -> socket.socket:
-    """Connect to a host and port, or to a Unix socket by its path or its name. Raises OSError."""
+    """Connect to a host and port, or to a Unix socket by its path, or by its name after an @. Raises OSError."""
     if isinstance(where, tuple):
         opened = socket.create_connection(where, timeout_seconds)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -353,7 +353,8 @@ def open_socket(where: str | tuple[str, int], timeout_seconds: float) -> socket.
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     opened.settimeout(timeout_seconds)
     try:
-        opened.connect(where)
+        # A socket with a name and no file, as Linux has them.
+        opened.connect(f"\0{where[1:]}" if where.startswith("@") else where)
     except OSError:
         opened.close()
         raise

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pymysql
 import pytest
 from pymysql.cursors import Cursor
 
@@ -295,6 +299,22 @@ def test_names_that_the_server_writes_in_small_letters_are_found(
         run(cursor, "Sales-EU", INNODB, MYISAM.replace("items", "More"), ROWS)
         files, sizes = settled(lambda: file_bytes(server, "sales@002deu"), lambda: measure_sizes(server.target()))
     assert sizes == {"sales-eu": files}
+
+
+class NowhereOnDiskMariadb(MariadbServer):
+    """A MariaDB server whose socket has a name, and no file."""
+
+    socket_name = f"whalefall-{os.getpid()}"
+
+    def connect(self) -> pymysql.Connection[Any]:
+        return pymysql.connect(unix_socket=f"\0{self.socket_name}", user="root", autocommit=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has sockets without a file")
+def test_a_socket_that_is_no_file_is_found_by_its_name(tmp_path: Path) -> None:
+    server = NowhereOnDiskMariadb(tmp_path)
+    with server.running(f"--socket=@{server.socket_name}"):
+        assert refusal(replace(MariadbFleetServer(server).target(), host=f"@{server.socket_name}")) is None
 
 
 @pytest.fixture(scope="module")
