@@ -20,6 +20,7 @@ from whalefall_capacity.partitions import DAILY, partition_days
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
+from whalefall_capacity.store.insight.final_days import final_days
 from whalefall_capacity.store.insight.read import (
     Accuracy,
     CapacityForecast,
@@ -77,7 +78,7 @@ SPECS = [
 def insight(
     context: dg.AssetExecutionContext, store: StoreResource, task_runs: TaskRunsResource
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Calculate each day of the partitions, oldest first, and write what was selected."""
+    """Calculate each day of the partitions, oldest first, and write what was selected; days that are final stay."""
     # Imported here: numpy takes a while to load, and only this function needs it.
     from whalefall_capacity.store.insight.calculate import calculate
     from whalefall_capacity.store.insight.write import write_anomalies, write_forecasts
@@ -87,9 +88,13 @@ def insight(
 
     task_runs.raise_if_cancelled()
     selected = context.selected_asset_keys
+    days, zone = partition_days(context), load_settings().timezone
+    final = final_days(store.engine, days, zone)
+    for day in final:
+        _report_final(context, store, day)
     began = time.monotonic()
     # Day by day and not at the end: what a run that is stopped has written of earlier days is whole, and stays.
-    for found in calculate(store.engine, partition_days(context), load_settings().timezone, progressed):
+    for found in calculate(store.engine, [day for day in days if day not in final], zone, progressed):
         seconds = {"seconds": round(time.monotonic() - began, 1)}
         if CAPACITY_FORECASTS in selected:
             changed = write_forecasts(store.engine, found.day, found.forecasts, found.databases, found.accuracy)
@@ -101,6 +106,13 @@ def insight(
         began = time.monotonic()
     for key in selected:
         yield dg.MaterializeResult(key)
+
+
+def _report_final(context: dg.AssetExecutionContext, store: StoreResource, day: date) -> None:
+    """Report what is stored of a day whose sizes were retired since: fewer would give another answer."""
+    for key, metadata_of in ((CAPACITY_FORECASTS, forecast_metadata), (SIZE_ANOMALIES, anomaly_metadata)):
+        if key in context.selected_asset_keys:
+            _report(context, key, day, metadata_of(store, day) | {"sealed": True}, changed=0)
 
 
 def _report(

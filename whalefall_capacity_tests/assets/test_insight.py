@@ -7,13 +7,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from whalefall_capacity.assets.insight import insight
 from whalefall_capacity.assets.insight_checks import accuracy_result, anomaly_result, full_soon_result
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.store.insight.read import Accuracy, accuracy_of_days, anomalies_of_days, forecasts_of_day
-from whalefall_capacity_tests.store.insight.golden import TODAY, forecast, line, put_history
+from whalefall_capacity_tests.store.insight.golden import GIB, TODAY, forecast, line, put_history
+from whalefall_capacity_tests.store.maintenance.upkeep import upkeep
 from whalefall_capacity_tests.store.records import rows
 
 KEYS = ("capacity_forecasts", "size_anomalies")
@@ -36,6 +37,20 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str, day: date) -> dict[s
         and event.asset_key == dg.AssetKey(asset)
     ]
     return {name: value.value for name, value in found.metadata.items()}
+
+
+def calculated_on(store: Engine, day: date) -> None:
+    """Say that all that is stored was calculated on that day."""
+    for name in KEYS:
+        with store.begin() as connection:
+            connection.execute(text(f"UPDATE {name} SET calculated_at = :at"), {"at": f"{day} 03:00+08"})
+
+
+def stored(store: Engine) -> list[list[tuple[Any, ...]]]:
+    """Return every row of the forecasts, of their accuracy and of the anomalies."""
+    return [
+        rows(store, f"SELECT t::text FROM {name} AS t ORDER BY 1") for name in (KEYS[0], "forecast_accuracy", KEYS[1])
+    ]
 
 
 def table(value: Any) -> list[dict[str, Any]]:
@@ -90,6 +105,39 @@ def test_a_range_is_one_run_and_a_second_one_changes_nothing(
     again = run(dagster_instance, first, TODAY)
     for name in KEYS:
         assert {metadata(again, name, first + timedelta(days=day))["rows_changed"] for day in range(31)} == {0}
+
+
+def test_a_day_whose_sizes_were_retired_since_is_left_as_it_is(
+    store: Engine, dagster_instance: dg.DagsterInstance
+) -> None:
+    put_history(store, 1, {"orders": [*line(280), 480]}, 600)
+    run(dagster_instance, TODAY, TODAY)
+    calculated_on(store, TODAY)
+    before = stored(store)
+    # Of the stats, 13 months are kept: those from the autumn of 2025 to February are gone by now.
+    upkeep(store, date(2027, 4, 20), confirmed=True)
+    assert rows(store, "SELECT min(collected_date) FROM database_size_stats") == [(date(2026, 3, 1),)]
+    again = run(dagster_instance, TODAY, TODAY)
+    assert stored(store) == before
+    assert [len(of_table) for of_table in before] == [1, 6, 1]
+    forecasts, anomalies = (metadata(again, name, TODAY) for name in KEYS)
+    assert (forecasts["sealed"], forecasts["rows_changed"], forecasts["instances_dated"]) == (True, 0, 1)
+    assert (anomalies["sealed"], anomalies["rows_changed"], anomalies["jumps"]) == (True, 0, 1)
+
+
+def test_a_day_calculated_after_its_sizes_were_retired_is_corrected_like_any_other(
+    store: Engine, dagster_instance: dg.DagsterInstance
+) -> None:
+    put_history(store, 1, {"orders": line(280)}, 600)
+    upkeep(store, date(2027, 4, 20), confirmed=True)
+    run(dagster_instance, TODAY, TODAY)
+    calculated_on(store, date(2027, 4, 20))
+    put_history(store, 1, {"orders": line(100)}, 600)
+    corrected = metadata(run(dagster_instance, TODAY, TODAY), "capacity_forecasts", TODAY)
+    assert "sealed" not in corrected
+    assert corrected["rows_changed"] > 0
+    (found,) = forecasts_of_day(store, TODAY)
+    assert found.used_bytes == 199 * GIB
 
 
 @pytest.mark.parametrize(("selected", "other"), [KEYS, KEYS[::-1]])
