@@ -147,6 +147,19 @@ def together(rates: ArrayLike, spreads: ArrayLike, swings: ArrayLike) -> tuple[f
     return fsum(rate), sqrt(fsum(spread * spread)), sqrt(fsum(swing * swing))
 
 
+def days_of_pace(sizes: ArrayLike, measured_days: ArrayLike, of_instance: int) -> int:
+    """Return how many days the pace of an instance with these databases rests on: its measured ones, *of_instance*.
+
+    Where most of its bytes are of databases that are too new for a pace, those of these databases.
+    """
+    size, days = np.asarray(sizes, dtype=np.float64), np.asarray(measured_days, dtype=np.int64)
+    young = days < FEWEST_DAYS
+    # Where all are empty, no bytes tell, but all may be new.
+    if young.any() and (young.all() or 2 * size[young].sum() > size.sum()):
+        return int(days[young].max())
+    return of_instance
+
+
 def fan(of: Instances, until: Dates, days: Integers, planned: Import | None = None) -> tuple[Floats, Floats, Floats]:
     """Return the earliest, expected and latest line (i, k) to the limit, bytes on each of *days* (k,) from now.
 

@@ -44,7 +44,7 @@ def test_the_soonest_comes_first_and_a_refusal_reads_like_an_answer(whalefall: C
 
 
 def test_an_answer_says_how_many_databases_it_has_no_pace_of(whalefall: CommandLine) -> None:
-    put_history(whalefall.store, 1, {"flat": [64] * 200, "launched": [10, 60, 110]}, 500)
+    put_history(whalefall.store, 1, {"flat": [64] * 200, "launched": [10, 20, 30]}, 500)
     forecast(whalefall.store)
     (found,) = whalefall("forecast", "--json").json
     assert found["reason"] == "not full within a year; 1 databases too new to have a pace"

@@ -15,7 +15,7 @@ from whalefall_capacity.byte_sizes import LARGEST_SIZE, bytes_in
 from whalefall_capacity.console.http.envelope import invalid
 from whalefall_capacity.console.http.queries import Day, Name
 from whalefall_capacity.console.http.state import Console
-from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, fan, together
+from whalefall_capacity.insight.dates import Dates, Import, Instances, altered, dates, days_of_pace, fan, together
 from whalefall_capacity.insight.statuses import FURTHEST_DAYS, ForecastStatus
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.insight.limits import as_instances
@@ -135,7 +135,19 @@ def _without(of: Instances, databases: Sequence[DatabaseForecast], dropped: set[
         [one.swing_bytes or 0 for one in left],
     )
     gone = sum(one.size_bytes for one in databases if one.database_name in dropped)
-    return replace(of, used=of.used - gone, rate=np.array([rate]), spread=np.array([spread]), swing=np.array([swing]))
+    measured_days = days_of_pace(
+        [one.size_bytes for one in left],
+        [one.measured_days for one in left],
+        max([int(of.measured_days[0]), *(one.measured_days for one in databases)]),
+    )
+    return replace(
+        of,
+        used=of.used - gone,
+        rate=np.array([rate]),
+        spread=np.array([spread]),
+        swing=np.array([swing]),
+        measured_days=np.array([measured_days]),
+    )
 
 
 def _planned(day: date, what_if: WhatIf) -> Import | None:

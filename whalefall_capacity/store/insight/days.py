@@ -13,7 +13,7 @@ import numpy as np
 
 from whalefall_capacity.insight.anomalies import Anomaly, anomalies
 from whalefall_capacity.insight.calibration import Reach
-from whalefall_capacity.insight.dates import together
+from whalefall_capacity.insight.dates import days_of_pace, together
 from whalefall_capacity.insight.growth import (
     Booleans,
     Growth,
@@ -136,15 +136,16 @@ def instance_days(chunk: Chunk, fitted: FittedDay, column: int, absent: Booleans
         logs = chunk.log_sizes[place, first : column + 1]
         known_logs = logs[~np.isnan(logs)]
         log_size = float(known_logs[-1]) if len(known_logs) else None
-        rate, spread, swing = together(*(values[members] for values in _paces(fitted.growth)))
+        of = fitted.growth
+        rate, spread, swing = together(of.rate[members], of.spread[members], of.swing[members])
         days.append(
             InstanceDay(
                 instance,
-                used=sum(map(int, fitted.growth.size[members])) + (log_size or 0.0) if len(measured) else None,
+                used=sum(map(int, of.size[members])) + (log_size or 0.0) if len(measured) else None,
                 rate=rate,
                 spread=spread,
                 swing=swing,
-                measured_days=_days_of_pace(fitted.growth, members, len(measured)),
+                measured_days=days_of_pace(of.size[members], of.measured_days[members], len(measured)),
                 last_measured=_last_measured(chunk, place, column),
                 databases=len(members),
                 reason=_reason(chunk, fitted, members, rate, jumps.get(place, []), log_size),
@@ -225,21 +226,10 @@ def _last_of(days: Booleans) -> Integers:
     return np.where(days.any(axis=1), days.shape[1] - 1 - np.argmax(days[:, ::-1], axis=1), -1)
 
 
-def _days_of_pace(of: Growth, members: Integers, measured_days: int) -> int:
-    """Return how many days the pace of an instance rests on: its measured ones, unless each database is too new."""
-    if len(members) and of.young[members].all():
-        return int(of.measured_days[members].max())
-    return measured_days
-
-
 def _last_measured(chunk: Chunk, place: int, column: int) -> date | None:
     """Return the last day up to *column* on which an instance was measured, however long ago."""
     measured = np.flatnonzero(chunk.measured[place, : column + 1])
     return chunk.day(int(measured[-1])) if len(measured) else chunk.instances[place].measured_before
-
-
-def _paces(of: Growth) -> tuple[Floats, Floats, Floats]:
-    return of.rate, of.spread, of.swing
 
 
 def _reason(

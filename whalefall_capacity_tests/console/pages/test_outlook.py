@@ -21,6 +21,7 @@ from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity_tests.console.conftest import Callers, FakeDagster, copied_store
 from whalefall_capacity_tests.console.forecasts import DATED, FULL, GIB, STALE, UNEVEN, YOUNG, forecast, put_fleet
+from whalefall_capacity_tests.store.insight.golden import line, put_history
 
 FORECASTS = "/api/v1/capacity/forecasts"
 ONE = f"/api/v1/instances/{DATED}/forecast"
@@ -99,7 +100,7 @@ def test_the_page_says_dates_and_refusals_in_words(reader: TestClient, day: date
     page = shown(reader, "/capacity")
     assert f"Full about {after(day, 60)} ({after(day, 53)} \N{EN DASH} {after(day, 69)})" in page
     assert "Full: 299.0 GiB of 299.0 GiB are used" in page
-    assert "Its databases have 13 measured days so far: a pace needs 14" in page
+    assert "Most of its data has 13 measured days so far: a pace needs 14" in page
     assert f"Not measured since {after(day, -4)}, when it was 295.0 GiB: nothing can be said of today" in page
     assert "Not full within a year" in page
     assert re.search(r"Not full before \d{4}-\d\d-\d\d; it may not be full within a year at all", page)
@@ -195,6 +196,22 @@ def test_other_conditions_change_the_dates_and_nothing_is_stored(reader: TestCli
     assert (dropped["status"], dropped["used_bytes"]) == ("not_within_a_year", 0)
     assert data(reader, ONE)["what_if"] is None
     assert data(reader, FORECASTS) == before
+
+
+def test_without_the_new_database_that_has_most_of_the_bytes_the_pace_of_the_others_counts(
+    store: Engine, day: date
+) -> None:
+    put_history(store, 1, {"orders": line(), "restored": [1000] * 6}, 1500, last=day)
+    forecast(store, [day])
+    asking = Callers(create_app(console_of(store, build_settings(), FakeDagster())), store).script(Role.VIEW)
+    path = "/api/v1/instances/1/forecast"
+    without_the_new = data(asking, path, if_dropped="restored", if_limit="329GiB")
+    assert without_the_new["forecast"]["status"] == "too_new"
+    assert (without_the_new["what_if"]["status"], without_the_new["what_if"]["expected_date"]) == (
+        "dated",
+        after(day, 30),
+    )
+    assert data(asking, path, if_dropped="orders")["what_if"]["status"] == "too_new"
 
 
 def test_the_fan_follows_the_conditions(reader: TestClient, day: date) -> None:

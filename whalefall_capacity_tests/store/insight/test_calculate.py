@@ -308,6 +308,18 @@ def test_an_instance_whose_databases_are_all_new_has_no_pace_yet(store: Engine) 
     assert (after.status, after.measured_days, after.databases, after.reason.young) == ("too_new", 10, 1, 1)
 
 
+@pytest.mark.parametrize(("share_of_the_new", "answer"), [(0.51, ("too_new", 6)), (0.49, ("not_within_a_year", 200))])
+def test_an_instance_is_too_new_when_most_of_its_bytes_are_in_new_databases(
+    store: Engine, share_of_the_new: float, answer: tuple[str, int]
+) -> None:
+    new, old = 1000 * share_of_the_new, 1000 * (1 - share_of_the_new)
+    put_history(store, 1, {"postgres": [old] * 200, "orders": [new - 20 * days for days in range(5, -1, -1)]}, 1050)
+    forecast(store)
+    found = the_forecast(store)
+    assert (found.status, found.measured_days) == answer
+    assert (found.used_bytes, found.databases, found.reason.young) == (1000 * GIB, 2, 1)
+
+
 def test_an_instance_that_was_last_measured_long_ago_is_stale_and_not_new(store: Engine) -> None:
     put_history(store, 1, {"orders": line()}, 329, last=ago(290))
     with store.begin() as connection:
