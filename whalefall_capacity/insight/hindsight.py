@@ -7,11 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from whalefall_capacity.insight.calibration import Reach, widened
-from whalefall_capacity.insight.growth import SPREAD_DAYS, Booleans, Growth, Histories, Increments, Integers
+from whalefall_capacity.insight.growth import (
+    LEAST_SPREAD_OF_SIZE,
+    SPREAD_DAYS,
+    Booleans,
+    Growth,
+    Histories,
+    Increments,
+    Integers,
+)
 from whalefall_capacity.insight.rows import Floats
 from whalefall_capacity.insight.statuses import STALE_AFTER_DAYS
 
 LINE_DAYS = 90
+# A spread up to so many times its floor is mostly the floor, and no measure of how growth varies.
+STILL_FLOORS = 2
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,8 @@ class Hindsight:
 
     *compared*: it had a pace then, and is measured now. *size_then*, *forecast* and *actual* bytes (one-offs that came
     since are left out of *actual*, and are *one_off*); *line* bytes by the least-squares line of 90 days. *width*
-    bytes: spread · horizon / 28. *measured_days* of history then.
+    bytes: spread · horizon / 28; *floor* bytes, the part of it that what stands still has too. *measured_days* of
+    history then.
     """
 
     compared: Booleans
@@ -30,13 +41,18 @@ class Hindsight:
     one_off: Floats
     line: Floats
     width: Floats
+    floor: Floats
     measured_days: Integers
 
     @property
     def deviations(self) -> Floats:
-        """(actual - forecast) / width, over what the short history of then widens it by; NaN where not compared."""
+        """(actual - forecast) / width, over what the short history of then widens it by; NaN where not compared.
+
+        NaN also for what stood still: that it ended where it was expected says nothing of those that grow.
+        """
         below, above = widened(self.measured_days)
-        off = np.where(self.compared, self.actual - self.forecast, np.nan)
+        moved = self.width > STILL_FLOORS * self.floor
+        off = np.where(self.compared & moved, self.actual - self.forecast, np.nan)
         scale = self.width * np.where(off < 0, below, above)
         found: Floats = np.divide(off, scale, out=np.full_like(off, np.nan), where=scale > 0)
         return found
@@ -85,6 +101,7 @@ def hindsight(
         one_off=latest.size - (then.size + grown),
         line=line,
         width=then.spread * days / SPREAD_DAYS,
+        floor=LEAST_SPREAD_OF_SIZE * then.size * days / SPREAD_DAYS,
         measured_days=then.measured_days,
     )
 
@@ -127,5 +144,6 @@ def summed(of: Hindsight, owner: Integers, count: int, measured_days: Integers) 
         one_off=total(of.one_off),
         line=total(of.line),
         width=np.sqrt(total(of.width * of.width)),
+        floor=np.sqrt(total(of.floor * of.floor)),
         measured_days=measured_days,
     )

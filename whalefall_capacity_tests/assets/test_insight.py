@@ -180,6 +180,15 @@ def test_a_fleet_in_which_the_forecasts_lose_is_told(store: Engine) -> None:
     assert "forecasts of instances were off by" in result.description
 
 
+def test_forecasts_that_all_came_true_are_no_reason_to_warn(store: Engine) -> None:
+    for instance_id in range(1, 21):
+        put_history(store, instance_id, {"orders": line() if instance_id > 10 else [64] * 200})
+    forecast(store)
+    accuracy = accuracy_of_days(store, TODAY, TODAY)
+    assert [found.coverage_percent for found in accuracy if found.level == "instance"] == [100, 100, 100]
+    assert accuracy_result(TODAY, accuracy).passed
+
+
 def test_without_a_past_there_is_no_accuracy_to_complain_of() -> None:
     nothing: list[Accuracy] = []
     assert accuracy_result(TODAY, nothing).passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from sqlalchemy import Engine, text
@@ -212,6 +213,19 @@ def test_with_200_forecasts_the_range_is_the_fleets_own(store: Engine) -> None:
     forecasts = forecasts_of_day(store, TODAY)
     (of_instances,) = {(each.range_low, each.range_high) for each in found if each.level == "instance"}
     assert {(each.range_low, each.range_high) for each in forecasts} == {tuple(map(float, of_instances))}
+
+
+def test_what_stands_still_does_not_make_the_range_of_what_grows_a_single_day(store: Engine) -> None:
+    # Of what is idle, half is so to the byte, and half but for a page.
+    exact, with_a_page = [1 / 128] * 280, [1 / 128] * 200 + [1 / 128 + 2**-17] * 80
+    for instance_id in range(1, 71):
+        orders = [64] * 280 if instance_id <= 60 else line(280)
+        put_history(store, instance_id, {"orders": orders, "postgres": exact if instance_id % 2 else with_a_page}, 410)
+    forecast(store)
+    accuracy = [each for each in accuracy_of_days(store, TODAY, TODAY) if each.level == "instance"]
+    assert [(each.forecasts, each.coverage_percent) for each in accuracy] == [(70, Decimal(100))] * 3
+    found = the_forecast(store, 70)
+    assert (found.range_low, found.range_high, days_until(found)) == (1.2, 1.35, (31, 28, 36))
 
 
 def test_a_short_history_has_a_wide_range(store: Engine) -> None:
