@@ -180,13 +180,18 @@ def test_a_fleet_in_which_the_forecasts_lose_is_told(store: Engine) -> None:
     assert "forecasts of instances were off by" in result.description
 
 
-def test_forecasts_that_all_came_true_are_no_reason_to_warn(store: Engine) -> None:
+def test_of_ranges_that_were_too_wide_is_said_that_nothing_need_be_done(store: Engine) -> None:
     for instance_id in range(1, 21):
         put_history(store, instance_id, {"orders": line() if instance_id > 10 else [64] * 200})
     forecast(store)
     accuracy = accuracy_of_days(store, TODAY, TODAY)
     assert [found.coverage_percent for found in accuracy if found.level == "instance"] == [100, 100, 100]
-    assert accuracy_result(TODAY, accuracy).passed
+    result = accuracy_result(TODAY, accuracy)
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert result.description == (
+        "of the forecasts of 90 days before 2026-06-30: 100.0 % of 20 instances ended in the range, which was wider "
+        "than this fleet needed. Nothing need be done: from 200 forecasts on, the fleet's own deviations set the width"
+    )
 
 
 def test_without_a_past_there_is_no_accuracy_to_complain_of() -> None:
