@@ -104,16 +104,26 @@ WITH written AS (
 INSERT INTO touched
 SELECT instance_id, collected_date, count(*) FROM written GROUP BY instance_id, collected_date
 """
+# Databases that were there on a day without a visit, for all that visits say: those listed before it and after it, or
+# before it and to this day.
+THERE = """
+(known.first_seen_date <= stored.collected_date
+ AND (known.is_active OR known.deleted_at IS NOT NULL AND known.last_seen_date >= stored.collected_date))
+"""
 TOTALS_TABLE = """
 CREATE TEMPORARY TABLE totals ON COMMIT DROP AS
 SELECT stored.instance_id, stored.collected_date, sum(stored.size_bytes) AS total_size_bytes,
        count(*) AS database_count, bool_or(stored.source = 'measured') AS is_measured,
-       max(stored.collected_at) AS collected_at
+       max(stored.collected_at) AS collected_at,
+       (SELECT count(*) FROM instance_databases AS known
+        WHERE known.instance_id = stored.instance_id AND <there>) - count(known.database_name) AS missing_count
 FROM touched
 JOIN database_size_stats AS stored
   ON stored.instance_id = touched.instance_id AND stored.collected_date = touched.day
+LEFT JOIN instance_databases AS known
+  ON known.instance_id = stored.instance_id AND known.database_name = stored.database_name AND <there>
 GROUP BY stored.instance_id, stored.collected_date
-"""
+""".replace("<there>", THERE)
 IMPOSSIBLE_TOTALS = """
 SELECT i.name AS instance, totals.collected_date AS day, totals.total_size_bytes, count(*) OVER () AS errors
 FROM totals
@@ -122,17 +132,21 @@ WHERE totals.total_size_bytes > :largest
 ORDER BY i.name, totals.collected_date
 LIMIT :shown
 """
+# What a visit listed it has counted itself. A day that imports alone have brought never lacks more than at first: a
+# database that a later one dates back makes no complete day partial.
 UPSERT_TOTALS = """
 INSERT INTO instance_size_stats AS total (instance_id, collected_date, total_size_bytes, database_count, missing_count,
                                           source, collected_at)
-SELECT instance_id, collected_date, total_size_bytes, database_count, 0,
+SELECT instance_id, collected_date, total_size_bytes, database_count, missing_count,
        CASE WHEN is_measured THEN 'measured' ELSE 'imported' END, collected_at
 FROM totals
 ON CONFLICT (instance_id, collected_date) DO UPDATE
 SET total_size_bytes = excluded.total_size_bytes, database_count = excluded.database_count, source = excluded.source,
-    missing_count = greatest(total.missing_count - coalesce(
-        (SELECT databases FROM filled
-         WHERE filled.instance_id = excluded.instance_id AND filled.day = excluded.collected_date), 0), 0),
+    missing_count = CASE WHEN total.source = 'imported' THEN least(total.missing_count, excluded.missing_count)
+                         ELSE greatest(total.missing_count - coalesce(
+                             (SELECT databases FROM filled
+                              WHERE filled.instance_id = excluded.instance_id
+                                AND filled.day = excluded.collected_date), 0), 0) END,
     collected_at = excluded.collected_at, updated_at = now()
 """
 KEPT_MEASURED = """
@@ -237,7 +251,6 @@ def _write(connection: Connection, source: str, rows: int, created: tuple[str, .
     ids = list(connection.execute(text("SELECT DISTINCT instance_id FROM imported")).scalars())
     connection.execute(text(LOCK_INSTANCES), {"ids": ids})
     connection.execute(text(FILLED_TABLE))
-    connection.execute(text(REGISTER_DATABASES))
     kept = 0 if replace else connection.execute(text(KEPT_MEASURED)).scalar_one()
     connection.execute(text(TOUCHED_TABLE))
     connection.execute(text(UPSERT_SIZES), {"replace": replace})
@@ -245,6 +258,8 @@ def _write(connection: Connection, source: str, rows: int, created: tuple[str, .
     connection.execute(text(TOTALS_TABLE))
     _refuse_impossible_totals(connection, source)
     connection.execute(text(UPSERT_TOTALS))
+    # Last: which databases were there is asked of what was known before.
+    connection.execute(text(REGISTER_DATABASES))
     touched = connection.execute(text("SELECT day, sum(rows) AS rows FROM touched GROUP BY day ORDER BY day")).all()
     return HistoryImport(
         rows=rows,

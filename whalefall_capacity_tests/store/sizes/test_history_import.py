@@ -284,6 +284,58 @@ def test_a_database_first_listed_later_fills_no_gap(store: Engine, shop: int) ->
     assert rows(store, TOTALS)[0] == (MONDAY, 105, 2, 1, "measured")
 
 
+# Days without a visit
+
+
+def test_a_day_without_a_visit_lacks_the_listed_databases_that_an_import_does_not_bring(
+    store: Engine, shop: int
+) -> None:
+    everything = {"orders": 100, "users": 50, "logs": 7}
+    write_visits(store, MONDAY, [visit(shop, everything)])
+    write_visits(store, WEDNESDAY, [visit(shop, everything)])
+    load(store, ("shop", "orders", TUESDAY, 100))
+    assert rows(store, TOTALS)[1] == (TUESDAY, 100, 1, 2, "imported")
+    load(store, ("shop", "users", TUESDAY, 50), ("shop", "logs", TUESDAY, 7))
+    assert rows(store, TOTALS)[1] == (TUESDAY, 157, 3, 0, "imported")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_day_without_a_visit_lacks_as_many_when_an_import_is_corrected(
+    store: Engine, shop: int, replace: bool
+) -> None:
+    write_visits(store, MONDAY, [visit(shop, {"orders": 100, "users": 50})])
+    write_visits(store, WEDNESDAY, [visit(shop, {"orders": 100, "users": 50})])
+    for size in (100, 100, 101):
+        load(store, ("shop", "orders", TUESDAY, size), replace=replace)
+    assert rows(store, TOTALS)[1] == (TUESDAY, 101, 1, 1, "imported")
+
+
+def test_a_day_after_the_last_visit_lacks_the_databases_that_are_still_listed(store: Engine, shop: int) -> None:
+    write_visits(store, MONDAY, [visit(shop, {"orders": 100, "users": 50, "old": 5})])
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100, "users": 50})])
+    load(store, ("shop", "orders", WEDNESDAY, 100))
+    assert rows(store, TOTALS)[2] == (WEDNESDAY, 100, 1, 1, "imported")
+
+
+def test_a_day_lacks_no_database_that_was_listed_later_only_or_that_imports_alone_know(
+    store: Engine, shop: int
+) -> None:
+    load(store, ("shop", "old", date(2026, 3, 1), 5), ("shop", "old", date(2026, 3, 31), 5))
+    write_visits(store, WEDNESDAY, [visit(shop, {"orders": 100, "users": 50})])
+    load(store, ("shop", "orders", TUESDAY, 90))
+    load(store, ("shop", "orders", TUESDAY, 91))
+    assert rows(store, TOTALS)[1] == (TUESDAY, 91, 1, 0, "imported")
+
+
+def test_a_database_that_an_import_dates_back_hides_no_other_that_is_lacking(store: Engine, shop: int) -> None:
+    write_visits(store, MONDAY, [visit(shop, {"users": 50})])
+    write_visits(store, WEDNESDAY, [visit(shop, {"orders": 100, "users": 50, "new": 5})])
+    load(store, ("shop", "orders", TUESDAY, 100))
+    load(store, ("shop", "new", date(2026, 3, 1), 5))
+    load(store, ("shop", "new", TUESDAY, 5))
+    assert rows(store, TOTALS)[2] == (TUESDAY, 105, 2, 1, "imported")
+
+
 # The inventory
 
 
