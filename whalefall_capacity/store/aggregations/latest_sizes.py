@@ -16,11 +16,15 @@ STILL_THERE = """
             WHERE later.instance_id = i.id AND later.collected_date > :newest_end))
 """
 # Down the primary key (instance_id, collected_date), to its first row.
-LAST_VISIT = """
-(SELECT visit.collected_date FROM instance_size_stats AS visit
- WHERE visit.instance_id = i.id AND visit.collected_date BETWEEN :first AND :newest_end
- ORDER BY visit.collected_date DESC LIMIT 1)
+LAST_TOTAL = """
+(SELECT total.collected_date FROM instance_size_stats AS total
+ WHERE total.instance_id = i.id AND total.collected_date BETWEEN :first AND :newest_end {of_source}
+ ORDER BY total.collected_date DESC LIMIT 1)
 """
+# An import lists nothing: it counts only where there was no visit at all.
+LAST_VISIT = "coalesce({}, {})".format(
+    LAST_TOTAL.format(of_source="AND total.source = 'measured'"), LAST_TOTAL.format(of_source="")
+)
 # The rows of the newest window by its BRIN index. A full join is always hashed or merged: rows written a moment ago,
 # of which the planner has no statistics, cannot turn it into a loop. Only for databases without a row is anything
 # looked up, by the primary key.

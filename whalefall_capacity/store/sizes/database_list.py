@@ -53,15 +53,23 @@ JOIN instance_databases AS d ON d.instance_id = i.id
 WHERE {of_instances} AND {of_names}
 """
 COUNT_ALL = "SELECT count(*) FROM instance_databases"
-# The day on which each instance was last measured: by the primary key, ending at the first row.
+# By the primary key, ending at the first row.
+LAST_TOTAL = """
+SELECT {columns} FROM instance_size_stats AS s
+WHERE s.instance_id = i.id AND s.collected_date <= :today {of_source}
+ORDER BY s.collected_date DESC LIMIT 1
+"""
+# The last day of each instance, and that of its last visit, which is nearly always the same. An import is none: what it
+# leaves out may be there.
 PLACES = """
 WITH failed AS MATERIALIZED ({failed_visits}), places AS MATERIALIZED (
     SELECT i.id, i.name, i.db_type, {in_fleet} AS in_fleet, failed.instance_id IS NOT NULL AS failed,
-           (SELECT s.collected_date FROM instance_size_stats AS s
-            WHERE s.instance_id = i.id AND s.collected_date <= :today
-            ORDER BY s.collected_date DESC LIMIT 1) AS visited_on
+           last.collected_date AS last_day,
+           CASE WHEN last.source = 'measured' THEN last.collected_date
+                ELSE coalesce(({last_visit}), last.collected_date) END AS visited_on
     FROM instances AS i
     LEFT JOIN failed ON failed.instance_id = i.id
+    LEFT JOIN LATERAL ({last_total}) AS last ON true
     WHERE {of_instances}
 )
 """
@@ -115,7 +123,8 @@ KNOWN = """
     JOIN instance_databases AS d ON d.instance_id = i.id
     LEFT JOIN database_size_stats AS common
         ON common.instance_id = d.instance_id AND common.database_name = d.database_name
-       AND common.collected_date = :common_day AND i.visited_on <= :common_day AND {of_ids}
+       AND common.collected_date = :common_day AND i.last_day <= :common_day AND d.last_seen_date >= :common_day
+       AND {of_ids}
     {earlier}
     CROSS JOIN LATERAL (
         SELECT CASE WHEN common.size_bytes IS NOT NULL THEN :common_day ELSE ({latest_day}) END AS collected_date,
@@ -307,7 +316,13 @@ def _baseline(days: str) -> str:
 
 
 def _places() -> str:
-    return PLACES.format(failed_visits=FAILED_VISITS, in_fleet=IN_FLEET, of_instances=OF_INSTANCES)
+    return PLACES.format(
+        failed_visits=FAILED_VISITS,
+        in_fleet=IN_FLEET,
+        last_total=LAST_TOTAL.format(columns="collected_date, source", of_source=""),
+        last_visit=LAST_TOTAL.format(columns="collected_date", of_source="AND s.source = 'measured'"),
+        of_instances=OF_INSTANCES,
+    )
 
 
 def _figures(connection: Connection, keys: Sequence[Key], today: date) -> list[dict[str, Any]]:

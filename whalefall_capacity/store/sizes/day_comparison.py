@@ -19,13 +19,15 @@ from whalefall_capacity.store.postgres.one_statement import read_rows, read_valu
 ONE_DAY = timedelta(days=1)
 
 LATEST_DAY = "SELECT max(collected_date) FROM instance_size_stats"
+# Of visits alone: an import lists nothing.
 SHRUNK = """
 SELECT i.name AS instance, latest.listed, before.listed AS listed_before, before.collected_date AS day_before
 FROM (SELECT instance_id, database_count + missing_count AS listed FROM instance_size_stats
-      WHERE collected_date = :day) AS latest
+      WHERE collected_date = :day AND source = 'measured') AS latest
 CROSS JOIN LATERAL (
     SELECT collected_date, database_count + missing_count AS listed FROM instance_size_stats AS earlier
     WHERE earlier.instance_id = latest.instance_id AND collected_date BETWEEN :earliest AND :yesterday
+      AND source = 'measured'
     ORDER BY collected_date DESC LIMIT 1) AS before
 JOIN instances AS i ON i.id = latest.instance_id
 WHERE latest.listed < before.listed

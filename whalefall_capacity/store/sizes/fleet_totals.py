@@ -41,8 +41,9 @@ WHERE stored.missing > 0 OR stored.days < CAST(:last AS date) - :first + 1
 """.replace("<counted>", COUNTED)
 # What those servers add to the stored totals. A day without a visit has all that the visit before it found; a server
 # that left the fleet ends with its last day. A visit that lacks databases has their sizes of before: each stands from
-# its own day until the next, or until the database was last listed. Look-ups go down the primary keys, which begin with
-# the instance; those of what was before end at their first row.
+# its own day until the next, or until the database was last listed: one that the last visit listed is still there on a
+# day that an import brought since. Look-ups go down the primary keys, which begin with the instance; those of what was
+# before end at their first row.
 CARRIED = """
 WITH absent AS MATERIALIZED (
     SELECT instance_id, days.day, visit.collected_date AS visited_on, visit.total_size_bytes, visit.missing_count
@@ -77,15 +78,16 @@ WITH absent AS MATERIALIZED (
                           AND s.collected_date BETWEEN :first AND :last OFFSET 0) AS found
     GROUP BY servers.instance_id, found.database_name
 ), incomplete AS MATERIALIZED (
-    SELECT d.instance_id, d.database_name, d.last_seen_date
+    SELECT d.instance_id, d.database_name,
+           CASE WHEN d.is_active THEN 'infinity'::date ELSE d.last_seen_date + 1 END AS gone_on
     FROM servers
-    JOIN instance_databases AS d ON d.instance_id = servers.instance_id AND d.last_seen_date >= servers.earliest
+    JOIN instance_databases AS d
+      ON d.instance_id = servers.instance_id AND (d.is_active OR d.last_seen_date >= servers.earliest)
     LEFT JOIN sizes ON sizes.instance_id = d.instance_id AND sizes.database_name = d.database_name
     WHERE sizes.days IS NULL OR sizes.days < servers.visits OR servers.earliest < :first
 ), spans AS MATERIALIZED (
     SELECT instance_id, size.day, size.size_bytes,
-           lead(size.day, 1, last_seen_date + 1) OVER (PARTITION BY instance_id, database_name
-                                                       ORDER BY size.day) AS until
+           lead(size.day, 1, gone_on) OVER (PARTITION BY instance_id, database_name ORDER BY size.day) AS until
     FROM incomplete
     CROSS JOIN LATERAL (
         SELECT collected_date AS day, size_bytes FROM database_size_stats AS s

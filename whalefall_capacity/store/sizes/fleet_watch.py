@@ -45,7 +45,8 @@ WITH nearby AS MATERIALIZED (
     SELECT partial.instance_id, sum(last.size_bytes) AS size_bytes
     FROM (SELECT instance_id, day FROM latest WHERE missing_count > 0) AS partial
     CROSS JOIN LATERAL (SELECT database_name FROM instance_databases AS d
-                        WHERE d.instance_id = partial.instance_id AND d.last_seen_date >= partial.day OFFSET 0) AS d
+                        WHERE d.instance_id = partial.instance_id
+                          AND (d.is_active OR d.last_seen_date >= partial.day) OFFSET 0) AS d
     CROSS JOIN LATERAL (
         SELECT collected_date, size_bytes FROM database_size_stats AS s
         WHERE s.instance_id = partial.instance_id AND s.database_name = d.database_name

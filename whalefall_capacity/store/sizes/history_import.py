@@ -67,18 +67,19 @@ WHERE imported.day BETWEEN known.first_seen_date AND known.last_seen_date
                     AND stored.database_name = imported.database_name AND stored.collected_date = imported.day)
 GROUP BY instance_id, imported.day
 """
-# When a database was last seen is for visits to say, where there was one.
+# That a database was dropped, and when it was last seen then, is for visits to say. One that is there has been seen on
+# every day that has a size of it.
 REGISTER_DATABASES = """
 INSERT INTO instance_databases AS known (instance_id, database_name, is_active, first_seen_date, last_seen_date)
 SELECT instance_id, database_name, false, min(day), max(day) FROM imported
 GROUP BY instance_id, database_name
 ON CONFLICT (instance_id, database_name) DO UPDATE
 SET first_seen_date = least(known.first_seen_date, excluded.first_seen_date),
-    last_seen_date = CASE WHEN known.is_active OR known.deleted_at IS NOT NULL THEN known.last_seen_date
+    last_seen_date = CASE WHEN known.deleted_at IS NOT NULL THEN known.last_seen_date
                           ELSE greatest(known.last_seen_date, excluded.last_seen_date) END,
     updated_at = now()
 WHERE known.first_seen_date > excluded.first_seen_date
-   OR NOT known.is_active AND known.deleted_at IS NULL AND known.last_seen_date < excluded.last_seen_date
+   OR known.deleted_at IS NULL AND known.last_seen_date < excluded.last_seen_date
 """
 TOUCHED_TABLE = """
 CREATE TEMPORARY TABLE touched (instance_id integer NOT NULL, day date NOT NULL, rows bigint NOT NULL) ON COMMIT DROP

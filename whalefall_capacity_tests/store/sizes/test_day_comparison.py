@@ -18,9 +18,10 @@ from whalefall_capacity.store.sizes.day_comparison import (
     missing_days,
     shrunk_instances,
 )
+from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
-from whalefall_capacity_tests.store.records import add_instance, visit
+from whalefall_capacity_tests.store.records import add_instance, history, visit
 
 DAY = date(2026, 6, 25)
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -53,6 +54,15 @@ def test_an_instance_that_lists_fewer_databases_than_the_day_before_has_shrunk(s
 def test_a_database_that_is_listed_but_not_measured_shrinks_no_inventory(store: Engine) -> None:
     put_total(store, 1, ago(1), MIB, databases=3)
     put_total(store, 1, DAY, MIB, databases=1, missing=2)
+    assert shrunk_instances(store, DAY) == []
+
+
+def test_an_import_of_fewer_databases_shrinks_no_inventory(store: Engine, shop: int) -> None:
+    write_visits(store, ago(2), [visit(shop, {"crm": MIB, "erp": MIB})])
+    import_history(store, history(("shop", "crm", ago(1), MIB), ("shop", "old", ago(1), MIB)), "sizes.csv")
+    import_history(store, history(("shop", "crm", ago(3), MIB)), "sizes.csv")
+    assert [shrunk_instances(store, day) for day in (ago(1), ago(2), ago(3))] == [[], [], []]
+    write_visits(store, DAY, [visit(shop, {"crm": MIB, "erp": MIB})])
     assert shrunk_instances(store, DAY) == []
 
 

@@ -361,6 +361,16 @@ def test_an_import_does_not_say_that_a_dropped_database_was_seen_later(store: En
     assert rows(store, INVENTORY)[0] == ("old", False, MONDAY, MONDAY, False)
 
 
+def test_an_import_says_that_a_listed_database_was_there_and_the_next_visit_may_drop_it(
+    store: Engine, shop: int
+) -> None:
+    write_visits(store, MONDAY, [visit(shop, {"orders": 100, "old": 5})])
+    load(store, ("shop", "old", TUESDAY, 5))
+    assert rows(store, INVENTORY) == [("old", True, MONDAY, TUESDAY, True), ("orders", True, MONDAY, MONDAY, True)]
+    write_visits(store, TUESDAY, [visit(shop, {"orders": 100})])
+    assert rows(store, INVENTORY) == [("old", False, MONDAY, TUESDAY, False), ("orders", True, MONDAY, TUESDAY, True)]
+
+
 @pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize("days", [(MONDAY, TUESDAY, WEDNESDAY), (WEDNESDAY, MONDAY, TUESDAY)])
 def test_days_that_come_in_files_of_their_own_end_as_if_they_came_in_one(store: Engine, days: list[date]) -> None:

@@ -11,11 +11,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.periods import PeriodType, days_to_windows
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.selection import Selection
+from whalefall_capacity.store.aggregations.statements import Level
+from whalefall_capacity.store.aggregations.summaries import summary
 from whalefall_capacity.store.sizes import instance_list
 from whalefall_capacity.store.sizes.database_list import database_lines, get_database, list_databases
+from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.instance_list import get_instance, list_instances
 from whalefall_capacity.store.sizes.listing import ListFilter, SizeStatus
+from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity_tests.store.past import MIB, put_sizes
+from whalefall_capacity_tests.store.records import add_instance, history, visit
 
 TODAY = date(2026, 3, 20)
 EVERYTHING = ListFilter()
@@ -250,3 +258,69 @@ def test_instances_are_searched_and_filtered_by_status(store: Engine) -> None:
         (ListFilter(db_types=["mysql"]), ["crm"]),
     ):
         assert [row.instance for row in list_instances(store, wanted, TODAY, "instance", 20).rows] == expected
+
+
+@pytest.fixture
+def imported_yesterday(either_store: Engine) -> tuple[Engine, int]:
+    """A server that was visited two days ago, and whose sizes of yesterday come from a file, but for one."""
+    bank = add_instance(either_store, "bank")
+    sizes: dict[str, int | None] = {"ledger": 10 * MIB, "loans": 20 * MIB, "tills": 5 * MIB}
+    write_visits(either_store, ago(2), [visit(bank, sizes)])
+    lines = history(("bank", "ledger", ago(1), 11 * MIB), ("bank", "loans", ago(1), 21 * MIB))
+    import_history(either_store, lines, "sizes.csv")
+    return either_store, bank
+
+
+@pytest.mark.parametrize("sort", ["database", "-size"])
+def test_an_imported_day_is_no_visit_that_failed(imported_yesterday: tuple[Engine, int], sort: str) -> None:
+    store, _ = imported_yesterday
+    listed = list_databases(store, EVERYTHING, TODAY, sort, 20).rows
+    assert sorted((row.database_name, row.day, row.size_bytes, row.status) for row in listed) == [
+        ("ledger", ago(1), 11 * MIB, "measured"),
+        ("loans", ago(1), 21 * MIB, "measured"),
+        ("tills", ago(2), 5 * MIB, "late"),
+    ]
+    columns = ("database_name", "day", "size_bytes", "status")
+    assert sorted(file_rows(store, EVERYTHING, sort, columns)) == [
+        ["ledger", "2026-03-19", str(11 * MIB), "measured"],
+        ["loans", "2026-03-19", str(21 * MIB), "measured"],
+        ["tills", "2026-03-18", str(5 * MIB), "late"],
+    ]
+    assert list_databases(store, ListFilter(statuses=[SizeStatus.FAILED]), TODAY, sort, 20).total == 0
+
+
+def test_a_size_imported_today_is_the_latest_on_the_page_and_in_the_file(either_store: Engine) -> None:
+    bank, shop = add_instance(either_store, "bank"), add_instance(either_store, "shop")
+    for day in (ago(2), ago(1)):
+        write_visits(either_store, day, [visit(bank, {"ledger": 10 * MIB}), visit(shop, {"orders": MIB})])
+    import_history(either_store, history(("bank", "ledger", TODAY, 12 * MIB)), "sizes.csv")
+    for sort in ("database", "-size"):
+        rows = list_databases(either_store, ListFilter(instance_ids=[bank]), TODAY, sort, 20).rows
+        assert [(row.day, row.size_bytes) for row in rows] == [(TODAY, 12 * MIB)]
+        wanted = ListFilter(instance_ids=[bank])
+        assert file_rows(either_store, wanted, sort, ("day", "size_bytes")) == [["2026-03-20", str(12 * MIB)]]
+
+
+def test_a_dropped_database_has_the_size_of_its_last_listing_on_the_page_and_in_the_file(either_store: Engine) -> None:
+    bank = add_instance(either_store, "bank")
+    write_visits(either_store, ago(2), [visit(bank, {"ledger": 10 * MIB, "old": 7 * MIB})])
+    write_visits(either_store, ago(1), [visit(bank, {"ledger": 10 * MIB})])
+    import_history(either_store, history(("bank", "old", ago(1), 8 * MIB)), "sizes.csv")
+    rows = list_databases(either_store, ListFilter(search="old"), TODAY, "-size", 20).rows
+    assert [(row.day, row.size_bytes, row.status) for row in rows] == [(ago(2), 7 * MIB, "dropped")]
+    columns = ("day", "size_bytes", "status")
+    assert file_rows(either_store, ListFilter(search="old"), "-size", columns) == [
+        ["2026-03-18", str(7 * MIB), "dropped"]
+    ]
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_databases_with_an_imported_day_stay_in_the_cards_when_the_next_visit_fails(
+    imported_yesterday: tuple[Engine, int], level: Level
+) -> None:
+    store, _ = imported_yesterday
+    write_visits(store, TODAY, [visit(add_instance(store, "shop"), {"orders": MIB})])
+    aggregate(store, level, days_to_windows([ago(2), ago(1), TODAY], PeriodType.DAILY))
+    aggregate(store, Level.DATABASE, days_to_windows([ago(2), ago(1), TODAY], PeriodType.DAILY))
+    found = summary(store, level, Selection(PeriodType.DAILY, ago(29), TODAY))
+    assert (found.instances, found.databases, found.total_size_bytes) == (2, 4, 38 * MIB)

@@ -10,9 +10,13 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.store.sizes.fleet_day import fleet_day
 from whalefall_capacity.store.sizes.fleet_totals import DayTotal, TotalChange, fleet_totals, total_changes
+from whalefall_capacity.store.sizes.fleet_watch import watched_fleet
 from whalefall_capacity.store.sizes.growers import growing_databases, growing_instances
+from whalefall_capacity.store.sizes.history_import import import_history
+from whalefall_capacity.store.sizes.stats import write_visits
 from whalefall_capacity.store.task_runs.attention import failed_runs, open_runs
 from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
+from whalefall_capacity_tests.store.records import add_instance, history, visit
 
 DAY = date(2026, 6, 25)
 YESTERDAY = DAY - timedelta(days=1)
@@ -157,6 +161,15 @@ def test_a_server_lost_after_a_partial_day_counts_with_the_databases_that_it_lac
     assert totals(store, YESTERDAY) == [(107, 1, 1), (112, 1, 2)]
     changed(store, "UPDATE instances SET is_active = false WHERE id = 1")
     assert totals(store, DAY) == [(5, 1, 1)]
+
+
+def test_an_import_of_one_database_after_the_last_visit_lowers_no_total(store: Engine) -> None:
+    shop = add_instance(store, "shop")
+    write_visits(store, DAY - timedelta(days=2), [visit(shop, {"crm": 7 * MIB, "shop": 100 * MIB})])
+    import_history(store, history(("shop", "crm", YESTERDAY, 8 * MIB)), "sizes.csv")
+    write_visits(store, DAY, [visit(add_instance(store, "other"), {"erp": 5 * MIB})])
+    assert totals(store, DAY - timedelta(days=2)) == [(107, 1, 1), (108, 1, 1), (113, 1, 2)]
+    assert watched_fleet(store, DAY).total_size_bytes == 113 * MIB
 
 
 def test_a_database_that_was_never_measured_adds_nothing(store: Engine) -> None:
