@@ -105,13 +105,22 @@ def test_a_server_that_was_never_measured_is_missing_and_one_that_came_later_is_
     assert [missing.instance for missing in earlier.missing] == ["instance-7"]
 
 
-def test_a_server_that_left_the_fleet_counts_no_more_and_is_not_missing(gap_day: Engine) -> None:
+@pytest.mark.parametrize("period_type", list(PeriodType))
+def test_a_server_that_left_the_fleet_counts_no_more_and_is_not_missing(
+    gap_day: Engine, period_type: PeriodType
+) -> None:
     changed(gap_day, "UPDATE instances SET is_active = false, deleted_at = now() WHERE id = 6")
     for level in Level:
-        found = summary(gap_day, level, RANGE)
+        found = summary(gap_day, level, Selection(period_type, date(2026, 4, 1), DAY))
         assert figures(found) == (5, 10, 150)
         assert (found.measured, found.missing) == (found.expected, [])
-    # Then it was there.
+        # Unless it is asked for.
+        alone = Selection(period_type, date(2026, 4, 1), DAY, instance_ids=[6])
+        assert figures(summary(gap_day, level, alone)) == (1, 2, 30)
+
+
+def test_a_server_that_left_the_fleet_counts_on_the_days_on_which_it_was_there(gap_day: Engine) -> None:
+    changed(gap_day, "UPDATE instances SET is_active = false, deleted_at = now() WHERE id = 6")
     then = summary(gap_day, Level.INSTANCE, Selection(PeriodType.DAILY, RANGE.first, YESTERDAY))
     assert figures(then) == (6, 12, 180)
 
@@ -122,6 +131,19 @@ def test_a_database_that_was_dropped_counts_no_more(store: Engine) -> None:
         found = summary(store, level, RANGE)
         assert figures(found) == (1, 1, 20)
         assert found.missing == []
+
+
+@pytest.mark.parametrize("period_type", list(PeriodType))
+def test_a_database_that_was_renamed_within_a_window_counts_once(store: Engine, period_type: PeriodType) -> None:
+    stored(
+        store,
+        [(1, "orders", BEFORE, 2 * TIB), (1, "crm", BEFORE, MIB)]
+        + [(1, name, day, size) for day in (YESTERDAY, DAY) for name, size in (("orders_v2", TIB), ("crm", MIB))],
+    )
+    selection = Selection(period_type, date(2026, 4, 1), DAY)
+    found = summary(store, Level.DATABASE, selection)
+    assert (found.databases, found.total_size_bytes, found.largest_database) == (2, TIB + MIB, "orders_v2")
+    assert ranked(store, Level.DATABASE, selection)["size"] == ["orders_v2", "crm"]
 
 
 def test_a_database_dropped_before_its_server_was_lost_does_not_come_back(store: Engine) -> None:
