@@ -39,8 +39,12 @@ LEFT JOIN LATERAL (
     WHERE s.instance_id = i.id AND s.collected_date <= :today
     ORDER BY s.collected_date DESC LIMIT 1) AS latest ON true
 """
+# Between days on which every database was measured: what one that is missing takes from a total is no change.
 EARLIER = BASELINE.format(
-    table="instance_size_stats", size="total_size_bytes", key="s.instance_id = i.id", days="{days}"
+    table="instance_size_stats",
+    size="total_size_bytes",
+    key="s.instance_id = i.id AND s.missing_count = 0",
+    days="{days}",
 )
 WEEK = f"LEFT JOIN LATERAL ({EARLIER.format(days=':week_days')}) AS week ON true"
 MONTH = f"LEFT JOIN LATERAL ({EARLIER.format(days=':month_days')}) AS month ON true"
@@ -52,8 +56,9 @@ CASE WHEN NOT {IN_FLEET} THEN 'dropped'
      WHEN latest.collected_date IS NULL THEN 'never_measured'
      ELSE 'late' END
 """
-WEEK_CHANGE = "latest.total_size_bytes - week.total_size_bytes"
-MONTH_CHANGE = "latest.total_size_bytes - month.total_size_bytes"
+CHANGE = "CASE WHEN latest.missing_count = 0 THEN latest.total_size_bytes - {earlier}.total_size_bytes END"
+WEEK_CHANGE = CHANGE.format(earlier="week")
+MONTH_CHANGE = CHANGE.format(earlier="month")
 IDS = """
 WITH failed AS MATERIALIZED ({failed_visits})
 SELECT i.id, count(*) OVER () AS total FROM instances AS i

@@ -22,7 +22,7 @@ from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.instance_list import get_instance, list_instances
 from whalefall_capacity.store.sizes.listing import ListFilter, SizeStatus
 from whalefall_capacity.store.sizes.stats import write_visits
-from whalefall_capacity_tests.store.past import MIB, put_sizes
+from whalefall_capacity_tests.store.past import MIB, put_sizes, put_total
 from whalefall_capacity_tests.store.records import add_instance, history, visit
 
 TODAY = date(2026, 3, 20)
@@ -121,6 +121,24 @@ def test_a_change_is_against_the_nearest_size_before_and_unknown_without_one(sto
     assert shop.change_30_days_bytes == 30 * MIB
     assert (crm.change_7_days_bytes, crm.change_30_days_bytes) == (0, None)
     assert (idle.change_7_days_bytes, old.change_7_days_bytes) == (None, None)
+
+
+def test_a_change_is_against_the_nearest_day_on_which_every_database_was_measured(store: Engine) -> None:
+    put_total(store, SHOP, ago(8), 2 * MIB, 1, missing=1)
+    put_total(store, SHOP, ago(30), 2 * MIB, 1, missing=1)
+    shop = list_instances(store, EVERYTHING, TODAY, "-change_7_days", 1).rows[0]
+    assert (shop.instance, shop.change_7_days_bytes, shop.change_30_days_bytes) == ("Shop", 9 * MIB, 31 * MIB)
+
+
+def test_the_change_of_a_day_on_which_a_database_could_not_be_measured_is_not_known(store: Engine) -> None:
+    put_total(store, SHOP, TODAY, 2 * MIB, 1, missing=1)
+    for sort in ("change_7_days", "-change_30_days"):
+        rows = list_instances(store, EVERYTHING, TODAY, sort, 20).rows
+        shop = next(row for row in rows if row.instance == "Shop")
+        assert (shop.change_7_days_bytes, shop.change_30_days_bytes) == (None, None)
+        assert (shop.size_bytes, shop.missing_count) == (2 * MIB, 1)
+    # Sorted by it, it comes last with all that is not known.
+    assert list_instances(store, EVERYTHING, TODAY, "change_7_days", 20).rows[0].instance == "crm"
 
 
 def test_the_trend_has_a_gap_where_no_size_is_known(store: Engine) -> None:
