@@ -83,7 +83,7 @@ class Page(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     page: PageNumber = Field(
-        default=1, description=f"page x limit is at most {MOST_ROWS:,}: narrow the filter to see more."
+        default=1, description=f"Begins within the first {MOST_ROWS:,} rows: narrow the filter to see more."
     )
     limit: Annotated[Whole, Field(ge=1, le=200)] = Field(default=20, description="Rows of a page.")
 
@@ -172,8 +172,9 @@ def after_end(first: date, last: date) -> ApiError:
 
 def offset_of(page: int, limit: int) -> int:
     """Return the rows before a page. Raises ApiError beyond what can be paged through."""
-    if page * limit > MOST_ROWS:
+    offset = (page - 1) * limit
+    if offset >= MOST_ROWS:
         raise invalid(
-            "page", Sentence("page x limit must be at most {most:,}: narrow the filter instead", most=MOST_ROWS)
+            "page", Sentence("must begin within the first {most:,} rows: narrow the filter instead", most=MOST_ROWS)
         )
-    return (page - 1) * limit
+    return offset

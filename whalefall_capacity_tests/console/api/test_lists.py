@@ -12,6 +12,10 @@ from starlette.testclient import TestClient
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 INSTANCES, DATABASES = "/api/v1/instances", "/api/v1/databases"
+MANY_DATABASES = """
+INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)
+SELECT 1, 'app_' || n, now(), now() FROM generate_series(1, :count) AS n
+"""
 VISITED = """
 INSERT INTO task_runs (run_id, task_key, task_name, task_category, trigger_source, status)
 VALUES ('r-1', 'sync_databases', 'Collect sizes', 'capacity', 'scheduled', 'completed_with_errors');
@@ -48,6 +52,23 @@ def test_the_list_of_databases_is_filtered_sorted_and_paged(reader: TestClient) 
     assert [row["database_name"] for row in data(reader, DATABASES, instance_id=1)["items"]] == ["crm", "shop"]
     assert data(reader, DATABASES, db_type="mariadb")["items"] == []
     assert data(reader, DATABASES, status=["late", "failed"])["items"] == []
+
+
+@pytest.mark.real_clock
+@pytest.mark.parametrize(("added", "last_page"), [(9_992, (5, False)), (10_500, (30, False))])
+def test_a_list_that_says_that_a_page_follows_has_it(
+    viewer: TestClient, store: Engine, added: int, last_page: tuple[int, bool]
+) -> None:
+    with store.begin() as connection:
+        connection.execute(text(MANY_DATABASES), {"count": added})
+    before = data(viewer, DATABASES, limit=30, page=333)
+    assert (len(before["items"]), before["pages"], before["has_next"]) == (30, 334, True)
+    shown = viewer.get("/databases/list", params={"limit": 30, "page": 333}).text
+    assert 'href="/databases/list?limit=30&amp;page=334" rel="next"' in shown
+    last = data(viewer, DATABASES, limit=30, page=334)
+    assert (len(last["items"]), last["has_next"]) == last_page
+    assert 'rel="next"' not in viewer.get("/databases/list", params={"limit": 30, "page": 334}).text
+    assert viewer.get(DATABASES, params={"limit": 30, "page": 335}).status_code == 400
 
 
 @pytest.mark.real_clock
