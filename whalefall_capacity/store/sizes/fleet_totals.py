@@ -68,7 +68,10 @@ WITH absent AS MATERIALIZED (
 ), servers AS MATERIALIZED (
     SELECT instance_id, min(day) AS earliest,
            (SELECT count(*) FROM instance_size_stats AS s
-            WHERE s.instance_id = partial.instance_id AND s.collected_date BETWEEN :first AND :last) AS visits
+            WHERE s.instance_id = partial.instance_id AND s.collected_date BETWEEN :first AND :last) AS visits,
+           coalesce((SELECT s.collected_date FROM instance_size_stats AS s
+                     WHERE s.instance_id = partial.instance_id AND s.source = 'measured'
+                     ORDER BY s.collected_date DESC LIMIT 1), 'infinity') AS last_visit
     FROM partial GROUP BY instance_id
 ), sizes AS MATERIALIZED (
     SELECT servers.instance_id, found.database_name, count(*) AS days
@@ -79,10 +82,10 @@ WITH absent AS MATERIALIZED (
     GROUP BY servers.instance_id, found.database_name
 ), incomplete AS MATERIALIZED (
     SELECT d.instance_id, d.database_name,
-           CASE WHEN d.is_active THEN 'infinity'::date ELSE d.last_seen_date + 1 END AS gone_on
+           CASE WHEN d.last_seen_date >= last_visit THEN 'infinity'::date ELSE d.last_seen_date + 1 END AS gone_on
     FROM servers
     JOIN instance_databases AS d
-      ON d.instance_id = servers.instance_id AND (d.is_active OR d.last_seen_date >= servers.earliest)
+      ON d.instance_id = servers.instance_id AND d.last_seen_date >= least(servers.earliest, servers.last_visit)
     LEFT JOIN sizes ON sizes.instance_id = d.instance_id AND sizes.database_name = d.database_name
     WHERE sizes.days IS NULL OR sizes.days < servers.visits OR servers.earliest < :first
 ), spans AS MATERIALIZED (

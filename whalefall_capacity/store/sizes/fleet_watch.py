@@ -22,9 +22,9 @@ FIRST_REACH = timedelta(days=3)
 FARTHEST_REACH = timedelta(days=100 * 366)
 
 NEWEST = "SELECT max(collected_date) FROM instance_size_stats WHERE collected_date BETWEEN :first AND :last"
-# An instance that left the fleet counts on the newest day alone, which is nearby. What a visit lacks has its size of
-# before, as far as it was listed then. Look-ups go down the primary keys, which begin with the instance, and end at
-# their first row.
+# An instance that left the fleet counts on the newest day alone, which is nearby. What a day lacks has its size of
+# before, as far as the last visit listed it: an import lists nothing. Look-ups go down the primary keys, which begin
+# with the instance, and end at their first row.
 WATCHED = f"""
 WITH nearby AS MATERIALIZED (
     SELECT DISTINCT ON (instance_id) instance_id, collected_date AS day, total_size_bytes, missing_count
@@ -43,10 +43,15 @@ WITH nearby AS MATERIALIZED (
     WHERE {IN_FLEET} AND NOT EXISTS (SELECT FROM nearby WHERE nearby.instance_id = i.id)
 ), carried AS MATERIALIZED (
     SELECT partial.instance_id, sum(last.size_bytes) AS size_bytes
-    FROM (SELECT instance_id, day FROM latest WHERE missing_count > 0) AS partial
+    FROM (SELECT instance_id, day,
+                 coalesce((SELECT s.collected_date FROM instance_size_stats AS s
+                           WHERE s.instance_id = latest.instance_id AND s.collected_date <= latest.day
+                             AND s.source = 'measured'
+                           ORDER BY s.collected_date DESC LIMIT 1), day) AS visited_on
+          FROM latest WHERE missing_count > 0) AS partial
     CROSS JOIN LATERAL (SELECT database_name FROM instance_databases AS d
-                        WHERE d.instance_id = partial.instance_id
-                          AND (d.is_active OR d.last_seen_date >= partial.day) OFFSET 0) AS d
+                        WHERE d.instance_id = partial.instance_id AND d.last_seen_date >= partial.visited_on
+                        OFFSET 0) AS d
     CROSS JOIN LATERAL (
         SELECT collected_date, size_bytes FROM database_size_stats AS s
         WHERE s.instance_id = partial.instance_id AND s.database_name = d.database_name

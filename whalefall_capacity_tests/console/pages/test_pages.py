@@ -400,7 +400,7 @@ def test_a_series_has_one_colour_in_all_charts_and_none_shares_it(viewer: TestCl
         ("/instances?top=7", "top\N{FULLWIDTH COLON}必须是以下之一\N{FULLWIDTH COLON}5, 10, 20"),
         ("/databases?start_date=2026-05-02&end_date=2026-05-01", "2026-05-02 晚于 end_date 2026-05-01"),
         ("/databases?end_date=2026-02-30", "必须是存在的日期"),
-        ("/databases/list?page=9999", "page 与 limit 之积最多为 10,000"),
+        ("/databases/list?page=9999", "必须在前 10,000 行之内开始"),
         ("/instances?db_type=%27", "db_type\N{FULLWIDTH COLON}必须是引擎的名称"),
         ("/databases/list?sort=nothing", "sort\N{FULLWIDTH COLON}不是可以排序的列"),
         ("/instances/999", "没有这个实例"),
