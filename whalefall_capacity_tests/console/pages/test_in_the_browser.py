@@ -281,8 +281,9 @@ def test_the_daily_walk_from_a_failed_server_to_its_collection_and_back(demo: De
         expect(item.locator(f'[href="/instances/{server}"]')).to_have_text("demo-mariadb")
         expect(item.locator(".status")).to_have_text("completed")
         page.get_by_role("link", name="Run centre").click()
-        expect(page.locator("#live tbody tr").first).to_contain_text("console · operator")
-        expect(page.locator("#live tbody tr").first.locator(".status")).to_have_text("completed")
+        # Runs of the sensors may be newer by now.
+        ours = page.locator("#live tbody tr").filter(has_text="console · operator")
+        expect(ours.first.locator(".status")).to_have_text("completed")
 
         page.get_by_role("link", name="Overview").click()
         expect(measured).to_have_text("3 of 3")
