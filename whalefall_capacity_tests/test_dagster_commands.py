@@ -27,7 +27,7 @@ import yaml
 from whalefall_capacity.periods import today
 from whalefall_capacity.settings import PROJECT_ROOT, Settings
 from whalefall_capacity_tests.browser import open_page
-from whalefall_capacity_tests.processes import free_port, processes_below, wait_for
+from whalefall_capacity_tests.processes import PATIENCE_SECONDS, free_port, processes_below, wait_for
 from whalefall_capacity_tests.servers import PostgresqlServer
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,8 @@ class Checkout:
             assert "Traceback" not in log.read_text(errors="replace")
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(90)
+            # Runs under way end first.
+            process.wait(PATIENCE_SECONDS)
         wait_for(lambda: processes_below(self.folder) == [], "end of all processes")
 
 
