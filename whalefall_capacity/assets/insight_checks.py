@@ -29,7 +29,6 @@ from whalefall_capacity.store.sizes.day_comparison import latest_stored_day
 COVERAGE = (65, 95)
 # Of fewer, that share may well be small, or 100, by chance.
 FEWEST_COVERED = 20
-WIDER = "which was wider than this fleet needed"
 NOTHING_TO_DO = "Nothing need be done: from 200 forecasts on, the fleet's own deviations set the width"
 LOOK_FOR = "Look for launches, moves and imports in that time; no method knows them before"
 DISK_FULL_SOON = dg.AssetCheckSpec(
@@ -97,16 +96,18 @@ def full_soon_result(day: date, forecasts: Sequence[CapacityForecast]) -> dg.Ass
 def accuracy_result(day: date, accuracy: Sequence[Accuracy]) -> dg.AssetCheckResult:
     """Say whether the forecasts of 90 days ago kept their promise, on both levels."""
     looked_at = [found for found in accuracy if found.horizon_days == HORIZON_DAYS and found.forecasts]
-    complaints = []
+    complaints, advice = [], NOTHING_TO_DO
     for found in looked_at:
         coverage, ours, none = found.coverage_percent, found.mean_error_percent, found.no_growth_mean_error_percent
         judged = found.level == "instance" and found.forecasts >= FEWEST_COVERED
         if judged and coverage is not None and not COVERAGE[0] <= coverage <= COVERAGE[1]:
+            was_too_wide = coverage > COVERAGE[1]
             complaint = f"{coverage:.1f} % of {found.forecasts} instances ended in the range"
-            complaints.append(complaint if coverage < COVERAGE[0] else f"{complaint}, {WIDER}")
+            complaints.append(f"{complaint}, which was wider than this fleet needed" if was_too_wide else complaint)
+            advice = advice if was_too_wide else LOOK_FOR
         if ours is not None and none is not None and ours > none:
             complaints.append(f"forecasts of {found.level}s were off by {ours:.2f} %, no growth by {none:.2f} %")
-    advice = NOTHING_TO_DO if all(complaint.endswith(WIDER) for complaint in complaints) else LOOK_FOR
+            advice = LOOK_FOR
     return check_result(
         FORECAST_ACCURACY.key,
         complaints,

@@ -14,7 +14,7 @@ from whalefall_capacity.store.aggregations.statements import TABLES, Level, same
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.sizes.day_comparison import LATEST_DAY
 from whalefall_capacity.store.table_partitions.create import AGGREGATION_TABLES
-from whalefall_capacity.store.table_partitions.retired import LostDays, leaving_days, lost_days
+from whalefall_capacity.store.table_partitions.retired import LostDays, absent_days
 
 RECORDED = """
 SELECT source_rows, source_sum_bytes, source_max_updated_at, sealed_at IS NOT NULL AS is_sealed FROM aggregation_windows
@@ -158,8 +158,7 @@ def recompute(engine: Engine, level: Level, period_type: PeriodType, seed: int) 
 
 def _retired_days(connection: Connection, level: Level, period_type: PeriodType) -> list[LostDays]:
     """Return the starts of windows whose rows went by their own retention, although their stats may be there."""
-    aggregations = AGGREGATION_TABLES[level.value, period_type].name
-    return [*lost_days(connection, aggregations), *leaving_days(connection, aggregations)]
+    return absent_days(connection, AGGREGATION_TABLES[level.value, period_type].name)
 
 
 def _recompute(

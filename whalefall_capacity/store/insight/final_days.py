@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from whalefall_capacity.insight.statuses import HISTORY_DAYS
 from whalefall_capacity.store.postgres.engine import again_if_connection_lost
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES
-from whalefall_capacity.store.table_partitions.retired import LostDays, leaving_days, lost_days
+from whalefall_capacity.store.table_partitions.retired import LostDays, absent_days
 
 # The oldest row of a day counts: a later one is of the same sizes, or of fewer.
 CALCULATED_ON = """
@@ -26,11 +26,7 @@ GROUP BY day
 def final_days(engine: Engine, days: Sequence[date], zone: str) -> list[date]:
     """Return those of *days*, oldest first, that are stored and could only be calculated from less than they were."""
     with engine.connect() as connection:
-        lost = [
-            each
-            for table in STATS_TABLES
-            for each in (*lost_days(connection, table.name), *leaving_days(connection, table.name))
-        ]
+        lost = [each for table in STATS_TABLES for each in absent_days(connection, table.name)]
         # On most days nothing that matters is lost, and there is nothing to look up.
         cut = [day for day in sorted(days) if _lost_of(day, lost)]
         calculated = _calculated_on(connection, cut, zone) if cut else {}

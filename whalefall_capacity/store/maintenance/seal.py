@@ -26,7 +26,7 @@ from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import Patience, limit_waits
 from whalefall_capacity.store.table_partitions.catalog import read_children
 from whalefall_capacity.store.table_partitions.create import Bounds
-from whalefall_capacity.store.table_partitions.retired import LostDays, leaving_days, lost_days
+from whalefall_capacity.store.table_partitions.retired import LostDays, absent_days, leaving_days, lost_days
 
 ONE_DAY = timedelta(days=1)
 LEVELS = {TABLES[level].stats.name: level for level in Level}
@@ -184,8 +184,7 @@ def unseal_whole(connection: Connection, level: Level, lower: date, upper: date)
 
     A window that still lacks days of another child stays as it is: calculated from what is there it would be wrong.
     """
-    stats = TABLES[level].stats.name
-    lost = [*lost_days(connection, stats), *leaving_days(connection, stats)]
+    lost = absent_days(connection, TABLES[level].stats.name)
     windows = windows_of(lower, upper)
     whole = [window for window in windows if not any(gone.overlap(window.start, window.end) for gone in lost)]
     return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
@@ -222,7 +221,7 @@ def calculate_behind(engine: Engine, level: Level, behind: Sequence[Window]) -> 
 def _sealed_without_reason(connection: Connection, level: Level, limit: date) -> list[Window]:
     """Return the sealed windows without a day that was lost, is hidden, or is in a child that is past."""
     stats = TABLES[level].stats.name
-    final: list[LostDays | Bounds] = [*lost_days(connection, stats), *leaving_days(connection, stats)]
+    final: list[LostDays | Bounds] = [*absent_days(connection, stats)]
     final += [
         child.bounds
         for child in read_children(connection)

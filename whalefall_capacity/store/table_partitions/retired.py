@@ -41,3 +41,8 @@ def lost_days(connection: Connection, table: str) -> list[LostDays]:
 def leaving_days(connection: Connection, table: str) -> list[LostDays]:
     """Return the days of *table* whose rows are hidden with a child that is being retired."""
     return [LostDays(**row) for row in connection.execute(text(LEAVING_DAYS), {"table": table}).mappings()]
+
+
+def absent_days(connection: Connection, table: str) -> list[LostDays]:
+    """Return both: the days of *table* of which a calculation now would see nothing, though they had rows."""
+    return [*lost_days(connection, table), *leaving_days(connection, table)]
