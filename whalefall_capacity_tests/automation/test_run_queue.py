@@ -57,6 +57,7 @@ def test_a_run_gets_the_priority_of_its_origin(
 def test_the_rest_of_the_queue_is_configured_as_dagsters_own(instance: dg.DagsterInstance) -> None:
     queue: Any = instance.run_coordinator
     assert queue.dequeue_interval_seconds == 1
+    assert queue.dequeue_num_workers == 4
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING])
