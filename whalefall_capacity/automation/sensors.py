@@ -13,7 +13,13 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from whalefall_capacity.asset_keys import CAPACITY_FORECASTS, DATABASE_SIZE_STATS, FORECAST_JOB_NAME, aggregation_keys
+from whalefall_capacity.asset_keys import (
+    AGGREGATION_JOB_NAMES,
+    CAPACITY_FORECASTS,
+    DATABASE_SIZE_STATS,
+    FORECAST_JOB_NAME,
+    aggregation_keys,
+)
 from whalefall_capacity.assets.metadata import ROWS_CHANGED
 from whalefall_capacity.dagster_private import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -33,6 +39,8 @@ EVENTS_PER_TICK = 4000
 RUNS_PER_PERIOD = 3
 NOTHING_LANDED = "no day of stats was materialized since the last tick"
 WAITING = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
+UNDER_WAY = [*WAITING, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+FROM_A_SENSOR = {TRIGGER_TAG: "sensor"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class MaterializedDay:
     storage_id: int
     day: date
     run_id: str
+    timestamp: float
     changed: bool
 
 
@@ -78,7 +87,7 @@ def aggregations_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorR
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
     description="Forecasts today again, once, when days that today's forecast looks back at landed or were corrected "
-    "by another run than the one that forecast today.",
+    "by another run than the one that forecast today, and their aggregations have ended.",
 )
 def forecasts_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     landed = read_landed_days(context)
@@ -86,18 +95,22 @@ def forecasts_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResu
         return dg.SkipReason(NOTHING_LANDED)
     this_day = today(load_settings().zone)
     forecast = _materialized(context.instance, CAPACITY_FORECASTS, landed.after)
-    is_news = any(
-        this_day - timedelta(days=HISTORY_DAYS) < event.day <= this_day and (event.run_id, this_day) not in forecast
+    news = [
+        event
         for event in landed.changed
-    )
+        if this_day - timedelta(days=HISTORY_DAYS) < event.day <= this_day and (event.run_id, this_day) not in forecast
+    ]
     cursor = str(landed.last)
     # A run that waits in the queue reads the store when it starts: it will see these days, too.
-    if not is_news or _is_waiting(context.instance, this_day):
+    if not news or _is_waiting(context.instance, this_day):
         return dg.SensorResult(skip_reason="today's forecast knows, or will know, what landed", cursor=cursor)
+    if _is_to_be_aggregated(context, news[0]):
+        # The cursor stays where it is: the next tick looks again.
+        return dg.SkipReason("what landed is aggregated first, for the charts")
     request = dg.RunRequest(
         run_key=f"{FORECAST_JOB_NAME} {this_day} after {cursor}",
         partition_key=this_day.isoformat(),
-        tags={TRIGGER_TAG: "sensor"},
+        tags=FROM_A_SENSOR,
     )
     return dg.SensorResult(run_requests=[request], cursor=cursor)
 
@@ -106,6 +119,19 @@ def _is_waiting(instance: dg.DagsterInstance, day: date) -> bool:
     """Tell whether a run that will forecast *day* has not started yet."""
     runs = instance.get_runs(dg.RunsFilter(job_name=FORECAST_JOB_NAME, statuses=WAITING))
     return any(run.tags.get(PARTITION_NAME_TAG) == day.isoformat() for run in runs)
+
+
+def _is_to_be_aggregated(context: dg.SensorEvaluationContext, landed: MaterializedDay) -> bool:
+    """Tell whether runs that aggregate what *landed* are still to be asked for, or to end.
+
+    The forecast of a large fleet would take a core from them. The sensor of the aggregations looks twice as often: it
+    has seen by now what was there when this one looked last.
+    """
+    last_look = context.last_tick_completion_time
+    if last_look is not None and landed.timestamp > last_look:
+        return True
+    runs = context.instance.get_runs(dg.RunsFilter(tags=FROM_A_SENSOR, statuses=UNDER_WAY))
+    return any(run.job_name in AGGREGATION_JOB_NAMES.values() for run in runs)
 
 
 def read_landed_days(context: dg.SensorEvaluationContext) -> LandedDays | None:
@@ -130,6 +156,7 @@ def read_materialized_days(instance: dg.DagsterInstance, cursor: int) -> Iterato
                 record.storage_id,
                 date.fromisoformat(materialization.partition),
                 record.run_id,
+                record.timestamp,
                 changed=rows_changed is None or rows_changed.value != 0,
             )
 
@@ -150,7 +177,7 @@ def requests_for(
             yield dg.RunRequest(
                 job_name=job.name,
                 run_key=f"{job.name} {first}..{last} after {materialized[-1].storage_id}",
-                tags=range_tags(first, last) | {TRIGGER_TAG: "sensor"},
+                tags=range_tags(first, last) | FROM_A_SENSOR,
             )
 
 

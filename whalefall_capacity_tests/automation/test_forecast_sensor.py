@@ -15,7 +15,7 @@ from whalefall_capacity.definitions import defs
 from whalefall_capacity.store.insight.read import accuracy_of_days, forecasts_of_day
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.registry import entry, register
-from whalefall_capacity_tests.resources.runs import queued_run
+from whalefall_capacity_tests.resources.runs import queued_run, report, started_run
 from whalefall_capacity_tests.servers import PostgresqlServer
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
@@ -28,9 +28,11 @@ class Daemon:
     cursor: str | None = None
     launched: set[str] = field(default_factory=set)
 
-    def tick(self) -> list[str]:
-        """Evaluate once and return the partitions to forecast."""
-        with dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=defs) as context:
+    def tick(self, last_look: float | None = None) -> list[str]:
+        """Evaluate once, the last time having been at *last_look*, and return the partitions to forecast."""
+        with dg.SensorEvaluationContext(
+            None, last_look, cursor=self.cursor, instance=self.instance, definitions=defs
+        ) as context:
             result = forecasts_follow_stats(context)
         if isinstance(result, dg.SkipReason):
             return []
@@ -93,3 +95,20 @@ def test_a_run_that_waits_will_see_what_landed(daemon: Daemon, store: Engine) ->
     queued_run(daemon.instance, "forecast_capacity", {"dagster/partition": today().isoformat()})
     land(daemon, store, range(3, 0, -1))
     assert daemon.tick() == []
+
+
+def test_what_landed_is_aggregated_before_it_is_forecast(daemon: Daemon, store: Engine) -> None:
+    land(daemon, store, range(3, 0, -1))
+    before, after = 0.0, 2.0**40
+    # The sensor of the aggregations may not have looked yet.
+    assert daemon.tick(last_look=before) == []
+    run = started_run(daemon.instance, "aggregate_weekly", tags={"whalefall/trigger": "sensor"})
+    assert daemon.tick(last_look=after) == []
+    report(daemon.instance, run, dg.DagsterEventType.RUN_FAILURE)
+    assert daemon.tick(last_look=after) == [today().isoformat()]
+
+
+def test_a_backfill_of_aggregations_delays_no_forecast(daemon: Daemon, store: Engine) -> None:
+    land(daemon, store, range(3, 0, -1))
+    started_run(daemon.instance, "aggregate_weekly", tags={"dagster/backfill": "years"})
+    assert daemon.tick() == [today().isoformat()]
