@@ -22,7 +22,7 @@ from whalefall_capacity.store.moving_in.report import Account, DifferingDays, Ou
 from whalefall_capacity.store.moving_in.source import Source
 from whalefall_capacity.store.sizes.stats import LOCK_INSTANCES
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
-from whalefall_capacity.store.table_partitions.retired import LostDays, lost_days
+from whalefall_capacity.store.table_partitions.retired import LostDays, absent_days
 
 DATABASES = "database_size_stats"
 INSTANCES = "instance_size_stats"
@@ -53,7 +53,8 @@ REASONS = {
     Skip.IMPOSSIBLE_DAY: "the sizes of its day add up to more than a server can hold",
     Skip.BLANK_NAME: "the name of its database is blank",
     Skip.DELETED: "deleted there",
-    Skip.RETIRED: "its month was dropped here by its retention; `partitions restore` brings it back",
+    Skip.RETIRED: "its month was dropped here by its retention, or is on its way out; "
+    "`partitions restore` brings it back",
 }
 MEASURED_DAY = "the instance was measured here on that day"
 AS_STORED = "stored already"
@@ -237,7 +238,7 @@ class SizesMove:
         """Move the days from *first* to *last*, oldest month first, each level in a transaction of its own."""
         self._count_outside(first, last)
         with self.engine.connect() as connection:
-            self.retired = [lost for table in (DATABASES, INSTANCES) for lost in lost_days(connection, table)]
+            self.retired = [lost for table in (DATABASES, INSTANCES) for lost in absent_days(connection, table)]
         for month in months_between(first, last, self.source.days()):
             self._databases(month)
             self._instances(month)

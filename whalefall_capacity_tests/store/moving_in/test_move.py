@@ -18,12 +18,13 @@ from whalefall_capacity.store.fleet import fleet_ids, load_roster
 from whalefall_capacity.store.moving_in.report import DifferingDays, Outcome, Report
 from whalefall_capacity.store.sizes.history_import import import_history
 from whalefall_capacity.store.sizes.stats import write_visits
-from whalefall_capacity_tests.store.maintenance.upkeep import upkeep
+from whalefall_capacity_tests.store.maintenance.upkeep import leave_detached, upkeep
 from whalefall_capacity_tests.store.moving_in.conftest import DAYS, DROPPED_AT, LONG_NAME, START, Migrate
 from whalefall_capacity_tests.store.records import children, history, row_versions, rows, visit
 from whalefall_capacity_tests.whalefall_source import WhaleFall, night
 
 MIB = 2**20
+RETIRED = "its month was dropped here by its retention, or is on its way out; `partitions restore` brings it back"
 TABLES = ("credentials", "instances", "instance_databases", "database_size_stats", "instance_size_stats")
 
 
@@ -211,11 +212,21 @@ def test_a_month_that_the_maintenance_has_dropped_stays_dropped(migrate: Migrate
     again = migrate()
     assert (row_versions(store), children(store)) == before
     assert [(table.created, table.changed) for table in again.tables] == [(0, 0)] * len(again.tables)
-    dropped = "its month was dropped here by its retention; `partitions restore` brings it back"
     skipped = reasons(again, "database_size_stats", Outcome.SKIPPED)
-    assert {name: number for name, number, reason in skipped if reason == dropped} == {
+    assert {name: number for name, number, reason in skipped if reason == RETIRED} == {
         "ms-a": 4, "ms-b": 1, "my-a": 3, "my-b": 4, "ora-a": 4, "ora-b": 2, "pg-a": 4, "pg-b": 1,
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("house")
+def test_a_month_that_is_being_dropped_is_not_filled_again(migrate: Migrate, store: Engine) -> None:
+    migrate()
+    leave_detached(store, day=date(2026, 7, 2), start_date=START)
+    before = (row_versions(store), children(store))
+    again = migrate()
+    assert (row_versions(store), children(store)) == before
+    skipped = reasons(again, "database_size_stats", Outcome.SKIPPED)
+    assert sum(number for _, number, reason in skipped if reason == RETIRED) == 23
 
 
 @pytest.mark.usefixtures("house")
