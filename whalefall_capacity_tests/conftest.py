@@ -15,6 +15,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import psutil
 import pytest
 import time_machine
 from sqlalchemy import Connection, Engine, event, text
@@ -34,6 +35,9 @@ from whalefall_capacity_tests.servers import (
 from whalefall_capacity_tests.summaries import check_summaries
 
 TEMPLATE = "migrated"
+# pytest makes a folder of this account alone in it.
+MEMORY = Path("/dev/shm")  # noqa: S108
+ROOM_BYTES = 8 * 1024**3
 CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name"
 CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
@@ -59,10 +63,23 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the moment of --clock."""
+    """Keep the moment of --clock, and the files of the tests in memory."""
+    if _has_room(MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if chosen := config.getoption("--clock"):
         moment, zone = chosen.split("@")
         config.stash[CLOCK] = datetime.fromisoformat(moment).replace(tzinfo=ZoneInfo(zone))
+
+
+def _has_room(folder: Path) -> bool:
+    """Tell whether the files of the tests' servers, some hundred MiB, fit into a *folder* in memory.
+
+    Those servers create and drop thousands of databases: on a slow disk the tests would wait for that alone. Where
+    nothing in the folder may be executed, as in most containers, it will not do.
+    """
+    if not folder.is_dir() or os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return False
+    return min(shutil.disk_usage(folder).free, psutil.virtual_memory().available) > ROOM_BYTES
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
