@@ -131,6 +131,8 @@ def daemon(tmp_path: Path, store_server: EmbeddedPostgres, store: Engine) -> Ite
     home = tmp_path / "dagster"
     home.mkdir()
     config = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text()) | {"run_launcher": LAUNCHER}
+    # A whole run is no work for threads of the daemon: each sets up the logging of its process.
+    config["run_coordinator"]["config"]["dequeue_use_threads"] = False
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
     with time_machine.travel(hour(FIRST, 2), tick=False) as clock:
         machine = Daemon(home, clock)
