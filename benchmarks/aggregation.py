@@ -112,15 +112,15 @@ def run(scale: float) -> None:
 
 def _steps(engine: Engine, instances: int, rounds: int) -> None:
     rows = []
-    for level in Level:
-        for period_type, start in ONE_WINDOW.items():
+    asked = [(level, *one, what) for level in Level for one in ONE_WINDOW.items() for what in ("new", "again")]
+    with dg.instance_for_test() as instance:
+        for level, period_type, start, what in asked:
             window = window_of(start, period_type)
-            for what in ("new", "again"):
-                # The window before is there, as it is on every day but the first.
-                aggregate(engine, level, [window_of(window.start - timedelta(days=1), period_type)])
-                step, plain, idle = _step_bare_and_idle(engine, level, window, rounds, empty_first=what == "new")
-                ratios = (step / plain, step / (plain + idle))
-                rows.append((f"{level.value} {period_type.value}", what, step, plain, idle, *ratios))
+            # The window before is there, as it is on every day but the first.
+            aggregate(engine, level, [window_of(window.start - timedelta(days=1), period_type)])
+            step, plain, idle = _step_bare_and_idle(engine, instance, level, window, rounds, empty_first=what == "new")
+            ratios = (step / plain, step / (plain + idle))
+            rows.append((f"{level.value} {period_type.value}", what, step, plain, idle, *ratios))
     print_result(
         f"one window, {instances:,} instances x {DATABASES} databases x {DAYS} days",
         ("asset", "rows", "asset step s", "bare statement s", "empty step s", "step / bare", "step / (bare + empty)"),
@@ -128,23 +128,24 @@ def _steps(engine: Engine, instances: int, rounds: int) -> None:
     )
 
 
-def _step_bare_and_idle(engine: Engine, level: Level, window: Window, rounds: int, *, empty_first: bool) -> list[float]:
+def _step_bare_and_idle(
+    engine: Engine, instance: dg.DagsterInstance, level: Level, window: Window, rounds: int, *, empty_first: bool
+) -> list[float]:
     """Return the median seconds of the asset step, of the bare statement, and of a step with an empty body."""
     key = aggregation_key(level, window.period_type)
     (asset,) = [asset for asset in AGGREGATIONS if asset.key == key]
     idle = idle_asset(level, window.period_type)
-    with dg.instance_for_test() as instance:
-        sides: list[Callable[[], float]] = [
-            lambda: _step_seconds(instance, asset, window),
-            lambda: seconds_of(lambda: bare(engine, level, [window])),
-            lambda: _step_seconds(instance, idle, window),
-        ]
-        times: list[list[float]] = [[] for _ in sides]
-        for _ in range(rounds):
-            for side, call in enumerate(sides):
-                if empty_first:
-                    _empty(engine, level, window)
-                times[side].append(call())
+    sides: list[Callable[[], float]] = [
+        lambda: _step_seconds(instance, asset, window),
+        lambda: seconds_of(lambda: bare(engine, level, [window])),
+        lambda: _step_seconds(instance, idle, window),
+    ]
+    times: list[list[float]] = [[] for _ in sides]
+    for _ in range(rounds):
+        for side, call in enumerate(sides):
+            if empty_first:
+                _empty(engine, level, window)
+            times[side].append(call())
     return [statistics.median(one) for one in times]
 
 

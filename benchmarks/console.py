@@ -196,7 +196,7 @@ def run(scale: float) -> None:
             first = [_first(port, token, question.path, instances) for question in QUESTIONS]
             rows = []
             for question, first_ms in zip(QUESTIONS, first, strict=True):
-                bare, ours = _in_turns(engine, port, token, question, last, instances, rounds_at(scale, ROUNDS))
+                bare, ours = _in_turns(engine, port, token, question, last, instances, scale)
                 p95, bare_p95 = _p95(ours), _p95(bare)
                 rows.append((question.name, p95, bare_p95, p95 / bare_p95, statistics.median(ours), first_ms))
     print_result(
@@ -240,15 +240,16 @@ def _first(port: int, token: str, path: str, instances: int) -> float:
 
 
 def _in_turns(
-    engine: Engine, port: int, token: str, question: Question, last: date, instances: int, rounds: int
+    engine: Engine, port: int, token: str, question: Question, last: date, instances: int, scale: float
 ) -> tuple[list[float], list[float]]:
     values = {"first": last - timedelta(days=29), "last": last, "earliest": last - timedelta(days=36)}
     bare: list[float] = []
     ours: list[float] = []
-    for number in range(rounds + 1):
+    requests = rounds_at(scale, question.requests)
+    for number in range(rounds_at(scale, ROUNDS) + 1):
         users = [lambda: _sql_user(engine, question.statement, values, instances)] * USERS
-        first = _timed(users, question.requests)
-        second = _timed([lambda: _http_user(port, token, question.path, instances)] * USERS, question.requests)
+        first = _timed(users, requests)
+        second = _timed([lambda: _http_user(port, token, question.path, instances)] * USERS, requests)
         if number:  # The first round warms caches up.
             bare += first
             ours += second

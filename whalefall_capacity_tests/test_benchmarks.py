@@ -139,7 +139,7 @@ def test_aggregation_is_measured_beside_the_bare_statement(report: Report) -> No
 
 @pytest.mark.slow
 def test_a_backfill_is_measured_beside_its_statements_and_empty_runs(report: Report) -> None:
-    table = report(backfill.run, 0.01)["a year's backfill, 2 instances x 50 databases"]
+    table = report(backfill.run, 0.01)["a backfill of 62 days, 2 instances x 50 databases"]
     assert table.labels() == ["daily", "weekly", "monthly", "quarterly", "all eight"]
     table.assert_ratio(4, 1, 2, 3)
 
