@@ -3,7 +3,8 @@
 A step is everything that lasts: a commit, a statement outside of transactions, the renaming of a file. What a killed
 process did since its last commit is taken back, so that a kill between two statements of a transaction is one before
 the first. Every N has a store of its own, URL followed by N, and a process of its own, which kills itself with
-SIGKILL. Prints per N whether it was killed, or came to its end because it has fewer steps.
+SIGKILL. Prints per N whether it was killed, or came to its end because it has fewer steps; after the first N that is
+greater than the number of steps it tries no other.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def main(url: str, archive_dir: str, steps: list[int]) -> None:
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         sys.stdout.write(f"{number} {'killed' if killed else 'ended' if status == 0 else 'failed'}\n")
         sys.stdout.flush()
+        if number > 0 and not killed:
+            return
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def test_killed_before_any_step_the_next_maintenance_completes_it(
         numbers = range(first, first + BATCH * stride, stride)
         with stores(running, prefix, numbers):
             outcome = _kill(running, prefix, tmp_path, numbers)
-            for number in numbers:
+            for number in outcome:
                 store = create_store_engine(running.url(f"{prefix}{number}"))
                 if outcome[number] == "ended":
                     # Step 0 never comes: what an undisturbed maintenance leaves.
