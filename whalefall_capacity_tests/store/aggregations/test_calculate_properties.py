@@ -101,7 +101,7 @@ def emptied(store: Engine) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     history=HISTORIES, chunk=st.sampled_from([1, 2, 1000]), as_range=st.booleans(), block_days=st.sampled_from([1, 92])
 )
