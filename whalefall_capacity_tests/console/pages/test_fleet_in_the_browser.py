@@ -24,12 +24,17 @@ from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.collection import mysql_family
 from whalefall_capacity_tests.conftest import TEMPLATE
 from whalefall_capacity_tests.console.conftest import copied_store
-from whalefall_capacity_tests.console.pages.browsing import PASSWORD, visiting
+from whalefall_capacity_tests.console.pages.browsing import NARROW, PASSWORD, visiting
 from whalefall_capacity_tests.console.serving import Served, served
 from whalefall_capacity_tests.registry import entry, register
 from whalefall_capacity_tests.servers import FamilyServer, PostgresqlServer
+from whalefall_capacity_tests.store.past import MIB, put_sizes
 
 pytestmark = pytest.mark.slow
+
+TIB = 2**40
+# The largest that a visit believes.
+BIGGEST = 2**53
 
 # Five servers with 10,000 databases each: database n has n MiB and grows by n % 1,000 KiB in a week. The sixth has one
 # of 40 TiB that never changes, and did not answer on the newest day.
@@ -204,3 +209,23 @@ def test_tables_of_the_mysql_family_are_shown_largest_first_and_what_the_account
                 expect(page.locator("table.list tbody th")).to_have_count(3)
                 assert heads(page)[0] == "items"
                 expect(page.locator(".problem")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("size", "grown"), [(40 * TIB, 20 * MIB), (BIGGEST, 1)])
+def test_a_large_size_that_hardly_changes_has_whole_figures_beside_its_chart(
+    store: Engine, browser: Browser, tmp_path: Path, size: int, grown: int
+) -> None:
+    day = today()
+    put_sizes(store, [(1, "warehouse", day - timedelta(days=back), size - back * grown) for back in range(5)])
+    for level in Level:
+        aggregate(store, level, days_to_windows([day - timedelta(days=back) for back in range(5)], PeriodType.DAILY))
+    with console_on(store, tmp_path) as running, visiting(browser, running, "viewer", NARROW) as page:
+        page.goto("/instances/1")
+        ticks = page.locator("#plot-size .ytick text")
+        expect(ticks.first).to_be_visible()
+        left = page.locator("#plot-size").bounding_box()
+        boxes = [tick.bounding_box() for tick in ticks.all()]
+        texts = ticks.all_text_contents()
+        assert left is not None
+        assert all(box is not None and box["x"] >= left["x"] for box in boxes), texts
+        assert 2 <= len(texts) == len(set(texts)) <= 8, texts

@@ -15,7 +15,8 @@
     const reach = Math.max(Math.abs(low), Math.abs(high));
     const power = unit === "bytes" ? Math.min(Math.floor(Math.log(Math.max(reach, 1)) / Math.log(1024)), UNITS.length - 1) : 0;
     const scale = 1024 ** power;
-    const rough = (high - low) / scale / 5;
+    // A millionth of the largest value at least: finer steps are no help to a reader, and beyond 2^53 there are none.
+    const rough = Math.max(high - low, reach / 1e6) / scale / 5;
     const magnitude = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].find((factor) => factor * magnitude >= rough) * magnitude;
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (step / magnitude === 2.5 ? 1 : 0));
@@ -93,7 +94,8 @@
       },
       yaxis: {
         ...ticks(values, chart.unit, zero), fixedrange: true, gridcolor: style("--line"), zeroline: zero,
-        zerolinecolor: style("--strong-line"), zerolinewidth: 1,
+        // A label that is cut on its left says another figure.
+        automargin: true, zerolinecolor: style("--strong-line"), zerolinewidth: 1,
       },
     };
     layout.xaxis.categoryorder = "array";
