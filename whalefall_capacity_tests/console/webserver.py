@@ -14,7 +14,7 @@ LAUNCHED = {"data": {"launchRun": {"__typename": "LaunchRunSuccess", "run": {"ru
 
 @dataclass
 class Webserver:
-    """Answers every request with *status* and *content*; *asked* has the headers of each."""
+    """Answers every request with *status* and *content*, text as it is; *asked* has the headers of each."""
 
     url: str
     status: int = 200
@@ -30,7 +30,8 @@ def webserver() -> Iterator[Webserver]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             running.asked.append({name.lower(): value for name, value in self.headers.items()})
-            body = json.dumps(running.content).encode()
+            text = running.content if isinstance(running.content, str) else json.dumps(running.content)
+            body = text.encode()
             self.send_response(running.status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

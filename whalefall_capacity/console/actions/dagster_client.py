@@ -12,7 +12,7 @@ import requests
 
 from whalefall_capacity.console.http.cookies import HOST_PREFIX
 from whalefall_capacity.console.http.dagster_checks import DagsterCheck
-from whalefall_capacity.console.http.direct import WITHOUT_PROXY
+from whalefall_capacity.console.http.dagster_webserver import ask_webserver, data_of
 from whalefall_capacity.console.http.principals import SESSION_COOKIE, Credential
 from whalefall_capacity.errors import DagsterError
 from whalefall_capacity.launch_request import LAUNCH, launch_params
@@ -50,7 +50,7 @@ class DagsterClient:
     ) -> str:
         """Start a run of *job* for whoever sent *credential*, and return its id. Raises DagsterError."""
         variables = {"params": launch_params(job, run_config, tags)}
-        answer = self._ask(LAUNCH, variables, credential, self.timeout_seconds)["launchRun"]
+        answer = self._ask("launchRun", LAUNCH, variables, credential, self.timeout_seconds)
         if answer["__typename"] != "LaunchRunSuccess":
             reasons = [error["message"] for error in answer.get("errors", [])] or [answer.get("message", "")]
             why = f"{answer['__typename']}: {'; '.join(reasons)}"
@@ -60,7 +60,7 @@ class DagsterClient:
 
     def failed_checks(self, credential: Credential) -> list[DagsterCheck]:
         """Return the asset checks that failed, told to whoever sent *credential*. Raises DagsterError."""
-        nodes = self._ask(FAILED_CHECKS, {}, credential, self.glance_seconds)["assetNodes"]
+        nodes = self._ask("assetNodes", FAILED_CHECKS, {}, credential, self.glance_seconds)
         return [
             _failed_check(node, check, executed)
             for node in nodes
@@ -70,24 +70,17 @@ class DagsterClient:
         ]
 
     def _ask(
-        self, query: str, variables: dict[str, Any], credential: Credential, timeout_seconds: float
-    ) -> dict[str, Any]:
+        self, field: str, query: str, variables: dict[str, Any], credential: Credential, timeout_seconds: float
+    ) -> Any:
+        """Return *field* of the answer to a query. Raises DagsterError when there is none."""
         try:
-            answer = requests.post(
+            answer = ask_webserver(
+                "POST",
                 f"{self.url}/graphql",
+                timeout_seconds,
+                partial(self._log_in, credential),
                 json={"query": query, "variables": variables},
-                # A function: the library would otherwise send what a .netrc says of this host in its place.
-                auth=partial(self._log_in, credential),
-                proxies=dict(WITHOUT_PROXY),
-                timeout=timeout_seconds,
-                # It would become a GET without the mutation.
-                allow_redirects=False,
             )
-            if not 200 <= answer.status_code < 300:
-                raise DagsterError(
-                    Sentence("the Dagster webserver at {url} refused: {why}", url=self.url, why=_reason(answer))
-                )
-            content = answer.json()
         except requests.RequestException as error:
             raise DagsterError(
                 Sentence(
@@ -97,13 +90,21 @@ class DagsterClient:
                     why=root_cause(error),
                 )
             ) from error
-        if not isinstance(content, dict) or content.keys().isdisjoint({"data", "errors"}):
-            raise DagsterError(Sentence("what answers at {url} is no Dagster webserver", url=self.url))
-        if content.get("errors"):
-            why = content["errors"][0].get("message")
+        if (why := _refusal(answer)) is not None:
             raise DagsterError(Sentence("the Dagster webserver at {url} refused: {why}", url=self.url, why=why))
-        data: dict[str, Any] = content["data"]
-        return data
+        try:
+            found = (data_of(answer) or {}).get(field)
+        except ValueError:
+            found = None
+        if found is None:
+            # Such as the login page of a proxy.
+            raise DagsterError(
+                Sentence(
+                    "what answers at {url} is no Dagster webserver; WHALEFALL_WEBSERVER_URL says where that is",
+                    url=self.url,
+                )
+            )
+        return found
 
     def _log_in(self, credential: Credential, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add to *request* who asks; to a webserver without login that is nobody's business."""
@@ -129,8 +130,8 @@ def _failed_check(node: Mapping[str, Any], check: Mapping[str, Any], executed: M
     )
 
 
-def _reason(answer: requests.Response) -> str:
-    """Return what an answer that is an error says."""
+def _refusal(answer: requests.Response) -> str | None:
+    """Return why nothing was done, in the words of the webserver where it has some; None when it was done."""
     if answer.status_code == 401:
         return Sentence(
             "it asks for a login; set WHALEFALL_UI_LOGIN=true for the console too, and the same WHALEFALL_STORE_URL"
@@ -138,7 +139,7 @@ def _reason(answer: requests.Response) -> str:
     try:
         message: str = answer.json()["errors"][0]["message"]
     except (ValueError, LookupError, TypeError):
-        return f"HTTP Error {answer.status_code}: {answer.reason}"
+        return None if 200 <= answer.status_code < 300 else f"HTTP Error {answer.status_code}: {answer.reason}"
     return message
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from whalefall_capacity.console.http.direct import WITHOUT_PROXY
+from whalefall_capacity.console.http.dagster_webserver import ask_webserver, data_of
 from whalefall_capacity.console.monitoring.problems import Component, NotReadyError, Reason
 from whalefall_capacity.readiness_queries import CODE_LOCATION, DAEMONS, GRAPHQL_PATH
 
@@ -49,15 +49,7 @@ class WatchedWebserver:
         Raises NotReadyError for an answer that is none of Dagster's, TimeoutError when none comes in time.
         """
         try:
-            answer = requests.get(
-                f"{self.url}{GRAPHQL_PATH}",
-                params={"query": query},
-                # A function: the library would otherwise send what a .netrc says of this host.
-                auth=lambda request: request,
-                proxies=dict(WITHOUT_PROXY),
-                timeout=WAIT_SECONDS,
-                allow_redirects=False,
-            )
+            answer = ask_webserver("GET", f"{self.url}{GRAPHQL_PATH}", WAIT_SECONDS, params={"query": query})
         except requests.Timeout as error:
             raise TimeoutError from error
         except requests.RequestException as error:
@@ -66,7 +58,6 @@ class WatchedWebserver:
         if answer.status_code not in (200, 500):
             raise NotReadyError(Component.WEBSERVER, Reason.REFUSED)
         try:
-            data: dict[str, Any] | None = answer.json().get("data")
-        except (ValueError, AttributeError) as error:
+            return data_of(answer)
+        except ValueError as error:
             raise NotReadyError(Component.WEBSERVER, Reason.REFUSED) from error
-        return data

@@ -70,6 +70,10 @@ def test_a_webserver_that_is_away_is_told_in_one_sentence_with_what_to_do() -> N
         (200, {"errors": [{"message": "broken"}]}, "broken"),
         (200, {"status": "ok"}, "is no Dagster webserver"),
         (200, ["of", "another"], "is no Dagster webserver"),
+        (200, "<html>Log in to go on</html>", "is no Dagster webserver; WHALEFALL_WEBSERVER_URL says where"),
+        (200, {"data": None}, "is no Dagster webserver"),
+        (200, {"data": {"launchRun": None}}, "is no Dagster webserver"),
+        (200, {"errors": "of another kind"}, "is no Dagster webserver"),
     ],
 )
 def test_a_refusal_says_why(status: int, content: object, said: str) -> None:

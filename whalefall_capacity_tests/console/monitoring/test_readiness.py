@@ -133,6 +133,12 @@ def test_a_webserver_that_does_not_answer_us_refuses(store: Engine, dagster_webs
     assert reasons(store, dagster_webserver.url) == {"webserver": "refused"}
 
 
+@pytest.mark.parametrize("answer", ["Log in", {"status": "ok"}, {"data": ["of", "another"]}])
+def test_what_is_no_dagster_webserver_refuses(store: Engine, dagster_webserver: Watched, answer: object) -> None:
+    dagster_webserver.instead = answer
+    assert reasons(store, dagster_webserver.url) == {"webserver": "refused"}
+
+
 @pytest.mark.slow
 def test_a_webserver_that_keeps_silent_is_waited_for_only_so_long(store: Engine) -> None:
     with mute_port() as port:

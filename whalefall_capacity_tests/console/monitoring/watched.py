@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from whalefall_capacity.readiness_queries import CODE_LOCATION, DAEMONS
@@ -26,11 +25,15 @@ class Watched:
     planned: str = "ExecutionPlan"
     status: int = 200
     storage_answers: bool = True
+    # Answered in place of everything, by something else than Dagster.
+    instead: object = None
     # Set while nobody is kept waiting, for each of the two documents.
     tells_daemons: threading.Event = field(default_factory=threading.Event)
     tells_code_location: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, query: str) -> dict[str, Any]:
+    def answer(self, query: str) -> object:
+        if self.instead is not None:
+            return self.instead
         if query == CODE_LOCATION:
             self.tells_code_location.wait()
             return {"data": {"executionPlanOrError": {"__typename": self.planned}}}
