@@ -20,6 +20,9 @@ from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
+from whalefall_capacity.store.task_runs.summary import Extension, TaskSummary
+from whalefall_capacity.store.task_runs.write import NewTaskRun, insert_task_run
+from whalefall_capacity.tasks import SYNC_DATABASES
 from whalefall_capacity_tests.clock import today
 from whalefall_capacity_tests.collection import mysql_family
 from whalefall_capacity_tests.conftest import TEMPLATE
@@ -229,3 +232,26 @@ def test_a_large_size_that_hardly_changes_has_whole_figures_beside_its_chart(
         assert left is not None
         assert all(box is not None and box["x"] >= left["x"] for box in boxes), texts
         assert 2 <= len(texts) == len(set(texts)) <= 8, texts
+
+
+def test_a_run_whose_console_is_restarted_is_followed_again_and_not_said_to_have_failed(
+    store: Engine, browser: Browser, tmp_path: Path
+) -> None:
+    with store.begin() as connection:
+        task, summary = SYNC_DATABASES, TaskSummary(ext=Extension(type=SYNC_DATABASES.key))
+        insert_task_run(connection, NewTaskRun("run-1", task.key, "Sync", task.category, "api", summary))
+    launched = {"success": True, "message": "", "data": {"run_id": "run-1"}}
+    with console_on(store, tmp_path) as running, visiting(browser, running) as page:
+        page.goto("/instances")
+        page.route("**/capacity/collections", lambda route: route.fulfill(status=202, json=launched))
+        page.route("**/task-runs/run-1?*", lambda route: route.fulfill(body="A proxy's own page"))
+        button, status = page.get_by_role("button", name="Collect now"), page.locator("#current-status")
+        button.click()
+        expect(status).to_contain_text("It was started, but cannot be followed just now: The console did not answer")
+        expect(button).to_be_disabled()
+        page.unroute("**/task-runs/run-1?*")
+        expect(status).to_contain_text("Waiting for Dagster")
+        with store.begin() as connection:
+            connection.execute(text("UPDATE task_runs SET status = 'completed', completed_at = now()"))
+        expect(status).to_contain_text("Done")
+        expect(button).to_be_enabled()

@@ -28,9 +28,10 @@
     if (answer.status === 401) toLogin();
     // What is not in the console's own form comes from somebody between, such as a proxy with its page of an error.
     const content = await answer.json().catch(() => undefined);
-    if (typeof content?.success !== "boolean") throw new Error(word("error.no_answer", { status: answer.status }));
-    if (!answer.ok) throw new Error(content.message);
-    return content.data;
+    const told = typeof content?.success === "boolean";
+    if (told && answer.ok) return content.data;
+    const message = told ? content.message : word("error.no_answer", { status: answer.status });
+    throw Object.assign(new Error(message), { final: told && answer.status < 500 });
   }
 
   // Replace parts of this page by what the server says of it now; what the reader has focused stays focused.
@@ -107,13 +108,26 @@
     if (link) line.append(Object.assign(document.createElement("a"), { href: `/runs/${link}`, textContent: word("current.open_run") }));
   }
 
+  // A run goes on while the console is restarted or cannot be reached: it is asked for again.
+  async function stateOf(runId) {
+    for (;;) {
+      try {
+        return (await ask(`/api/v1/task-runs/${runId}?limit=1`)).run;
+      } catch (error) {
+        say(word("current.unseen", { message: error.message }), null, runId);
+        line.classList.add("bad");
+        if (error.final) return null;
+      }
+      await wait(3000);
+    }
+  }
+
   async function watch(runId, done) {
     const open = ["pending", "running"];
-    for (;;) {
-      const { run } = await ask(`/api/v1/task-runs/${runId}?limit=1`);
+    for (let run; (run = await stateOf(runId)); ) {
       if (!open.includes(run.status)) {
         const good = run.status === "completed";
-        if (good || run.status === "completed_with_errors") await refresh(...parts());
+        if (good || run.status === "completed_with_errors") await refresh(...parts()).catch(() => {});
         say(good ? done : word("current.ended", { status: word(`status.${run.status}`) }), good ? { ...run, progress_total: run.progress_total || 1, progress_completed: run.progress_total ? run.progress_completed : 1 } : run, runId);
         if (!good) line.classList.add("bad");
         return;
