@@ -21,7 +21,8 @@ from starlette.routing import Match
 from whalefall_capacity.console.actions.dagster_client import DagsterClient
 from whalefall_capacity.console.api import routes as api
 from whalefall_capacity.console.api.routing import PREFIX
-from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure
+from whalefall_capacity.console.http.envelope import ApiError, MessageCode, failure, invalid
+from whalefall_capacity.console.http.faults import NO_JSON, fault_of
 from whalefall_capacity.console.http.head_requests import HeadAsGet
 from whalefall_capacity.console.http.hosts import AllowedHosts, allowed_hosts
 from whalefall_capacity.console.http.login_limits import LoginLimiter
@@ -180,13 +181,15 @@ def _api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        errors = {_field(problem["loc"]): _reason(problem) for problem in error.errors()}
+        errors = {_field(problem["loc"]): fault_of(problem) for problem in error.errors()}
         field, reason = next(iter(errors.items()))
-        told = Sentence("{field}: {fault}", field=field, fault=Sentence(reason))
+        told = Sentence("{field}: {fault}", field=field, fault=reason)
         return ApiError(MessageCode.VALIDATION_ERROR, told, errors)
     if isinstance(error, HTTPException):
-        # 404 and 405 of the router, 400 of a body that is no JSON.
+        # 404 and 405 of the router, 400 of a body that is nested too deeply.
         code = next((code for code in MessageCode if code.status == error.status_code), MessageCode.VALIDATION_ERROR)
+        if code is MessageCode.VALIDATION_ERROR:
+            return invalid("body", NO_JSON)
         return ApiError(code, str(error.detail), headers=error.headers)
     if isinstance(error, DagsterError):
         return ApiError(MessageCode.UNAVAILABLE, error.args[0])
@@ -220,13 +223,6 @@ def _field(location: Sequence[int | str]) -> str:
     # ("query", "instance_id", 0): the name is what the caller wrote; ("body", 17): the body is no JSON at all.
     names = [part for part in location[1:] if isinstance(part, str)]
     return _printable(names[0]) if names else str(location[0])
-
-
-def _reason(problem: dict[str, Any]) -> str:
-    if problem["type"] == "extra_forbidden":
-        return "is not known"
-    reason: str = problem["msg"].removeprefix("Value error, ")
-    return reason[:1].lower() + reason[1:]
 
 
 def _printable(value: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from whalefall_capacity.console.http.queries import MOST_DB_TYPES, MOST_INSTANCES, DbType, Name, Page, Whole
 from whalefall_capacity.store.sizes import database_list, instance_list
@@ -14,8 +14,21 @@ from whalefall_capacity.store.sizes.listing import ListFilter, SizeStatus
 SORTED = "A column, with a minus before it when the largest come first; what is not known comes last."
 
 
-def _one_of(columns: Iterable[str]) -> str:
-    return f"^-?({'|'.join(columns)})$"
+def _known(columns: Collection[str]) -> AfterValidator:
+    def check(sort: str) -> str:
+        if sort.removeprefix("-") not in columns:
+            raise ValueError("is no column to sort by")
+        return sort
+
+    return AfterValidator(check)
+
+
+def _one_of(columns: Collection[str]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^-?({'|'.join(columns)})$"})
+
+
+InstanceOrder = Annotated[str, _known(instance_list.ORDERS), _one_of(instance_list.ORDERS)]
+DatabaseOrder = Annotated[str, _known(database_list.ORDERS), _one_of(database_list.ORDERS)]
 
 
 class ListQuery(Page):
@@ -43,10 +56,10 @@ class ListQuery(Page):
 class InstanceListQuery(ListQuery):
     """A filter of instances, their order, and a page of them."""
 
-    sort: Annotated[str, Field(pattern=_one_of(instance_list.ORDERS), description=SORTED)] = "instance"
+    sort: InstanceOrder = Field(default="instance", description=SORTED)
 
 
 class DatabaseListQuery(ListQuery):
     """A filter of databases, their order, and a page of them."""
 
-    sort: Annotated[str, Field(pattern=_one_of(database_list.ORDERS), description=SORTED)] = "instance"
+    sort: DatabaseOrder = Field(default="instance", description=SORTED)

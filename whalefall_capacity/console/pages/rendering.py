@@ -13,12 +13,12 @@ from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from whalefall_capacity.collection.sizes import address
 from whalefall_capacity.console.http.cookies import cookie_name, set_cookie
 from whalefall_capacity.console.http.envelope import ApiError, MessageCode, invalid
+from whalefall_capacity.console.http.faults import fault_of
 from whalefall_capacity.console.http.principals import Principal
 from whalefall_capacity.console.http.security import principal_of
 from whalefall_capacity.console.http.state import Console
@@ -42,7 +42,6 @@ from whalefall_capacity.console.pages.list_cells import (
 from whalefall_capacity.console.pages.static_files import static_url
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said
 from whalefall_capacity.printable import printable_lines
-from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.store.access import Role
 from whalefall_capacity.store.task_runs.read import TaskRun
 from whalefall_capacity.tasks import INSIGHT
@@ -54,29 +53,6 @@ REMEMBERED: Mapping[str, tuple[str, Collection[str]]] = {
     "theme": ("whalefall_theme", THEMES),
 }
 ONE_YEAR_SECONDS = 31_536_000
-# The faults that a URL written by hand has, by pydantic's type of them, and the blanks by pydantic's names.
-FAULTS = {
-    "missing": "is missing",
-    "greater_than_equal": "must be at least {least}",
-    "less_than_equal": "must be at most {most}",
-    "greater_than": "must be more than {least}",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a number",
-    "string_too_short": "must have at least {least} characters",
-    "string_too_long": "must have at most {most} characters",
-    "too_long": "must be given at most {most} times",
-    "literal_error": "must be one of {allowed}",
-    "enum": "must be one of {allowed}",
-    "string_pattern_mismatch": "is no column to sort by",
-}
-BLANKS = {
-    "ge": "least",
-    "gt": "least",
-    "le": "most",
-    "min_length": "least",
-    "max_length": "most",
-    "expected": "allowed",
-}
 WORDS_OF_SCRIPTS = ("current.", "error.", "status.", "runs.cancel", "partitions.")
 
 
@@ -158,18 +134,7 @@ def view_of(request: Request, model: type[Any]) -> Any:
         return model.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise invalid(str(problem["loc"][0]), _fault(problem)) from error
-
-
-def _fault(problem: ErrorDetails) -> str:
-    """Return what is wrong with a parameter, as a sentence that can be translated where there is one."""
-    told = FAULTS.get(problem["type"])
-    if told is None:
-        return problem["msg"].removeprefix("Value error, ")
-    values = {BLANKS[name]: value for name, value in problem.get("ctx", {}).items() if name in BLANKS}
-    if "allowed" in values:
-        values["allowed"] = values["allowed"].replace(" or ", ", ")
-    return Sentence(told, **values)
+        raise invalid(str(problem["loc"][0]), fault_of(problem)) from error
 
 
 def to_login(request: Request) -> Response:

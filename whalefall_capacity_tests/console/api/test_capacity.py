@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -294,6 +295,41 @@ def test_a_bad_page_is_a_400_that_names_its_field(reader: TestClient, path: str,
     answer = reader.get(path, params={"limit": 20} | {field: value})
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["data"]["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("limit=0", "limit: must be at least 1"),
+        ("page=one", "page: must be a whole number"),
+        ("sort=colour", "sort: is no column to sort by"),
+        ("status=good", "status: must be one of 'measured', 'late', 'failed', 'never_measured', 'dropped'"),
+    ],
+)
+def test_a_page_and_the_api_say_the_same_of_a_bad_value(callers: Callers, query: str, said: str) -> None:
+    browser = callers.browser(Role.ADMIN)
+    assert browser.get(f"/api/v1/databases?{query}").json()["message"] == said
+    assert said in unescape(browser.get(f"/databases/list?{query}").text)
+
+
+@pytest.mark.parametrize("path", ["aggregations/current", "collections"])
+def test_a_body_that_is_no_json_object_is_told_with_the_header_that_it_needs(admin: TestClient, path: str) -> None:
+    def said(body: bytes, content_type: str) -> object:
+        answer = admin.post(f"/api/v1/capacity/{path}", content=body, headers={"Content-Type": content_type})
+        assert (answer.status_code, answer.json()["data"]["errors"][0]["field"]) == (400, "body")
+        return answer.json()["message"]
+
+    wanted = "body: must be a JSON object, sent with the header Content-Type: application/json"
+    assert said(b"[]", "application/json") == wanted
+    # As curl sends what -d is given.
+    assert said(b"{}", "application/x-www-form-urlencoded") == wanted
+    for body in (b"{", b"\xff", b"[" * 60_000):
+        assert said(body, "application/json") == "body: must be JSON"
+
+
+def test_a_bad_value_is_told_in_the_language_of_the_caller(viewer: TestClient) -> None:
+    answer = viewer.get(f"{DATABASES}?limit=201&colour=red", headers={"Accept-Language": "zh"})
+    assert answer.json()["message"] == "limit\N{FULLWIDTH COLON}必须不大于 200"
 
 
 @pytest.mark.parametrize("path", PATHS)

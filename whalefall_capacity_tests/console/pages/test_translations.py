@@ -11,7 +11,7 @@ from string import Formatter
 import pytest
 
 from whalefall_capacity.console.http.envelope import MessageCode
-from whalefall_capacity.console.pages.rendering import FAULTS
+from whalefall_capacity.console.http.faults import FAULTS
 from whalefall_capacity.console.pages.translations import LANGUAGES, catalogue, preferred, said, sentences
 from whalefall_capacity.sentences import Sentence
 from whalefall_capacity.settings import PROJECT_ROOT
