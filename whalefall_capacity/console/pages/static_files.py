@@ -70,7 +70,10 @@ async def serve_static(scope: Scope, receive: Receive, send: Send) -> None:
     file = static_files().get(scope["path"].rpartition("/")[2])
     if file is None:
         raise HTTPException(404, "Not Found")
-    headers = {"Cache-Control": CACHE_FOREVER, "Vary": "Accept-Encoding"}
+    headers = {"Vary": "Accept-Encoding"}
+    if request.query_params.get("v") == file.version:
+        # A page of another version of the program, beside which this one is served for a while, means another content.
+        headers["Cache-Control"] = CACHE_FOREVER
     content = file.content
     if "gzip" in request.headers.get("accept-encoding", ""):
         content = file.compressed

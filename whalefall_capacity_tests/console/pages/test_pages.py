@@ -377,6 +377,11 @@ def test_files_are_kept_for_good_and_compressed(reader: TestClient) -> None:
     assert reader.post("/static/console.css").status_code == 405
 
 
+def test_a_file_that_a_page_of_another_version_asks_for_is_not_kept_in_its_place(reader: TestClient) -> None:
+    for other in ("/static/console.js", "/static/console.js?v=0123456789abcdef"):
+        assert reader.get(other).headers["cache-control"] == "no-store"
+
+
 def test_a_series_has_one_colour_in_all_charts_and_none_shares_it(viewer: TestClient, store: Engine, day: date) -> None:
     before = day - timedelta(days=1)
     put_sizes(store, [(3, name, before, size * MIB) for name, size in (("a", 500), ("b", 400), ("c", 3), ("d", 2))])
