@@ -186,6 +186,12 @@ def _alert_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _without_login(url: HttpUrl) -> HttpUrl:
+    if url.username is not None or url.password is not None:
+        raise ValueError("must have no user and no password: nobody logs in with them, and pages show the address")
+    return url
+
+
 def _split(url: SecretStr) -> SplitResult | None:
     """Return the parts of a URL with a host; None when it is none."""
     try:
@@ -246,6 +252,7 @@ ZoneName = Annotated[
         _parsed(lambda name: ZoneInfo(name).key, "a zone of the IANA database, such as Asia/Shanghai or UTC")
     ),
 ]
+ShownUrl = Annotated[HttpUrl, AfterValidator(_without_login)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 WebhookUrl = Annotated[SecretStr, AfterValidator(_http_url("https://chat.example.com/hooks/token"))]
@@ -425,7 +432,7 @@ class Settings(BaseSettings):
         "Unset: they are dropped without an archive.",
     )
     webserver_port: int = Field(default=3000, ge=1, le=65_535, description="Port of the Dagster UI under `up`.")
-    webserver_url: HttpUrl | None = Field(
+    webserver_url: ShownUrl | None = Field(
         default=None,
         description="Where the console finds the Dagster webserver, such as http://dagster.internal:3000. "
         "Unset: WHALEFALL_WEBSERVER_PORT on this machine.",
@@ -449,7 +456,7 @@ class Settings(BaseSettings):
     session_hours: int = Field(
         default=12, ge=1, le=720, description="Hours after which one has to log in to the console again."
     )
-    ui_url: HttpUrl | None = Field(
+    ui_url: ShownUrl | None = Field(
         default=None,
         description="Where people open the Dagster UI, such as https://dagster.example.com; task runs link to it. "
         "Unset: 127.0.0.1 and WHALEFALL_WEBSERVER_PORT.",

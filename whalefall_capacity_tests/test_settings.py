@@ -128,6 +128,16 @@ def test_a_bad_value_names_the_variable_shows_the_value_and_says_what_is_allowed
     assert str(_refusal()) == f"WHALEFALL_{name}: '{value}': {message}{allowed}"
 
 
+@pytest.mark.parametrize("name", ["WEBSERVER_URL", "UI_URL"])
+@pytest.mark.parametrize("login", ["somebody:geheim", "geheim", ":geheim"])
+def test_an_address_that_pages_show_has_no_password(name: str, login: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"WHALEFALL_{name}", f"http://{login}@dagster.example:3000")
+    assert str(_refusal()) == (
+        f"WHALEFALL_{name}: (secret): must have no user and no password: nobody logs in with them, and pages show the "
+        "address"
+    )
+
+
 @pytest.mark.parametrize("name", ["STORE_URL", "DAGSTER_URL"])
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_a_bad_url_is_refused_without_showing_the_password(
