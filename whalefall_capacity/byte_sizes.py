@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 # Of a BIGINT.
@@ -11,6 +11,8 @@ LARGEST_SIZE = 2**63 - 1
 # 8 PiB, of a database and of a server. A thousand servers that claim as much still add up to less than a BIGINT, and
 # readers of JSON that count in floating point keep every byte.
 LARGEST_CREDIBLE_SIZE = 2**53 - 1
+# Of any two sizes, with two places: the quotient of a BIGINT and one byte.
+ENOUGH_DIGITS = Context(prec=40)
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _FACTORS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": 1024**power for power, letter in enumerate("kmgtp", start=1) for suffix in ("ib", "i", "")
@@ -23,6 +25,18 @@ def in_binary_units(size_bytes: int) -> tuple[float, str]:
     while abs(value) >= 1024 and unit < len(UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return value, UNITS[unit]
+
+
+def change_percent(change_bytes: int, before_bytes: int) -> float | None:
+    """Return a change in percent of a size, rounded as the store rounds: half away from zero, to two places.
+
+    None where the size was 0.
+    """
+    if before_bytes == 0:
+        return None
+    percent = ENOUGH_DIGITS.divide(Decimal(100 * change_bytes), Decimal(before_bytes))
+    # Plus 0: a small loss is no -0.0.
+    return float(percent.quantize(Decimal("0.01"), ROUND_HALF_UP, ENOUGH_DIGITS)) + 0.0
 
 
 def bytes_in(value: Any) -> Any:

@@ -13,6 +13,7 @@ from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.columns import STATS, column_lineage, column_schema
 from whalefall_capacity.assets.freshness import DAILY_DATA
 from whalefall_capacity.assets.metadata import metadata_table
+from whalefall_capacity.byte_sizes import change_percent
 from whalefall_capacity.partitions import DAYS_OF_PERIOD, PARTITIONS, partition_days
 from whalefall_capacity.periods import PeriodType, Window, window_before, window_of
 from whalefall_capacity.resources.item_watchers import AggregationItems, aggregation_metrics
@@ -114,8 +115,8 @@ def window_metadata(result: WindowResult, before: int | None) -> dict[str, Any]:
     growth: dict[str, Any] = {}
     if result.state is WindowState.DONE and before is not None:
         growth["growth_bytes"] = result.closing_size_bytes - before
-        if before:
-            growth["growth_percent"] = round(100 * (result.closing_size_bytes - before) / before, 2)
+        if (percent := change_percent(growth["growth_bytes"], before)) is not None:
+            growth["growth_percent"] = percent
     return growth | {
         "state": result.state.value,
         "skipped": result.state is WindowState.SKIPPED,

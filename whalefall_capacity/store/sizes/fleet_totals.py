@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from sqlalchemy import Engine, Row, text
 
+from whalefall_capacity.byte_sizes import change_percent
+
 # A change over some days is taken from the nearest day before them on which anything was measured.
 BASELINE_REACH = timedelta(days=7)
 CHANGE_DAYS = (7, 30, 90)
@@ -174,4 +176,4 @@ def _change(known: dict[date, int], days: int) -> TotalChange:
     if since is None:
         return TotalChange(days, None, None, None)
     change, base = known[newest] - known[since], known[since]
-    return TotalChange(days, since, change, round(100 * change / base, 2) if base else None)
+    return TotalChange(days, since, change, change_percent(change, base))

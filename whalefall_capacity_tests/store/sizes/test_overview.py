@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from whalefall_capacity.periods import PeriodType, days_to_windows
+from whalefall_capacity.store.aggregations.calculate import aggregate
+from whalefall_capacity.store.aggregations.growth import instance_growth
+from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.sizes.fleet_day import fleet_day
 from whalefall_capacity.store.sizes.fleet_totals import DayTotal, TotalChange, fleet_totals, total_changes
 from whalefall_capacity.store.sizes.fleet_watch import watched_fleet
@@ -191,6 +195,23 @@ def test_the_data_of_a_replica_counts_apart(store: Engine) -> None:
     assert totals(store, YESTERDAY) == [(None, 0, 0), (10, 1, 1)]
     apart = fleet_totals(store, YESTERDAY, DAY, replicas=True)
     assert [one.total_size_bytes for one in apart] == [9 * MIB, 10 * MIB]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "percent"),
+    [(800, 801, 0.13), (800, 799, -0.13), (1000, 1051, 5.1), (2**53, 2**53 - 1, 0.0), (1, 2**53, 900719925474099100.0)],
+)
+def test_the_total_changes_by_the_same_percent_as_its_only_instance(
+    store: Engine, before: int, after: int, percent: float
+) -> None:
+    put_sizes(store, [(1, "crm", DAY - timedelta(days=7), before), (1, "crm", DAY, after)])
+    days = [DAY - timedelta(days=7), DAY]
+    aggregate(store, Level.INSTANCE, days_to_windows(days, PeriodType.DAILY))
+    (growth,) = instance_growth(store, PeriodType.DAILY, DAY, DAY, 1)
+    week, *_ = total_changes(fleet_totals(store, DAY - timedelta(days=9), DAY))
+    assert growth.total_size_change_percent is not None
+    assert float(growth.total_size_change_percent) == week.change_percent == percent
+    assert str(week.change_percent) != "-0.0"
 
 
 def test_changes_are_taken_from_the_nearest_known_day_before() -> None:
