@@ -183,10 +183,11 @@ def _find(engine: Engine, run_id: str) -> TaskRun:
     run = get_task_run(engine, run_id)
     if run is not None:
         return run
-    found = [run for run in list_task_runs(engine, 10_000).runs if run.run_id.startswith(run_id)]
+    # An empty one, as of a variable that is not set, is the beginning of every run, and of the only one unique.
+    found = [run for run in list_task_runs(engine, 10_000).runs if run_id and run.run_id.startswith(run_id)]
     if len(found) != 1:
         problem = "matches more than one task run" if found else "matches no task run"
-        raise TaskRunError(f"{run_id} {problem}; `whalefall-capacity runs list` shows them")
+        raise TaskRunError(f"{run_id or 'an empty run id'} {problem}; `whalefall-capacity runs list` shows them")
     return found[0]
 
 

@@ -83,6 +83,15 @@ def test_a_run_is_shown_with_its_items_by_the_beginning_of_its_id(whalefall: Com
     assert [(item["item_name"], item["status"]) for item in items] == [("crm [red]", "pending"), ("shop", "completed")]
 
 
+def test_no_id_is_not_the_beginning_of_the_only_run(whalefall: CommandLine, running: str) -> None:
+    done = whalefall("runs", "cancel", "")
+    assert (done.status, done.err) == (
+        1,
+        "error: an empty run id matches no task run; `whalefall-capacity runs list` shows them\n",
+    )
+    assert whalefall("runs", "show", running, "--json").json[0]["status"] == "running"
+
+
 def test_a_run_that_is_not_there_fails_the_command(whalefall: CommandLine) -> None:
     for command in ("show", "cancel", "watch"):
         done = whalefall("runs", command, "nobody")
