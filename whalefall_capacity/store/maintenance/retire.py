@@ -49,6 +49,7 @@ from whalefall_capacity.store.maintenance.seal import (
     is_as_sealed,
     seal,
     unseal_what_lost_nothing,
+    windows_left_behind,
 )
 from whalefall_capacity.store.postgres.advisory_locks import lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
@@ -131,7 +132,7 @@ def make_plan(engine: Engine, settings: Settings, day: date, max_drops: int = MA
 def finish_leftovers(maintenance: Maintenance) -> None:
     """Complete the retirements that were interrupted, and the detaches that somebody else began.
 
-    Then unseal the windows that have lost nothing.
+    Then unseal the windows that have lost nothing, and calculate those that were left behind.
     """
     with maintenance.engine.connect() as connection:
         leftovers = open_retirements(connection)
@@ -149,7 +150,7 @@ def finish_leftovers(maintenance: Maintenance) -> None:
             maintenance.tell(ChildOutcome(row.table, row.child, Outcome.FINALIZED, reason))
     for table in LEVELS:
         with _one_child(maintenance, table, table):
-            _unseal(maintenance, table)
+            _catch_up(maintenance, table)
 
 
 def create(maintenance: Maintenance) -> None:
@@ -309,13 +310,14 @@ def _finish(maintenance: Maintenance, leftover: Retirement) -> None:
     )
 
 
-def _unseal(maintenance: Maintenance, table: str) -> None:
-    """Unseal the windows of *table* that were sealed for a child that stayed, or was empty."""
+def _catch_up(maintenance: Maintenance, table: str) -> None:
+    """Unseal the windows of *table* that lost nothing after all, and calculate every open one that is behind."""
     limit = cut_off(TABLES[table], maintenance.settings, maintenance.day)
-    behind = with_patience(
+    with_patience(
         maintenance.patience,
         partial(unseal_what_lost_nothing, maintenance.engine, table, limit, maintenance.patience),
     )
+    behind = windows_left_behind(maintenance.engine, table, limit, maintenance.day)
     calculate_behind(maintenance.engine, LEVELS[table], behind)
 
 

@@ -4,6 +4,9 @@ A window is sealed in a transaction that keeps writers from every child that has
 afresh: whatever was committed since the calculation is seen there, and then nothing is sealed. A window that has lost
 days with an earlier child was sealed with that one and is final; what a window has lost, the ledger knows. One that has
 lost nothing after all, because its child stayed or was empty, is unsealed by a later maintenance.
+
+Every maintenance also looks for open windows that were not calculated from the stats that are there, whatever the
+reason: a process may be killed after any commit, and the next one sees in the rows what it left undone.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from psycopg2 import sql
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
-from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
+from whalefall_capacity.periods import PeriodType, Window, days_to_windows, window_of, windows_between
 from whalefall_capacity.store.aggregations.calculate import aggregate, chunks
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.postgres.advisory_locks import lock_all_calculations, lock_child_creation
@@ -190,8 +193,8 @@ def unseal_whole(connection: Connection, level: Level, lower: date, upper: date)
     return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
 
 
-def unseal_what_lost_nothing(engine: Engine, table: str, limit: date, patience: Patience) -> list[Window]:
-    """Unseal the windows of *table* whose days are all there, and return those that have to be calculated again.
+def unseal_what_lost_nothing(engine: Engine, table: str, limit: date, patience: Patience) -> None:
+    """Unseal the windows of *table* whose days are all there; `windows_left_behind` finds those to calculate again.
 
     Windows with days of a child that is past, all before *limit*, stay as they are: its seal looks at them afresh.
     """
@@ -200,16 +203,37 @@ def unseal_what_lost_nothing(engine: Engine, table: str, limit: date, patience: 
         limit_waits(connection, patience)
         windows = _sealed_without_reason(connection, level, limit)
         if not windows:
-            return []
+            return
         hold_windows(connection, level, windows)
         first, last = min(window.start for window in windows), max(window.end for window in windows)
         days = _days(connection, level, sql.Identifier(table), first, last)
         recorded = _recorded(connection, level, windows)
-        seen = {window: totals_of(days, window) for window in windows}
-        # Fewer rows than it was calculated from: they went in a way that the ledger does not know.
-        whole = [window for window in windows if seen[window].rows >= recorded[window].seen.rows]
+        whole = [window for window in windows if _has_its_rows(recorded.get(window), totals_of(days, window))]
         _set_seal(connection, level, whole, sealed=False)
-    return [window for window in whole if seen[window] != recorded[window].seen]
+
+
+def windows_left_behind(engine: Engine, table: str, limit: date, today: date) -> list[Window]:
+    """Return the open windows of *table* that ended before *today* and were not calculated from its stats as they are.
+
+    Windows with days that are gone, hidden, or in a child that is past, all before *limit*, are left out.
+    """
+    level = LEVELS[table]
+    with engine.connect() as connection:
+        final = _final_days(connection, level, limit)
+        days = _days(connection, level, sql.Identifier(table), date.min, today - ONE_DAY)
+        windows = [
+            window
+            for period_type in PeriodType
+            for window in days_to_windows(days, period_type)
+            if window.end < today and not any(gone.overlap(window.start, window.end) for gone in final)
+        ]
+        recorded = _recorded(connection, level, windows)
+    return [
+        window
+        for window in windows
+        if _is_behind(recorded.get(window), seen := totals_of(days, window))
+        and _has_its_rows(recorded.get(window), seen)
+    ]
 
 
 def calculate_behind(engine: Engine, level: Level, behind: Sequence[Window]) -> None:
@@ -218,18 +242,32 @@ def calculate_behind(engine: Engine, level: Level, behind: Sequence[Window]) -> 
         aggregate(engine, level, list(of_one_type))
 
 
+def _is_behind(known: Recorded | None, seen: StatsTotals) -> bool:
+    return known is None or (not known.sealed and known.seen != seen)
+
+
+def _has_its_rows(known: Recorded | None, seen: StatsTotals) -> bool:
+    """Tell whether no fewer rows are there than were calculated: others went in a way that the ledger does not know."""
+    return known is None or seen.rows >= known.seen.rows
+
+
 def _sealed_without_reason(connection: Connection, level: Level, limit: date) -> list[Window]:
     """Return the sealed windows without a day that was lost, is hidden, or is in a child that is past."""
+    final = _final_days(connection, level, limit)
+    rows = connection.execute(text(SEALED), {"level": level.value})
+    windows = [window_of(row.period_start, PeriodType(row.period_type)) for row in rows]
+    return [window for window in windows if not any(days.overlap(window.start, window.end) for days in final)]
+
+
+def _final_days(connection: Connection, level: Level, limit: date) -> list[LostDays | Bounds]:
+    """Return the days that were lost, are hidden, or are in a child that is past."""
     stats = TABLES[level].stats.name
-    final: list[LostDays | Bounds] = [*absent_days(connection, stats)]
-    final += [
+    past = [
         child.bounds
         for child in read_children(connection)
         if child.table.name == stats and child.bounds.upper is not None and child.bounds.upper <= limit
     ]
-    rows = connection.execute(text(SEALED), {"level": level.value})
-    windows = [window_of(row.period_start, PeriodType(row.period_type)) for row in rows]
-    return [window for window in windows if not any(days.overlap(window.start, window.end) for days in final)]
+    return [*absent_days(connection, stats), *past]
 
 
 def _refuse_while_another_leaves(connection: Connection, table: str, windows: Sequence[Window]) -> None:

@@ -25,11 +25,13 @@ from whalefall_capacity.store.maintenance.retire import (
     make_plan,
     seal_children,
 )
+from whalefall_capacity.store.maintenance.seal import LEVELS, unseal_what_lost_nothing
 from whalefall_capacity.store.table_partitions.catalog import COUNT
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, STATS_TABLES, ensure_children
 from whalefall_capacity_tests.store.maintenance.upkeep import (
     JANUARY,
     JANUARY_OF_STATS,
+    PATIENCE,
     TODAY,
     aggregations,
     calculate,
@@ -355,6 +357,37 @@ def test_windows_that_were_sealed_for_a_month_that_stayed_are_calculated_like_an
     maxima = {(row[2], row[3]): row[7] for row in aggregations(store) if row[0] == "database"}
     assert maxima["shop", "monthly"] == maxima["shop", "quarterly"] == 5000
     assert maxima["crm", "monthly"] == 128
+
+
+def test_windows_that_a_killed_maintenance_had_unsealed_are_calculated_by_the_next_one(store: Engine) -> None:
+    put_month(store, JANUARY)
+    seal_children(Maintenance(store, settings_for(), TODAY), make_plan(store, settings_for(), TODAY).drops)
+    put_sizes(store, [(1, "shop", JANUARY, 5000)])
+    # Killed here: what it committed stays.
+    for table in LEVELS:
+        unseal_what_lost_nothing(store, table, date(2024, 5, 20), PATIENCE)
+    assert ends(upkeep(store, retention_stats_months=24)) == {}
+    with_first = [row for row in aggregations(store) if row[3] == "quarterly" or row[4] == JANUARY]
+    assert {row[7] for row in with_first if row[2] == "shop"} == {5000}
+    assert {row[7] for row in with_first if row[0] == "instance"} == {5101}
+
+
+def test_stats_that_no_run_aggregated_are_aggregated_by_the_next_maintenance(store: Engine) -> None:
+    yesterday = TODAY - timedelta(days=1)
+    put_sizes(store, [(1, "shop", day, 100) for day in (date(2026, 3, 31), yesterday, TODAY)])
+    upkeep(store)
+    # The week, the month and the quarter of today are not over: their days are still to come.
+    assert [row[:6] for row in aggregations(store)] == [
+        (level, 1, name, period_type, start, 1)
+        for level, name in (("database", "shop"), ("instance", ""))
+        for period_type, start in (
+            ("daily", date(2026, 3, 31)),
+            ("daily", yesterday),
+            ("monthly", date(2026, 3, 1)),
+            ("quarterly", date(2026, 1, 1)),
+            ("weekly", date(2026, 3, 30)),
+        )
+    ]
 
 
 def test_windows_of_an_empty_month_that_is_gone_take_what_is_imported_later(store: Engine) -> None:
