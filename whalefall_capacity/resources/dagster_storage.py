@@ -7,6 +7,10 @@ disposes of the instance or ends.
 A daemon reports every 30 seconds, and Dagster shows one that was killed as healthy for half an hour. So the process
 that sends heartbeats holds a lock, which PostgreSQL releases when the process ends; without a holder there are no
 heartbeats.
+
+Ids of events are taken before the events can be seen: of two that are written at once, the later one may be seen first,
+and whoever remembers its id as the last would never see the other. So those who follow the events in ascending order
+see only what no event can precede any more.
 """
 
 from __future__ import annotations
@@ -17,20 +21,26 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
 from pydantic import SecretStr
 from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.exc import DBAPIError
 
+from whalefall_capacity.errors import StoreError
 from whalefall_capacity.libpq import forget_environment
 from whalefall_capacity.runtime import held_dagster_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.advisory_locks import hold_daemon_liveness, is_daemon_alive
 from whalefall_capacity.store.postgres.engine import create_store_engine
+from whalefall_capacity.store.postgres.locks import wait_for_writers
 from whalefall_capacity.store.postgres.silence import GIVEN_UP_SOON
 
 if TYPE_CHECKING:
     from whalefall_capacity.dagster_private import DaemonHeartbeat
+
+# A day's event is written in milliseconds, those of an import of ten years in a second or two.
+WRITING_SECONDS = 5.0
 
 
 class SettingsStorage(DagsterPostgresStorage):
@@ -103,12 +113,38 @@ class LivelyRunStorage(PostgresRunStorage):
 
 
 class _LastStorage(PostgresEventLogStorage):
-    """The storage that an instance disposes of last, which then releases the server."""
+    """The events, and the storage that an instance disposes of last, which then releases the server."""
 
     def __init__(self, url: str, holding: ExitStack) -> None:
         super().__init__(url)
         # When the process ends at the latest: not every process disposes of its instances.
         self._release = weakref.finalize(self, holding.close)
+
+    def fetch_materializations(
+        self,
+        records_filter: dg.AssetKey | dg.AssetRecordsFilter,
+        limit: int,
+        cursor: str | None = None,
+        ascending: bool = False,
+    ) -> dg.EventRecordsResult:
+        if ascending:
+            records_filter = self._settled(records_filter)
+        return super().fetch_materializations(records_filter, limit, cursor, ascending)
+
+    def _settled(self, records_filter: dg.AssetKey | dg.AssetRecordsFilter) -> dg.AssetRecordsFilter:
+        """Return the filter without events before which one may still appear; waits for those who are writing."""
+        if isinstance(records_filter, dg.AssetKey):
+            records_filter = dg.AssetRecordsFilter(records_filter)
+        end = (self.get_maximum_record_id() or 0) + 1
+        with self.index_connection() as connection:
+            if not wait_for_writers(connection, "event_logs", WRITING_SECONDS):
+                raise StoreError(
+                    f"a transaction has been writing to Dagster's event_logs for more than {WRITING_SECONDS:g} s, and "
+                    "events may be missing until it ends; pg_stat_activity shows it. The next tick tries again"
+                )
+        if records_filter.before_storage_id is not None:
+            end = min(end, records_filter.before_storage_id)
+        return records_filter._replace(before_storage_id=end)
 
     def dispose(self) -> None:
         super().dispose()

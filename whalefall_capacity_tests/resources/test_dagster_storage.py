@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -18,6 +19,7 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.resources import dagster_storage
 from whalefall_capacity.runtime import DAGSTER_FILE
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, Settings, load_settings
 from whalefall_capacity.store.postgres.embedded import DAGSTER_DATABASE, EmbeddedPostgres
@@ -142,3 +144,60 @@ def test_a_daemon_whose_connection_was_lost_is_heard_of_with_its_next_heartbeat(
         wait_for(lambda: instance.get_daemon_heartbeats() == {}, "end of the lost session")
         instance.add_daemon_heartbeat(heartbeat)
         assert set(instance.get_daemon_heartbeats()) == {"SENSOR"}
+
+
+# An event of the same asset for the day after, as another process writes it.
+COPY_FOR_THE_NEXT_DAY = """
+INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, asset_key, partition)
+SELECT run_id, replace(event, '2026-03-01', '2026-03-02'), dagster_event_type, timestamp, asset_key, '2026-03-02'
+FROM event_logs WHERE partition = '2026-03-01'
+"""
+WAITING_FOR_WRITERS = "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%FROM pg_locks%'"
+
+
+def test_who_follows_the_events_passes_none_that_is_still_being_written(home: Path, empty_database: str) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    key = dg.AssetKey("sizes")
+
+    def follow(after: int) -> list[dg.EventLogRecord]:
+        wanted = dg.AssetRecordsFilter(key, after_storage_id=after)
+        return list(instance.fetch_materializations(wanted, limit=10, ascending=True).records)
+
+    def waits() -> bool:
+        watching.execute(WAITING_FOR_WRITERS)
+        return watching.fetchone() is not None
+
+    with (
+        dg.DagsterInstance.from_config(str(home)) as instance,
+        closing(psycopg2.connect(empty_database.replace("+psycopg2", ""))) as other,
+        closing(psycopg2.connect(empty_database.replace("+psycopg2", ""))) as watcher,
+        other.cursor() as slow_import,
+        watcher.cursor() as watching,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        watcher.autocommit = True
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-01"))
+        (first,) = follow(0)
+        slow_import.execute(COPY_FOR_THE_NEXT_DAY)
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-03"))
+        following = pool.submit(follow, first.storage_id)
+        wait_for(lambda: waits() or following.done(), "look for writers")
+        other.commit()
+        assert [record.partition_key for record in following.result()] == ["2026-03-02", "2026-03-03"]
+
+
+def test_a_writer_that_does_not_end_is_told(home: Path, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    monkeypatch.setattr(dagster_storage, "WRITING_SECONDS", 0.1)
+    with (
+        dg.DagsterInstance.from_config(str(home)) as instance,
+        closing(psycopg2.connect(empty_database.replace("+psycopg2", ""))) as other,
+        other.cursor() as cursor,
+    ):
+        cursor.execute("UPDATE event_logs SET timestamp = now()")
+        with pytest.raises(StoreError, match=r"writing to Dagster's event_logs for more than 0\.1 s"):
+            instance.fetch_materializations(dg.AssetKey("sizes"), limit=10, ascending=True)
+        # The pages of Dagster, which read the newest first, wait for nobody.
+        assert instance.fetch_materializations(dg.AssetKey("sizes"), limit=10).records == []

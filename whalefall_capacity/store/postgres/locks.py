@@ -15,6 +15,13 @@ from sqlalchemy.exc import DBAPIError
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.store.postgres.advisory_locks import lock_maintenance
 
+# A statement that writes has this lock on its table before it takes ids from a sequence, and until it is committed.
+WRITERS = """
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = to_regclass(:table) AND mode = 'RowExclusiveLock' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+POLL_SECONDS = 0.02
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK_DETECTED = "40P01"
 
@@ -54,6 +61,26 @@ def with_patience(
     return attempt()
 
 
+def wait_for_writers(
+    connection: Connection,
+    table: str,
+    seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Wait until the transactions that are writing to *table* now have ended; return False if some take too long.
+
+    *connection* is in autocommit. Afterwards all rows can be seen whose ids are at most the largest that was seen
+    before. Nobody is kept from writing meanwhile.
+    """
+    deadline = clock() + seconds
+    writing = _writers(connection, table)
+    while writing and clock() < deadline:
+        sleep(POLL_SECONDS)
+        writing &= _writers(connection, table)
+    return not writing
+
+
 @contextmanager
 def impatient_autocommit(engine: Engine, patience: Patience) -> Iterator[Connection]:
     """Yield a connection of its own, in autocommit, whose statements wait no longer than *patience* allows."""
@@ -83,6 +110,10 @@ def maintenance_lock(engine: Engine, wait_seconds: float = 10.0) -> Iterator[Non
                 "another maintenance of the table partitions, or a restore, is under way: try again when it has ended"
             ) from error
         yield
+
+
+def _writers(connection: Connection, table: str) -> set[str]:
+    return set(connection.execute(text(WRITERS), {"table": table}).scalars())
 
 
 def _set_lock_timeout(connection: Connection, seconds: float, *, local: bool) -> None:
