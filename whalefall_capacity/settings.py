@@ -419,8 +419,8 @@ class Settings(BaseSettings):
         default=400,
         ge=1,
         le=36_500,
-        description="Days for which Dagster keeps finished runs with their events; partitions that only older runs "
-        "materialized are shown as missing.",
+        description="Days for which Dagster keeps finished runs of this code location with their events; partitions "
+        "that only older runs materialized are shown as missing.",
     )
     maintenance_schedule: Cron = Field(
         default="30 4 * * *",

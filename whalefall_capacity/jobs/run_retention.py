@@ -1,16 +1,18 @@
-"""Retention of what has no table partitions: task runs, Dagster's own runs with their events, accuracy of forecasts."""
+"""Retention of what has no table partitions: task runs, Dagster's own runs with their events, accuracy of forecasts.
+
+Runs of other code locations, which may share Dagster's storage, are left to whoever they belong to.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 import dagster as dg
 from sqlalchemy import Engine
 
-from whalefall_capacity.mirror.follow import FINAL_STATUSES
+from whalefall_capacity.mirror.follow import FINAL_STATUSES, is_ours
 from whalefall_capacity.periods import add_months, today
 from whalefall_capacity.settings import Settings
 from whalefall_capacity.store.insight.write import delete_old_accuracy
@@ -40,25 +42,38 @@ def forget_old_runs(
     *between_batches* may raise to stop; runs deleted until then stay deleted.
     """
 
-    def delete_older(days: int, delete_batch: Callable[[datetime], int]) -> int:
-        total = 0
-        while deleted := delete_batch(now - timedelta(days=days)):
-            total += deleted
-            between_batches()
-        return total
+    def before(days: int) -> datetime:
+        return now - timedelta(days=days)
 
     return Forgotten(
-        task_runs=delete_older(settings.retention_task_runs_days, partial(delete_old_task_runs, engine, BATCH)),
-        dagster_runs=delete_older(settings.retention_dagster_runs_days, partial(_delete_dagster_runs, instance)),
+        task_runs=_delete_task_runs(engine, before(settings.retention_task_runs_days), between_batches),
+        dagster_runs=_delete_dagster_runs(instance, before(settings.retention_dagster_runs_days), between_batches),
         accuracy_rows=delete_old_accuracy(
             engine, add_months(today(settings.zone, now), -settings.retention_forecasts_months)
         ),
     )
 
 
-def _delete_dagster_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+def _delete_task_runs(engine: Engine, before: datetime, between_batches: Callable[[], None]) -> int:
+    total = 0
+    while deleted := delete_old_task_runs(engine, BATCH, before):
+        total += deleted
+        between_batches()
+    return total
+
+
+def _delete_dagster_runs(instance: dg.DagsterInstance, before: datetime, between_batches: Callable[[], None]) -> int:
     finished = dg.RunsFilter(created_before=before, statuses=list(FINAL_STATUSES))
-    records = instance.get_run_records(finished, limit=BATCH, ascending=True)
-    for record in records:
-        instance.delete_run(record.dagster_run.run_id)
-    return len(records)
+    total = 0
+    cursor: str | None = None
+    while records := instance.get_run_records(finished, limit=BATCH, cursor=cursor, ascending=True):
+        for record in records:
+            run = record.dagster_run
+            if is_ours(run):
+                instance.delete_run(run.run_id)
+                total += 1
+            else:
+                # Of the runs that stay the last: Dagster finds no place behind one that is gone.
+                cursor = run.run_id
+        between_batches()
+    return total
