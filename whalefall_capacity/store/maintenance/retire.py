@@ -46,6 +46,7 @@ from whalefall_capacity.store.maintenance.seal import (
     LEVELS,
     SealError,
     calculate_behind,
+    has_its_sealed_rows,
     is_as_sealed,
     seal,
     unseal_what_lost_nothing,
@@ -64,6 +65,7 @@ from whalefall_capacity.store.table_partitions.catalog import COUNT, TABLES, rea
 from whalefall_capacity.store.table_partitions.create import (
     FINALIZE,
     PARTITIONED_TABLES,
+    Bounds,
     Child,
     PartitionedTable,
     attach_child,
@@ -337,11 +339,28 @@ def _is_past(maintenance: Maintenance, child: PlannedDrop | Retirement) -> bool:
 def _close_ledger_entry(maintenance: Maintenance, leftover: Retirement) -> None:
     """Close the entry of a child that somebody else has dropped, or remove that of one that is still attached."""
     with maintenance.engine.begin() as connection:
-        if leftover.name is None:
+        if leftover.name is not None or _is_there_under_another_oid(connection, leftover):
+            forget_retirement(connection, leftover.id)
+        else:
             # How many rows it had is not known; that it had any is the safe side.
             mark_dropped(connection, leftover.id, leftover.rows or 1)
-        else:
-            forget_retirement(connection, leftover.id)
+
+
+def _is_there_under_another_oid(connection: Connection, leftover: Retirement) -> bool:
+    """Tell whether a child is attached and has its rows, in a store that was restored from a backup.
+
+    A child that a write has made anew, after the one before it was dropped by hand, lacks rows of the days it had.
+    """
+    bounds = Bounds(leftover.lower, leftover.upper)
+    is_attached = any(
+        child.table.name == leftover.table and child.bounds == bounds and not child.detach_pending
+        for child in read_children(connection)
+    )
+    return (
+        is_attached
+        and leftover.table in LEVELS
+        and has_its_sealed_rows(connection, leftover.table, leftover.lower, leftover.upper)
+    )
 
 
 def _drop_or_put_back(maintenance: Maintenance, retirement: Retirement) -> None:

@@ -177,6 +177,15 @@ def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, p
     )
 
 
+def has_its_sealed_rows(connection: Connection, table: str, lower: date, upper: date) -> bool:
+    """Tell whether *table* has, on every day of lower <= day < upper, the rows that its sealed day was made of."""
+    level = LEVELS[table]
+    days = [window for window in windows_of(lower, upper) if window.period_type is PeriodType.DAILY]
+    recorded = _recorded(connection, level, days)
+    seen = _days(connection, level, sql.Identifier(table), lower, upper - ONE_DAY)
+    return all(day in recorded and _has_its_rows(recorded[day], seen.get(day.start, StatsTotals())) for day in days)
+
+
 def hold_windows(connection: Connection, level: Level, windows: Sequence[Window]) -> None:
     """Keep calculations of *windows* waiting until the end of the transaction."""
     connection.execute(text(HOLD), _keys(level, windows))

@@ -6,6 +6,7 @@ On PostgreSQL 18 and 16.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from whalefall_capacity.periods import PeriodType, Window, window_of
 from whalefall_capacity.store.aggregations.calculate import WindowResult, WindowState, aggregate
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity.store.maintenance import retire
+from whalefall_capacity.store.maintenance.ledger import begin_retirement
 from whalefall_capacity.store.maintenance.plan import ChildOutcome, Outcome
 from whalefall_capacity.store.maintenance.retire import (
     Maintenance,
@@ -480,6 +482,35 @@ def test_in_a_store_restored_from_a_backup_an_oid_that_is_another_relation_now_i
     assert rows(store, "SELECT count(*) FROM instance_databases") == [(0,)]
     query = "SELECT child_name FROM retired_children WHERE dropped_at IS NOT NULL"
     assert rows(store, query) == [(f"{table}_2025_01",)]
+
+
+def test_in_a_store_restored_from_a_backup_a_month_that_is_attached_under_another_oid_is_not_lost(
+    store: Engine,
+) -> None:
+    put_month(store, JANUARY)
+    planned = make_plan(store, settings_for(), TODAY).drops
+    seal_children(Maintenance(store, settings_for(), TODAY), planned)
+    # As when the backup was made while the detach waited for others.
+    with store.begin() as connection:
+        for drop in planned:
+            begin_retirement(connection, replace(drop, oid=drop.oid + 100_000), TODAY, None)
+    assert ends(upkeep(store, retention_stats_months=24)) == {}
+    assert sealed(store) == []
+    put_sizes(store, [(1, "shop", JANUARY, 5000)])
+    calculate(store, [JANUARY])
+    assert {row[7] for row in aggregations(store) if row[2:4] == ("shop", "quarterly")} == {5000}
+    assert ends(upkeep(store)) == DROPPED
+
+
+def test_a_month_that_was_dropped_by_hand_and_made_anew_by_a_write_stays_lost(store: Engine) -> None:
+    put_month(store, JANUARY)
+    leave_detached(store)
+    with store.begin() as connection:
+        connection.execute(text("DROP TABLE database_size_stats_2025_01"))
+    put_sizes(store, [(1, "shop", JANUARY, 5000)])
+    before = [row for row in aggregations(store) if row[0] == "database"]
+    upkeep(store)
+    assert [row for row in aggregations(store) if row[0] == "database"] == before
 
 
 def test_the_ledger_says_what_went_when(store: Engine) -> None:
