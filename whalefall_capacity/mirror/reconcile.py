@@ -72,7 +72,8 @@ def reconcile(
     _each(to_cancel, lambda run_id: _cancel(instance, run_id), log)
     _each(changed | open_runs, lambda run_id: mirror(engine, instance, run_id), log)
     without = _without_worker(engine, instance, open_runs)
-    since = {run_id: cursor.without_worker_since.get(run_id, now) for run_id in without}
+    # A clock that was set back: what is noted lies ahead, and would have to be waited for.
+    since = {run_id: min(cursor.without_worker_since.get(run_id, now), now) for run_id in without}
     dead = [run_id for run_id, first in since.items() if now - first >= DEAD_AFTER]
     _each(dead, lambda run_id: _end_dead_run(engine, instance, run_id), log)
     return Cursor(seen=now, without_worker_since=since)

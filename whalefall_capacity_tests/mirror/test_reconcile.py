@@ -249,6 +249,18 @@ def test_a_run_for_which_nobody_works_is_over_after_30_seconds(
     assert rounds(store, dagster_instance, 36, cursor=cursor).without_worker_since == {}
 
 
+def test_a_run_for_which_nobody_works_is_over_after_30_seconds_though_the_clock_was_set_back(
+    store: Engine, dagster_instance: dg.DagsterInstance
+) -> None:
+    run_id = started_run(dagster_instance)
+    mirror(store, dagster_instance, run_id)
+    cursor = rounds(store, dagster_instance, 3600)
+    assert list(cursor.without_worker_since) == [run_id]
+    rounds(store, dagster_instance, 0, 31, cursor=cursor)
+    assert task_run(store, run_id) == "failed"
+    assert status_of(dagster_instance, run_id) is DagsterRunStatus.FAILURE
+
+
 def test_a_worker_that_shows_itself_again_starts_the_30_seconds_anew(
     store: Engine, dagster_instance: dg.DagsterInstance, works: Works
 ) -> None:
