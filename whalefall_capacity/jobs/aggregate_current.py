@@ -44,12 +44,31 @@ class AggregateCurrentConfig(dg.Config):
 def aggregate_current(
     context: dg.OpExecutionContext, config: AggregateCurrentConfig, store: StoreResource, task_runs: TaskRunsResource
 ) -> None:
-    day = date.fromisoformat(config.day) if config.day else today(load_settings().zone)
+    day = requested_day(config.day)
     window = window_of(day, PeriodType.DAILY)
     for level in CurrentPeriod(config.scope, day).levels:
         metadata = calculate_windows(context.log, store, task_runs, level, [window])[window]
         key = aggregation_key(level, PeriodType.DAILY)
         context.log_event(dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata))
+
+
+def requested_day(asked: str | None) -> date:
+    """Return the day to aggregate, today by default. Raises dagster.Failure when there is no partition of that day."""
+    settings = load_settings()
+    this_day = today(settings.zone)
+    if not asked:
+        return this_day
+    try:
+        day = date.fromisoformat(asked)
+    except ValueError:
+        day = None
+    if day is None or not settings.start_date <= day <= this_day:
+        raise dg.Failure(
+            f"day is {asked!r}, and has to be one from {settings.start_date} to {this_day}, written like that; "
+            "without it, today is aggregated",
+            allow_retries=False,
+        )
+    return day
 
 
 @dg.job(

@@ -60,7 +60,7 @@ WHERE is_active AND deleted_at IS NULL AND name = ANY (:names)
 FLEET = """
 SELECT i.id FROM instances AS i
 WHERE i.is_active AND i.deleted_at IS NULL AND i.id BETWEEN :first_id AND :last_id
-  AND (CAST(:ids AS integer[]) IS NULL OR i.id = ANY (CAST(:ids AS integer[])))
+  AND (CAST(:ids AS bigint[]) IS NULL OR i.id = ANY (CAST(:ids AS bigint[])))
 ORDER BY i.name
 """
 TARGETS = """

@@ -18,6 +18,7 @@ from whalefall_capacity.assets.stats import LoggedItems, size_stats
 from whalefall_capacity.automation.schedules import daily_collection
 from whalefall_capacity.collection.sizes import DatabaseSize, Measurement, Visit
 from whalefall_capacity.definitions import defs
+from whalefall_capacity.mirror.follow import failure_text
 from whalefall_capacity.resources.fleet import Collection, FleetResource
 from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
@@ -252,13 +253,18 @@ def test_instance_ids_measure_a_few_servers_and_leave_the_rows_of_the_others(
     assert after["second"] > before["second"]
 
 
+@pytest.mark.parametrize("unknown", [4711, -1, 2**31])
 def test_an_unknown_instance_id_fails_and_measures_nobody(
-    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer
+    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, unknown: int
 ) -> None:
     register(store, entry("pg", postgresql.target()))
-    result = materialize(dagster_instance, today(), instance_ids=[4711])
+    result = materialize(dagster_instance, today(), instance_ids=[unknown])
     assert not result.success
     assert stored(store) == []
+    assert failure_text(dagster_instance, result.run_id) == (
+        f"whalefall_capacity.errors.FleetError: instance ids {unknown} are not in the fleet; `whalefall-capacity fleet "
+        "list` shows it"
+    )
 
 
 def test_a_past_day_is_reported_from_the_store_and_changes_nothing(

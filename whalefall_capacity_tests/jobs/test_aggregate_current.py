@@ -133,13 +133,19 @@ def test_a_scope_that_is_none_starts_nothing(store: Engine, dagster_instance: dg
     assert rows(store, WRITTEN) == [("database", 0), ("instance", 0)]
 
 
-def test_a_day_that_is_none_fails_the_run_and_not_its_mirror(
-    store: Engine, dagster_instance: dg.DagsterInstance
+@pytest.mark.parametrize("asked", ["soon", "2026-02-30", "1999-01-01", "2999-01-01"])
+def test_a_day_that_has_no_partition_fails_the_run_and_not_its_mirror(
+    store: Engine, dagster_instance: dg.DagsterInstance, day: date, asked: str
 ) -> None:
-    result = run(dagster_instance, {"day": "soon"})
+    result = run(dagster_instance, {"day": asked})
     assert not result.success
+    assert materialized(result) == {}
     mirror(store, dagster_instance, result.run_id)
-    assert rows(store, "SELECT status FROM task_runs") == [("failed",)]
+    reason = (
+        f"day is '{asked}', and has to be one from {load_settings().start_date} to {day}, written like that; without "
+        "it, today is aggregated"
+    )
+    assert rows(store, "SELECT status, error_message FROM task_runs") == [("failed", reason)]
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ INSERT_INSTANCE_ITEMS = """
 WITH concerned AS (
     SELECT id FROM instances
     WHERE :of_fleet AND is_active AND deleted_at IS NULL
-      AND (CAST(:instance_ids AS integer[]) IS NULL OR id = ANY (CAST(:instance_ids AS integer[])))
+      AND (CAST(:instance_ids AS bigint[]) IS NULL OR id = ANY (CAST(:instance_ids AS bigint[])))
     UNION
     SELECT instance_id FROM instance_size_stats WHERE :with_stats AND collected_date BETWEEN :first AND :last),
 added AS (
