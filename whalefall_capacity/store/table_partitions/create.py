@@ -14,6 +14,7 @@ from datetime import date
 from typing import Literal
 
 from psycopg2 import sql
+from psycopg2.errors import CheckViolation
 from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.errors import StoreError
@@ -162,7 +163,10 @@ def create_child_table(connection: Connection, child: Child) -> None:
 
 
 def attach_child(connection: Connection, child: Child) -> None:
-    """Attach the table of *child* to its parent; its rows are looked through once, and its indexes are made."""
+    """Attach the table of *child* to its parent; its rows are looked through once, and its indexes are made.
+
+    Raises StoreError when rows of its days are in a default partition, which somebody has added by hand.
+    """
     statement = ATTACH.format(
         child=sql.Identifier(child.name),
         parent=sql.Identifier(child.table.name),
@@ -171,8 +175,19 @@ def attach_child(connection: Connection, child: Child) -> None:
         lower=sql.Literal(child.lower.isoformat()),
         upper=sql.Literal(child.upper.isoformat()),
     )
-    with raw_cursor(connection) as cursor:
-        cursor.execute(statement)
+    try:
+        with raw_cursor(connection) as cursor:
+            cursor.execute(statement)
+    except CheckViolation as error:
+        # A row outside its bounds violates the constraint, which then has a name.
+        if error.diag.constraint_name is not None:
+            raise
+        default = error.diag.table_name
+        raise StoreError(
+            f"{child.name} cannot be made: rows of its days are in {default}, a default partition of "
+            f"{child.table.name} that was added by hand. Detach that (`ALTER TABLE {child.table.name} DETACH PARTITION "
+            f"{default}`), try again, and then insert its rows into {child.table.name}"
+        ) from error
 
 
 def create_ahead(engine: Engine, settings: Settings, today: date) -> list[str]:

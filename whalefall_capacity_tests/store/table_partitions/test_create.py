@@ -307,6 +307,30 @@ def test_something_else_under_the_name_of_a_child_is_a_clear_error_and_is_left_a
     assert rows(store, "SELECT to_regclass('database_size_stats_2026_05') IS NOT NULL") == [(True,)]
 
 
+def test_rows_in_a_default_partition_are_a_clear_error_and_what_it_says_helps(store: Engine) -> None:
+    with store.begin() as connection:
+        connection.execute(text("CREATE TABLE rest PARTITION OF database_size_stats DEFAULT"))
+        connection.execute(text(INSERT_SIZE), {"day": date(2026, 5, 3)})
+    with pytest.raises(StoreError) as raised:
+        _ensure(store, STATS_TABLES, date(2026, 5, 20))
+    assert str(raised.value) == (
+        "database_size_stats_2026_05 cannot be made: rows of its days are in rest, a default partition of "
+        "database_size_stats that was added by hand. Detach that (`ALTER TABLE database_size_stats DETACH PARTITION "
+        "rest`), try again, and then insert its rows into database_size_stats"
+    )
+    # Another month does not need its rows.
+    assert _ensure(store, STATS_TABLES, date(2026, 6, 1)) == [
+        "database_size_stats_2026_06",
+        "instance_size_stats_2026_06",
+    ]
+    with store.begin() as connection:
+        connection.execute(text("ALTER TABLE database_size_stats DETACH PARTITION rest"))
+    _ensure(store, STATS_TABLES, date(2026, 5, 20))
+    with store.begin() as connection:
+        connection.execute(text("INSERT INTO database_size_stats SELECT * FROM rest"))
+    assert rows(store, "SELECT tableoid::regclass::text FROM database_size_stats") == [("database_size_stats_2026_05",)]
+
+
 def test_a_table_with_a_similar_name_is_not_taken_for_a_child(store: Engine) -> None:
     with store.begin() as connection:
         connection.execute(text("CREATE TABLE database_size_stats_2026_05_backup (LIKE database_size_stats)"))
