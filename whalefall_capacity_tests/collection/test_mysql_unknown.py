@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
     MYISAM,
     NOT_VISIBLE,
     ROWS,
+    TABLES,
     account,
     capabilities,
     databases,
@@ -32,6 +34,7 @@ from whalefall_capacity_tests.collection.mysql_family import (
 )
 from whalefall_capacity_tests.collection.relay import Refused, relay
 from whalefall_capacity_tests.collection.support import peer, settled, silent
+from whalefall_capacity_tests.processes import wait_for
 from whalefall_capacity_tests.servers import FamilyServer, MariadbFleetServer, MysqlFleetServer, require_mysql
 
 OURS = NameFilter(regex="(?!audit_).*")
@@ -231,6 +234,80 @@ def test_a_general_tablespace_with_a_full_text_index_is_divided_by_the_pages_tha
     assert small is not None
     assert large + small == pytest.approx(whole, abs=2)
     assert large > small > 0
+
+
+@contextmanager
+def waiting_to_change(server: FamilyServer, database: str) -> Iterator[None]:
+    """Hold a statement that waits to change `items`, which another connection has read and does not let go of."""
+    change = "ALTER TABLE items ADD COLUMN more INT"
+
+    def wait() -> None:
+        with server.connect() as cursor:
+            cursor.connection.select_db(database)
+            cursor.execute(change)
+
+    with server.connect() as reader, server.connect() as watcher:
+        reader.execute("BEGIN")
+        reader.execute(f"SELECT COUNT(*) FROM {database}.items")
+        thread = threading.Thread(target=wait)
+        thread.start()
+        try:
+            waiting = "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO = %s AND STATE LIKE 'Waiting%%'"
+            wait_for(lambda: watcher.execute(waiting, (change,)) == 1, "a statement that waits for the table")
+            yield
+        finally:
+            reader.execute("ROLLBACK")
+            thread.join()
+
+
+def test_a_table_that_somebody_waits_to_change_costs_no_size(family: FamilyServer) -> None:
+    with databases(family, "audit_waiting", "audit_whole") as cursor:
+        for name in ("audit_waiting", "audit_whole"):
+            run(
+                cursor,
+                name,
+                INNODB,
+                ROWS,
+                FULL_TEXT.replace("items", "notes"),
+                TABLES["InnoDB, partitioned"].replace("items", "parts"),
+            )
+        with waiting_to_change(family, "audit_waiting"):
+            files, found = settled(
+                lambda: [file_bytes(family, name) for name in ("audit_waiting", "audit_whole")],
+                lambda: measure(family.target(), OURS),
+            )
+    assert [database.size_bytes for database in found.databases] == files
+    assert found.caveats == ()
+
+
+def test_what_has_no_file_of_its_own_is_the_reason_while_a_table_is_locked(mysql: MysqlFleetServer) -> None:
+    untold = (
+        "cannot be told while InnoDB does not show its tables: a table stayed locked; `Waiting for table metadata "
+        "lock` in SHOW PROCESSLIST leads to its holder"
+    )
+    with databases(mysql, "audit_shared", "audit_slash", "audit_waiting") as cursor:
+        cursor.execute("CREATE TABLESPACE shared ADD DATAFILE 'shared.ibd'")
+        run(cursor, "audit_shared", f"{INNODB} TABLESPACE shared")
+        run(cursor, "audit_slash", INNODB.replace("items", "`a/b`"))
+        run(cursor, "audit_waiting", INNODB)
+        with waiting_to_change(mysql, "audit_waiting"):
+            found = reasons(mysql.target(), OURS)
+        run(cursor, "audit_shared", "DROP TABLE items")
+        cursor.execute("DROP TABLESPACE shared")
+    assert found == {
+        "audit_shared": f"the table items has no file of its own, and its size {untold}",
+        "audit_slash": f"whose the file audit_slash/a/b is {untold}",
+    }
+
+
+def test_a_database_whose_tables_the_account_does_not_see_is_missing_while_one_is_locked(
+    mysql: MysqlFleetServer,
+) -> None:
+    with databases(mysql, "audit_waiting") as cursor, account(mysql, "PROCESS", "SHOW DATABASES") as target:
+        run(cursor, "audit_waiting", INNODB)
+        with waiting_to_change(mysql, "audit_waiting"):
+            found = reasons(target, OURS)
+    assert found == {"audit_waiting": NOT_VISIBLE}
 
 
 def test_a_full_text_index_in_the_system_tablespace_is_the_reason_until_its_table_is_moved(

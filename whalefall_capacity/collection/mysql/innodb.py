@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pymysql
 
-from whalefall_capacity.collection.mysql.server import Server, is_timed_out
+from whalefall_capacity.collection.mysql.server import Server, is_timed_out, text
 
 # In NULLs and small numbers, which take no memory: there may be hundreds of thousands of tables.
 TABLE = """IF(SPACE_TYPE = 'Single', NULL, CAST(TABLE_ID AS SIGNED)), CAST(NAME AS BINARY), CAST(SPACE AS SIGNED),
@@ -55,10 +55,20 @@ UNION ALL
 SELECT CAST(s.TABLE_ID AS SIGNED), NULL, NULL, {IS_LOADED}, NULL, NULL, {BYTES}, NULL {OF_PAGES}
 """
 OF_SPACES = " WHERE SPACE IN ({spaces})"
+NAMED_FILES = (
+    f"SELECT CAST(NAME AS BINARY), ROW_FORMAT = 'Compressed', {FILE} {OF_TABLESPACES} WHERE SPACE_TYPE = 'Single'"
+)
 # Files are made of pages, of which the smallest has this size; what a view shows of a lost file is not made of them.
 SMALLEST_PAGE = 1024
 # The tables behind a full-text index: the id of the table that has the index, in lower case on MySQL 8 and newer.
 AUXILIARY = re.compile(rb"fts_([0-9a-f]{16})_", re.IGNORECASE)
+# Between the names of a table and of its partition.
+PARTITION = re.compile("#p#", re.IGNORECASE)
+CANNOT_OPEN = "the file of the InnoDB table {name} cannot be opened"
+UNSURE_FILE = "whose the file {name} is cannot be told while InnoDB does not show its tables: {why}"
+SHARED_FILE = (
+    "the table {name} has no file of its own, and its size cannot be told while InnoDB does not show its tables: {why}"
+)
 # How often tables are looked for again of which a file seems to be lost.
 SECOND_LOOKS = 2
 
@@ -68,6 +78,11 @@ class File(NamedTuple):
 
     length: int | None
     allocated: int | None
+
+    def taken(self, has_compressed_rows: bool) -> int:
+        """Return what the file takes: less than its length when its pages are compressed."""
+        # The file of a table with compressed rows may not be allocated to its last page.
+        return self.allocated if self.allocated and not has_compressed_rows else self.length or 0
 
 
 LOST_FILE = File(None, None)
@@ -112,11 +127,6 @@ class Table(NamedTuple):
         found = AUXILIARY.match(self.name.partition(b"/")[2])
         return None if found is None else int(found[1], 16)
 
-    def bytes_of(self, file: File) -> int:
-        """Return what the file of the table takes: less than its length when its pages are compressed."""
-        # The file of a table with compressed rows may not be allocated to its last page.
-        return file.allocated if file.allocated and not self.is_compressed else file.length or 0
-
 
 @dataclass(frozen=True)
 class InnodbSizes:
@@ -152,9 +162,9 @@ class InnodbFiles:
         problems = self._untold()
         for table in self.tables:
             if table.name in self.lost:
-                problems[table.directory] = f"the file of the InnoDB table {_shown(table)} cannot be opened"
+                problems[table.directory] = CANNOT_OPEN.format(name=_shown(table))
             elif not table.is_shared:
-                totals[table.directory] += table.bytes_of(self.files[table.space])
+                totals[table.directory] += self.files[table.space].taken(bool(table.is_compressed))
         not_loaded = set()
         for directory, size in self._shared(estimates):
             if size is None:
@@ -219,11 +229,42 @@ def read_files(server: Server) -> InnodbFiles:
     return InnodbFiles(tables, files, read_pages(server, tables) if pages is None else pages, frozenset(lost))
 
 
+def read_sizes_by_name(server: Server, tables: Mapping[str, Iterable[str]], why: str) -> dict[str, int | str]:
+    """Return the bytes of each database with these *tables* of InnoDB, or the reason why they are not known.
+
+    MySQL 8 and newer open every table that INNODB_TABLES shows, and wait for whoever has locked one, or waits to. Their
+    view of tablespaces waits for nobody, and a name with a single slash in it says whose the file is. *why*: what has
+    kept `read_files` from its tables. Raises pymysql.Error.
+    """
+    rows = server.rows(NAMED_FILES.format(prefix=_prefix(server)))
+    files = [(text(name), is_compressed, _file(*file)) for name, is_compressed, *file in rows]
+    totals: dict[str, int] = dict.fromkeys(tables, 0)
+    problems: dict[str, str] = {}
+    for name, is_compressed, file in files:
+        database, _, rest = name.partition("/")
+        if "/" in rest:
+            problems |= dict.fromkeys(
+                (one for one in tables if name.startswith(f"{one}/")), UNSURE_FILE.format(name=name, why=why)
+            )
+        elif database not in totals:
+            continue
+        elif file.length is None:
+            problems[database] = CANNOT_OPEN.format(name=name)
+        else:
+            totals[database] += file.taken(bool(is_compressed))
+    # A table partition has a file of its own: the name of its table, then `#p#`.
+    have_files = {part for name, *_ in files for part in (name, PARTITION.split(name)[0])}
+    for database, members in tables.items():
+        if elsewhere := [name for name in members if f"{database}/{name}" not in have_files]:
+            problems.setdefault(database, SHARED_FILE.format(name=elsewhere[0], why=why))
+    return totals | problems
+
+
 def read_pages(server: Server, tables: Sequence[Table]) -> dict[int | None, int | None]:
     """Return the bytes of the pages of those *tables* that are in shared tablespaces. Raises pymysql.Error."""
     if not any(table.is_shared for table in tables):
         return {}
-    rows = server.rows(PAGES.format(prefix=_prefix(server)))
+    rows = server.rows(PAGES.format(prefix=_prefix(server)), waits_for_locks=False)
     return {table_id: _pages(loaded, size) for table_id, loaded, size in rows}
 
 
@@ -234,7 +275,8 @@ def _read_all(server: Server) -> tuple[list[Table], dict[int, File], dict[int | 
     """
     before, after = OPENED_FIRST if server.is_mariadb else "", WITH_PAGES if server.has_dictionary else ""
     try:
-        rows = server.rows((before + ALL_AT_ONCE + after).format(prefix=_prefix(server)))
+        statement = (before + ALL_AT_ONCE + after).format(prefix=_prefix(server))
+        rows = server.rows(statement, waits_for_locks=False)
     except pymysql.Error as error:
         if not (is_timed_out(error) and server.is_connected):
             raise
@@ -256,7 +298,7 @@ def _read_tables(server: Server, directories: Iterable[bytes] | None = None) -> 
     if directories is not None:
         names = ", ".join(f"'{directory.hex().upper()}'" for directory in directories)
         statement += IN_DIRECTORIES.format(directories=names)
-    return [Table(*row) for row in server.rows(statement)]
+    return [Table(*row) for row in server.rows(statement, waits_for_locks=False)]
 
 
 def _read_tablespaces(server: Server, tables: Sequence[Table] | None = None) -> dict[int, File]:

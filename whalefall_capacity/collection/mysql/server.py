@@ -32,6 +32,9 @@ ALL_ROWS = 2**64 - 1
 OLDEST_MYSQL = (5, 7)
 OLDEST_MARIADB = (10, 6)
 TIMED_OUT = {ER.QUERY_TIMEOUT, ER.STATEMENT_TIMEOUT}
+# How long a statement waits for the lock on a table, where it could do without that table.
+LOCK_WAIT_SECONDS = 3
+LOCKED = "a table stayed locked; `Waiting for table metadata lock` in SHOW PROCESSLIST leads to its holder"
 # Of one of its users, or a statement, a database, a table, a column, a function.
 DENIED = {1044, 1045, 1142, 1143, 1227, 1370}
 
@@ -72,9 +75,12 @@ class Server:
         """Can the server still be asked?"""
         return self._connection.open
 
-    def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
-        """Run a statement, which begins with SELECT or SHOW when the server is to limit its time."""
-        limited = self._limited(statement)
+    def rows(self, statement: str, parameters: tuple[Any, ...] = (), waits_for_locks: bool = True) -> list[Row]:
+        """Run a statement, which begins with SELECT or SHOW when the server is to limit its time.
+
+        One that does not wait for locks fails on MySQL 8 and newer after LOCK_WAIT_SECONDS.
+        """
+        limited = self._limited(statement, waits_for_locks)
         with self._connection.cursor() as cursor, self._dropped_when_useless():
             if not self._has_begun:
                 self._begin(cursor)
@@ -128,6 +134,8 @@ class Server:
         """Return an error of a statement in words."""
         if is_timed_out(error):
             return self._time_left.limit_reached()
+        if error.args and error.args[0] == ER.LOCK_WAIT_TIMEOUT:
+            return LOCKED
         return " ".join(str(part) for part in error.args)
 
     def account(self) -> str:
@@ -158,7 +166,7 @@ class Server:
                 f"{product} {oldest[0]}.{oldest[1]}: upgrade the server, or let it be inactive in the fleet file"
             )
 
-    def _limited(self, statement: str) -> str:
+    def _limited(self, statement: str, waits_for_locks: bool) -> str:
         seconds = self._time_left.for_statement()
         statement = statement.strip()
         if self.is_mariadb and statement.startswith(("SELECT", "SHOW")):
@@ -172,6 +180,8 @@ class Server:
         limit = f"MAX_EXECUTION_TIME({math.ceil(seconds * 1000)})"
         if self.has_dictionary:
             hints = f"{limit} SET_VAR(sql_select_limit = {ALL_ROWS}) SET_VAR(sql_big_selects = 1)"
+            if not waits_for_locks:
+                hints += f" SET_VAR(lock_wait_timeout = {LOCK_WAIT_SECONDS})"
             return statement.replace("SELECT", f"SELECT /*+ {hints} */", 1)
         # An older server knows no other hint.
         return statement.replace("SELECT", f"SELECT /*+ {limit} */", 1) + f" LIMIT {ALL_ROWS}"

@@ -16,7 +16,7 @@ import pymysql
 from pymysql.constants import ER
 
 from whalefall_capacity.collection.mysql.grants import Grants
-from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages
+from whalefall_capacity.collection.mysql.innodb import InnodbSizes, read_files, read_pages, read_sizes_by_name
 from whalefall_capacity.collection.mysql.names import UNENCODED, directory_of
 from whalefall_capacity.collection.mysql.server import Server, is_denied, text
 from whalefall_capacity.collection.mysql.tables import (
@@ -136,7 +136,10 @@ class Survey:
         """Ask InnoDB; of tables in shared tablespaces whose statistics are not loaded, ask the tables."""
         files = self._optional(read_files, self._server)
         if isinstance(files, pymysql.Error):
-            return files
+            if not self._server.has_dictionary or is_denied(files):
+                return files
+            by_name = self._innodb_by_name(names, self._server.explain(files))
+            return files if isinstance(by_name, pymysql.Error) else by_name
         measured = {self._directory(name) for name in names}
         not_loaded = [key for key in files.not_loaded if key[0] in measured]
         if not not_loaded:
@@ -145,6 +148,21 @@ class Survey:
         # MariaDB has loaded them now.
         pages = self._optional(read_pages, self._server, files.tables)
         return pages if isinstance(pages, pymysql.Error) else replace(files, pages=pages).sizes(estimates)
+
+    def _innodb_by_name(self, names: Sequence[str], why: str) -> InnodbSizes | pymysql.Error:
+        """Ask InnoDB for files without their tables, of which one may be locked; *why* those cannot be had."""
+        tables, problems = self._tables(names)
+        # Those that the account does not see may have no file of their own.
+        problems |= {name: NOT_VISIBLE for name in names if not self.grants.shows_all_tables_of(name)}
+        own = {name: [table.name for table in members if table.is_innodb] for name, members in tables.items()}
+        found = self._optional(read_sizes_by_name, self._server, own, why)
+        if isinstance(found, pymysql.Error):
+            return found
+        problems |= {name: size for name, size in found.items() if isinstance(size, str)}
+        return InnodbSizes(
+            {self._directory(name): size for name, size in found.items() if isinstance(size, int)},
+            {self._directory(name): problem for name, problem in problems.items()},
+        )
 
     def _unknown_to_innodb(self, tables: Mapping[str, list[Table]]) -> dict[str, str]:
         """Return which databases have a table that the server knows and InnoDB does not, and what happens to it."""
