@@ -44,11 +44,12 @@ NO_TRANSACTION_TIMEOUT = "SET LOCAL transaction_timeout = 0; "
 # A name may hold bytes that are not text in the encoding of this database, nor convertible: it is fetched as bytes,
 # which are sent as they are to a client of this encoding.
 RAW_NAMES = "SET LOCAL client_encoding = 'SQL_ASCII'; "
-# Not every server that speaks the protocol has the role.
+# Not every server that speaks the protocol has the role, and not every one shows its roles to everybody: their view is
+# not asked.
 LIST_DATABASES = """
 SELECT oid, namesend(datname), dattablespace, datconnlimit = -2 AS invalid,
        has_database_privilege(oid, 'CONNECT') IS NOT FALSE
-       OR EXISTS (SELECT FROM pg_roles WHERE rolname = 'pg_read_all_stats' AND pg_has_role(oid, 'USAGE')) AS readable
+       OR pg_has_role(CAST(to_regrole('pg_read_all_stats') AS oid), 'USAGE') IS TRUE AS readable
 FROM pg_database
 WHERE datallowconn AND NOT datistemplate
 """
@@ -95,8 +96,8 @@ WHERE c.relkind IN ('r', 'm')
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 # 2: the account has the use of the role, 1: it is a member that does not inherit. No row: there is no such role.
 MEMBERSHIP = """
-SELECT CASE WHEN pg_has_role(oid, 'USAGE') THEN 2 WHEN pg_has_role(oid, 'MEMBER') THEN 1 ELSE 0 END
-FROM pg_roles WHERE rolname = {role}
+SELECT CASE WHEN pg_has_role(role, 'USAGE') THEN 2 WHEN pg_has_role(role, 'MEMBER') THEN 1 ELSE 0 END
+FROM CAST(to_regrole({role}) AS oid) AS role WHERE role IS NOT NULL
 """
 # Both in one round trip, for an account that may list the WAL.
 LAST_LOOK = f"""

@@ -682,6 +682,20 @@ def test_a_grant_that_the_account_has_is_not_advised(server: PostgresqlServer) -
     assert wal.grant == 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO "visitor";'
 
 
+def test_a_server_that_hides_its_roles_is_measured_and_advised(server: PostgresqlServer) -> None:
+    with databases(server, "audit_closed"), account(server) as target:
+        run(server, "REVOKE CONNECT ON DATABASE audit_closed FROM PUBLIC")
+        run(server, "REVOKE SELECT ON pg_roles FROM PUBLIC")
+        try:
+            before = capabilities(target)
+            run(server, "GRANT pg_read_all_stats TO visitor")
+            measured = found(measure(target, only("audit_closed")))
+        finally:
+            run(server, "GRANT SELECT ON pg_roles TO PUBLIC")
+    assert [capability.grant for capability in before] == ['GRANT pg_monitor TO "visitor";'] * 2
+    assert measured["audit_closed"].size_bytes is not None
+
+
 def test_an_account_that_does_not_inherit_is_told_to(server: PostgresqlServer) -> None:
     with databases(server, "audit_closed"), account(server) as target:
         run(server, "REVOKE CONNECT ON DATABASE audit_closed FROM PUBLIC")
