@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,6 +94,10 @@ WHERE c.relkind IN ('r', 'm')
   AND (n.nspname NOT IN ('pg_catalog', 'information_schema') OR c.relname = 'pg_largeobject')
 """
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
+SIZE_FUNCTION = "pg_database_size(oid)"
+WAL_FUNCTION = "pg_ls_waldir()"
+# NULL where there is no such function.
+MAY_CALL = "SELECT has_function_privilege(CAST(to_regprocedure({function}) AS oid), 'EXECUTE')"
 # 2: the account has the use of the role, 1: it is a member that does not inherit. No row: there is no such role.
 MEMBERSHIP = """
 SELECT CASE WHEN pg_has_role(role, 'USAGE') THEN 2 WHEN pg_has_role(role, 'MEMBER') THEN 1 ELSE 0 END
@@ -168,10 +172,8 @@ class PostgresqlSession:
         databases = findings.measurement("not asked").databases
         missing = {found.name: found.reason for found in databases if found.size_bytes is None}
         wal_grant = self._wal_grant() if isinstance(wal_size, psycopg2.errors.InsufficientPrivilege) else None
-        # Whoever gets the one for the WAL needs no other.
-        grant = wal_grant if wal_grant and "pg_monitor" in wal_grant else self._grant("pg_read_all_stats")
         return [
-            Capability.of_sizes(len(databases), missing, grant if NO_PRIVILEGE in missing.values() else None),
+            Capability.of_sizes(len(databases), missing, self._sizes_grant(missing.values(), wal_grant)),
             Capability(
                 "WAL size",
                 available=isinstance(wal_size, int),
@@ -370,13 +372,25 @@ class PostgresqlSession:
             return DROPPED
         return INVALID if rows[0][0] == -2 else NO_FILES
 
+    def _sizes_grant(self, reasons: Collection[str | None], wal_grant: str | None) -> str | None:
+        """Return what gives databases that are missing for *reasons* a size; None when no privilege would."""
+        if reasons and (grant := self._function_grant(SIZE_FUNCTION)):
+            return grant
+        if NO_PRIVILEGE not in reasons:
+            return None
+        # Whoever gets the one for the WAL needs no other.
+        return wal_grant if wal_grant and "pg_monitor" in wal_grant else self._grant("pg_read_all_stats")
+
     def _wal_grant(self) -> str | None:
         """Return what lets the account list the WAL; None when it already may, and the refusal was another's."""
-        if grant := self._grant("pg_monitor"):
-            return grant
-        if self._rows("SELECT has_function_privilege('pg_ls_waldir()', 'EXECUTE')")[0][0]:
+        return self._grant("pg_monitor") or self._function_grant(WAL_FUNCTION)
+
+    def _function_grant(self, function: str) -> str | None:
+        """Return what lets the account call *function*; None when it already may, or there is no such function."""
+        ((is_allowed,),) = self._rows(MAY_CALL, function=function)
+        if is_allowed is not False:
             return None
-        return f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO {self._account()};"
+        return f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {self._account()};"
 
     def _grant(self, role: str) -> str | None:
         """Return what gives the account the use of *role*; None when it has it, or there is no such role."""

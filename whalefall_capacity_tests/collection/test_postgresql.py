@@ -682,6 +682,22 @@ def test_a_grant_that_the_account_has_is_not_advised(server: PostgresqlServer) -
     assert wal.grant == 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_waldir() TO "visitor";'
 
 
+def test_an_account_that_may_not_call_the_function_for_sizes_hears_which_grant_is_missing(
+    server: PostgresqlServer,
+) -> None:
+    with databases(server, "audit_open"), account(server, "pg_monitor") as target:
+        run(server, "REVOKE EXECUTE ON FUNCTION pg_database_size(oid) FROM PUBLIC")
+        try:
+            before, _ = capabilities(target)
+            run(server, str(before.grant))
+            after, _ = capabilities(target)
+            run(server, "REVOKE EXECUTE ON FUNCTION pg_database_size(oid) FROM visitor")
+        finally:
+            run(server, "GRANT EXECUTE ON FUNCTION pg_database_size(oid) TO PUBLIC")
+    assert before.grant == 'GRANT EXECUTE ON FUNCTION pg_catalog.pg_database_size(oid) TO "visitor";'
+    assert (after.available, after.grant) == (True, None)
+
+
 def test_a_server_that_hides_its_roles_is_measured_and_advised(server: PostgresqlServer) -> None:
     with databases(server, "audit_closed"), account(server) as target:
         run(server, "REVOKE CONNECT ON DATABASE audit_closed FROM PUBLIC")
