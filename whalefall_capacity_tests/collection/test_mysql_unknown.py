@@ -11,7 +11,7 @@ import pymysql
 import pytest
 
 from whalefall_capacity.collection.mysql.names import directory_of
-from whalefall_capacity.collection.sizes import DatabaseSize, NameFilter
+from whalefall_capacity.collection.sizes import DatabaseSize, Limits, NameFilter
 from whalefall_capacity.demo.mysql_family import MariadbServer, MysqlServer
 from whalefall_capacity_tests.collection.mysql_family import (
     FULL_TEXT,
@@ -278,6 +278,40 @@ def test_a_table_that_somebody_waits_to_change_costs_no_size(family: FamilyServe
             )
     assert [database.size_bytes for database in found.databases] == files
     assert found.caveats == ()
+
+
+@contextmanager
+def being_created(server: FamilyServer, database: str, table: str) -> Iterator[None]:
+    """Hold a statement that creates a MyISAM table from what it selects, and has not selected all of it yet."""
+
+    def create() -> None:
+        with server.connect() as cursor:
+            # MySQL refuses to log it where transactions have global ids.
+            cursor.execute("SET SESSION sql_log_bin = 0")
+            cursor.execute(f"CREATE TABLE {database}.{table} ENGINE=MyISAM AS SELECT GET_LOCK('rows', 60) AS more")
+
+    with server.connect() as holder, server.connect() as watcher:
+        holder.execute("SELECT GET_LOCK('rows', 0)")
+        thread = threading.Thread(target=create)
+        thread.start()
+        try:
+            waiting = "SELECT 1 FROM information_schema.PROCESSLIST WHERE STATE = 'User lock'"
+            wait_for(lambda: watcher.execute(waiting) == 1, "a statement that creates a table")
+            yield
+        finally:
+            holder.execute("SELECT RELEASE_LOCK('rows')")
+            thread.join()
+
+
+def test_a_table_that_is_being_created_costs_its_database_alone_and_little_time(family: FamilyServer) -> None:
+    limits = Limits(connect_timeout_seconds=5, statement_timeout_seconds=30, deadline_seconds=30)
+    with databases(family, "audit_creating", "audit_whole") as cursor:
+        run(cursor, "audit_whole", INNODB, ROWS, MYISAM.replace("items", "more"))
+        whole = file_bytes(family, "audit_whole")
+        with being_created(family, "audit_creating", "report"):
+            found = measure(family.target(), OURS, limits).databases
+    reason = "the table report cannot be opened: Lock wait timeout exceeded; try restarting transaction"
+    assert found == (DatabaseSize("audit_creating", None, reason), DatabaseSize("audit_whole", whole))
 
 
 def test_what_has_no_file_of_its_own_is_the_reason_while_a_table_is_locked(mysql: MysqlFleetServer) -> None:

@@ -78,7 +78,7 @@ class Server:
     def rows(self, statement: str, parameters: tuple[Any, ...] = (), waits_for_locks: bool = True) -> list[Row]:
         """Run a statement, which begins with SELECT or SHOW when the server is to limit its time.
 
-        One that does not wait for locks fails on MySQL 8 and newer after LOCK_WAIT_SECONDS.
+        One that does not wait for locks goes on without a locked table after LOCK_WAIT_SECONDS (MariaDB), or fails.
         """
         limited = self._limited(statement, waits_for_locks)
         with self._connection.cursor() as cursor, self._dropped_when_useless():
@@ -91,11 +91,11 @@ class Server:
             return found
 
     def current_rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Row]:
-        """Run a statement like `rows`, and see what MySQL's dictionary holds now."""
+        """Run a statement that waits for no lock like `rows`, and see what MySQL's dictionary holds now."""
         if self._has_read_dictionary:
             self._has_begun = False
         self._has_read_dictionary = self.has_dictionary
-        return self.rows(statement, parameters)
+        return self.rows(statement, parameters, waits_for_locks=False)
 
     def _begin(self, cursor: Cursor) -> None:
         """Begin a transaction, which ends the one before."""
@@ -171,8 +171,9 @@ class Server:
         statement = statement.strip()
         if self.is_mariadb and statement.startswith(("SELECT", "SHOW")):
             # The server counts microseconds, and 0 is no limit.
+            lock_limit = "" if waits_for_locks else f"lock_wait_timeout = {LOCK_WAIT_SECONDS}, "
             return (
-                f"SET STATEMENT {IN_UTF8}, sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
+                f"SET STATEMENT {IN_UTF8}, {lock_limit}sql_select_limit = {ALL_ROWS}, sql_big_selects = 1, "
                 f"max_statement_time = {max(seconds, 0.001):.3f} FOR {statement}"
             )
         if not statement.startswith("SELECT"):

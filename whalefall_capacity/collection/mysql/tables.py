@@ -23,6 +23,7 @@ IN_MEMORY_OR_MADE_UP = {"memory", "blackhole", "sequence", "example", "performan
 IN_OTHER_TABLES = {"mrg_myisam", "oqgraph"}
 ON_OTHER_SERVERS = {"federated", "spider", "connect", "s3", "sphinx", "ndbcluster", "ndbinfo"}
 NOTHING_HERE = IN_MEMORY_OR_MADE_UP | IN_OTHER_TABLES | ON_OTHER_SERVERS
+CANNOT_OPEN = "the table {name} cannot be opened{error}"
 # How many tables one statement asks for the lengths of, at most: a few hundred kilobytes of names.
 BATCH = 2000
 # Bytes of such a statement beside the names, and of each name beside itself.
@@ -36,12 +37,13 @@ LEFTOVER = "#sql"
 LIST_DATABASES = "SELECT CAST(SCHEMA_NAME AS BINARY) FROM information_schema.SCHEMATA"
 # Without the lengths: no table is opened. Compared as text, `mýsql` would be a name of the server, too.
 LIST_TABLES = """
-SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, CAST(ENGINE AS BINARY)
+SELECT DISTINCT CAST(TABLE_SCHEMA AS BINARY), {name}, CAST(ENGINE AS BINARY),
+       IF(ENGINE IS NULL, CAST(TABLE_COMMENT AS BINARY), NULL)
 FROM information_schema.TABLES
 WHERE TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW') AND CAST(TABLE_SCHEMA AS BINARY) NOT IN %s
 """
 # Both in one round trip; a database by itself has no table beside it.
-LIST_DATABASES_AND_TABLES = LIST_DATABASES.replace("BINARY)", "BINARY), NULL, NULL") + " UNION ALL " + LIST_TABLES
+LIST_DATABASES_AND_TABLES = LIST_DATABASES.replace("BINARY)", "BINARY), NULL, NULL, NULL") + " UNION ALL " + LIST_TABLES
 EVERY_NAME = "CAST(TABLE_NAME AS BINARY)"
 # One row for all tables of InnoDB in a database, of which there may be hundreds of thousands.
 NAMES_BESIDE_INNODB = f"IF(ENGINE = 'InnoDB', CAST('' AS BINARY), {EVERY_NAME})"
@@ -81,11 +83,12 @@ NO_FIGURES = Figures(0, 0, 0)
 
 
 class Table(NamedTuple):
-    """A table that the account sees; no engine when the server does not know the one it was made with."""
+    """A table that the account sees; no engine when the server does not tell it, with the *error* if there was one."""
 
     database: str
     name: str
     engine: str | None
+    error: str = ""
 
     @property
     def has_length(self) -> bool:
@@ -107,6 +110,8 @@ class Table(NamedTuple):
     @property
     def problem(self) -> str | None:
         """Say why the size of such a table cannot be known."""
+        if self.engine is None and self.error:
+            return CANNOT_OPEN.format(name=self.name, error=f": {self.error}")
         if self.engine is None:
             return f"the server does not know the storage engine of the table {self.name}"
         if not self.has_length and self._engine not in NOTHING_HERE:
@@ -129,7 +134,7 @@ def list_databases_and_tables(server: Server, names_of_innodb: bool) -> tuple[li
     statement = LIST_DATABASES_AND_TABLES.format(name=EVERY_NAME if names_of_innodb else NAMES_BESIDE_INNODB)
     rows = server.current_rows(statement, (SYSTEM_SCHEMAS,))
     tables = [_table(*row) for row in rows if row[1] is not None]
-    return sorted(text(schema) for schema, name, _ in rows if name is None), tables
+    return sorted(text(row[0]) for row in rows if row[1] is None), tables
 
 
 def list_tables(server: Server, database: str | None = None, names_of_innodb: bool = False) -> list[Table]:
@@ -196,8 +201,8 @@ def _read_batch(server: Server, tables: Mapping[str, Table]) -> dict[Table, Figu
     return found
 
 
-def _table(schema: bytes, name: bytes, engine: bytes | None) -> Table:
-    return Table(text(schema), text(name), None if engine is None else text(engine))
+def _table(schema: bytes, name: bytes, engine: bytes | None, error: bytes | None) -> Table:
+    return Table(text(schema), text(name), None if engine is None else text(engine), text(error or b""))
 
 
 def _figures(table: Table, row: Row, errors: frozenset[str]) -> Figures | str:
@@ -206,7 +211,7 @@ def _figures(table: Table, row: Row, errors: frozenset[str]) -> Figures | str:
     is_known = not {data, index} & {None, *NO_LENGTH}
     if is_known and (data + index > 0 or not (table.is_never_empty or comment in errors)):
         return Figures(int(data), int(index), None if rows is None else int(rows))
-    return f"the table {table.name} cannot be opened" + (f": {comment}" if comment else "")
+    return CANNOT_OPEN.format(name=table.name, error=f": {comment}" if comment else "")
 
 
 def _hexadecimal(name: str) -> str:
