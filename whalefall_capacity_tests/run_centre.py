@@ -16,6 +16,7 @@ from typing import Any
 import dagster as dg
 import psutil
 import yaml
+from dagster._core.scheduler.instigation import TickStatus
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import today
@@ -28,6 +29,7 @@ from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
 # Runs with the first tag never leave the queue; of those with the second, one at a time does.
 HELD, ALONE = "test/held", "test/alone"
 
+ENDED_TICKS = [status for status in TickStatus if status is not TickStatus.STARTED]
 SENSOR = "query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }"
 STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
 START_SENSOR = "mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }"
@@ -109,6 +111,24 @@ class Centre:
     def stop_sensor(self, name: str) -> None:
         sensor = self.running.graphql(SENSOR, sensor=REPOSITORY | {"sensorName": name})["sensorOrError"]
         self.running.graphql(STOP_SENSOR, id=sensor["id"])
+
+    def stop_sensor_between_looks(self, name: str) -> None:
+        """Stop a sensor that has just looked: a look that is already due comes all the same, on a busy machine late."""
+        before = self._last_look(name)
+        wait_for(lambda: self._last_look(name) != before, f"look of {name}")
+        self.stop_sensor(name)
+
+    def _last_look(self, name: str) -> int | None:
+        """Return the id of the newest tick of a sensor that has ended."""
+        states = [state for state in self.instance.all_instigator_state() if state.instigator_name == name]
+        ended = [
+            tick.tick_id
+            for state in states
+            for tick in self.instance.get_ticks(
+                state.instigator_origin_id, state.selector_id, limit=1, statuses=ENDED_TICKS
+            )
+        ]
+        return max(ended, default=None)
 
     def start_sensor(self, name: str) -> None:
         self.running.graphql(START_SENSOR, sensor=REPOSITORY | {"sensorName": name})

@@ -228,8 +228,7 @@ def test_a_run_that_is_cancelled_in_the_queue_and_started_all_the_same_stops_at_
     runs: Centre, fleet: Gate
 ) -> None:
     """Without the reconciler nobody takes it out of the queue; the work itself hears the cancel."""
-    # First of all: a round that was already under way is over when the first run is half done.
-    runs.stop_sensor("task_runs_follow_runs")
+    runs.stop_sensor_between_looks("task_runs_follow_runs")
     try:
         first = runs.launch_until_half(ALONE)
         second = runs.launch(ALONE)
