@@ -167,23 +167,14 @@ def seal(engine: Engine, table: str, lower: date, upper: date, patience: Patienc
 
 def is_as_sealed(connection: Connection, table: str, lower: date, upper: date, place: sql.Composable) -> bool:
     """Tell whether the rows at *place*, of a child detached from *table*, are those its sealed days were made of."""
-    level = LEVELS[table]
-    days = [window for window in windows_of(lower, upper) if window.period_type is PeriodType.DAILY]
-    recorded = _recorded(connection, level, days)
-    seen = _days(connection, level, place, lower, upper - ONE_DAY)
-    return all(
-        day in recorded and recorded[day].sealed and recorded[day].seen == seen.get(day.start, StatsTotals())
-        for day in days
-    )
+    days = _days_beside_records(connection, table, lower, upper, place)
+    return all(known is not None and known.sealed and known.seen == seen for known, seen in days)
 
 
 def has_its_sealed_rows(connection: Connection, table: str, lower: date, upper: date) -> bool:
     """Tell whether *table* has, on every day of lower <= day < upper, the rows that its sealed day was made of."""
-    level = LEVELS[table]
-    days = [window for window in windows_of(lower, upper) if window.period_type is PeriodType.DAILY]
-    recorded = _recorded(connection, level, days)
-    seen = _days(connection, level, sql.Identifier(table), lower, upper - ONE_DAY)
-    return all(day in recorded and _has_its_rows(recorded[day], seen.get(day.start, StatsTotals())) for day in days)
+    days = _days_beside_records(connection, table, lower, upper, sql.Identifier(table))
+    return all(known is not None and _has_its_rows(known, seen) for known, seen in days)
 
 
 def hold_windows(connection: Connection, level: Level, windows: Sequence[Window]) -> None:
@@ -196,9 +187,8 @@ def unseal_whole(connection: Connection, level: Level, lower: date, upper: date)
 
     A window that still lacks days of another child stays as it is: calculated from what is there it would be wrong.
     """
-    lost = absent_days(connection, TABLES[level].stats.name)
     windows = windows_of(lower, upper)
-    whole = [window for window in windows if not any(gone.overlap(window.start, window.end) for gone in lost)]
+    whole = _without(absent_days(connection, TABLES[level].stats.name), windows)
     return _set_seal(connection, level, whole, sealed=False), len(windows) - len(whole)
 
 
@@ -228,14 +218,11 @@ def windows_left_behind(engine: Engine, table: str, limit: date, today: date) ->
     """
     level = LEVELS[table]
     with engine.connect() as connection:
-        final = _final_days(connection, level, limit)
         days = _days(connection, level, sql.Identifier(table), date.min, today - ONE_DAY)
-        windows = [
-            window
-            for period_type in PeriodType
-            for window in days_to_windows(days, period_type)
-            if window.end < today and not any(gone.overlap(window.start, window.end) for gone in final)
+        over = [
+            window for period_type in PeriodType for window in days_to_windows(days, period_type) if window.end < today
         ]
+        windows = _without(_final_days(connection, level, limit), over)
         recorded = _recorded(connection, level, windows)
     return [
         window
@@ -262,10 +249,14 @@ def _has_its_rows(known: Recorded | None, seen: StatsTotals) -> bool:
 
 def _sealed_without_reason(connection: Connection, level: Level, limit: date) -> list[Window]:
     """Return the sealed windows without a day that was lost, is hidden, or is in a child that is past."""
-    final = _final_days(connection, level, limit)
     rows = connection.execute(text(SEALED), {"level": level.value})
     windows = [window_of(row.period_start, PeriodType(row.period_type)) for row in rows]
-    return [window for window in windows if not any(days.overlap(window.start, window.end) for days in final)]
+    return _without(_final_days(connection, level, limit), windows)
+
+
+def _without(days: Sequence[LostDays | Bounds], windows: Sequence[Window]) -> list[Window]:
+    """Return the *windows* that contain none of these *days*."""
+    return [window for window in windows if not any(some.overlap(window.start, window.end) for some in days)]
 
 
 def _final_days(connection: Connection, level: Level, limit: date) -> list[LostDays | Bounds]:
@@ -301,6 +292,17 @@ def _days(
     with raw_cursor(connection) as cursor:
         cursor.execute(statement, {"first": first, "last": last})
         return {day: StatsTotals(rows, Decimal(total), newest) for day, rows, total, newest in cursor.fetchall()}
+
+
+def _days_beside_records(
+    connection: Connection, table: str, lower: date, upper: date, place: sql.Composable
+) -> list[tuple[Recorded | None, StatsTotals]]:
+    """Return, for each day of lower <= day < upper, its record as a window of *table*, and the rows at *place*."""
+    level = LEVELS[table]
+    windows = windows_between(lower, upper - ONE_DAY, PeriodType.DAILY)
+    recorded = _recorded(connection, level, windows)
+    seen = _days(connection, level, place, lower, upper - ONE_DAY)
+    return [(recorded.get(window), seen.get(window.start, StatsTotals())) for window in windows]
 
 
 def _recorded(connection: Connection, level: Level, windows: Sequence[Window]) -> dict[Window, Recorded]:
