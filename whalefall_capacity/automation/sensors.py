@@ -18,6 +18,7 @@ from whalefall_capacity.asset_keys import (
     CAPACITY_FORECASTS,
     DATABASE_SIZE_STATS,
     FORECAST_JOB_NAME,
+    KEYS_OF_JOB,
     aggregation_keys,
 )
 from whalefall_capacity.assets.metadata import ROWS_CHANGED
@@ -74,10 +75,11 @@ def aggregations_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorR
     landed = read_landed_days(context)
     if landed is None:
         return dg.SkipReason(NOTHING_LANDED)
+    if _will_follow(context.instance, landed, aggregation_keys(PeriodType.DAILY)):
+        # The cursor stays where it is: the next tick looks again.
+        return dg.SkipReason("the run that measured what landed is about to aggregate its day")
     requests = [
-        request
-        for period_type in PeriodType
-        for request in requests_for(context.instance, period_type, landed.changed, landed.after)
+        request for period_type in PeriodType for request in requests_for(context.instance, period_type, landed)
     ]
     return dg.SensorResult(run_requests=requests, cursor=str(landed.last))
 
@@ -94,6 +96,8 @@ def forecasts_follow_stats(context: dg.SensorEvaluationContext) -> dg.SensorResu
     if landed is None:
         return dg.SkipReason(NOTHING_LANDED)
     this_day = today(load_settings().zone)
+    if _will_follow(context.instance, landed, [CAPACITY_FORECASTS]):
+        return dg.SkipReason("the run that measured what landed is about to forecast from it")
     forecast = _materialized(context.instance, CAPACITY_FORECASTS, landed.after)
     news = [
         event
@@ -161,13 +165,12 @@ def read_materialized_days(instance: dg.DagsterInstance, cursor: int) -> Iterato
             )
 
 
-def requests_for(
-    instance: dg.DagsterInstance, period_type: PeriodType, materialized: Sequence[MaterializedDay], cursor: int
-) -> Iterator[dg.RunRequest]:
-    """Yield as few runs as cover the materialized days for one period type."""
+def requests_for(instance: dg.DagsterInstance, period_type: PeriodType, landed: LandedDays) -> Iterator[dg.RunRequest]:
+    """Yield as few runs as cover the days that landed for one period type."""
     job = AGGREGATION_JOBS[period_type]
+    materialized = landed.changed
     if period_type is PeriodType.DAILY:
-        done = _aggregated_by_their_own_run(instance, cursor)
+        done = _done_by_their_own_run(instance, aggregation_keys(PeriodType.DAILY), landed.after)
         materialized = [event for event in materialized if (event.run_id, event.day) not in done]
     # A run that waits reads the stats when it starts, and so sees these days, too; one that has started may have read
     # them before they changed, and does not count.
@@ -189,14 +192,19 @@ def ranges(windows: Sequence[Window]) -> list[tuple[date, date]]:
     return [(run[0].start, run[-1].start) for run in runs]
 
 
-def _aggregated_by_their_own_run(instance: dg.DagsterInstance, cursor: int) -> set[tuple[str, date]]:
-    """Return (run id, day) of the days that the run that measured them also aggregated, on both levels.
+def _will_follow(instance: dg.DagsterInstance, landed: LandedDays, keys: Sequence[dg.AssetKey]) -> bool:
+    """Tell whether a run that materialized changed stats is under way, and is still to materialize *keys* itself."""
+    done = _done_by_their_own_run(instance, keys, landed.after)
+    run_ids = {event.run_id for event in landed.changed if (event.run_id, event.day) not in done}
+    under_way = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids), statuses=UNDER_WAY)) if run_ids else []
+    return any(set(keys) <= set(run.asset_selection or KEYS_OF_JOB.get(run.job_name, ())) for run in under_way)
 
-    A run reports its aggregations after its stats. Those that it has not reported yet are aggregated twice: the second
-    time writes nothing.
-    """
-    levels = [_materialized(instance, key, cursor) for key in aggregation_keys(PeriodType.DAILY)]
-    return set.intersection(*levels)
+
+def _done_by_their_own_run(
+    instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], cursor: int
+) -> set[tuple[str, date]]:
+    """Return (run id, day) of the days whose *keys* the run that measured them has materialized, too."""
+    return set.intersection(*(_materialized(instance, key, cursor) for key in keys))
 
 
 def _materialized(instance: dg.DagsterInstance, key: dg.AssetKey, cursor: int) -> set[tuple[str, date]]:

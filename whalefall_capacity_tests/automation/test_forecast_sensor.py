@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.automation.sensors import forecasts_follow_stats
+from whalefall_capacity.dagster_private import StepMaterializationData
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.store.insight.read import accuracy_of_days, forecasts_of_day
 from whalefall_capacity_tests.clock import today
@@ -84,6 +85,23 @@ def test_the_run_that_measures_today_forecasts_it_and_sets_nothing_off(
     materialize(daemon, "sync_databases", today())
     assert daemon.tick() == []
     assert [found.status for found in forecasts_of_day(store, today())] == ["no_limit"]
+
+
+def test_a_run_that_is_about_to_forecast_the_day_it_measured_is_not_overtaken(daemon: Daemon, store: Engine) -> None:
+    measuring = started_run(daemon.instance, "sync_databases", tags={"dagster/partition": today().isoformat()})
+    put_sizes(store, [(1, "shop", today(), 10**9)])
+    stats = dg.AssetMaterialization("database_size_stats", partition=today().isoformat())
+    daemon.instance.report_dagster_event(
+        dg.DagsterEvent(
+            dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            "sync_databases",
+            event_specific_data=StepMaterializationData(stats),
+        ),
+        measuring,
+    )
+    assert daemon.tick() == []
+    report(daemon.instance, measuring, dg.DagsterEventType.RUN_FAILURE)
+    assert daemon.tick() == [today().isoformat()]
 
 
 def test_days_before_the_history_set_nothing_off(daemon: Daemon, store: Engine) -> None:

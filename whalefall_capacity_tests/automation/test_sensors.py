@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 
 from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.automation import sensors
-from whalefall_capacity.automation.sensors import aggregations_follow_stats, ranges
+from whalefall_capacity.automation.sensors import LandedDays, aggregations_follow_stats, ranges
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.history_file import read_history
 from whalefall_capacity.periods import PeriodType, days_to_windows, windows_between
@@ -116,6 +116,52 @@ def test_a_failed_coverage_check_holds_nothing_back(
     assert_as_from_scratch(store)
 
 
+class TickBeforeTheEnd(Watcher[Any, Any]):
+    """Evaluates the sensor when the aggregation of a level has read the stats, and its step has not ended."""
+
+    def __init__(self, daemon: Daemon, error: Exception | None = None) -> None:
+        self.daemon = daemon
+        self.error = error
+        self.asked: list[list[dg.RunRequest]] = []
+
+    def progressed(self, done: int, total: int) -> None:
+        if done == total:
+            self.asked.append(self.daemon.tick())
+            if self.error:
+                raise self.error
+
+
+def test_a_run_that_is_about_to_aggregate_the_day_it_measured_is_not_overtaken(
+    daemon: Daemon, store: Engine, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    early = TickBeforeTheEnd(daemon)
+    with shown_by(early):
+        collect(daemon)
+    assert early.asked == [[], []]
+    assert [request.job_name for request in daemon.tick()] == [
+        "aggregate_weekly",
+        "aggregate_monthly",
+        "aggregate_quarterly",
+    ]
+
+
+def test_a_day_whose_own_run_failed_to_aggregate_it_is_aggregated(
+    daemon: Daemon, store: Engine, postgresql: PostgresqlServer
+) -> None:
+    register(store, entry("pg", postgresql.target()))
+    with shown_by(TickBeforeTheEnd(daemon, OSError("the disk is full"))), pytest.raises(OSError, match="disk is full"):
+        collect(daemon)
+    daemon.settle()
+    assert sorted({str(request.job_name) for request in daemon.launched.values()}) == [
+        "aggregate_daily",
+        "aggregate_monthly",
+        "aggregate_quarterly",
+        "aggregate_weekly",
+    ]
+    assert_as_from_scratch(store)
+
+
 def test_an_unchanged_day_sets_nothing_off(daemon: Daemon, store: Engine) -> None:
     yesterday = today() - timedelta(days=1)
     land(daemon, store, [yesterday])
@@ -194,10 +240,10 @@ def test_a_tick_that_fails_in_the_middle_loses_nothing_and_launches_nothing_twic
     land(daemon, store, [date(2026, 3, 2)])
     real = sensors.requests_for
 
-    def failing(instance: dg.DagsterInstance, period_type: PeriodType, *arguments: Any) -> Iterator[dg.RunRequest]:
+    def failing(instance: dg.DagsterInstance, period_type: PeriodType, landed: LandedDays) -> Iterator[dg.RunRequest]:
         if period_type is PeriodType.MONTHLY:
             raise ConnectionError("the storage is away")
-        yield from real(instance, period_type, *arguments)
+        yield from real(instance, period_type, landed)
 
     monkeypatch.setattr(sensors, "requests_for", failing)
     with pytest.raises(ConnectionError):
