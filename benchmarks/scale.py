@@ -52,6 +52,7 @@ SELECT 'far-' || number, 'postgresql', '127.0.0.1', :port, CAST('{"mode": "disab
 FROM known, generate_series(1, :count) AS number
 ON CONFLICT (name) DO NOTHING
 """
+MOST_FREQUENT_ERROR = "SELECT mode() WITHIN GROUP (ORDER BY error_message) FROM task_run_items"
 
 
 def run(scale: float) -> None:
@@ -67,8 +68,7 @@ def run(scale: float) -> None:
                 connection.execute(text(REGISTER), {"variable": PASSWORD_VARIABLE, "port": port, "count": count})
             with _visits_counted() as at_once:
                 seconds, cpu_seconds = _collect(instance, today(load_settings().zone))
-            with engine.connect() as connection:
-                assert connection.execute(text("SELECT count(*) FROM instance_size_stats")).scalar_one() == count
+            _require_every_size(engine, count)
             cpu = cpu_seconds / count
             model = min(min(CONCURRENCY, count) / (round_trips * LATENCY_SECONDS), 1 / cpu)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -79,6 +79,15 @@ def run(scale: float) -> None:
         ("servers", "s", "visits/s", "by the model", "round trips", "CPU ms a visit", "at once", "peak MiB"),
         rows,
     )
+
+
+def _require_every_size(engine: Engine, count: int) -> None:
+    """Raise RuntimeError, with the most frequent reason, unless all servers have been measured."""
+    with engine.connect() as connection:
+        measured = connection.execute(text("SELECT count(*) FROM instance_size_stats")).scalar_one()
+        if measured != count:
+            reason = connection.execute(text(MOST_FREQUENT_ERROR)).scalar()
+            raise RuntimeError(f"{measured:,} of {count:,} servers were measured; the most frequent error: {reason}")
 
 
 def record(server: Path) -> list[bytes]:

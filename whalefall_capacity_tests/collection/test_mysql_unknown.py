@@ -399,16 +399,24 @@ def test_a_folder_that_is_no_database_is_left_out(mariadb: MariadbFleetServer) -
         folder.rmdir()
 
 
+# As it answers when somebody has restored the folder and left it to root, and lists no table of it; and with an error
+# that says nothing about the folder.
+@pytest.mark.parametrize(
+    "refused",
+    [
+        Refused(1018, "Can't read dir of './audit_closed/' (errno: 13 \"Permission denied\")"),
+        Refused(1317, "Query execution was interrupted"),
+    ],
+    ids=["closed", "interrupted"],
+)
 def test_a_folder_that_the_server_cannot_open_is_the_reason_and_no_empty_database(
-    mariadb: MariadbFleetServer,
+    mariadb: MariadbFleetServer, refused: Refused
 ) -> None:
-    # As it answers when somebody has restored the folder and left it to root; it lists no table of it then.
-    refused = Refused(1018, "Can't read dir of './audit_closed/' (errno: 13 \"Permission denied\")")
     with (
         databases(mariadb, "audit_closed", "audit_empty"),
         relay(mariadb, {r"SHOW TABLES FROM `audit_closed`": refused}) as way,
     ):
-        assert reasons(way.target, OURS) == {"audit_closed": f"1018 {refused.text}"}
+        assert reasons(way.target, OURS) == {"audit_closed": f"{refused.code} {refused.text}"}
         assert measure_sizes(way.target, OURS) == {"audit_closed": None, "audit_empty": 0}
 
 

@@ -229,10 +229,10 @@ class Survey:
         if not isinstance(answer, pymysql.Error):
             self._empty.add(name)
             return None
-        # One in capitals, of before the server was told to write names in small letters, is unknown to it. A name
-        # outside ASCII may be, too, where the server reads statements in another character set.
-        is_unknown = answer.args[0] == ER.BAD_DB_ERROR and name.isascii()
-        return self._server.explain(answer) if is_unknown or answer.args[0] == ER.CANT_READ_DIR else None
+        # A name outside ASCII may be unknown where the server reads statements in another character set. Others are
+        # when they are in capitals, of before the server was told to write names in small letters.
+        may_be_misread = answer.args[0] == ER.BAD_DB_ERROR and not name.isascii()
+        return None if may_be_misread else self._server.explain(answer)
 
     def _problem(self, name: str, members: Sequence[Table]) -> str | None:
         """Say what keeps the size of a database from being known, if anything does."""
