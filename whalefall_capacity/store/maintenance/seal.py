@@ -27,6 +27,7 @@ from whalefall_capacity.store.aggregations.statements import TABLES, Level
 from whalefall_capacity.store.postgres.advisory_locks import lock_all_calculations, lock_child_creation
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.locks import Patience, limit_waits
+from whalefall_capacity.store.sizes.stats import written_days
 from whalefall_capacity.store.table_partitions.catalog import read_children
 from whalefall_capacity.store.table_partitions.create import Bounds
 from whalefall_capacity.store.table_partitions.retired import LostDays, absent_days, leaving_days, lost_days
@@ -36,7 +37,7 @@ LEVELS = {TABLES[level].stats.name: level for level in Level}
 # One scan for all four period types: what they saw adds up from days.
 DAYS = sql.SQL(
     "SELECT collected_date, count(*), sum({size}), max(updated_at) FROM {stats} "
-    "WHERE collected_date BETWEEN %(first)s AND %(last)s GROUP BY collected_date"
+    "WHERE collected_date = ANY (%(days)s) GROUP BY collected_date"
 )
 RECORDED = """
 SELECT period_type, period_start, source_rows, source_sum_bytes, source_max_updated_at, sealed_at IS NOT NULL AS sealed
@@ -204,8 +205,7 @@ def unseal_what_lost_nothing(engine: Engine, table: str, limit: date, patience: 
         if not windows:
             return
         hold_windows(connection, level, windows)
-        first, last = min(window.start for window in windows), max(window.end for window in windows)
-        days = _days(connection, level, sql.Identifier(table), first, last)
+        days = _days(connection, level, sql.Identifier(table), windows)
         recorded = _recorded(connection, level, windows)
         whole = [window for window in windows if _has_its_rows(recorded.get(window), totals_of(days, window))]
         _set_seal(connection, level, whole, sealed=False)
@@ -214,19 +214,25 @@ def unseal_what_lost_nothing(engine: Engine, table: str, limit: date, patience: 
 def windows_left_behind(engine: Engine, table: str, limit: date, today: date) -> list[Window]:
     """Return the open windows of *table* that ended before *today* and were not calculated from its stats as they are.
 
-    Windows with days that are gone, hidden, or in a child that is past, all before *limit*, are left out.
+    Windows with days that are gone, hidden, or in a child that is past, all before *limit*, are left out. Looks only at
+    the sizes of windows with a total that was written since: there is one row of those an instance and day.
     """
     level = LEVELS[table]
+    written = written_days(engine)
     with engine.connect() as connection:
-        days = _days(connection, level, sql.Identifier(table), date.min, today - ONE_DAY)
         over = [
-            window for period_type in PeriodType for window in days_to_windows(days, period_type) if window.end < today
+            window
+            for period_type in PeriodType
+            for window in days_to_windows(written, period_type)
+            if window.end < today
         ]
         windows = _without(_final_days(connection, level, limit), over)
         recorded = _recorded(connection, level, windows)
+        touched = [window for window in windows if _may_be_behind(recorded.get(window), window, written)]
+        days = _days(connection, level, sql.Identifier(table), touched)
     return [
         window
-        for window in windows
+        for window in touched
         if _is_behind(recorded.get(window), seen := totals_of(days, window))
         and _has_its_rows(recorded.get(window), seen)
     ]
@@ -236,6 +242,14 @@ def calculate_behind(engine: Engine, level: Level, behind: Sequence[Window]) -> 
     """Calculate windows that come period type by period type, oldest first."""
     for _, of_one_type in groupby(behind, lambda window: window.period_type):
         aggregate(engine, level, list(of_one_type))
+
+
+def _may_be_behind(known: Recorded | None, window: Window, written: Mapping[date, datetime]) -> bool:
+    """Tell whether totals of *window* were *written* after the newest row that its calculation saw."""
+    if known is None or known.seen.newest is None:
+        return True
+    newest = known.seen.newest
+    return any(at > newest for day, at in written.items() if window.start <= day <= window.end)
 
 
 def _is_behind(known: Recorded | None, seen: StatsTotals) -> bool:
@@ -280,17 +294,18 @@ def _refuse_while_another_leaves(connection: Connection, table: str, windows: Se
 def _windows_behind(connection: Connection, level: Level, lower: date, upper: date) -> list[Window]:
     stats = TABLES[level].stats.name
     windows = windows_of(lower, upper)
-    first, last = min(window.start for window in windows), max(window.end for window in windows)
-    days = _days(connection, level, sql.Identifier(stats), first, last)
+    days = _days(connection, level, sql.Identifier(stats), windows)
     return windows_behind(lower, upper, days, _recorded(connection, level, windows), lost_days(connection, stats))
 
 
 def _days(
-    connection: Connection, level: Level, stats: sql.Composable, first: date, last: date
+    connection: Connection, level: Level, stats: sql.Composable, windows: Sequence[Window]
 ) -> dict[date, StatsTotals]:
+    """Return the stats of each day of *windows* that has any."""
+    days = {day.start for window in windows for day in windows_between(window.start, window.end, PeriodType.DAILY)}
     statement = DAYS.format(size=sql.Identifier(TABLES[level].size), stats=stats)
     with raw_cursor(connection) as cursor:
-        cursor.execute(statement, {"first": first, "last": last})
+        cursor.execute(statement, {"days": sorted(days)})
         return {day: StatsTotals(rows, Decimal(total), newest) for day, rows, total, newest in cursor.fetchall()}
 
 
@@ -301,7 +316,7 @@ def _days_beside_records(
     level = LEVELS[table]
     windows = windows_between(lower, upper - ONE_DAY, PeriodType.DAILY)
     recorded = _recorded(connection, level, windows)
-    seen = _days(connection, level, place, lower, upper - ONE_DAY)
+    seen = _days(connection, level, place, windows)
     return [(recorded.get(window), seen.get(window.start, StatsTotals())) for window in windows]
 
 
