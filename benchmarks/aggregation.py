@@ -22,13 +22,11 @@ from sqlalchemy import Engine, text
 from benchmarks import growth
 from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import console, fresh_store, print_result, rounds_at
+from benchmarks.runs import materialize, materialize_idle
 from benchmarks.writing import FILL_TOTALS, register_instances
-from whalefall_capacity.asset_keys import aggregation_key
-from whalefall_capacity.assets.aggregations import AGGREGATIONS
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, aggregation_key
 from whalefall_capacity.partitions import PARTITIONS
 from whalefall_capacity.periods import PeriodType, Window, window_of, windows_between
-from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
@@ -133,12 +131,12 @@ def _step_bare_and_idle(
 ) -> list[float]:
     """Return the median seconds of the asset step, of the bare statement, and of a step with an empty body."""
     key = aggregation_key(level, window.period_type)
-    (asset,) = [asset for asset in AGGREGATIONS if asset.key == key]
-    idle = idle_asset(level, window.period_type)
+    job, partition = AGGREGATION_JOB_NAMES[window.period_type], window.start.isoformat()
+    idle = [idle_asset(level, window.period_type)]
     sides: list[Callable[[], float]] = [
-        lambda: _step_seconds(instance, asset, window),
+        lambda: _step_seconds(materialize(instance, job, [key], partition_key=partition)),
         lambda: seconds_of(lambda: bare(engine, level, [window])),
-        lambda: _step_seconds(instance, idle, window),
+        lambda: _step_seconds(materialize_idle(instance, idle, partition_key=partition)),
     ]
     times: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds):
@@ -173,14 +171,7 @@ def bare(engine: Engine, level: Level, windows: Sequence[Window]) -> None:
         connection.execute(text(statement), values)
 
 
-def _step_seconds(instance: dg.DagsterInstance, asset: dg.AssetsDefinition, window: Window) -> float:
-    result = dg.materialize(
-        [asset],
-        instance=instance,
-        resources={"store": StoreResource(), "task_runs": TaskRunsResource()},
-        partition_key=window.start.isoformat(),
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
+def _step_seconds(result: dg.ExecuteInProcessResult) -> float:
     (success,) = [event for event in result.all_node_events if event.is_step_success]
     return float(success.step_success_data.duration_ms) / 1000
 

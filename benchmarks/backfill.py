@@ -11,10 +11,9 @@ from sqlalchemy import Engine, text
 from benchmarks.aggregation import DATABASES, bare, fill, point_settings_at, seconds_of
 from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import SMALLEST_SCALE, fresh_store, print_result
-from whalefall_capacity.assets.aggregations import AGGREGATIONS
-from whalefall_capacity.periods import PeriodType, Window, windows_between
-from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.resources.task_runs import TaskRunsResource
+from benchmarks.runs import materialize, materialize_idle
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, aggregation_keys
+from whalefall_capacity.periods import PeriodType, windows_between
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
 
 FIRST, DAYS = date(2025, 6, 1), 365
@@ -49,24 +48,15 @@ def _measure(
 ) -> tuple[float, float, float]:
     """Return the seconds of the backfill, of the bare statements, and of the runs with empty bodies."""
     windows = windows_between(FIRST, FIRST + timedelta(days=days - 1), period_type)
-    real = [asset for asset in AGGREGATIONS if asset.key.path[1] == period_type.value]
-    idle = seconds_of(lambda: _backfill(instance, [idle_asset(level, period_type) for level in Level], windows))
+    tags = {
+        "dagster/asset_partition_range_start": windows[0].start.isoformat(),
+        "dagster/asset_partition_range_end": windows[-1].start.isoformat(),
+    }
+    empty = [idle_asset(level, period_type) for level in Level]
+    idle = seconds_of(lambda: materialize_idle(instance, empty, tags=tags))
     plain = sum(seconds_of(lambda level=level: bare(engine, level, windows)) for level in Level)  # type: ignore[misc]
     with engine.begin() as connection:
         for level in Level:
             connection.execute(text(f"TRUNCATE {TABLES[level].aggregations}"))
-    return seconds_of(lambda: _backfill(instance, real, windows)), plain, idle
-
-
-def _backfill(instance: dg.DagsterInstance, assets: Sequence[dg.AssetsDefinition], windows: Sequence[Window]) -> None:
-    result = dg.materialize(
-        assets,
-        instance=instance,
-        resources={"store": StoreResource(), "task_runs": TaskRunsResource()},
-        tags={
-            "dagster/asset_partition_range_start": windows[0].start.isoformat(),
-            "dagster/asset_partition_range_end": windows[-1].start.isoformat(),
-        },
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
-    assert result.success
+    job, keys = AGGREGATION_JOB_NAMES[period_type], aggregation_keys(period_type)
+    return seconds_of(lambda: materialize(instance, job, keys, tags=tags)), plain, idle

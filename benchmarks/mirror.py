@@ -13,21 +13,17 @@ from sqlalchemy import Engine
 from benchmarks.aggregation import fill, point_settings_at
 from benchmarks.fleet import DATABASES, fleet_server
 from benchmarks.harness import fresh_store, in_turns, print_result, rounds_at
-from whalefall_capacity.asset_keys import aggregation_keys
-from whalefall_capacity.assets.aggregations import AGGREGATIONS
-from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.stats import size_stats
+from benchmarks.runs import ended_items, materialize
+from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, STATS_KEYS, aggregation_keys
 from whalefall_capacity.fleet_file import FleetFile
 from whalefall_capacity.mirror.reporter import Reporter, SummaryChange
 from whalefall_capacity.periods import PeriodType, today, window_of
-from whalefall_capacity.resources.fleet import FleetResource
-from whalefall_capacity.resources.store import StoreResource
 from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.fleet import apply_fleet
 from whalefall_capacity.store.task_runs.write import Item, ItemUpdate
+from whalefall_capacity.tasks import SYNC_DATABASES
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 PASSWORD_VARIABLE = "BENCHMARK_FLEET_PASSWORD"  # noqa: S105 - the name of a variable
 
 
@@ -68,10 +64,10 @@ def run(scale: float) -> None:
         month = window_of(day.replace(day=1) - timedelta(days=1), PeriodType.MONTHLY)
         fill(engine, count, month.start, (month.end - month.start).days + 1)
         _register(engine, count, str(server.socket_dir))
-        monthly = [asset for asset in AGGREGATIONS if asset.key in aggregation_keys(PeriodType.MONTHLY)]
+        aggregation = AGGREGATION_JOB_NAMES[PeriodType.MONTHLY], aggregation_keys(PeriodType.MONTHLY)
         rows = [
-            ("collection", *_compare(instance, [*SERVERS, size_stats], day, rounds)),
-            ("aggregation of a month", *_compare(instance, monthly, month.start, rounds)),
+            ("collection", *_compare(engine, instance, SYNC_DATABASES.key, STATS_KEYS, day, rounds)),
+            ("aggregation of a month", *_compare(engine, instance, *aggregation, month.start, rounds)),
         ]
     print_result(
         f"the mirror, {count:,} instances x {DATABASES} databases",
@@ -81,19 +77,14 @@ def run(scale: float) -> None:
 
 
 def _compare(
-    instance: dg.DagsterInstance, assets: Sequence[object], partition: date, rounds: int
+    engine: Engine, instance: dg.DagsterInstance, job: str, keys: Sequence[dg.AssetKey], partition: date, rounds: int
 ) -> tuple[float, float, float]:
-    def materialize(task_runs: TaskRunsResource) -> None:
-        result = dg.materialize(
-            assets,  # type: ignore[arg-type]
-            instance=instance,
-            resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": task_runs},
-            partition_key=partition.isoformat(),
-            run_config=QUIET,
-        )
-        assert result.success
+    def run_id_of(task_runs: TaskRunsResource) -> str:
+        return materialize(instance, job, keys, partition_key=partition.isoformat(), task_runs=task_runs).run_id
 
-    mirrored, alone = in_turns((lambda _: materialize(TaskRunsResource()), lambda _: materialize(Unmirrored())), rounds)
+    assert ended_items(engine, run_id_of(TaskRunsResource())) > 0
+    assert ended_items(engine, run_id_of(Unmirrored())) == 0
+    mirrored, alone = in_turns((lambda _: run_id_of(TaskRunsResource()), lambda _: run_id_of(Unmirrored())), rounds)
     return mirrored, alone, mirrored / alone
 
 

@@ -25,19 +25,17 @@ from sqlalchemy import Engine, text
 
 from benchmarks.fleet import DATABASES, FILTERS, LIMITS, fleet_server
 from benchmarks.harness import print_result
-from benchmarks.mirror import PASSWORD_VARIABLE, QUIET
-from whalefall_capacity.assets.external import SERVERS
-from whalefall_capacity.assets.stats import size_stats
+from benchmarks.mirror import PASSWORD_VARIABLE
+from benchmarks.runs import ended_items, materialize
+from whalefall_capacity.asset_keys import STATS_KEYS
 from whalefall_capacity.collection.sizes import Cutoff, Findings, ServerEngine, Target, Tls
 from whalefall_capacity.collection.visit import visit
 from whalefall_capacity.periods import today
-from whalefall_capacity.resources.fleet import FleetResource
-from whalefall_capacity.resources.store import StoreResource
-from whalefall_capacity.resources.task_runs import TaskRunsResource
 from whalefall_capacity.settings import PREFIX, load_settings
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
 from whalefall_capacity.store.postgres.schema import migrate
+from whalefall_capacity.tasks import SYNC_DATABASES
 
 CONCURRENCY = 512
 LATENCY_SECONDS = 0.2
@@ -52,7 +50,7 @@ SELECT 'far-' || number, 'postgresql', '127.0.0.1', :port, CAST('{"mode": "disab
 FROM known, generate_series(1, :count) AS number
 ON CONFLICT (name) DO NOTHING
 """
-MOST_FREQUENT_ERROR = "SELECT mode() WITHIN GROUP (ORDER BY error_message) FROM task_run_items"
+MOST_FREQUENT_ERROR = "SELECT mode() WITHIN GROUP (ORDER BY error_message) FROM task_run_items WHERE run_id = :run_id"
 
 
 def run(scale: float) -> None:
@@ -67,8 +65,8 @@ def run(scale: float) -> None:
             with engine.begin() as connection:
                 connection.execute(text(REGISTER), {"variable": PASSWORD_VARIABLE, "port": port, "count": count})
             with _visits_counted() as at_once:
-                seconds, cpu_seconds = _collect(instance, today(load_settings().zone))
-            _require_every_size(engine, count)
+                seconds, cpu_seconds, run_id = _collect(instance, today(load_settings().zone))
+            _require_every_size(engine, run_id, count)
             cpu = cpu_seconds / count
             model = min(min(CONCURRENCY, count) / (round_trips * LATENCY_SECONDS), 1 / cpu)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -81,12 +79,13 @@ def run(scale: float) -> None:
     )
 
 
-def _require_every_size(engine: Engine, count: int) -> None:
-    """Raise RuntimeError, with the most frequent reason, unless all servers have been measured."""
+def _require_every_size(engine: Engine, run_id: str, count: int) -> None:
+    """Raise RuntimeError, with the most frequent reason, unless the run has mirrored and measured all servers."""
+    assert ended_items(engine, run_id) >= count
     with engine.connect() as connection:
         measured = connection.execute(text("SELECT count(*) FROM instance_size_stats")).scalar_one()
         if measured != count:
-            reason = connection.execute(text(MOST_FREQUENT_ERROR)).scalar()
+            reason = connection.execute(text(MOST_FREQUENT_ERROR), {"run_id": run_id}).scalar()
             raise RuntimeError(f"{measured:,} of {count:,} servers were measured; the most frequent error: {reason}")
 
 
@@ -194,15 +193,8 @@ def _visits_counted() -> Iterator[list[int]]:
         thread.join()
 
 
-def _collect(instance: dg.DagsterInstance, day: date) -> tuple[float, float]:
-    """Return the seconds of a collection with its task run, and those of a processor in this process."""
+def _collect(instance: dg.DagsterInstance, day: date) -> tuple[float, float, str]:
+    """Return the seconds of a collection with its task run, those of a processor in this process, and the run's id."""
     started, cpu_started = time.perf_counter(), time.process_time()
-    result = dg.materialize(
-        [*SERVERS, size_stats],
-        instance=instance,
-        resources={"store": StoreResource(), "fleet": FleetResource(), "task_runs": TaskRunsResource()},
-        partition_key=day.isoformat(),
-        run_config=QUIET,
-    )
-    assert result.success
-    return time.perf_counter() - started, time.process_time() - cpu_started
+    result = materialize(instance, SYNC_DATABASES.key, STATS_KEYS, partition_key=day.isoformat())
+    return time.perf_counter() - started, time.process_time() - cpu_started, result.run_id
