@@ -241,7 +241,8 @@ def fresh_store(server: EmbeddedPostgres) -> Iterator[Engine]:
 
 @pytest.mark.slow
 @hypothesis_settings(
-    max_examples=3,
+    # Each history takes half a minute, and every run of the suite lives through another one.
+    max_examples=1,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     # To shrink an example of three years would take hours.
