@@ -253,7 +253,10 @@ def _may_be_behind(known: Recorded | None, window: Window, written: Mapping[date
 
 
 def _is_behind(known: Recorded | None, seen: StatsTotals) -> bool:
-    return known is None or (not known.sealed and known.seen != seen)
+    if known is None:
+        # There may be totals of instances alone, which have no database.
+        return seen.rows > 0
+    return not known.sealed and known.seen != seen
 
 
 def _has_its_rows(known: Recorded | None, seen: StatsTotals) -> bool:

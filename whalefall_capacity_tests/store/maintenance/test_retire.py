@@ -27,7 +27,7 @@ from whalefall_capacity.store.maintenance.retire import (
     make_plan,
     seal_children,
 )
-from whalefall_capacity.store.maintenance.seal import LEVELS, unseal_what_lost_nothing
+from whalefall_capacity.store.maintenance.seal import LEVELS, unseal_what_lost_nothing, windows_left_behind
 from whalefall_capacity.store.table_partitions.catalog import COUNT
 from whalefall_capacity.store.table_partitions.create import DATABASE_SIZE_STATS, STATS_TABLES, ensure_children
 from whalefall_capacity_tests.store.maintenance.upkeep import (
@@ -390,6 +390,37 @@ def test_stats_that_no_run_aggregated_are_aggregated_by_the_next_maintenance(sto
             ("weekly", date(2026, 3, 30)),
         )
     ]
+
+
+def test_only_what_was_written_since_its_calculation_is_behind_and_nothing_is_without_a_size(store: Engine) -> None:
+    sunday, monday, tuesday = date(2026, 4, 12), date(2026, 4, 13), date(2026, 4, 14)
+    put_sizes(store, [(1, "shop", day, 100) for day in (sunday, monday)])
+    upkeep(store)
+    with store.begin() as connection:
+        for table, size in (("database_size_stats", "size_bytes"), ("instance_size_stats", "total_size_bytes")):
+            connection.execute(
+                text(f"UPDATE {table} SET {size} = 101, updated_at = now() WHERE collected_date = :day"),
+                {"day": monday},
+            )
+        # A server on which there was no database.
+        connection.execute(
+            text(
+                "INSERT INTO instance_size_stats (instance_id, collected_date, total_size_bytes, database_count,"
+                " missing_count, source, collected_at) VALUES (1, :day, 0, 0, 0, 'measured', now())"
+            ),
+            {"day": tuesday},
+        )
+    found = {
+        table: [
+            (window.period_type.value, window.start) for window in windows_left_behind(store, table, JANUARY, TODAY)
+        ]
+        for table in LEVELS
+    }
+    week, month = ("weekly", monday), ("monthly", date(2026, 4, 1))
+    assert found == {
+        "database_size_stats": [("daily", monday), week, month],
+        "instance_size_stats": [("daily", monday), ("daily", tuesday), week, month],
+    }
 
 
 def test_windows_of_an_empty_month_that_is_gone_take_what_is_imported_later(store: Engine) -> None:
