@@ -39,6 +39,8 @@ from whalefall_capacity.tasks import SYNC_DATABASES
 
 CONCURRENCY = 512
 LATENCY_SECONDS = 0.2
+# The process that plays the servers has to share the processors, and on slow ones answers late.
+CONNECT_TIMEOUT_SECONDS = 60
 FLEETS = (1_000, 10_000)
 CHUNK_BYTES = 1024**2
 REGISTER = """
@@ -168,6 +170,7 @@ def _pipeline() -> Iterator[tuple[Engine, dg.DagsterInstance]]:
             os.environ[PASSWORD_VARIABLE] = ""
             os.environ[f"{PREFIX}STORE_URL"] = server.url("benchmark").get_secret_value()
             os.environ[f"{PREFIX}COLLECTION_CONCURRENCY"] = str(CONCURRENCY)
+            os.environ[f"{PREFIX}CONNECT_TIMEOUT_SECONDS"] = str(CONNECT_TIMEOUT_SECONDS)
             load_settings.cache_clear()
             url = server.url("dagster").get_secret_value()
             with dg.instance_for_test(overrides={"storage": {"postgres": {"postgres_url": url}}}) as instance:
