@@ -96,11 +96,3 @@ def test_a_host_that_there_is_not_is_said(whalefall: CommandLine, host: str) -> 
 )
 def test_the_url_of_the_console_is_where_it_listens(host: str, url: str) -> None:
     assert console_url(build_settings(console_host=host, console_port=8080)) == url
-
-
-@pytest.mark.slow
-def test_a_demo_that_serves_nothing_needs_no_port(whalefall: CommandLine, taken: int) -> None:
-    os.environ |= {"WHALEFALL_WEBSERVER_PORT": str(taken), "WHALEFALL_CONSOLE_PORT": str(taken)}
-    done = whalefall("demo", "--once")
-    assert done.status == 0, done.err
-    assert "demo-postgresql" in done.out
