@@ -165,12 +165,12 @@ def test_a_code_server_that_is_killed_is_found_again_on_the_same_socket(up: Depl
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a process that is killed")
-def test_the_next_up_starts_where_one_was_killed(tmp_path: Path) -> None:
-    variables = {"WHALEFALL_HOME": str(tmp_path / "home")}
-    with deployment(["up"], variables, tmp_path / "killed.log") as killed:
-        orphans = family(killed)[1:]
-        assert len(orphans) >= 4
-        killed.process.kill()
-        wait_for(lambda: not any(process.is_running() for process in orphans), "end of what it started")
-    with deployment(["up"], variables, tmp_path / "next.log") as following:
+@pytest.mark.parametrize("up", ["long"], indirect=True)
+def test_the_next_up_starts_where_one_was_killed(up: Deployment, tmp_path: Path) -> None:
+    """Comes last of all that share the deployment, because it ends it."""
+    home, orphans = home_of(up), family(up)[1:]
+    assert len(orphans) >= 4
+    up.process.kill()
+    wait_for(lambda: not any(process.is_running() for process in orphans), "end of what it started")
+    with deployment(["up"], {"WHALEFALL_HOME": str(home)}, tmp_path / "next.log") as following:
         assert following.serves()
