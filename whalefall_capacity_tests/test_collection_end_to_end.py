@@ -12,14 +12,14 @@ import psycopg2
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
 from whalefall_capacity.fleet_file import FleetFile
 from whalefall_capacity.store.fleet import apply_fleet
 from whalefall_capacity.store.fleet_credentials import set_credential
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity.store.postgres.engine import create_store_engine
-from whalefall_capacity.store.postgres.schema import migrate
+from whalefall_capacity_tests.conftest import TEMPLATE, drop_database
 from whalefall_capacity_tests.processes import Deployment, deployment, run, start, wait_for
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register, silent
 from whalefall_capacity_tests.servers import MariadbFleetServer, PostgresqlServer
@@ -62,17 +62,13 @@ def variables(store: Engine, empty_database: str, tmp_path: Path) -> dict[str, s
 
 
 @pytest.fixture
-def undisturbed(store_server: EmbeddedPostgres) -> Iterator[Engine]:
+def undisturbed(store_server: EmbeddedPostgres, administrator: Connection) -> Iterator[Engine]:
     """A second store, for the run that nobody kills."""
-    store_server.create_databases("undisturbed")
+    administrator.execute(text(f"CREATE DATABASE undisturbed TEMPLATE {TEMPLATE}"))
     engine = create_store_engine(store_server.url("undisturbed"))
-    migrate(engine)
     yield engine
     engine.dispose()
-    administrator = create_engine(engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with administrator.connect() as connection:
-        connection.execute(text("DROP DATABASE undisturbed WITH (FORCE)"))
-    administrator.dispose()
+    drop_database(administrator, "undisturbed")
 
 
 def rows(store: Engine, query: str) -> list[tuple[object, ...]]:
@@ -83,16 +79,16 @@ def rows(store: Engine, query: str) -> list[tuple[object, ...]]:
 def test_a_collection_that_is_killed_and_run_again_leaves_the_rows_of_an_undisturbed_one(
     store: Engine, undisturbed: Engine, variables: dict[str, str], postgresql: PostgresqlServer, tmp_path: Path
 ) -> None:
-    fleet = [entry(f"pg-{number:02}", postgresql.target()) for number in range(20)]
+    fleet = [entry(f"pg-{number:02}", postgresql.target()) for number in range(6)]
     with silent("silent") as tarpit:
         # One server at a time, and the silent one in the middle: half of the fleet is stored, half is not.
-        register(store, *fleet[:10], {**tarpit, "name": "pg-09-silent"}, *fleet[10:])
+        register(store, *fleet[:3], {**tarpit, "name": "pg-02-silent"}, *fleet[3:])
         slow = variables | {"WHALEFALL_COLLECTION_CONCURRENCY": "1"}
         process = start(["collect"], slow, tmp_path / "killed.log")
-        wait_for(lambda: len(rows(store, TOTALS)) == 10, "first half of the fleet")
+        wait_for(lambda: len(rows(store, TOTALS)) == 3, "first half of the fleet")
         process.kill()
         process.wait()
-    assert [row[0] for row in rows(store, TOTALS)] == [f"pg-{number:02}" for number in range(10)]
+    assert [row[0] for row in rows(store, TOTALS)] == [f"pg-{number:02}" for number in range(3)]
 
     register(store, *fleet)
     register(undisturbed, *fleet)
