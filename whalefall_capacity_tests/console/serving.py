@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from playwright.sync_api import StorageState
 from sqlalchemy import Engine
 
 from whalefall_capacity.settings import PREFIX
@@ -16,10 +17,11 @@ from whalefall_capacity_tests.processes import console_answers, free_port, start
 
 @dataclass(frozen=True)
 class Served:
-    """A running console."""
+    """A running console, and what the browsers of those who have logged in there keep."""
 
     port: int
     log: Path
+    sessions: dict[str, StorageState] = field(default_factory=dict, compare=False)
 
     @property
     def url(self) -> str:
