@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from whalefall_capacity_tests.conftest import TEMPLATE
 from whalefall_capacity_tests.console.conftest import copied_store
 from whalefall_capacity_tests.console.pages.browsing import NARROW, PASSWORD, visiting
 from whalefall_capacity_tests.console.serving import Served, served
-from whalefall_capacity_tests.registry import entry, register
+from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register
 from whalefall_capacity_tests.servers import FamilyServer, PostgresqlServer
 from whalefall_capacity_tests.store.past import MIB, put_sizes
 
@@ -38,6 +39,8 @@ pytestmark = pytest.mark.slow
 TIB = 2**40
 # The largest that a visit believes.
 BIGGEST = 2**53
+# Beyond the ids that the servers of a fleet get here.
+FIRST_LARGE = 901
 
 # Five servers with 10,000 databases each: database n has n MiB and grows by n % 1,000 KiB in a week. The sixth has one
 # of 40 TiB that never changes, and did not answer on the newest day.
@@ -65,13 +68,6 @@ INSERT INTO instances (id, name, db_type) SELECT n, 'server-' || n, 'postgresql'
 """
 
 
-@pytest.fixture
-def store(store_server: EmbeddedPostgres) -> Iterator[Engine]:
-    """A migrated store without any row."""
-    with copied_store(store_server, TEMPLATE) as engine:
-        yield engine
-
-
 def fill(store: Engine, day: date) -> None:
     """Fill the store with the servers above, *day* being the newest."""
     days = [day - timedelta(days=back) for back in (0, 1, 7, 30)]
@@ -94,16 +90,45 @@ def console_on(store: Engine, folder: Path) -> Iterator[Served]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def newest() -> date:
+    """The newest day of the servers above, also when the tests go on after midnight."""
+    return today()
+
+
+@pytest.fixture(scope="module")
+def large(store_server: EmbeddedPostgres, newest: date, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A console on the servers above."""
+    with copied_store(store_server, TEMPLATE) as store:
+        fill(store, newest)
+        with console_on(store, tmp_path_factory.mktemp("large")) as running:
+            yield running
+
+
+@dataclass(frozen=True)
+class Small:
+    """A console and its store, whose fleet is what a test makes it."""
+
+    store: Engine
+    console: Served
+
+
+@pytest.fixture(scope="module")
+def small(store_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    with copied_store(store_server, TEMPLATE) as store, pytest.MonkeyPatch.context() as environment:
+        # Of the servers that the tests register later.
+        environment.setenv(PASSWORD_VARIABLE, "")
+        with console_on(store, tmp_path_factory.mktemp("small")) as running:
+            yield Small(store, running)
+
+
 def heads(page: Page) -> list[str]:
     """Return the heads of the rows of a list."""
     return page.locator("table.list tbody th").all_inner_texts()
 
 
-def test_fifty_thousand_databases_are_searched_sorted_paged_and_downloaded(
-    store: Engine, browser: Browser, tmp_path: Path
-) -> None:
-    fill(store, today())
-    with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+def test_fifty_thousand_databases_are_searched_sorted_paged_and_downloaded(large: Served, browser: Browser) -> None:
+    with visiting(browser, large, "viewer") as page:
         page.goto("/databases/list")
         expect(page.get_by_text("50,001 in all")).to_be_visible()
         page.get_by_role("link", name="Latest size").click()
@@ -134,15 +159,13 @@ def test_fifty_thousand_databases_are_searched_sorted_paged_and_downloaded(
 
 
 def test_on_a_gap_day_no_card_falls_and_the_page_says_who_is_missing(
-    store: Engine, browser: Browser, tmp_path: Path
+    large: Served, browser: Browser, newest: date
 ) -> None:
-    day = today()
-    fill(store, day)
-    with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+    with visiting(browser, large, "viewer") as page:
         page.goto("/instances?top=10")
         expect(page.locator("#missing")).to_have_text(
-            f"5 of 6 instances measured on the newest day, {day}. Missing, and counted with their latest sizes: "
-            f"server-6 ({day - timedelta(days=1)})."
+            f"5 of 6 instances measured on the newest day, {newest}. Missing, and counted with their latest sizes: "
+            f"server-6 ({newest - timedelta(days=1)})."
         )
         cards = page.locator("#cards dd").all_inner_texts()
         # 40 TiB and the sum of 1 to 50,000 MiB: without the sixth it were 1.16 PiB.
@@ -159,7 +182,8 @@ def test_on_a_gap_day_no_card_falls_and_the_page_says_who_is_missing(
 
 def know_live(store: Engine, target: Target) -> int:
     """Make the server the fleet, with the database `live`, and return its id."""
-    instance_id = register(store, entry("live", target))["live"]
+    name = f"live-{target.engine}"
+    instance_id = register(store, entry(name, target))[name]
     known = (
         "INSERT INTO instance_databases (instance_id, database_name, first_seen_date, last_seen_date)"
         " VALUES (:id, 'live', current_date, current_date)"
@@ -178,14 +202,14 @@ def tables_shown(page: Page, instance_id: int) -> list[str]:
 
 
 def test_tables_of_postgresql_are_shown_largest_first(
-    store: Engine, browser: Browser, postgresql: PostgresqlServer, tmp_path: Path
+    small: Small, browser: Browser, postgresql: PostgresqlServer
 ) -> None:
     with postgresql.database("live"):
         with postgresql.connect("live") as cursor:
             cursor.execute("CREATE TABLE little AS SELECT 1 AS n")
             cursor.execute("CREATE TABLE items AS SELECT n FROM generate_series(1, 50000) AS n")
-        instance_id = know_live(store, postgresql.target())
-        with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+        instance_id = know_live(small.store, postgresql.target())
+        with visiting(browser, small.console, "viewer") as page:
             # Beside them the server's own table of large objects, which is part of the size.
             assert tables_shown(page, instance_id) == ["items", "pg_largeobject", "little"]
             expect(page.locator("table.list tbody tr").first.locator("td").first).to_have_text("public")
@@ -194,7 +218,7 @@ def test_tables_of_postgresql_are_shown_largest_first(
 
 @pytest.mark.parametrize("engine", ["mariadb", "mysql"])
 def test_tables_of_the_mysql_family_are_shown_largest_first_and_what_the_account_lacks_is_said(
-    store: Engine, browser: Browser, engine: str, request: pytest.FixtureRequest, tmp_path: Path
+    small: Small, browser: Browser, engine: str, request: pytest.FixtureRequest
 ) -> None:
     server: FamilyServer = request.getfixturevalue(engine)
     little = mysql_family.INNODB.replace("items", "little")
@@ -202,46 +226,55 @@ def test_tables_of_the_mysql_family_are_shown_largest_first_and_what_the_account
     with mysql_family.databases(server, "live") as cursor:
         mysql_family.run(cursor, "live", little, hidden, mysql_family.INNODB, mysql_family.ROWS, "ANALYZE TABLE items")
         with mysql_family.account(server, "SELECT ON live.items", "SELECT ON live.little", name="narrow") as narrow:
-            instance_id = know_live(store, narrow)
-            with console_on(store, tmp_path) as running, visiting(browser, running, "viewer") as page:
+            instance_id = know_live(small.store, narrow)
+            with visiting(browser, small.console, "viewer") as page:
                 assert tables_shown(page, instance_id) == ["items", "little"]
                 expect(page.locator(".problem")).to_contain_text("The account does not see every table.")
                 expect(page.locator(".problem pre")).to_contain_text("GRANT SHOW VIEW ON *.* TO ")
-                know_live(store, server.target())
+                know_live(small.store, server.target())
                 page.reload()
                 expect(page.locator("table.list tbody th")).to_have_count(3)
                 assert heads(page)[0] == "items"
                 expect(page.locator(".problem")).to_have_count(0)
 
 
-@pytest.mark.parametrize(("size", "grown"), [(40 * TIB, 20 * MIB), (BIGGEST, 1)])
-def test_a_large_size_that_hardly_changes_has_whole_figures_beside_its_chart(
-    store: Engine, browser: Browser, tmp_path: Path, size: int, grown: int
-) -> None:
-    day = today()
-    put_sizes(store, [(1, "warehouse", day - timedelta(days=back), size - back * grown) for back in range(5)])
+# The daily growth of each size.
+HARDLY_GROWING = {40 * TIB: 20 * MIB, BIGGEST: 1}
+
+
+def test_a_large_size_that_hardly_changes_has_whole_figures_beside_its_chart(small: Small, browser: Browser) -> None:
+    days = [today() - timedelta(days=back) for back in range(5)]
+    large = dict(enumerate(HARDLY_GROWING.items(), FIRST_LARGE))
+    for instance_id, (size, grown) in large.items():
+        put_sizes(small.store, [(instance_id, "warehouse", day, size - n * grown) for n, day in enumerate(days)])
     for level in Level:
-        aggregate(store, level, days_to_windows([day - timedelta(days=back) for back in range(5)], PeriodType.DAILY))
-    with console_on(store, tmp_path) as running, visiting(browser, running, "viewer", NARROW) as page:
-        page.goto("/instances/1")
-        ticks = page.locator("#plot-size .ytick text")
-        expect(ticks.first).to_be_visible()
-        left = page.locator("#plot-size").bounding_box()
-        boxes = [tick.bounding_box() for tick in ticks.all()]
-        texts = ticks.all_text_contents()
-        assert left is not None
-        assert all(box is not None and box["x"] >= left["x"] for box in boxes), texts
-        assert 2 <= len(texts) == len(set(texts)) <= 8, texts
+        aggregate(small.store, level, days_to_windows(days, PeriodType.DAILY))
+    with visiting(browser, small.console, "viewer", NARROW) as page:
+        for instance_id in large:
+            page.goto(f"/instances/{instance_id}")
+            assert_whole_figures(page)
+
+
+def assert_whole_figures(page: Page) -> None:
+    """Check that the figures at the axis differ from each other, and that none is cut off."""
+    ticks = page.locator("#plot-size .ytick text")
+    expect(ticks.first).to_be_visible()
+    left = page.locator("#plot-size").bounding_box()
+    boxes = [tick.bounding_box() for tick in ticks.all()]
+    texts = ticks.all_text_contents()
+    assert left is not None
+    assert all(box is not None and box["x"] >= left["x"] for box in boxes), texts
+    assert 2 <= len(texts) == len(set(texts)) <= 8, texts
 
 
 def test_a_run_whose_console_is_restarted_is_followed_again_and_not_said_to_have_failed(
-    store: Engine, browser: Browser, tmp_path: Path
+    small: Small, browser: Browser
 ) -> None:
-    with store.begin() as connection:
+    with small.store.begin() as connection:
         task, summary = SYNC_DATABASES, TaskSummary(ext=Extension(type=SYNC_DATABASES.key))
         insert_task_run(connection, NewTaskRun("run-1", task.key, "Sync", task.category, "api", summary))
     launched = {"success": True, "message": "", "data": {"run_id": "run-1"}}
-    with console_on(store, tmp_path) as running, visiting(browser, running) as page:
+    with visiting(browser, small.console) as page:
         page.goto("/instances")
         page.route("**/capacity/collections", lambda route: route.fulfill(status=202, json=launched))
         page.route("**/task-runs/run-1?*", lambda route: route.fulfill(body="A proxy's own page"))
@@ -251,7 +284,7 @@ def test_a_run_whose_console_is_restarted_is_followed_again_and_not_said_to_have
         expect(button).to_be_disabled()
         page.unroute("**/task-runs/run-1?*")
         expect(status).to_contain_text("Waiting for Dagster")
-        with store.begin() as connection:
+        with small.store.begin() as connection:
             connection.execute(text("UPDATE task_runs SET status = 'completed', completed_at = now()"))
         expect(status).to_contain_text("Done")
         expect(button).to_be_enabled()
