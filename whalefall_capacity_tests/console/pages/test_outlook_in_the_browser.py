@@ -15,8 +15,9 @@ from pydantic import SecretStr
 from whalefall_capacity.store.access import Role, set_user
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
 from whalefall_capacity_tests.browser import SCREENSHOTS, page_of
-from whalefall_capacity_tests.console.conftest import PASSWORD, copied_store
+from whalefall_capacity_tests.console.conftest import copied_store
 from whalefall_capacity_tests.console.forecasts import DATED, GIB, STALE, UNEVEN, forecast, put_fleet
+from whalefall_capacity_tests.console.pages.browsing import PASSWORD, visiting
 from whalefall_capacity_tests.console.serving import Served, served
 
 pytestmark = pytest.mark.slow
@@ -42,20 +43,8 @@ def console(
 @pytest.fixture
 def page(console: Served, browser: Browser) -> Iterator[Page]:
     """A page of somebody who may look; what the browser says against us fails the test."""
-    complaints: list[str] = []
-    with page_of(browser) as page:
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda m: complaints.append(m.text) if m.type == "error" and "status of 4" not in m.text else None,
-        )
-        page.goto(f"{console.url}/login")
-        page.fill("[name=name]", Role.VIEW.value)
-        page.fill("[name=password]", PASSWORD)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: not url.endswith("/login"))
+    with visiting(browser, console, Role.VIEW.value) as page:
         yield page
-    assert complaints == []
 
 
 def answer_in_place(body: str, route: Route) -> None:
