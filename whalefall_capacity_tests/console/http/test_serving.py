@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.console.http.listening import MOST_CONNECTIONS
 from whalefall_capacity.store.access import Role, set_user
-from whalefall_capacity_tests.console.conftest import PASSWORD, log_in
+from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
+from whalefall_capacity_tests.console.conftest import PASSWORD, copied_store, log_in
 from whalefall_capacity_tests.console.serving import Served, served
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, console_answers, wait_for
 
@@ -74,9 +75,18 @@ class Dawdlers:
         return left == []
 
 
+@pytest.fixture(scope="module")
+def console(store_server: EmbeddedPostgres, past: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A console with its defaults, and a user root."""
+    with copied_store(store_server, past) as store:
+        set_user(store, "root", Role.ADMIN, SecretStr(PASSWORD))
+        with served(store, tmp_path_factory.mktemp("console")) as running:
+            yield running
+
+
 @pytest.fixture
-def dawdlers(store: Engine, tmp_path: Path) -> Iterator[Dawdlers]:
-    with served(store, tmp_path) as console, ExitStack() as stack:
+def dawdlers(console: Served) -> Iterator[Dawdlers]:
+    with ExitStack() as stack:
         yield Dawdlers(console, stack)
 
 
@@ -86,17 +96,14 @@ def test_who_does_not_send_a_request_to_its_end_is_cut_off_while_others_are_serv
     dawdlers.add(HEAD, drip=b"X-Slow: 1\r\n")
     dawdlers.add(UNREAD, drip=b"x")
     silent, dripping = dawdlers.add(FORM), dawdlers.add(FORM, drip=b"x")
+    # A connection that was used has no more time for its next request.
+    used = dawdlers.add(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEAD, drip=b"X-Slow: 1\r\n")
     wait_for(dawdlers.all_cut_off, "end of every connection")
     for client in (silent, dripping):
         assert client.received.startswith(b"HTTP/1.1 408 ")
         assert b"connection: close" in client.received.lower()
-
-
-def test_a_connection_that_was_used_has_no_more_time_for_its_next_request(dawdlers: Dawdlers) -> None:
-    client = dawdlers.add(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + HEAD, drip=b"X-Slow: 1\r\n")
-    wait_for(dawdlers.all_cut_off, "end of the connection")
-    assert client.received.startswith(b"HTTP/1.1 200 ")
-    assert client.received.count(b"HTTP/1.1") == 1
+    assert used.received.startswith(b"HTTP/1.1 200 ")
+    assert used.received.count(b"HTTP/1.1") == 1
 
 
 def test_others_are_served_when_dawdlers_hold_more_connections_than_there_are(dawdlers: Dawdlers) -> None:
@@ -121,34 +128,31 @@ def test_there_are_no_websockets(dawdlers: Dawdlers) -> None:
     assert client.received.startswith(b"HTTP/1.1 403 ")
 
 
-@contextmanager
-def behind_proxy(store: Engine, folder: Path, **settings: str) -> Iterator[tuple[Served, Callable[..., Any]]]:
-    """Hold a console, and a function that makes a client which sends the headers of a proxy."""
+def behind_proxy(console: Served) -> Callable[[str], Any]:
+    """Return a function that makes a client of *console* which sends the headers of a proxy."""
+
+    def client(forwarded_for: str) -> Any:
+        headers = {"X-Forwarded-For": forwarded_for, "X-Forwarded-Proto": "https"}
+        return httpx2.Client(base_url=console.url, headers=headers, timeout=PATIENCE_SECONDS)
+
+    return client
+
+
+def test_without_a_setting_nobody_says_for_whom_he_speaks(console: Served) -> None:
+    client = behind_proxy(console)
+    cookie = log_in(client("203.0.113.1"), "root", PASSWORD).headers["set-cookie"]
+    assert cookie.startswith("whalefall_session=")
+    assert "Secure" not in cookie
+    for number in range(10):
+        assert log_in(client(f"203.0.113.{number}"), f"user-{number}", "wrong").status_code == 401
+    assert log_in(client("203.0.113.99"), "root", PASSWORD).status_code == 429
+    assert console.log.read_text().count("WHALEFALL_TRUSTED_PROXIES=127.0.0.1") == 1
+
+
+def test_a_trusted_proxy_says_who_asks_and_that_it_came_over_tls(store: Engine, tmp_path: Path) -> None:
     set_user(store, "root", Role.ADMIN, SecretStr(PASSWORD))
-    with served(store, folder, **settings) as console:
-
-        def client(forwarded_for: str) -> Any:
-            headers = {"X-Forwarded-For": forwarded_for, "X-Forwarded-Proto": "https"}
-            return httpx2.Client(base_url=console.url, headers=headers, timeout=PATIENCE_SECONDS)
-
-        yield console, client
-
-
-def test_without_a_setting_nobody_says_for_whom_he_speaks(store: Engine, tmp_path: Path) -> None:
-    with behind_proxy(store, tmp_path) as (console, client):
-        cookie = log_in(client("203.0.113.1"), "root", PASSWORD).headers["set-cookie"]
-        assert cookie.startswith("whalefall_session=")
-        assert "Secure" not in cookie
-        for number in range(10):
-            assert log_in(client(f"203.0.113.{number}"), f"user-{number}", "wrong").status_code == 401
-        assert log_in(client("203.0.113.99"), "root", PASSWORD).status_code == 429
-        log = console.log.read_text()
-    assert log.count("WHALEFALL_TRUSTED_PROXIES=127.0.0.1") == 1
-
-
-@pytest.mark.parametrize("proxies", ["127.0.0.1", "10.0.0.0/8,127.0.0.0/8"])
-def test_a_trusted_proxy_says_who_asks_and_that_it_came_over_tls(store: Engine, tmp_path: Path, proxies: str) -> None:
-    with behind_proxy(store, tmp_path, trusted_proxies=proxies) as (console, client):
+    with served(store, tmp_path, trusted_proxies="10.0.0.7,127.0.0.0/8") as console:
+        client = behind_proxy(console)
         form = client("203.0.113.1").get("/login")
         assert form.headers["set-cookie"].startswith("__Host-whalefall_login=")
         assert "Secure" in form.headers["set-cookie"]
