@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from statistics import median
 
 import pytest
 
@@ -30,28 +29,38 @@ def cpu_seconds(code: str) -> float:
 
 @pytest.mark.slow
 def test_loading_costs_at_most_half_as_much_again_as_dagster_alone() -> None:
-    pairs = [(cpu_seconds(DAGSTER), cpu_seconds(CODE_LOCATION)) for _ in range(3)]
-    dagster, code_location = (median(figures) for figures in zip(*pairs, strict=True))
+    pairs = [(cpu_seconds(DAGSTER), cpu_seconds(CODE_LOCATION)) for _ in range(2)]
+    # What disturbs a process makes it only dearer.
+    dagster, code_location = (min(figures) for figures in zip(*pairs, strict=True))
     assert code_location <= 1.5 * dagster, f"{code_location:.2f} s for {dagster:.2f} s"
 
 
-def test_loading_needs_no_numpy() -> None:
-    code = f"{CODE_LOCATION}\nimport sys\nassert 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], env=environment({}), check=True)
-
-
-def test_loading_reads_no_engine_file_and_loads_no_driver_of_one() -> None:
-    loaded = "whalefall_capacity.collection.sql", "sqlalchemy.dialects.mssql", "sqlalchemy.dialects.oracle"
-    code = f"{CODE_LOCATION}\nimport sys\nassert sys.modules.keys().isdisjoint({loaded})"
-    subprocess.run([sys.executable, "-c", code], env=environment({}), check=True)
-
-
-def test_loading_warns_of_nothing() -> None:
-    loaded = subprocess.run(
-        [sys.executable, "-c", CODE_LOCATION],
+@pytest.fixture(scope="module")
+def loaded() -> subprocess.CompletedProcess[str]:
+    """A process that has loaded the code location: the names of its modules, and its warnings."""
+    code = f"{CODE_LOCATION}\nimport sys\nprint(*sys.modules, sep='\\n')"
+    return subprocess.run(
+        [sys.executable, "-c", code],
         env=environment({}),
         capture_output=True,
         text=True,
         check=True,
     )
+
+
+def test_loading_needs_no_numpy(loaded: subprocess.CompletedProcess[str]) -> None:
+    modules = loaded.stdout.splitlines()
+    assert "whalefall_capacity.definitions" in modules
+    assert "numpy" not in modules
+
+
+def test_loading_reads_no_engine_file_and_loads_no_driver_of_one(loaded: subprocess.CompletedProcess[str]) -> None:
+    modules = set(loaded.stdout.splitlines())
+    assert "whalefall_capacity.definitions" in modules
+    assert modules.isdisjoint(
+        {"whalefall_capacity.collection.sql", "sqlalchemy.dialects.mssql", "sqlalchemy.dialects.oracle"}
+    )
+
+
+def test_loading_warns_of_nothing(loaded: subprocess.CompletedProcess[str]) -> None:
     assert loaded.stderr == ""
