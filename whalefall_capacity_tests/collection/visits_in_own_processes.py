@@ -1,10 +1,12 @@
-"""Visits one server of 127.0.0.1, and prints by how many MiB that made the process grow, and the error.
+"""Visits a server of 127.0.0.1 for each line `ENGINE PORT` that it reads, in a process of its own.
 
-Run as `python -m whalefall_capacity_tests.collection.visit_in_own_process ENGINE PORT`.
+Prints for each by how many MiB the visit made its process grow, and the error, in one line.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from whalefall_capacity.collection.visit import check
 from whalefall_capacity_tests.collection.support import target
 from whalefall_capacity_tests.servers import LIMITS, NO_FILTERS
 
+# A visit that has no end must not leave the test without one.
+MOST_SECONDS = 120
+
 
 def peak_mebibytes() -> int:
     # Not `getrusage`, which remembers the process that this one was made by.
@@ -22,7 +27,28 @@ def peak_mebibytes() -> int:
     return int(peak.split()[1]) // 1024
 
 
-if __name__ == "__main__":
+def visit(engine: ServerEngine, port: int) -> None:
+    """Visit the server, and print what became of this process and of the visit."""
+    signal.alarm(MOST_SECONDS)
     before = peak_mebibytes()
-    found = check(target(ServerEngine(sys.argv[1]), int(sys.argv[2])), LIMITS, NO_FILTERS, Cutoff())
-    sys.stdout.write(f"{peak_mebibytes() - before}\n{found.error}\n")
+    found = check(target(engine, port), LIMITS, NO_FILTERS, Cutoff())
+    error = " ".join(str(found.error).splitlines())
+    sys.stdout.write(f"{peak_mebibytes() - before} {error}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Fork a process for each visit, so that none has what another left."""
+    for line in sys.stdin:
+        engine, port = line.split()
+        process = os.fork()
+        if process == 0:
+            visit(ServerEngine(engine), int(port))
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if status:
+            sys.exit(f"the visit ended with status {status}")
+
+
+if __name__ == "__main__":
+    main()
