@@ -111,39 +111,39 @@ def test_mariadb_and_mysql_are_measured_as_by_their_own_module(family: FamilySer
 
 
 @pytest.mark.slow
-def test_two_hundred_visits_with_mute_refusing_slow_and_dying_servers_cost_only_those(
+def test_a_hundred_visits_with_mute_refusing_slow_and_dying_servers_cost_only_those(
     postgresql: PostgresqlServer, mariadb: FamilyServer, tmp_path: Path
 ) -> None:
     kinds = {"mute": silent, "refuses": refuse_with(ENGINE, "go away"), "slow": stall_after_login}
     kinds |= {"dying": half_a_greeting, "no server": garbage}
-    limits = Limits(connect_timeout_seconds=5, statement_timeout_seconds=10, deadline_seconds=20)
+    limits = Limits(connect_timeout_seconds=5, statement_timeout_seconds=5, deadline_seconds=10)
     real = {"pg": postgresql.target(), "maria": mariadb.target()}
     with ExitStack() as servers:
         ports = {kind: servers.enter_context(peer(speak)).port for kind, speak in kinds.items()}
         ports["nobody"] = servers.enter_context(refusing_port())
         servers.enter_context(two_databases(mariadb))
-        fleet = {f"{kind} {n}": target(ENGINE, port) for kind, port in ports.items() for n in range(20)}
-        fleet |= {f"{kind} {n}": to for kind, to in real.items() for n in range(40)}
+        fleet = {f"{kind} {n}": target(ENGINE, port) for kind, port in ports.items() for n in range(10)}
+        fleet |= {f"{kind} {n}": to for kind, to in real.items() for n in range(20)}
         numbered = [
             by_file(replace(to, name=name, instance_id=number), tmp_path)
             for number, (name, to) in enumerate(sorted(fleet.items(), key=lambda named: named[0].split()[-1]))
         ]
         own, outcomes = settled(
             lambda: {kind: databases_of(to) for kind, to in real.items()},
-            lambda: [one for batch in visit_fleet(numbered, limits, NO_FILTERS, 40) for one in batch],
+            lambda: [one for batch in visit_fleet(numbered, limits, NO_FILTERS, 20) for one in batch],
         )
-    assert len(outcomes) == 200
+    assert len(outcomes) == 100
     good = [outcome for outcome in outcomes if isinstance(outcome, Visit)]
-    assert Counter(visit.target.name.split()[0] for visit in good) == {"pg": 40, "maria": 40}
+    assert Counter(visit.target.name.split()[0] for visit in good) == {"pg": 20, "maria": 20}
     for found in good:
         by_name = {database.name: database for database in found.measurement.databases}
         assert by_name == own[found.target.name.split()[0]]
     failed = [outcome for outcome in outcomes if isinstance(outcome, FailedVisit)]
-    assert Counter(outcome.name.rpartition(" ")[0] for outcome in failed) == dict.fromkeys(ports, 20)
+    assert Counter(outcome.name.rpartition(" ")[0] for outcome in failed) == dict.fromkeys(ports, 10)
     reasons = {outcome.name.rpartition(" ")[0]: outcome.error for outcome in failed}
     assert "Connection refused" in reasons["nobody"]
     assert "go away" in reasons["refuses"]
-    assert "within the deadline of 20 s" in reasons["slow"]
+    assert "within the deadline of 10 s" in reasons["slow"]
 
 
 def test_a_database_without_a_size_is_missing_with_the_reason_of_the_query(
