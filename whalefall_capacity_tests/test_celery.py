@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -27,7 +27,7 @@ from whalefall_capacity.mirror.reconcile import Cursor, reconcile
 from whalefall_capacity.periods import utc_now
 from whalefall_capacity.settings import PREFIX, Settings, load_settings
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
-from whalefall_capacity_tests.celery_workers import NAMES, VISIBILITY_SECONDS, celery_workers
+from whalefall_capacity_tests.celery_workers import NAMES, celery_workers
 from whalefall_capacity_tests.processes import PATIENCE_SECONDS, run, start, wait_for
 from whalefall_capacity_tests.redis_server import PASSWORD, redis_server
 from whalefall_capacity_tests.registry import PASSWORD_VARIABLE, entry, register
@@ -40,6 +40,9 @@ from whalefall_capacity_tests.store.records import rows
 pytestmark = pytest.mark.slow
 
 MONDAY = date(2026, 3, 2)
+MONDAYS = [MONDAY + timedelta(weeks=n) for n in range(3)]
+# Until the step of a worker that is gone goes to another: several times as long as any step here.
+VISIBILITY_SECONDS = 30
 STORED = """
 SELECT period_start, data_count, sum_size_bytes, max_size_bytes FROM database_size_aggregations ORDER BY period_start
 """
@@ -133,39 +136,40 @@ def run_of(store: Engine) -> tuple[str, str]:
     return str(run_id), str(status)
 
 
-def test_workers_write_the_same_rows_as_one_process(store: Engine, workers: Workers) -> None:
+def test_workers_write_the_rows_and_keep_the_password_of_redis_to_themselves(store: Engine, workers: Workers) -> None:
     put_sizes(store, [(1, "shop", MONDAY + timedelta(days=n), 100 * (n + 1)) for n in range(20)])
     weeks = ["aggregate", "weekly", "--from", "2026-03-02", "--to", "2026-03-21", "--json"]
     elsewhere = run(weeks, workers.variables)
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert "Warning" not in elsewhere.stderr
-    stored = rows(store, STORED)
+    weeks_of = [(level, start) for level in ("database", "instance") for start in MONDAYS]
+    found = [(window["level"], window["period_start"], window["state"]) for window in json.loads(elsewhere.stdout)]
+    assert found == [(level, str(start), "done") for level, start in weeks_of]
+    assert rows(store, STORED) == [
+        (MONDAYS[0], 7, 2800, 700),
+        (MONDAYS[1], 7, 7700, 1400),
+        (MONDAYS[2], 6, 10500, 2000),
+    ]
     run_id, status = run_of(store)
     assert status == "completed"
     assert set() < hosts(run_id) <= set(NAMES)
-    with store.begin() as connection:
-        connection.exec_driver_sql("TRUNCATE instance_size_aggregations, database_size_aggregations")
-    local = {name: value for name, value in workers.variables.items() if "CELERY" not in name}
-    here = run(weeks, local | {f"{PREFIX}EXECUTOR": "in_process"})
-    assert here.returncode == 0, here.stderr
-    assert json.loads(elsewhere.stdout) == json.loads(here.stdout)
-    assert len(stored) == 3
-    assert rows(store, STORED) == stored
+    for worker in workers.processes:
+        assert PASSWORD not in " ".join(worker.cmdline())
+    # By now Dagster's own command would have written it into its home.
+    files = [path for path in workers.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [path.name for path in files if PASSWORD.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["its process", "the whole worker"])
+# What the death of one of its processes costs is asserted for every executor in assets/test_sharded_collection.py.
 def test_a_worker_that_is_killed_costs_its_step_alone(
-    whole: bool, store: Engine, workers: Workers, postgresql: PostgresqlServer
+    store: Engine, workers: Workers, postgresql: PostgresqlServer
 ) -> None:
     with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as server:
         register(store, entry("pg", postgresql.target(), host="127.0.0.1", port=server.port))
         log = workers.folder / "collect.log"
         collection = start(["collect"], workers.variables, log)
         victim = wait_for(lambda: workers.process_at(server), "visit by a worker")
-        if whole:
-            os.killpg(workers.worker_of(victim).pid, signal.SIGKILL)
-        else:
-            victim.kill()
+        os.killpg(workers.worker_of(victim).pid, signal.SIGKILL)
         # The connection of the one that was killed still waits at the gate.
         wait_for(lambda: server.waiting == 2, "second attempt")
         server.open()
@@ -217,28 +221,25 @@ def end_of(process: subprocess.Popen[bytes], store: Engine, run_id: str) -> tupl
 
 
 @pytest.mark.real_clock
-@pytest.mark.parametrize("way", [interrupt, cancel])
-def test_a_run_that_is_cancelled_while_there_is_no_worker_ends_and_no_later_worker_begins_it(
-    way: Callable[[Engine, str, subprocess.Popen[bytes]], None],
-    store: Engine,
-    variables: dict[str, str],
-    broker: str,
-    postgresql: PostgresqlServer,
-    tmp_path: Path,
+def test_runs_that_are_cancelled_while_there_is_no_worker_end_and_no_later_worker_begins_them(
+    store: Engine, variables: dict[str, str], broker: str, postgresql: PostgresqlServer, tmp_path: Path
 ) -> None:
     register(store, entry("pg", postgresql.target()))
-    log = tmp_path / "collect.log"
-    collection = start(["collect"], variables, log)
-    wait_for(lambda: undelivered(broker) or collection.poll() is not None, "task in the queue")
-    # No step has begun, so that only this makes a task run of it.
-    reconcile_once(store)
-    ((run_id,),) = rows(store, "SELECT run_id FROM task_runs WHERE status = 'running'")
-    way(store, run_id, collection)
-    assert end_of(collection, store, run_id) == ("CANCELED", "cancelled"), log.read_text()
-    assert undelivered(broker) == 1
+    run_ids: list[str] = []
+    for way in (interrupt, cancel):
+        log = tmp_path / f"{way.__name__}.log"
+        collection = start(["collect"], variables, log)
+        wait_for(lambda: undelivered(broker) > len(run_ids), "task in the queue")
+        # No step has begun, so that only this makes a task run of it.
+        reconcile_once(store)
+        ((run_id,),) = rows(store, "SELECT run_id FROM task_runs WHERE status = 'running'")
+        way(store, run_id, collection)
+        assert end_of(collection, store, run_id) == ("CANCELED", "cancelled"), log.read_text()
+        run_ids.append(run_id)
+        assert undelivered(broker) == len(run_ids)
     with celery_workers(variables, tmp_path):
         wait_for(lambda: undelivered(broker) == 0, "end of the queue")
-    assert attempts(run_id) == {}
+    assert [attempts(run_id) for run_id in run_ids] == [{}, {}]
     assert rows(store, "SELECT count(*) FROM database_size_stats") == [(0,)]
 
 
@@ -261,12 +262,3 @@ def test_a_run_that_is_cancelled_after_all_workers_were_killed_ends_with_its_ite
         with celery_workers(workers.variables, workers.folder):
             wait_for(lambda: undelivered(broker) == 0, "end of the queue")
     assert attempts(run_id) == begun
-
-
-def test_workers_keep_the_password_of_redis_to_themselves(workers: Workers) -> None:
-    for worker in workers.processes:
-        assert PASSWORD not in " ".join(worker.cmdline())
-    # By now Dagster's own command would have written it into its home.
-    wait_for(lambda: all(worker.children() for worker in workers.processes), "processes of the workers")
-    files = [path for path in workers.folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert [path.name for path in files if PASSWORD.encode() in path.read_bytes()] == []
