@@ -73,13 +73,13 @@ def test_a_collection_has_a_process_for_each_step_and_ends_like_any_other(
 def test_a_range_of_windows_is_the_same_by_either_executor(whalefall: CommandLine) -> None:
     put_sizes(whalefall.store, [(1, "shop", MONDAY + timedelta(days=n), 100 * (n + 1)) for n in range(20)])
     weeks = ["aggregate", "weekly", "--from", "2026-03-02", "--to", "2026-03-21", "--json"]
-    here = run(weeks, variables(EXECUTOR="in_process"))
+    here = whalefall(*weeks)
     stored = rows(whalefall.store, STORED)
     with whalefall.store.begin() as connection:
         connection.exec_driver_sql("TRUNCATE instance_size_aggregations, database_size_aggregations")
     elsewhere = run(weeks, variables(EXECUTOR_MAX_CONCURRENT="1"))
-    assert (here.returncode, elsewhere.returncode) == (0, 0), here.stderr + elsewhere.stderr
-    assert json.loads(here.stdout) == json.loads(elsewhere.stdout)
+    assert (here.status, elsewhere.returncode) == (0, 0), here.err + elsewhere.stderr
+    assert here.json == json.loads(elsewhere.stdout)
     assert len(stored) == 3
     assert rows(whalefall.store, STORED) == stored
 
