@@ -342,7 +342,9 @@ def test_a_process_that_is_killed_costs_its_shard_alone(
     assert checks(dagster_instance, run_id) == checks(dagster_instance, alone)
 
 
+# What is left of a run is decided before any executor sees it.
 @pytest.mark.slow
+@pytest.mark.parametrize("elsewhere", ["multiprocess"], indirect=True)
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
 def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left(
@@ -372,10 +374,11 @@ def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left
     assert (found["instances_ok"], found["instances_failed"], found["measured_now"]) == (3, 1, True)
 
 
+# Either executor must not begin a shard again; that no retry follows is decided in the step.
 @pytest.mark.slow
+@pytest.mark.parametrize(("elsewhere", "retries"), [("multiprocess", 3), ("celery", 0)], indirect=["elsewhere"])
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
-@pytest.mark.parametrize("retries", [0, 3])
 def test_a_run_that_is_cancelled_visits_no_shard_twice(
     retries: int, store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
 ) -> None:
