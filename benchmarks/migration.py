@@ -21,7 +21,7 @@ import psycopg2
 import psycopg2.extensions
 from sqlalchemy import Engine, text
 
-from benchmarks.harness import print_result
+from benchmarks.harness import SMALLEST_SCALE, print_result
 from whalefall_capacity.periods import add_months, month_starts
 from whalefall_capacity.store.postgres.copying import raw_cursor
 from whalefall_capacity.store.postgres.embedded import EmbeddedPostgres
@@ -30,6 +30,8 @@ from whalefall_capacity.store.postgres.schema import migrate
 from whalefall_capacity.store.table_partitions.create import STATS_TABLES, ensure_children
 
 FIRST_DAY, DAYS = date(2025, 2, 1), 400
+# Dagster is told of each day, however small the fleet is.
+FEWEST_DAYS = 62
 DATABASES = 50
 INSTANCES = 50
 MIB = 1 << 20
@@ -90,12 +92,13 @@ WHERE stored.source = 'imported'
 def run(scale: float) -> None:
     """Print rows per second and memory at 1 and at 20 million rows, times *scale* (of the instances)."""
     rows = []
+    days = DAYS if scale >= SMALLEST_SCALE else FEWEST_DAYS
     with tempfile.TemporaryDirectory(prefix="whalefall-benchmark-") as folder:
         server = EmbeddedPostgres(Path(folder) / "postgres")
         with server.running():
             for name, times in (("small", 1), ("large", 20)):
                 instances = max(int(INSTANCES * times * scale), 1)
-                rows.append(_compare(server, Path(folder), name, instances))
+                rows.append(_compare(server, Path(folder), name, instances, days))
     print_result(
         "moving in from WhaleFall",
         ("rows", "command s", "rows/s", "by hand rows/s", "share", "plan s", "again s", "peak MiB"),
@@ -103,12 +106,12 @@ def run(scale: float) -> None:
     )
 
 
-def _compare(server: EmbeddedPostgres, folder: Path, name: str, instances: int) -> tuple[object, ...]:
-    count = instances * DATABASES * DAYS
+def _compare(server: EmbeddedPostgres, folder: Path, name: str, instances: int, days: int) -> tuple[object, ...]:
+    count = instances * DATABASES * days
     source, bare, store, dagster = (f"{name}_{kind}" for kind in ("source", "bare", "store", "dagster"))
     server.create_databases(source, bare, store, dagster)
-    _fill(_address(server, source), instances)
-    by_hand = _by_hand(server, source, bare)
+    _fill(_address(server, source), instances, days)
+    by_hand = _by_hand(server, source, bare, days)
     environment = os.environ | {
         "WHALEFALL_STORE_URL": server.url(store).get_secret_value(),
         "WHALEFALL_DAGSTER_URL": server.url(dagster).get_secret_value(),
@@ -135,12 +138,12 @@ def _timed(command: list[str], environment: dict[str, str]) -> tuple[float, int]
     return time.perf_counter() - started, usage.ru_maxrss // 1024
 
 
-def _fill(address: str, instances: int) -> None:
-    last = FIRST_DAY + timedelta(days=DAYS - 1)
+def _fill(address: str, instances: int, days: int) -> None:
+    last = FIRST_DAY + timedelta(days=days - 1)
     with closing(psycopg2.connect(address)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(SOURCE)
         cursor.execute(FILL.format(instances=instances, databases=DATABASES, first=FIRST_DAY, last=last))
-        for first, until in _months():
+        for first, until in _months(days):
             for table in ("database_size_stats", "instance_size_stats"):
                 cursor.execute(
                     f"CREATE TABLE {table}_{first:%Y_%m} PARTITION OF {table} "
@@ -150,20 +153,20 @@ def _fill(address: str, instances: int) -> None:
         cursor.execute("ANALYZE")
 
 
-def _months() -> list[tuple[date, date]]:
-    last = FIRST_DAY + timedelta(days=DAYS - 1)
+def _months(days: int) -> list[tuple[date, date]]:
+    last = FIRST_DAY + timedelta(days=days - 1)
     return [(month, min(add_months(month, 1) - timedelta(days=1), last)) for month in month_starts(FIRST_DAY, last)]
 
 
-def _by_hand(server: EmbeddedPostgres, source: str, bare: str) -> float:
+def _by_hand(server: EmbeddedPostgres, source: str, bare: str, days: int) -> float:
     """Return the seconds of COPY out, COPY in and merge of all months, into a store that is new."""
     engine = create_store_engine(server.url(bare))
     migrate(engine)
     with engine.begin() as connection:
-        ensure_children(connection, STATS_TABLES, [first for first, _ in _months()])
+        ensure_children(connection, STATS_TABLES, [first for first, _ in _months(days)])
     started = time.perf_counter()
     with closing(psycopg2.connect(_address(server, source))) as reading:
-        for first, last in _months():
+        for first, last in _months(days):
             _move_month(reading, engine, BY_HAND_OUT.format(first=first, last=last))
     seconds = time.perf_counter() - started
     engine.dispose()

@@ -134,12 +134,12 @@ def test_aggregation_is_measured_beside_the_bare_statement(report: Report) -> No
     assert memory.labels() == ["daily", "quarterly"]
     assert memory.figures(1) == [100, 9100]
     assert all(mebibytes > 0 for mebibytes in memory.figures(2))
-    assert found["one quarter of all databases"].labels() == ["9,100"] * 4
+    assert found["one quarter of all databases"].labels() == ["9,100"]
 
 
 @pytest.mark.slow
 def test_a_backfill_is_measured_beside_its_statements_and_empty_runs(report: Report) -> None:
-    table = report(backfill.run, 0.01)["a backfill of 62 days, 2 instances x 50 databases"]
+    table = report(backfill.run, 0.01)["a backfill of 14 days, 2 instances x 50 databases"]
     assert table.labels() == ["daily", "weekly", "monthly", "quarterly", "all eight"]
     table.assert_ratio(4, 1, 2, 3)
 
@@ -232,7 +232,7 @@ def test_questions_to_the_console_are_measured_beside_bare_sql(report: Report) -
 @pytest.mark.slow
 def test_a_migration_is_measured_beside_copy_and_merge(report: Report) -> None:
     table = report(migration.run, 0.002)["moving in from WhaleFall"]
-    assert table.labels() == ["20,000", "40,000"]
+    assert table.labels() == ["3,100", "6,200"]
     table.assert_ratio(4, 2, 3)
     assert all(peak > 0 for peak in table.figures(7))
 
