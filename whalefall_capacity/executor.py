@@ -57,7 +57,11 @@ def celery_config(settings: Settings) -> dict[str, Any]:
             "task_track_started": True,
             "worker_deduplicate_successful_tasks": True,
             "worker_prefetch_multiplier": 1,
-            "broker_transport_options": {"visibility_timeout": settings.celery_visibility_seconds},
+            "broker_transport_options": {
+                "visibility_timeout": settings.celery_visibility_seconds,
+                # Workers look for tasks beyond it every ten seconds; by default they do each tenth time.
+                "unacked_restore_throttle": 1,
+            },
         },
     }
 

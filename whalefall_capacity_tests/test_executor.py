@@ -104,7 +104,7 @@ def test_a_lost_task_of_celery_goes_to_another_worker_and_a_finished_one_is_not_
         "task_track_started": True,
         "worker_deduplicate_successful_tasks": True,
         "worker_prefetch_multiplier": 1,
-        "broker_transport_options": {"visibility_timeout": 7200},
+        "broker_transport_options": {"visibility_timeout": 7200, "unacked_restore_throttle": 1},
     }
 
 
