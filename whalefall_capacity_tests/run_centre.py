@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import psutil
 import yaml
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import SensorInstigatorData
 from sqlalchemy import Engine, text
 
 from whalefall_capacity.periods import today
@@ -29,7 +29,6 @@ from whalefall_capacity_tests.registry import PASSWORD_VARIABLE
 # Runs with the first tag never leave the queue; of those with the second, one at a time does.
 HELD, ALONE = "test/held", "test/alone"
 
-ENDED_TICKS = [status for status in TickStatus if status is not TickStatus.STARTED]
 SENSOR = "query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }"
 STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
 START_SENSOR = "mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }"
@@ -113,22 +112,20 @@ class Centre:
         self.running.graphql(STOP_SENSOR, id=sensor["id"])
 
     def stop_sensor_between_looks(self, name: str) -> None:
-        """Stop a sensor that has just looked: a look that is already due comes all the same, on a busy machine late."""
+        """Stop a sensor whose look has just been noted in its state.
+
+        A look that is already due comes all the same, on a busy machine late. At the end of a look, a moment after its
+        tick has ended, the daemon writes the whole state of the sensor: a stop just before would be undone.
+        """
         before = self._last_look(name)
-        wait_for(lambda: self._last_look(name) != before, f"look of {name}")
+        wait_for(lambda: self._last_look(name) not in (None, before), f"look of {name}")
         self.stop_sensor(name)
 
-    def _last_look(self, name: str) -> int | None:
-        """Return the id of the newest tick of a sensor that has ended."""
-        states = [state for state in self.instance.all_instigator_state() if state.instigator_name == name]
-        ended = [
-            tick.tick_id
-            for state in states
-            for tick in self.instance.get_ticks(
-                state.instigator_origin_id, state.selector_id, limit=1, statuses=ENDED_TICKS
-            )
-        ]
-        return max(ended, default=None)
+    def _last_look(self, name: str) -> float | None:
+        """Return when the newest look of a sensor was noted as ended, None while one is under way."""
+        (state,) = [state for state in self.instance.all_instigator_state() if state.instigator_name == name]
+        assert isinstance(state.instigator_data, SensorInstigatorData)
+        return state.instigator_data.last_tick_success_timestamp
 
     def start_sensor(self, name: str) -> None:
         self.running.graphql(START_SENSOR, sensor=REPOSITORY | {"sensorName": name})
