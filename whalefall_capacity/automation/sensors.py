@@ -18,7 +18,6 @@ from whalefall_capacity.asset_keys import (
     CAPACITY_FORECASTS,
     DATABASE_SIZE_STATS,
     FORECAST_JOB_NAME,
-    KEYS_OF_JOB,
     aggregation_keys,
 )
 from whalefall_capacity.assets.metadata import ROWS_CHANGED
@@ -29,6 +28,7 @@ from whalefall_capacity.dagster_private import (
 )
 from whalefall_capacity.insight.statuses import HISTORY_DAYS
 from whalefall_capacity.jobs import AGGREGATION_JOBS, forecast_capacity
+from whalefall_capacity.mirror.run_plan import asset_keys_of
 from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType, Window, adjacent_runs, days_to_windows, today
 from whalefall_capacity.run_tags import TRIGGER_TAG
@@ -194,10 +194,13 @@ def ranges(windows: Sequence[Window]) -> list[tuple[date, date]]:
 
 def _will_follow(instance: dg.DagsterInstance, landed: LandedDays, keys: Sequence[dg.AssetKey]) -> bool:
     """Tell whether a run that materialized changed stats is under way, and is still to materialize *keys* itself."""
+    run_ids = list({event.run_id for event in landed.changed})
+    runs = instance.get_runs(dg.RunsFilter(run_ids=run_ids, statuses=UNDER_WAY)) if run_ids else []
+    under_way = {run.run_id for run in runs if set(keys) <= set(asset_keys_of(run))}
+    if not under_way:
+        return False
     done = _done_by_their_own_run(instance, keys, landed.after)
-    run_ids = {event.run_id for event in landed.changed if (event.run_id, event.day) not in done}
-    under_way = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids), statuses=UNDER_WAY)) if run_ids else []
-    return any(set(keys) <= set(run.asset_selection or KEYS_OF_JOB.get(run.job_name, ())) for run in under_way)
+    return any(event.run_id in under_way and (event.run_id, event.day) not in done for event in landed.changed)
 
 
 def _done_by_their_own_run(
