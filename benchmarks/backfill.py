@@ -13,6 +13,7 @@ from benchmarks.empty_assets import idle_asset
 from benchmarks.harness import SMALLEST_SCALE, fresh_store, print_result
 from benchmarks.runs import materialize, materialize_idle
 from whalefall_capacity.asset_keys import AGGREGATION_JOB_NAMES, aggregation_keys
+from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType, windows_between
 from whalefall_capacity.store.aggregations.statements import TABLES, Level
 
@@ -48,10 +49,7 @@ def _measure(
 ) -> tuple[float, float, float]:
     """Return the seconds of the backfill, of the bare statements, and of the runs with empty bodies."""
     windows = windows_between(FIRST, FIRST + timedelta(days=days - 1), period_type)
-    tags = {
-        "dagster/asset_partition_range_start": windows[0].start.isoformat(),
-        "dagster/asset_partition_range_end": windows[-1].start.isoformat(),
-    }
+    tags = range_tags(windows[0].start, windows[-1].start)
     empty = [idle_asset(level, period_type) for level in Level]
     idle = seconds_of(lambda: materialize_idle(instance, empty, tags=tags))
     plain = sum(seconds_of(lambda level=level: bare(engine, level, windows)) for level in Level)  # type: ignore[misc]
