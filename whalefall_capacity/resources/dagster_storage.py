@@ -8,6 +8,9 @@ A daemon reports every 30 seconds, and Dagster shows one that was killed as heal
 that sends heartbeats holds a lock, which PostgreSQL releases when the process ends; without a holder there are no
 heartbeats.
 
+A run writes some dozens of events. Dagster would connect for each of them, and its storages would each look for their
+tables whenever an instance is opened; these keep one connection, and look once.
+
 Ids of events are taken before the events can be seen: of two that are written at once, the later one may be seen first,
 and whoever remembers its id as the last would never see the other. So those who follow the events in ascending order
 see only what no event can precede any more.
@@ -23,13 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
+from dagster_postgres.utils import retry_pg_connection_fn
 from pydantic import SecretStr
-from sqlalchemy import Connection, NullPool, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from whalefall_capacity.errors import StoreError
 from whalefall_capacity.libpq import forget_environment
-from whalefall_capacity.runtime import held_dagster_url
+from whalefall_capacity.runtime import disposed, held_dagster_url
 from whalefall_capacity.settings import load_settings
 from whalefall_capacity.store.postgres.advisory_locks import hold_daemon_liveness, is_daemon_alive
 from whalefall_capacity.store.postgres.engine import create_store_engine
@@ -39,8 +43,17 @@ from whalefall_capacity.store.postgres.silence import GIVEN_UP_SOON
 if TYPE_CHECKING:
     from whalefall_capacity.dagster_private import DaemonHeartbeat
 
+# Those by which Dagster knows whether a storage has its tables.
+TABLES = {"runs", "instance_info", "event_logs", "jobs"}
 # A day's event is written in milliseconds, those of an import of ten years in a second or two.
 WRITING_SECONDS = 5.0
+
+
+def _create_engine(url: SecretStr) -> Engine:
+    """Return an engine that keeps one connection, and makes as many as are needed at once."""
+    return create_store_engine(
+        url, connect_args=GIVEN_UP_SOON, pool_size=1, max_overflow=-1, isolation_level="AUTOCOMMIT"
+    )
 
 
 class SettingsStorage(DagsterPostgresStorage):
@@ -49,10 +62,15 @@ class SettingsStorage(DagsterPostgresStorage):
     def __init__(self, inst_data: Any = None) -> None:
         forget_environment()
         with ExitStack() as stack:
-            url = stack.enter_context(held_dagster_url(load_settings())).get_secret_value()
-            super().__init__(url, inst_data=inst_data)
-            self._run_storage = LivelyRunStorage(url)
-            self._event_log_storage = _LastStorage(url, stack.pop_all())
+            secret = stack.enter_context(held_dagster_url(load_settings()))
+            engine = stack.enter_context(disposed(_create_engine(secret)))
+            url = secret.get_secret_value()
+            tables = retry_pg_connection_fn(lambda: inspect(engine).get_table_names())
+            lacks_tables = not set(tables) >= TABLES
+            super().__init__(url, should_autocreate_tables=lacks_tables, inst_data=inst_data)
+            self._schedule_storage._engine = engine
+            self._run_storage = LivelyRunStorage(url, engine)
+            self._event_log_storage = _LastStorage(url, engine, stack.pop_all())
 
     @classmethod
     def config_type(cls) -> Mapping[str, Any]:
@@ -66,12 +84,9 @@ class SettingsStorage(DagsterPostgresStorage):
 class LivelyRunStorage(PostgresRunStorage):
     """Runs, and heartbeats only of a daemon that is there."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        # Without a pool: a connection that is closed takes its locks with it.
-        self._engine = create_store_engine(
-            SecretStr(url), connect_args=GIVEN_UP_SOON, poolclass=NullPool, isolation_level="AUTOCOMMIT"
-        )
+    def __init__(self, url: str, engine: Engine) -> None:
+        super().__init__(url, should_autocreate_tables=False)
+        self._engine = engine
         self._holding: Connection | None = None
         # A daemon sends the heartbeats of each of its threads from that thread.
         self._one_at_a_time = threading.Lock()
@@ -103,6 +118,8 @@ class LivelyRunStorage(PostgresRunStorage):
                 self._let_go()
         if self._holding is None:
             holding = self._engine.connect()
+            # It does not go back to the others: when it is closed, its lock is released.
+            holding.detach()
             hold_daemon_liveness(holding)
             self._holding = holding
 
@@ -115,8 +132,9 @@ class LivelyRunStorage(PostgresRunStorage):
 class _LastStorage(PostgresEventLogStorage):
     """The events, and the storage that an instance disposes of last, which then releases the server."""
 
-    def __init__(self, url: str, holding: ExitStack) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, engine: Engine, holding: ExitStack) -> None:
+        super().__init__(url, should_autocreate_tables=False)
+        self._engine = engine
         # When the process ends at the latest: not every process disposes of its instances.
         self._release = weakref.finalize(self, holding.close)
 

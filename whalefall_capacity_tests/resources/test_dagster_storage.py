@@ -146,6 +146,41 @@ def test_a_daemon_whose_connection_was_lost_is_heard_of_with_its_next_heartbeat(
         assert set(instance.get_daemon_heartbeats()) == {"SENSOR"}
 
 
+CONNECTED = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+def test_all_that_an_instance_writes_and_reads_goes_through_one_connection_which_is_replaced_when_it_is_lost(
+    home: Path, empty_database: str
+) -> None:
+    os.environ[f"{PREFIX}DAGSTER_URL"] = empty_database
+    load_settings.cache_clear()
+    key = dg.AssetKey("sizes")
+    with closing(psycopg2.connect(empty_database.replace("+psycopg2", ""))) as other, other.cursor() as watching:
+        other.autocommit = True
+
+        def connected() -> list[int]:
+            watching.execute(CONNECTED)
+            return [pid for (pid,) in watching.fetchall()]
+
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            # With its first event, Dagster looks from a second one which of its tables' columns it may use.
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-01"))
+            (first,) = connected()
+            instance.add_run(dg.DagsterRun(job_name="kept"))
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-02"))
+            assert len(instance.get_runs()) == 1
+            assert list(instance.all_instigator_state()) == []
+            assert connected() == [first]
+
+            watching.execute("SELECT pg_terminate_backend(%s)", (first,))
+            wait_for(lambda: connected() == [], "end of the lost session")
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-03"))
+            assert instance.get_materialized_partitions(key) == {"2026-03-01", "2026-03-02", "2026-03-03"}
+            (second,) = connected()
+            assert second != first
+        wait_for(lambda: connected() == [], "end of the instance's session")
+
+
 # An event of the same asset for the day after, as another process writes it.
 COPY_FOR_THE_NEXT_DAY = """
 INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, asset_key, partition)
