@@ -39,6 +39,8 @@ TEMPLATE = "migrated"
 MEMORY = Path("/dev/shm")  # noqa: S108
 ROOM_BYTES = 8 * 1024**3
 CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name"
+# On a disk, Dagster makes a database for the events of each run, and opens it again for each event.
+EVENTS = {"module": "dagster._core.storage.event_log", "class": "InMemoryEventLogStorage"}
 CLOCK = pytest.StashKey[datetime]()
 _numbers = itertools.count(1)
 
@@ -235,6 +237,13 @@ def new_dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], s
 @pytest.fixture
 def dagster_instance(new_dagster_home: Callable[[], str]) -> Iterator[dg.DagsterInstance]:
     """An ephemeral Dagster instance, which remembers runs and events for the length of the test."""
+    with dg.instance_for_test(temp_dir=new_dagster_home(), overrides={"event_log_storage": EVENTS}) as instance:
+        yield instance
+
+
+@pytest.fixture
+def shared_instance(new_dagster_home: Callable[[], str]) -> Iterator[dg.DagsterInstance]:
+    """An ephemeral Dagster instance that the processes of its runs open, too."""
     with dg.instance_for_test(temp_dir=new_dagster_home()) as instance:
         yield instance
 

@@ -314,32 +314,32 @@ def test_a_run_that_is_executed_again_on_a_later_day_measures_nothing(
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
 def test_a_process_that_is_killed_costs_its_shard_alone(
-    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
+    store: Engine, shared_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
 ) -> None:
     ids = register_fleet(store, postgresql, closed)
     yesterday = today() - timedelta(days=1)
     store_past(store, postgresql, ids["pg-1"], [yesterday])
     set_shards(2, retries=1)
     other, killed = shard(ids, "pg-1", "pg-2"), shard(ids, "pg-3", "pg-4")
-    with collecting(dagster_instance, yesterday, today()) as run_id:
+    with collecting(shared_instance, yesterday, today()) as run_id:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
         kill_visitor(closed)
         closed.open()
-    assert status_of(dagster_instance, run_id) is DagsterRunStatus.SUCCESS
+    assert status_of(shared_instance, run_id) is DagsterRunStatus.SUCCESS
     once = {"size_stats.shards": 1, other: 1, "size_stats.report": 1}
-    assert attempts(dagster_instance, run_id) == {killed: 2, **once}
-    found, sizes = materialized(dagster_instance, run_id), rows(store, SIZES)
-    mirror(store, dagster_instance, run_id)
+    assert attempts(shared_instance, run_id) == {killed: 2, **once}
+    found, sizes = materialized(shared_instance, run_id), rows(store, SIZES)
+    mirror(store, shared_instance, run_id)
     assert task_run(store, run_id) == "completed_with_errors"
     # As if one process had done everything, on the same day.
     set_shards(1000)
     register_fleet(store, postgresql)
-    alone = collect(dagster_instance, yesterday, today())
-    assert without_seconds(found) == without_seconds(materialized(dagster_instance, alone))
+    alone = collect(shared_instance, yesterday, today())
+    assert without_seconds(found) == without_seconds(materialized(shared_instance, alone))
     assert len(found) == 4
     assert sizes == rows(store, SIZES)
     assert visits(store, run_id) == visits(store, alone)
-    assert checks(dagster_instance, run_id) == checks(dagster_instance, alone)
+    assert checks(shared_instance, run_id) == checks(shared_instance, alone)
 
 
 # What is left of a run is decided before any executor sees it.
@@ -348,29 +348,29 @@ def test_a_process_that_is_killed_costs_its_shard_alone(
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
 def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left(
-    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
+    store: Engine, shared_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
 ) -> None:
     ids = register_fleet(store, postgresql, closed)
     set_shards(2)
     first, second = shard(ids, "pg-1", "pg-2"), shard(ids, "pg-3", "pg-4")
-    with collecting(dagster_instance, today()) as failed:
+    with collecting(shared_instance, today()) as failed:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
         wait_for(lambda: rows(store, "SELECT FROM collection_shards WHERE visited_by IS NOT NULL"), "finished shard")
         change(store, "ALTER TABLE collection_shards ADD CONSTRAINT unvisited CHECK (visited_by IS NULL) NOT VALID")
         closed.open()
     change(store, "ALTER TABLE collection_shards DROP CONSTRAINT unvisited")
-    assert status_of(dagster_instance, failed) is DagsterRunStatus.FAILURE
-    assert materialized(dagster_instance, failed) == {}
+    assert status_of(shared_instance, failed) is DagsterRunStatus.FAILURE
+    assert materialized(shared_instance, failed) == {}
     collected_at = "SELECT collected_at FROM instance_size_stats WHERE instance_id = :i"
     collected = rows(store, collected_at, i=ids["pg-1"])
-    with collecting(dagster_instance, today(), again=failed) as again:
+    with collecting(shared_instance, today(), again=failed) as again:
         pass
-    assert status_of(dagster_instance, again) is DagsterRunStatus.SUCCESS
-    assert attempts(dagster_instance, again) == {second: 1, "size_stats.report": 1}
-    assert first in attempts(dagster_instance, failed)
+    assert status_of(shared_instance, again) is DagsterRunStatus.SUCCESS
+    assert attempts(shared_instance, again) == {second: 1, "size_stats.report": 1}
+    assert first in attempts(shared_instance, failed)
     assert rows(store, collected_at, i=ids["pg-1"]) == collected
     assert visits(store, again) == {"pg-1": "completed", "pg-2": "completed", "pg-3": "completed", "pg-4": "failed"}
-    found = materialized(dagster_instance, again)["instance_size_stats", today().isoformat()]
+    found = materialized(shared_instance, again)["instance_size_stats", today().isoformat()]
     assert (found["instances_ok"], found["instances_failed"], found["measured_now"]) == (3, 1, True)
 
 
@@ -380,17 +380,17 @@ def test_a_run_that_goes_on_where_another_failed_visits_the_shards_that_are_left
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.real_clock
 def test_a_run_that_is_cancelled_visits_no_shard_twice(
-    retries: int, store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
+    retries: int, store: Engine, shared_instance: dg.DagsterInstance, postgresql: PostgresqlServer, closed: Gate
 ) -> None:
     register_fleet(store, postgresql, closed)
     set_shards(2, retries)
-    with collecting(dagster_instance, today()) as run_id:
+    with collecting(shared_instance, today()) as run_id:
         wait_for(lambda: closed.waiting == 1, "visit at the gate")
         cancel_by_run_centre(store, run_id)
-    assert status_of(dagster_instance, run_id) is DagsterRunStatus.CANCELED
-    assert set(attempts(dagster_instance, run_id).values()) == {1}
-    assert "size_stats.report" not in attempts(dagster_instance, run_id)
-    mirror(store, dagster_instance, run_id)
+    assert status_of(shared_instance, run_id) is DagsterRunStatus.CANCELED
+    assert set(attempts(shared_instance, run_id).values()) == {1}
+    assert "size_stats.report" not in attempts(shared_instance, run_id)
+    mirror(store, shared_instance, run_id)
     assert task_run(store, run_id) == "cancelled"
     assert visits(store, run_id)["pg-3"] == "cancelled"
     assert "pg-3" not in [name for name, *_ in rows(store, TOTALS)]
@@ -399,21 +399,21 @@ def test_a_run_that_is_cancelled_visits_no_shard_twice(
 @pytest.mark.slow
 @pytest.mark.real_clock
 def test_a_run_that_waits_for_its_first_worker_is_alive_and_goes_on_when_there_is_one(
-    store: Engine, dagster_instance: dg.DagsterInstance, postgresql: PostgresqlServer, broker: str
+    store: Engine, shared_instance: dg.DagsterInstance, postgresql: PostgresqlServer, broker: str
 ) -> None:
     ids = register_fleet(store, postgresql)
     set_celery(broker)
     set_shards(2)
     days = [today().isoformat()] * 2
-    with run_in_own_process(dagster_instance, COLLECTIONS, *days) as (process, run_id):
+    with run_in_own_process(shared_instance, COLLECTIONS, *days) as (process, run_id):
         wait_for(lambda: is_alive(store, run_id), "lock")
-        reconcile_for_minutes(store, dagster_instance)
-        assert status_of(dagster_instance, run_id) is DagsterRunStatus.STARTED
+        reconcile_for_minutes(store, shared_instance)
+        assert status_of(shared_instance, run_id) is DagsterRunStatus.STARTED
         assert task_run(store, run_id) == "running"
-        assert attempts(dagster_instance, run_id) == {}
+        assert attempts(shared_instance, run_id) == {}
         with workers():
             wait_for(lambda: process.poll() is not None, "end of the run")
-    assert status_of(dagster_instance, run_id) is DagsterRunStatus.SUCCESS
+    assert status_of(shared_instance, run_id) is DagsterRunStatus.SUCCESS
     halves = [shard(ids, "pg-1", "pg-2"), shard(ids, "pg-3", "pg-4")]
-    assert attempts(dagster_instance, run_id) == dict.fromkeys(["size_stats.shards", *halves, "size_stats.report"], 1)
+    assert attempts(shared_instance, run_id) == dict.fromkeys(["size_stats.shards", *halves, "size_stats.report"], 1)
     assert visits(store, run_id) == {"pg-1": "completed", "pg-2": "completed", "pg-3": "completed", "pg-4": "failed"}

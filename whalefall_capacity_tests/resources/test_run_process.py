@@ -52,53 +52,53 @@ def reconcile_for_minutes(store: Engine, instance: dg.DagsterInstance) -> None:
 
 @pytest.mark.slow
 def test_a_run_whose_step_waits_for_a_worker_is_alive_until_its_process_is_killed(
-    store: Engine, dagster_instance: dg.DagsterInstance
+    store: Engine, shared_instance: dg.DagsterInstance
 ) -> None:
-    with run_in_own_process(dagster_instance, MODULE, "waits_for_a_worker") as (process, run_id):
+    with run_in_own_process(shared_instance, MODULE, "waits_for_a_worker") as (process, run_id):
         wait_for(lambda: is_alive(store, run_id), "lock")
-        reconcile_for_minutes(store, dagster_instance)
-        assert status_of(dagster_instance, run_id) is DagsterRunStatus.STARTED
+        reconcile_for_minutes(store, shared_instance)
+        assert status_of(shared_instance, run_id) is DagsterRunStatus.STARTED
         assert task_run(store, run_id) == "running"
-        assert dagster_instance.all_logs(run_id, of_type=STEP_EVENTS) == []
+        assert shared_instance.all_logs(run_id, of_type=STEP_EVENTS) == []
         process.kill()
         wait_for(lambda: not is_alive(store, run_id), "end of the lock")
-    reconcile_for_minutes(store, dagster_instance)
-    assert status_of(dagster_instance, run_id) is DagsterRunStatus.FAILURE
+    reconcile_for_minutes(store, shared_instance)
+    assert status_of(shared_instance, run_id) is DagsterRunStatus.FAILURE
     assert task_run(store, run_id, "status, error_message") == ("failed", WORKER_GONE)
 
 
 @pytest.mark.slow
 def test_a_run_whose_step_waits_for_a_worker_ends_when_it_is_cancelled(
-    store: Engine, dagster_instance: dg.DagsterInstance
+    store: Engine, shared_instance: dg.DagsterInstance
 ) -> None:
-    with run_in_own_process(dagster_instance, MODULE, "waits_for_a_worker") as (process, run_id):
+    with run_in_own_process(shared_instance, MODULE, "waits_for_a_worker") as (process, run_id):
         wait_for(lambda: is_alive(store, run_id), "lock")
-        run = dagster_instance.get_run_by_id(run_id)
+        run = shared_instance.get_run_by_id(run_id)
         assert run is not None
         # As Dagster's launcher does.
-        dagster_instance.report_run_canceling(run)
+        shared_instance.report_run_canceling(run)
         process.send_signal(signal.SIGINT)
         wait_for(lambda: process.poll() is not None, "end of the process")
-    reconcile_for_minutes(store, dagster_instance)
-    assert status_of(dagster_instance, run_id) is DagsterRunStatus.CANCELED
+    reconcile_for_minutes(store, shared_instance)
+    assert status_of(shared_instance, run_id) is DagsterRunStatus.CANCELED
     assert task_run(store, run_id) == "cancelled"
 
 
 @pytest.mark.slow
 def test_a_step_that_outlives_the_process_of_its_run_does_not_keep_the_run_alive(
-    store: Engine, dagster_instance: dg.DagsterInstance, tmp_path: Path
+    store: Engine, shared_instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "step.pid"
     os.environ[PID_FILE] = str(pid_file)
     try:
-        with run_in_own_process(dagster_instance, MODULE, "has_an_endless_step") as (process, run_id):
+        with run_in_own_process(shared_instance, MODULE, "has_an_endless_step") as (process, run_id):
             wait_for(pid_file.exists, "step")
             wait_for(lambda: is_alive(store, run_id), "lock")
             process.kill()
             wait_for(lambda: not is_alive(store, run_id), "end of the lock")
             # It is still there.
             os.kill(int(pid_file.read_text()), 0)
-        reconcile_for_minutes(store, dagster_instance)
+        reconcile_for_minutes(store, shared_instance)
         assert task_run(store, run_id, "status, error_message") == ("failed", WORKER_GONE)
     finally:
         if pid_file.exists():
@@ -107,9 +107,9 @@ def test_a_step_that_outlives_the_process_of_its_run_does_not_keep_the_run_alive
 
 
 def test_a_run_that_is_executed_where_it_was_created_is_alive_meanwhile(
-    store: Engine, dagster_instance: dg.DagsterInstance
+    store: Engine, shared_instance: dg.DagsterInstance
 ) -> None:
-    result = is_alive_meanwhile.execute_in_process(instance=dagster_instance)
+    result = is_alive_meanwhile.execute_in_process(instance=shared_instance)
     assert result.success
     # The server gives a lock back a moment after its session has taken leave.
     wait_for(lambda: not is_alive(store, result.run_id), "end of the lock")
@@ -122,25 +122,25 @@ def test_a_run_that_is_executed_where_it_was_created_is_alive_meanwhile(
 )
 @pytest.mark.usefixtures("store")
 def test_a_run_that_was_cancelled_by_force_stays_cancelled_when_its_steps_fail_because_of_that(
-    dagster_instance: dg.DagsterInstance, job: dg.JobDefinition, status: DagsterRunStatus
+    shared_instance: dg.DagsterInstance, job: dg.JobDefinition, status: DagsterRunStatus
 ) -> None:
-    run_id = dg.execute_job(dg.reconstructable(job), dagster_instance).run_id
-    assert status_of(dagster_instance, run_id) is status
+    run_id = dg.execute_job(dg.reconstructable(job), shared_instance).run_id
+    assert status_of(shared_instance, run_id) is status
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["canceling", "canceled"])
 @pytest.mark.usefixtures("store")
 def test_a_run_that_is_cancelled_after_its_worker_has_looked_never_begins_its_work(
-    dagster_instance: dg.DagsterInstance, is_over: bool
+    shared_instance: dg.DagsterInstance, is_over: bool
 ) -> None:
-    seen_by_worker = dagster_instance.create_run_for_job(fails_by_itself, status=DagsterRunStatus.STARTING)
-    dagster_instance.report_run_canceling(seen_by_worker)
+    seen_by_worker = shared_instance.create_run_for_job(fails_by_itself, status=DagsterRunStatus.STARTING)
+    shared_instance.report_run_canceling(seen_by_worker)
     if is_over:
-        dagster_instance.report_run_canceled(seen_by_worker)
+        shared_instance.report_run_canceled(seen_by_worker)
     job = dg.reconstructable(fails_by_itself)
-    execute_run(job, seen_by_worker, dagster_instance, raise_on_error=False)
-    assert status_of(dagster_instance, seen_by_worker.run_id) is DagsterRunStatus.CANCELED
-    steps = dagster_instance.get_records_for_run(seen_by_worker.run_id, of_type=DagsterEventType.STEP_START, limit=1)
+    execute_run(job, seen_by_worker, shared_instance, raise_on_error=False)
+    assert status_of(shared_instance, seen_by_worker.run_id) is DagsterRunStatus.CANCELED
+    steps = shared_instance.get_records_for_run(seen_by_worker.run_id, of_type=DagsterEventType.STEP_START, limit=1)
     assert steps.records == []
 
 
