@@ -10,6 +10,9 @@ import dagster as dg
 from whalefall_capacity.execution_choices import ExecutorName
 from whalefall_capacity.settings import Settings
 
+# The processes of a run's steps are forked from one that has loaded the program: each would take seconds to load it.
+FORKED = {"forkserver": {"preload_modules": ["whalefall_capacity.definitions"]}}
+
 
 def executor_of(settings: Settings) -> dg.ExecutorDefinition:
     """Return the executor of all jobs that do not choose one themselves."""
@@ -19,7 +22,7 @@ def executor_of(settings: Settings) -> dg.ExecutorDefinition:
         case ExecutorName.IN_PROCESS:
             return dg.in_process_executor
         case ExecutorName.MULTIPROCESS:
-            return dg.multiprocess_executor.configured(limits)
+            return dg.multiprocess_executor.configured({**limits, "start_method": FORKED})
         case ExecutorName.CELERY:
             from whalefall_capacity.celery_steps import ending_celery_executor
 
