@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from whalefall_capacity.mirror import reporter as module
 from whalefall_capacity.mirror.follow import mirror
@@ -441,6 +441,4 @@ def test_a_store_that_stays_away_is_given_up_and_the_work_does_not_fail(
     assert item_statuses(store, run_id) == {"1": "pending"}
     # Nobody goes on trying.
     wait_for(lambda: f"task-run-{run_id}" not in {thread.name for thread in threading.enumerate()}, "end of the thread")
-    with store.connect() as connection:
-        sessions = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-        assert connection.execute(sessions).scalar_one() == 0
+    wait_for(lambda: rows(store, "SELECT FROM pg_locks WHERE locktype = 'advisory'") == [], "end of its session")
