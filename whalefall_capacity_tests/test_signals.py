@@ -151,9 +151,9 @@ def test_a_service_leaves_nothing(home: Home, number: signal.Signals) -> None:
 
 # SIGINT is handled by Dagster, and so is SIGTERM, which SIGHUP becomes.
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(("number", "executor"), [(signal.SIGINT, "in_process"), (signal.SIGHUP, "multiprocess")])
 def test_a_collection_leaves_nothing_and_its_run_is_over(
-    postgresql: PostgresqlServer, tmp_path: Path, number: signal.Signals
+    postgresql: PostgresqlServer, tmp_path: Path, number: signal.Signals, executor: str
 ) -> None:
     with gate(postgresql.embedded.socket_dir / ".s.PGSQL.5432") as closed:
         entry = {"name": "slow", "engine": "postgresql", "host": "127.0.0.1", "port": closed.port}
@@ -163,7 +163,9 @@ def test_a_collection_leaves_nothing_and_its_run_is_over(
         own = Home(tmp_path / "home")
         own.folder.mkdir()
         assert run(["fleet", "apply", str(fleet)], own.variables).returncode == 0
-        with started(["collect"], own, "NONE='';export NONE;") as process:
+        with started(
+            ["collect"], own, f"NONE='' {PREFIX}EXECUTOR={executor}; export NONE {PREFIX}EXECUTOR;"
+        ) as process:
             wait_for(lambda: closed.waiting == 1, "visit that waits")
             ends(process, own, [number])
         runs = run(["runs", "list", "--json"], own.variables)
