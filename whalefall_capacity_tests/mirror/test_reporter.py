@@ -431,6 +431,7 @@ def test_a_store_that_stays_away_is_given_up_and_the_work_does_not_fail(
     reporter = reporter_of(store, dagster_instance, run_id, items("1"))
     try:
         with reporter.reporting():
+            wait_for(lambda: item_statuses(store, run_id) == {"1": "pending"}, "items of the run")
             own_store.stop()
             reporter.update([move("1", C, T[0], T[1])])
             wait_for(lambda: "its task run cannot be written at the moment" in caplog.text, "first warning")
