@@ -65,9 +65,8 @@ class SettingsStorage(DagsterPostgresStorage):
             secret = stack.enter_context(held_dagster_url(load_settings()))
             engine = stack.enter_context(disposed(_create_engine(secret)))
             url = secret.get_secret_value()
-            tables = retry_pg_connection_fn(lambda: inspect(engine).get_table_names())
-            lacks_tables = not set(tables) >= TABLES
-            super().__init__(url, should_autocreate_tables=lacks_tables, inst_data=inst_data)
+            tables = set(retry_pg_connection_fn(lambda: inspect(engine).get_table_names()))
+            super().__init__(url, should_autocreate_tables=not tables.issuperset(TABLES), inst_data=inst_data)
             self._schedule_storage._engine = engine
             self._run_storage = LivelyRunStorage(url, engine)
             self._event_log_storage = _LastStorage(url, engine, stack.pop_all())
