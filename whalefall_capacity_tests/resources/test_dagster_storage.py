@@ -165,19 +165,19 @@ def test_all_that_an_instance_writes_and_reads_goes_through_one_connection_which
         with dg.DagsterInstance.from_config(str(home)) as instance:
             # With its first event, Dagster looks from a second one which of its tables' columns it may use.
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-01"))
+            wait_for(lambda: len(connected()) == 1, "end of the second session")
             (first,) = connected()
             instance.add_run(dg.DagsterRun(job_name="kept"))
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-02"))
             assert len(instance.get_runs()) == 1
             assert list(instance.all_instigator_state()) == []
-            assert connected() == [first]
+            wait_for(lambda: connected() == [first], "session that is kept")
 
             watching.execute("SELECT pg_terminate_backend(%s)", (first,))
             wait_for(lambda: connected() == [], "end of the lost session")
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2026-03-03"))
             assert instance.get_materialized_partitions(key) == {"2026-03-01", "2026-03-02", "2026-03-03"}
-            (second,) = connected()
-            assert second != first
+            wait_for(lambda: len(connected()) == 1 and connected() != [first], "session in its place")
         wait_for(lambda: connected() == [], "end of the instance's session")
 
 
