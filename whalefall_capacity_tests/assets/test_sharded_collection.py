@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 
 from whalefall_capacity.execution_choices import ExecutorName
 from whalefall_capacity.mirror.follow import mirror
+from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, load_settings
 from whalefall_capacity_tests.assets.collections_elsewhere import in_process
 from whalefall_capacity_tests.assets.test_stats import store_past
@@ -61,10 +62,7 @@ def set_shards(instances_each: int, retries: int = 0) -> None:
 def collect(instance: dg.DagsterInstance, first: date, last: date | None = None, again: str | None = None) -> str:
     """Collect in this process, *again* from where a run failed, and return the id of the run."""
     options = dg.ReexecutionOptions.from_failure(again, instance) if again else None
-    tags = {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": (last or first).isoformat(),
-    }
+    tags = range_tags(first, last or first)
     result = dg.execute_job(dg.reconstructable(in_process), instance, tags=tags, reexecution_options=options)
     return str(result.run_id)
 

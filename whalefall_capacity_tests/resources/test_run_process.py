@@ -107,9 +107,9 @@ def test_a_step_that_outlives_the_process_of_its_run_does_not_keep_the_run_alive
 
 
 def test_a_run_that_is_executed_where_it_was_created_is_alive_meanwhile(
-    store: Engine, shared_instance: dg.DagsterInstance
+    store: Engine, dagster_instance: dg.DagsterInstance
 ) -> None:
-    result = is_alive_meanwhile.execute_in_process(instance=shared_instance)
+    result = is_alive_meanwhile.execute_in_process(instance=dagster_instance)
     assert result.success
     # The server gives a lock back a moment after its session has taken leave.
     wait_for(lambda: not is_alive(store, result.run_id), "end of the lock")
@@ -122,25 +122,25 @@ def test_a_run_that_is_executed_where_it_was_created_is_alive_meanwhile(
 )
 @pytest.mark.usefixtures("store")
 def test_a_run_that_was_cancelled_by_force_stays_cancelled_when_its_steps_fail_because_of_that(
-    shared_instance: dg.DagsterInstance, job: dg.JobDefinition, status: DagsterRunStatus
+    dagster_instance: dg.DagsterInstance, job: dg.JobDefinition, status: DagsterRunStatus
 ) -> None:
-    run_id = dg.execute_job(dg.reconstructable(job), shared_instance).run_id
-    assert status_of(shared_instance, run_id) is status
+    run_id = dg.execute_job(dg.reconstructable(job), dagster_instance).run_id
+    assert status_of(dagster_instance, run_id) is status
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["canceling", "canceled"])
 @pytest.mark.usefixtures("store")
 def test_a_run_that_is_cancelled_after_its_worker_has_looked_never_begins_its_work(
-    shared_instance: dg.DagsterInstance, is_over: bool
+    dagster_instance: dg.DagsterInstance, is_over: bool
 ) -> None:
-    seen_by_worker = shared_instance.create_run_for_job(fails_by_itself, status=DagsterRunStatus.STARTING)
-    shared_instance.report_run_canceling(seen_by_worker)
+    seen_by_worker = dagster_instance.create_run_for_job(fails_by_itself, status=DagsterRunStatus.STARTING)
+    dagster_instance.report_run_canceling(seen_by_worker)
     if is_over:
-        shared_instance.report_run_canceled(seen_by_worker)
+        dagster_instance.report_run_canceled(seen_by_worker)
     job = dg.reconstructable(fails_by_itself)
-    execute_run(job, seen_by_worker, shared_instance, raise_on_error=False)
-    assert status_of(shared_instance, seen_by_worker.run_id) is DagsterRunStatus.CANCELED
-    steps = shared_instance.get_records_for_run(seen_by_worker.run_id, of_type=DagsterEventType.STEP_START, limit=1)
+    execute_run(job, seen_by_worker, dagster_instance, raise_on_error=False)
+    assert status_of(dagster_instance, seen_by_worker.run_id) is DagsterRunStatus.CANCELED
+    steps = dagster_instance.get_records_for_run(seen_by_worker.run_id, of_type=DagsterEventType.STEP_START, limit=1)
     assert steps.records == []
 
 
