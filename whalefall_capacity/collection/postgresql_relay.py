@@ -10,6 +10,7 @@ Other accounts may find it: whoever connects and is not this process is hung up 
 
 from __future__ import annotations
 
+import os
 import select
 import shutil
 import socket
@@ -29,6 +30,8 @@ LIBPQ_FACTOR = 4
 LOGIN_LIMIT_BYTES = 1024**2
 # How long the relay may not notice that it is no longer needed.
 LOOK_AGAIN_SECONDS = 0.5
+# A socket's path has 103 bytes on macOS and 107 on Linux, of which 34 are ours: /whalefall-12345678/.s.PGSQL.65535
+LONGEST_FOLDER_BYTES = 103 - 34
 
 
 class Relay:
@@ -81,7 +84,7 @@ class Relay:
             self._server_address = f'"{host}", port {port} '
             return listener
         # Of this account alone, as `mkdtemp` makes it.
-        self._folder = Path(tempfile.mkdtemp(prefix="whalefall-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="whalefall-", dir=_temporary_folder()))
         self.parameters = {"host": str(self._folder), "port": port}
         self._own_address, self._server_address = str(self._folder), host
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -134,6 +137,13 @@ class Relay:
             return
         self._first = None
         self._pairs.append(_Pair(client, server))
+
+
+def _temporary_folder() -> str:
+    """Return the folder of temporary files, or /tmp where its path is too long for a socket, or two hosts to libpq."""
+    folder = tempfile.gettempdir()
+    is_fit = len(os.fsencode(folder)) <= LONGEST_FOLDER_BYTES and "," not in folder
+    return folder if is_fit else "/tmp"  # noqa: S108
 
 
 def _is_of_this_process(accepted: socket.socket) -> bool:

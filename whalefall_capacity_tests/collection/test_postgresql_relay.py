@@ -66,9 +66,20 @@ def test_nobody_listens_any_more_when_the_login_is_over() -> None:
 
 
 def test_the_folder_of_a_visit_by_socket_is_gone_when_the_login_is_over(
-    postgresql: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with closing(open_connection(postgresql.target(), LIMITS, Cutoff())) as connection:
+            assert list(Path(folder).iterdir()) == []
+            assert connection.closed == 0
+
+
+@pytest.mark.parametrize("name", ["n" * 100, "a,b"])
+def test_a_visit_by_socket_minds_no_folder_of_temporary_files(
+    postgresql: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
     with closing(open_connection(postgresql.target(), LIMITS, Cutoff())) as connection:
-        assert list(tmp_path.iterdir()) == []
         assert connection.closed == 0
