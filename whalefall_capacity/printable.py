@@ -11,6 +11,8 @@ _ACTING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def printable(text: str, longest: int | None = None) -> str:
     r"""Return *text* with characters that act rather than show as their escapes (`\x1b`), cut at *longest*."""
@@ -21,7 +23,7 @@ def printable(text: str, longest: int | None = None) -> str:
 
 def is_text(value: str) -> bool:
     """Tell whether UTF-8 can encode *value*: Python has bytes from outside that are not UTF-8 as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    return _SURROGATE.search(value) is None
 
 
 def one_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import shutil
 import socket
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,8 @@ LIBPQ_FACTOR = 4
 LOGIN_LIMIT_BYTES = 1024**2
 # How long the relay may not notice that it is no longer needed.
 LOOK_AGAIN_SECONDS = 0.5
+# How far from one end of a connection its other is looked for before all descriptors are listed.
+CLOSE_DESCRIPTORS = 500
 # A socket's path has 103 bytes on macOS and 107 on Linux, of which 34 are ours: /whalefall-12345678/.s.PGSQL.65535
 LONGEST_FOLDER_BYTES = 103 - 34
 
@@ -148,28 +151,38 @@ def _temporary_folder() -> str:
 
 def _is_of_this_process(accepted: socket.socket) -> bool:
     """Tell whether this process holds the other end of a connection over TCP."""
-    ends = _ends_of(accepted.fileno())
-    if ends is None:
+    try:
+        ends = accepted.getsockname(), accepted.getpeername()
+    except OSError:
+        # Whoever it was has left.
         return False
-    # libpq opened its end shortly before this one was accepted: the nearest descriptors come first, because a process
-    # that visits many servers has hundreds.
-    open_ones = (int(name.name) for name in Path("/dev/fd").iterdir())
-    nearest_first = sorted(open_ones, key=lambda descriptor: abs(descriptor - accepted.fileno()))
-    return any(_ends_of(descriptor) == ends[::-1] for descriptor in nearest_first)
+    return any(_leads(descriptor, *ends) for descriptor in _descriptors(accepted.fileno()))
 
 
-def _ends_of(descriptor: int) -> tuple[object, object] | None:
-    """Return the addresses of both ends of a connection, from this one; None for what is no connection.
+def _descriptors(near: int) -> Iterator[int]:
+    """Yield the descriptors of this process, those close to *near* first, and numbers that are none.
+
+    libpq opened its end shortly before the other was accepted, so that it is mostly among the first. A process that
+    visits hundreds of servers has thousands: to list them takes as long as the rest of a visit.
+    """
+    for distance in range(1, CLOSE_DESCRIPTORS):
+        yield near + distance
+        yield max(near - distance, 0)
+    yield from (int(path.name) for path in Path("/dev/fd").iterdir())
+
+
+def _leads(descriptor: int, to: object, own: object) -> bool:
+    """Tell whether a descriptor is the end of a connection over TCP *to* an address, from the address *own*.
 
     Nothing is duplicated, for to close a duplicate would give up the locks on a file.
     """
     found = None
     try:
-        found = socket.socket(fileno=descriptor)
-        return found.getsockname(), found.getpeername()
+        found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+        return bool(found.getpeername() == to and found.getsockname() == own)
     except OSError:
-        # No socket, not connected, or closed since it was listed.
-        return None
+        # No socket, not connected, or closed meanwhile.
+        return False
     finally:
         if found is not None:
             found.detach()

@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from fcntl import F_DUPFD, fcntl
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def test_another_process_that_finds_the_port_is_hung_up_on(become: Callable[[Cal
         # Whoever came first has not taken the way to the server away.
         assert answer_of(port) == "welcome"
         assert server.arrivals == 1
+
+
+def test_our_end_of_a_connection_is_found_however_far_its_descriptor() -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(100).upper())
+
+    with (
+        peer(answer) as server,
+        Relay(target(ServerEngine.POSTGRESQL, server.port), 5, Cutoff()) as relay,
+        socket.socket() as near,
+        socket.socket(fileno=fcntl(near.fileno(), F_DUPFD, 900)) as far,
+    ):
+        near.close()
+        far.settimeout(10)
+        far.connect(("127.0.0.1", relay.parameters["port"]))
+        far.sendall(b"hello")
+        assert far.recv(100) == b"HELLO"
 
 
 def test_nobody_listens_any_more_when_the_login_is_over() -> None:
