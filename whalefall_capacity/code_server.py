@@ -15,7 +15,8 @@ from pathlib import Path
 
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import is_open_to_others
-from whalefall_capacity.store.postgres.cluster import is_short_enough, short_folder
+from whalefall_capacity.socket_paths import is_short_enough
+from whalefall_capacity.store.postgres.cluster import short_folder
 
 SOCKET = "code.sock"
 # gRPC takes the path as a part of a URL.

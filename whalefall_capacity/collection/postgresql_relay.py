@@ -10,7 +10,6 @@ Other accounts may find it: whoever connects and is not this process is hung up 
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import socket
@@ -23,6 +22,7 @@ from pathlib import Path
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.sizes import Cutoff, Target, open_socket
 from whalefall_capacity.errors import CollectionError
+from whalefall_capacity.socket_paths import can_be_reached_by_libpq
 
 CHUNK_BYTES = 64 * 1024
 # A value of nothing has four bytes on the way and sixteen in the memory of libpq.
@@ -33,8 +33,6 @@ LOGIN_LIMIT_BYTES = 1024**2
 LOOK_AGAIN_SECONDS = 0.5
 # How far from one end of a connection its other is looked for before all descriptors are listed.
 CLOSE_DESCRIPTORS = 500
-# A socket's path has 103 bytes on macOS and 107 on Linux, of which 34 are ours: /whalefall-12345678/.s.PGSQL.65535
-LONGEST_FOLDER_BYTES = 103 - 34
 
 
 class Relay:
@@ -145,8 +143,8 @@ class Relay:
 def _temporary_folder() -> str:
     """Return the folder of temporary files, or /tmp where its path is too long for a socket, or two hosts to libpq."""
     folder = tempfile.gettempdir()
-    is_fit = len(os.fsencode(folder)) <= LONGEST_FOLDER_BYTES and "," not in folder
-    return folder if is_fit else "/tmp"  # noqa: S108
+    longest = Path(folder, "whalefall-12345678", ".s.PGSQL.65535")
+    return folder if can_be_reached_by_libpq(longest) else "/tmp"  # noqa: S108 - nobody else may enter what we make there
 
 
 def _is_of_this_process(accepted: socket.socket) -> bool:
@@ -167,7 +165,8 @@ def _descriptors(near: int) -> Iterator[int]:
     """
     for distance in range(1, CLOSE_DESCRIPTORS):
         yield near + distance
-        yield max(near - distance, 0)
+        if distance <= near:
+            yield near - distance
     yield from (int(path.name) for path in Path("/dev/fd").iterdir())
 
 

@@ -19,7 +19,8 @@ from whalefall_capacity.collection.sizes import ServerEngine
 from whalefall_capacity.errors import WhalefallError
 from whalefall_capacity.private_files import open_private
 from whalefall_capacity.signals import put_off
-from whalefall_capacity.store.postgres.cluster import is_short_enough, short_folder
+from whalefall_capacity.socket_paths import is_short_enough
+from whalefall_capacity.store.postgres.cluster import short_folder
 
 START_SECONDS = 60
 STOP_SECONDS = 30

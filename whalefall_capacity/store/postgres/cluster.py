@@ -26,12 +26,11 @@ from pathlib import Path
 import psutil
 
 from whalefall_capacity.errors import StoreError
+from whalefall_capacity.socket_paths import can_be_reached_by_libpq, is_short_enough
 from whalefall_capacity.store.postgres.bundled import Account, program_for, server_account
 
 SUPERUSER = "postgres"
 SOCKET = ".s.PGSQL.5432"
-# The kernel allows no longer path.
-LONGEST_SOCKET_PATH = 107
 OWN_DESCRIPTORS = "/proc/self/fd"
 START_SECONDS = 120
 POLL_SECONDS = 0.05
@@ -174,15 +173,10 @@ class Cluster:
             (self.data_dir / f"{SOCKET}.lock").unlink(missing_ok=True)
 
     def _socket_dir(self, account: Account | None) -> Path:
-        """Return the folder for the socket; in a path, libpq reads a comma as the end of one of several hosts."""
-        if is_short_enough(self.data_dir / SOCKET) and "," not in str(self.data_dir):
+        """Return the folder for the socket."""
+        if can_be_reached_by_libpq(self.data_dir / SOCKET):
             return self.data_dir
         return short_folder(self.data_dir, SOCKET, account)
-
-
-def is_short_enough(socket: Path) -> bool:
-    """Tell whether a socket can have this path; what counts are bytes, not letters."""
-    return len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH
 
 
 def short_folder(folder: Path, name: str, account: Account | None = None) -> Path:
