@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import queue
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -36,6 +37,9 @@ from whalefall_capacity.errors import CollectionError
 LISTEN_SECONDS = 1.0
 # Outcomes that are handed on together: enough for a write, and however fast servers answer, nobody waits for all.
 MOST_TOGETHER = 64
+# How long a thread of Python may go on while others wait. They look that often whether they may, and by hundreds of
+# visits at Python's 5 ms they took a tenth of the processor for it: `python -m benchmarks scale`.
+SWITCH_INTERVAL_SECONDS = 0.02
 # Open files, at most: of one visit, sockets to the server and of the relay, and duplicates; and of all else here.
 FILES_OF_A_VISIT = 8
 OTHER_FILES = 200
@@ -57,7 +61,10 @@ class _Running:
 
 @dataclass
 class _FanOut(Generic[T]):
-    """Runs a call per target on at most *concurrency* threads; *began* is told of each as its thread starts.
+    """Runs a call per target on at most *concurrency* threads; *began* is told of each as its call begins.
+
+    A thread takes one call after another. To start one waits until it has had its turn among all that run, in which the
+    coordinator could start many calls. One whose call has passed its deadline is replaced, until it comes back.
 
     A target is taken when there is a place for it. None among them says that no target is ready now: who comes next is
     asked for again when something has ended, and once a second.
@@ -82,6 +89,8 @@ class _FanOut(Generic[T]):
         self._running: dict[int, _Running] = {}
         self._ended: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
         self._tickets = itertools.count()
+        self._work: queue.SimpleQueue[tuple[int, _Running] | None] = queue.SimpleQueue()
+        self._threads = self._idle_threads = 0
 
     def batches(self) -> Iterator[list[Ended[T]]]:
         try:
@@ -93,14 +102,20 @@ class _FanOut(Generic[T]):
         finally:
             for run in self._running.values():
                 run.cutoff.cut()
+            for _ in range(self._threads):
+                self._work.put(None)
 
     def _start_what_fits(self) -> None:
         while len(self._running) < self._places and (target := self._next_target()) is not None:
             ticket = next(self._tickets)
             run = self._running[ticket] = _Running(target, time.monotonic())
             self.began(run.target)
-            name = f"visit-{run.target.name}"
-            threading.Thread(target=self._work, args=(ticket, run), name=name, daemon=True).start()
+            self._work.put((ticket, run))
+            if self._idle_threads:
+                self._idle_threads -= 1
+            else:
+                self._threads += 1
+                threading.Thread(target=self._serve, daemon=True).start()
 
     def _next_target(self) -> Target | None:
         """Return the next target; None when none is ready now, or there is none any more."""
@@ -110,7 +125,22 @@ class _FanOut(Generic[T]):
             self._all_came = True
             return None
 
-    def _work(self, ticket: int, run: _Running) -> None:
+    def _serve(self) -> None:
+        while self._serve_next():
+            pass
+
+    def _serve_next(self) -> bool:
+        """Make the next call; return False when there is none any more. Between calls nothing of them is held."""
+        work = self._work.get()
+        if work is None:
+            return False
+        ticket, run = work
+        threading.current_thread().name = f"visit-{run.target.name}"
+        self._ended.put((ticket, self._outcome(run)))
+        threading.current_thread().name = "visit"
+        return True
+
+    def _outcome(self, run: _Running) -> T | Exception:
         outcome: T | Exception
         try:
             outcome = self.call(run.target, run.cutoff, run.findings)
@@ -119,7 +149,7 @@ class _FanOut(Generic[T]):
             outcome = error.with_traceback(None)
             outcome.__context__ = None
         run.ended = time.monotonic()
-        self._ended.put((ticket, outcome))
+        return outcome
 
     def _next_ended(self) -> list[Ended[T]]:
         """Wait for the next visit to end, the next deadline, or a second; return those that have ended."""
@@ -131,6 +161,7 @@ class _FanOut(Generic[T]):
                 ticket, outcome = self._ended.get(timeout=patience)
             except queue.Empty:
                 break
+            self._idle_threads += 1
             # A ticket that is not there belongs to a visit that was already given up.
             if (run := self._running.pop(ticket, None)) is not None:
                 batch.append((run.target, outcome, (run.ended or time.monotonic()) - run.started))
@@ -185,8 +216,10 @@ def visit_fleet(
     A target is taken as its visit begins; None among *targets* says that the next one is not ready yet. *began* is told
     of each server as its visit begins. A batch is empty when nothing ended for a second.
 
-    Closing the generator early cuts the visits that run, and starts no more.
+    Closing the generator early cuts the visits that run, and starts no more. The process keeps the longer switch
+    interval of its threads.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
 
     def call(target: Target, cutoff: Cutoff, findings: Findings) -> Visit:
         return visit(target, limits, filters, cutoff, findings)

@@ -30,9 +30,10 @@ class Meter:
 
     def count_row(self, row: tuple[Any, ...]) -> None:
         """Count a row. Raises CollectionError like `count`."""
-        self.count(sys.getsizeof(row) + sum(sys.getsizeof(value) for value in row if not _is_shared(value)))
-
-
-def _is_shared(value: object) -> bool:
-    """Does Python keep one object for all that are equal to *value*, as it does for small numbers?"""
-    return value is None or (isinstance(value, int) and -5 <= value <= 256)
+        taken_bytes = sys.getsizeof(row)
+        for value in row:
+            # Of None, and of each small number, Python keeps one object for all.
+            if value is None or (isinstance(value, int) and -5 <= value <= 256):
+                continue
+            taken_bytes += sys.getsizeof(value)
+        self.count(taken_bytes)

@@ -6,7 +6,8 @@ connection belongs to another program a moment later.
 `pg_database_size` needs CONNECT on the database or pg_read_all_stats, and one refusal fails the whole
 statement: the privilege is asked first. It counts a folder that it cannot open as nothing: whether the folders
 are there is asked too. The sizes are copied, because rows of a COPY arrive one by one: when a statement is
-ended, what came before is kept, the database at which it ended is asked alone, and the others go on.
+ended, what came before is kept, and the others go on with a row for each database; the one at which it ends
+again is asked alone.
 """
 
 from __future__ import annotations
@@ -72,7 +73,17 @@ SELECT NULL, NULL, NULL, NULL, NULL, folder.* FROM ({LIST_ALL_FOLDERS}) AS folde
 LIST_USED_TABLESPACES = "SELECT DISTINCT reltablespace FROM pg_class WHERE reltablespace <> 0"
 # The folder at which the server failed, in a message of any language: of a database, whose id is in it, or of all.
 FOLDER = re.compile(r'\bpg_tblspc/\d+(?:/PG_\w+(?:/(\d+))?)?|\bbase/(\d+)|["«„“「]\s?base\s?["»“”」]')
-MEASURE_ALL = "COPY (SELECT oid, pg_database_size(oid) FROM unnest({oids}::oid[]) AS oid) TO STDOUT"
+MEASURE_ALL = """
+COPY (
+    SELECT found.*
+    FROM unnest(CAST({parts} AS text[])) AS part CROSS JOIN LATERAL (
+        SELECT string_agg(CAST(oid AS text), ','), string_agg(coalesce(CAST(size_bytes AS text), ''), ',')
+        FROM (SELECT oid, pg_database_size(oid) AS size_bytes FROM unnest(CAST(part AS oid[])) AS oid) AS measured
+    ) AS found
+) TO STDOUT
+"""
+# Databases of one row. psycopg2 lets go of the interpreter for each row, and has to win it back from other visits.
+MOST_IN_A_ROW = 8
 MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
 LIST_INTACT_DATABASES = "SELECT oid FROM pg_database WHERE datconnlimit <> -2"
 # Nobody needs a privilege on a table to ask for its size, which waits for whoever has locked it or one of its indexes:
@@ -320,18 +331,22 @@ class PostgresqlSession:
     def _measure_together(self, names: Mapping[int, str], findings: Findings) -> list[int]:
         """Measure as many databases as give their size quickly; return the others."""
         waiting, others = list(names), []
+        # What has come is kept by rows: few databases have one each from the start.
+        in_a_row = min(max(len(names) // MOST_IN_A_ROW, 1), MOST_IN_A_ROW)
         while waiting:
             rows = _CopiedRows(names, findings)
             try:
-                self._copy(_composed(MEASURE_ALL, {"oids": waiting}), rows)
+                self._copy(_composed(MEASURE_ALL, {"parts": _arrays(waiting, in_a_row)}), rows)
             except (psycopg2.Error, LimitReachedError):
                 if self._connection.closed:
                     raise
             others += [oid for oid, size in rows.sizes.items() if size is None]
             waiting = [oid for oid in waiting if oid not in rows.sizes]
-            # The one at which the statement ended.
-            others += waiting[:1]
-            waiting = waiting[1:]
+            if in_a_row == 1:
+                # The one at which the statement ended.
+                others += waiting[:1]
+                waiting = waiting[1:]
+            in_a_row = 1
         return others
 
     def _last_look(self) -> tuple[set[int], int | Exception]:
@@ -471,8 +486,14 @@ def _composed(statement: str, values: Mapping[str, object]) -> sql.Composed:
     return sql.SQL(statement).format(**{name: sql.Literal(value) for name, value in values.items()})
 
 
+def _arrays(oids: list[int], length: int) -> list[str]:
+    """Return the ids in arrays of *length*, as PostgreSQL writes them."""
+    parts = [oids[at : at + length] for at in range(0, len(oids), length)]
+    return [f"{{{','.join(map(str, part))}}}" for part in parts]
+
+
 class _CopiedRows:
-    """The file into which psycopg2 writes the rows of a COPY: ids and sizes, each noted as it comes."""
+    """The file into which psycopg2 writes the rows of a COPY: ids and sizes, noted as they come."""
 
     def __init__(self, names: Mapping[int, str], findings: Findings) -> None:
         self._names = names
@@ -483,10 +504,14 @@ class _CopiedRows:
     def write(self, data: bytes) -> None:
         *lines, self._begun = (self._begun + data).split(b"\n")
         for line in lines:
-            oid, size = line.split(b"\t")
-            self.sizes[int(oid)] = size_bytes = None if size == rb"\N" else int(size)
-            if size_bytes is not None:
-                self._findings.measured(self._names[int(oid)], size_bytes)
+            oids, sizes = (part.split(b",") for part in line.split(b"\t"))
+            for oid, size in zip(oids, sizes, strict=True):
+                self._note(int(oid), int(size) if size else None)
+
+    def _note(self, oid: int, size_bytes: int | None) -> None:
+        self.sizes[oid] = size_bytes
+        if size_bytes is not None:
+            self._findings.measured(self._names[oid], size_bytes)
 
 
 def connect(target: Target, limits: Limits, cutoff: Cutoff) -> PostgresqlSession:

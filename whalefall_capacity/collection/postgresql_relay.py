@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from whalefall_capacity.collection import quick_calls
 from whalefall_capacity.collection.meter import Meter
 from whalefall_capacity.collection.sizes import Cutoff, Target, open_socket
 from whalefall_capacity.errors import CollectionError
@@ -150,7 +151,7 @@ def _temporary_folder() -> str:
 def _is_of_this_process(accepted: socket.socket) -> bool:
     """Tell whether this process holds the other end of a connection over TCP."""
     try:
-        ends = accepted.getsockname(), accepted.getpeername()
+        ends = quick_calls.own_address(accepted.fileno()), quick_calls.peer_address(accepted.fileno())
     except OSError:
         # Whoever it was has left.
         return False
@@ -170,21 +171,13 @@ def _descriptors(near: int) -> Iterator[int]:
     yield from (int(path.name) for path in Path("/dev/fd").iterdir())
 
 
-def _leads(descriptor: int, to: object, own: object) -> bool:
-    """Tell whether a descriptor is the end of a connection over TCP *to* an address, from the address *own*.
-
-    Nothing is duplicated, for to close a duplicate would give up the locks on a file.
-    """
-    found = None
+def _leads(descriptor: int, to: bytes, own: bytes) -> bool:
+    """Tell whether a descriptor is the end of a connection *to* an address, from the address *own*."""
     try:
-        found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
-        return bool(found.getpeername() == to and found.getsockname() == own)
+        return quick_calls.peer_address(descriptor) == to and quick_calls.own_address(descriptor) == own
     except OSError:
         # No socket, not connected, or closed meanwhile.
         return False
-    finally:
-        if found is not None:
-            found.detach()
 
 
 class _Pair:
@@ -195,8 +188,6 @@ class _Pair:
         # By who takes it: of each direction one chunk is on its way, and the next is taken when that has gone.
         self._waiting = {client: b"", server: b""}
         self._gone: set[socket.socket] = set()
-        for end in self._ends:
-            end.setblocking(False)
 
     @property
     def is_over(self) -> bool:
@@ -236,7 +227,7 @@ class _Pair:
 
     def _take(self, end: socket.socket) -> bytes:
         try:
-            content = end.recv(CHUNK_BYTES)
+            content = quick_calls.receive(end.fileno(), CHUNK_BYTES)
         except BlockingIOError:
             return b""
         except OSError:
@@ -249,7 +240,7 @@ class _Pair:
         if not self._waiting[end]:
             return
         try:
-            self._waiting[end] = self._waiting[end][end.send(self._waiting[end]) :]
+            self._waiting[end] = self._waiting[end][quick_calls.send(end.fileno(), self._waiting[end]) :]
         except BlockingIOError:
             return
         except OSError:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from whalefall_capacity.asset_keys import aggregation_key
 from whalefall_capacity.assets.aggregations import AGGREGATIONS
 from whalefall_capacity.definitions import defs
+from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.periods import PeriodType
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity_tests.store.past import put_sizes
@@ -20,10 +21,7 @@ MONDAY = date(2026, 6, 22)
 
 
 def run(instance: dg.DagsterInstance, period_type: PeriodType, first: date, last: date) -> dg.ExecuteInProcessResult:
-    tags = {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": last.isoformat(),
-    }
+    tags = range_tags(first, last)
     return defs.resolve_job_def(f"aggregate_{period_type.value}").execute_in_process(instance=instance, tags=tags)
 
 

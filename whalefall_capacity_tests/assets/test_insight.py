@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.assets.insight import insight
 from whalefall_capacity.assets.insight_checks import accuracy_result, anomaly_result, full_soon_result
 from whalefall_capacity.definitions import defs
+from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.store.insight.read import Accuracy, accuracy_of_days, anomalies_of_days, forecasts_of_day
 from whalefall_capacity_tests.store.insight.golden import GIB, TODAY, forecast, line, put_history
 from whalefall_capacity_tests.store.maintenance.upkeep import upkeep
@@ -21,10 +22,7 @@ KEYS = ("capacity_forecasts", "size_anomalies")
 
 
 def run(instance: dg.DagsterInstance, first: date, last: date, **options: Any) -> dg.ExecuteInProcessResult:
-    tags = {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": last.isoformat(),
-    }
+    tags = range_tags(first, last)
     return defs.resolve_job_def("forecast_capacity").execute_in_process(instance=instance, tags=tags, **options)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 from whalefall_capacity.assets import aggregations as aggregation_assets
 from whalefall_capacity.definitions import defs
 from whalefall_capacity.mirror.follow import mirror
+from whalefall_capacity.partitions import range_tags
 from whalefall_capacity.store.aggregations.calculate import aggregate
 from whalefall_capacity.store.aggregations.statements import Level
 from whalefall_capacity_tests.clock import ZONE, today
@@ -29,13 +30,6 @@ from whalefall_capacity_tests.store.records import rows
 
 MONDAY = date(2026, 6, 22)
 STATS = ("database_size_stats", "instance_size_stats")
-
-
-def days(first: date, last: date) -> dict[str, str]:
-    return {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": last.isoformat(),
-    }
 
 
 def execute(
@@ -52,7 +46,7 @@ def execute(
         defs.resolve_job_def(job)
         .execute_in_process(
             instance=instance,
-            tags=days(first, last or first),
+            tags=range_tags(first, last or first),
             asset_selection=[dg.AssetKey(key.split("/")) for key in only] or None,
             run_config={"ops": {"size_stats": {"config": config}}} if config else None,
             raise_on_error=False,
@@ -372,7 +366,7 @@ def execute_again(instance: dg.DagsterInstance, day: date, parent: str | None = 
     result = dg.execute_job(
         module.get_reconstructable_job("sync_databases"),
         instance=instance,
-        tags=days(day, day),
+        tags=range_tags(day, day),
         reexecution_options=again,
         raise_on_error=False,
     )

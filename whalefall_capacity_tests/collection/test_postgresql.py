@@ -326,6 +326,21 @@ def test_a_slow_database_costs_its_own_limit_and_the_others_are_measured_once(se
     assert asked == [(4,)]
 
 
+def test_a_slow_one_of_many_databases_costs_itself_alone(server: PostgresqlServer) -> None:
+    names = [f"many_{number:02}" for number in range(20)]
+    slow = "IF $1 = (SELECT oid FROM pg_database WHERE datname = 'many_13') THEN PERFORM pg_sleep(60); END IF;"
+    limits = replace(LIMITS, statement_timeout_seconds=1.5)
+    with (
+        databases(server, *names),
+        server.behaving("pg_database_size(oid)", f"{slow} RETURN original($1);") as database,
+        open_session(replace(server.target(), database=database), limits) as session,
+    ):
+        measured = found(measured_by(session, only(*names)))
+    assert measured.keys() == set(names)
+    assert [name for name, database in measured.items() if not database.size_bytes] == ["many_13"]
+    assert str(measured["many_13"].reason).startswith("pg_database_size took longer than the statement limit of 1.5 s")
+
+
 def test_databases_that_are_only_slow_together_are_all_measured(server: PostgresqlServer) -> None:
     names = [f"lake_{number}" for number in range(3)]
     with (

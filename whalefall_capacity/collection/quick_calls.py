@@ -1,0 +1,59 @@
+"""Calls on sockets that return at once, made without letting go of the interpreter.
+
+Python lets another thread run during each call on a socket, and its own has to win the interpreter back. Where hundreds
+of threads wait for it, that takes far longer than a call which never waits: `python -m benchmarks scale`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Callable
+
+# Room for the address of any family. https://man7.org/linux/man-pages/man3/sockaddr.3type.html
+ADDRESS_BYTES = 128
+# Whatever the mode of the socket: to wait would stop the whole process.
+AT_ONCE = socket.MSG_DONTWAIT
+
+# Unlike CDLL, it keeps the interpreter.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.recv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.send.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int]
+_libc.recv.restype = _libc.send.restype = ctypes.c_ssize_t
+_libc.getsockname.argtypes = _libc.getpeername.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+
+
+def receive(descriptor: int, most_bytes: int) -> bytes:
+    """Return what has arrived, nothing when the other end has closed. Raises OSError; BlockingIOError for not yet."""
+    buffer = ctypes.create_string_buffer(most_bytes)
+    received = _checked(_libc.recv(descriptor, buffer, most_bytes, AT_ONCE))
+    return ctypes.string_at(buffer, received)
+
+
+def send(descriptor: int, content: bytes) -> int:
+    """Send what there is room for and return how many bytes. Raises OSError; BlockingIOError when there is none."""
+    return _checked(_libc.send(descriptor, content, len(content), AT_ONCE))
+
+
+def own_address(descriptor: int) -> bytes:
+    """Return the address of this end, as the system has it. Raises OSError."""
+    return _address(_libc.getsockname, descriptor)
+
+
+def peer_address(descriptor: int) -> bytes:
+    """Return the address of the other end, as the system has it. Raises OSError."""
+    return _address(_libc.getpeername, descriptor)
+
+
+def _address(call: Callable[..., int], descriptor: int) -> bytes:
+    address, length = ctypes.create_string_buffer(ADDRESS_BYTES), ctypes.c_uint32(ADDRESS_BYTES)
+    _checked(call(descriptor, address, ctypes.byref(length)))
+    return address.raw[: length.value]
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
