@@ -7,7 +7,7 @@ killed, and a history is imported; in the end everything is as if it had been ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -64,15 +64,14 @@ def alone(
     store.dispose()
 
 
-def last_attempts(found: Centre) -> list[dg.DagsterRun]:
-    """Return the runs that were not executed again, as is one that the daemon was starting when it was killed."""
-    runs = found.instance.get_runs()
+def last_attempts(runs: Sequence[dg.DagsterRun]) -> list[dg.DagsterRun]:
+    """Return those of *runs* that were not executed again, as is one that a killed daemon was starting."""
     again = {run.parent_run_id for run in runs}
     return [run for run in runs if run.run_id not in again]
 
 
 def runs_of(found: Centre) -> Counter[str]:
-    return Counter(run.job_name for run in last_attempts(found))
+    return Counter(run.job_name for run in last_attempts(found.instance.get_runs()))
 
 
 def settled(found: Centre) -> bool:
@@ -87,7 +86,7 @@ def settled(found: Centre) -> bool:
         and len(cursors) == len(SENSORS)
         and min(cursors) >= landed.records[0].storage_id
         and {run.status for run in runs} <= OVER
-        and {run.status for run in last_attempts(found)} == {dg.DagsterRunStatus.SUCCESS}
+        and {run.status for run in last_attempts(runs)} == {dg.DagsterRunStatus.SUCCESS}
         and len(books) == len(runs)
     )
 
@@ -124,6 +123,7 @@ def test_a_few_minutes_of_a_deployment_that_runs_itself(alone: tuple[Centre, dic
         SCHEDULED | {"aggregate_daily": 1, "forecast_capacity": 1} | {f"aggregate_{period}": 2 for period in PERIODS},
     )
 
-    assert Counter(run.status for run in last_attempts(found)) == {dg.DagsterRunStatus.SUCCESS: 10}
+    attempts = last_attempts(found.instance.get_runs())
+    assert Counter(run.status for run in attempts) == {dg.DagsterRunStatus.SUCCESS: 10}
     assert audit(found.store, found.instance, datetime.now(timezone.utc) - timedelta(days=1)) == []
     assert_as_from_scratch(found.store)
