@@ -15,8 +15,8 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from whalefall_capacity.collection import quick_calls
@@ -32,8 +32,10 @@ LIBPQ_FACTOR = 4
 LOGIN_LIMIT_BYTES = 1024**2
 # How long the relay may not notice that it is no longer needed.
 LOOK_AGAIN_SECONDS = 0.5
-# How far from one end of a connection its other is looked for before all descriptors are listed.
-CLOSE_DESCRIPTORS = 500
+# In which of the next descriptors the socket of libpq is looked for first: others open files at the same time.
+NEXT_DESCRIPTORS = 8
+# Below which number it is looked for before all descriptors are listed: as many as a process of 512 visits has.
+USUAL_DESCRIPTORS = 5_000
 
 
 class Relay:
@@ -54,6 +56,8 @@ class Relay:
         threading.Thread(target=self._run, name=f"relay-{target.name}", daemon=True).start()
 
     def __enter__(self) -> Relay:
+        """Expect a connection of libpq, which opens its socket next."""
+        self._expected = quick_calls.next_descriptors(NEXT_DESCRIPTORS, like=self._listener.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,15 +107,15 @@ class Relay:
         finally:
             for pair in self._pairs:
                 pair.close()
-            self._listener.close()
+            quick_calls.close(self._listener)
             if self._first is not None:
-                self._first.close()
+                quick_calls.close(self._first)
 
     def _step(self) -> None:
         """Wait until something can be done, and do it. Raises CollectionError when the server has said too much."""
         poll = select.poll()
         if self._is_closed:
-            self._listener.close()
+            quick_calls.close(self._listener)
         else:
             poll.register(self._listener, select.POLLIN)
         for pair in self._pairs:
@@ -129,13 +133,13 @@ class Relay:
     def _accept(self) -> None:
         """Take a connection: libpq makes another when TLS, or going without, is refused."""
         client, _ = self._listener.accept()
-        if self._folder is None and not _is_of_this_process(client):
-            client.close()
+        if self._folder is None and not _is_of_this_process(client, self._expected):
+            quick_calls.close(client)
             return
         try:
             server = self._first or self._reach()
         except OSError:
-            client.close()
+            quick_calls.close(client)
             return
         self._first = None
         self._pairs.append(_Pair(client, server))
@@ -148,36 +152,20 @@ def _temporary_folder() -> str:
     return folder if can_be_reached_by_libpq(longest) else "/tmp"  # noqa: S108 - nobody else may enter what we make there
 
 
-def _is_of_this_process(accepted: socket.socket) -> bool:
-    """Tell whether this process holds the other end of a connection over TCP."""
+def _is_of_this_process(accepted: socket.socket, expected: Iterable[int]) -> bool:
+    """Tell whether this process holds the other end of a connection over TCP, mostly at one of the *expected* numbers.
+
+    To list the descriptors of a process that visits hundreds of servers takes longer than all the rest of a visit, for
+    Python lets the other threads run at each of thousands.
+    """
     try:
         ends = quick_calls.own_address(accepted.fileno()), quick_calls.peer_address(accepted.fileno())
     except OSError:
         # Whoever it was has left.
         return False
-    return any(_leads(descriptor, *ends) for descriptor in _descriptors(accepted.fileno()))
-
-
-def _descriptors(near: int) -> Iterator[int]:
-    """Yield the descriptors of this process, those close to *near* first, and numbers that are none.
-
-    libpq opened its end shortly before the other was accepted, so that it is mostly among the first. A process that
-    visits hundreds of servers has thousands: to list them takes as long as the rest of a visit.
-    """
-    for distance in range(1, CLOSE_DESCRIPTORS):
-        yield near + distance
-        if distance <= near:
-            yield near - distance
-    yield from (int(path.name) for path in Path("/dev/fd").iterdir())
-
-
-def _leads(descriptor: int, to: bytes, own: bytes) -> bool:
-    """Tell whether a descriptor is the end of a connection *to* an address, from the address *own*."""
-    try:
-        return quick_calls.peer_address(descriptor) == to and quick_calls.own_address(descriptor) == own
-    except OSError:
-        # No socket, not connected, or closed meanwhile.
-        return False
+    listed = (int(path.name) for path in Path("/dev/fd").iterdir())
+    descriptors = chain(expected, range(USUAL_DESCRIPTORS), listed)
+    return any(quick_calls.leads(descriptor, *ends) for descriptor in descriptors)
 
 
 class _Pair:
@@ -216,10 +204,7 @@ class _Pair:
 
     def close(self) -> None:
         for end in self._ends:
-            # The other side hears at once, though somebody may still hold a duplicate.
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+            quick_calls.hang_up(end)
 
     def _other(self, end: socket.socket) -> socket.socket:
         client, server = self._ends

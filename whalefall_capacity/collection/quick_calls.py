@@ -36,6 +36,17 @@ def send(descriptor: int, content: bytes) -> int:
     return _checked(_libc.send(descriptor, content, len(content), AT_ONCE))
 
 
+def hang_up(end: socket.socket) -> None:
+    """Close a connection so that its other side hears at once, though somebody may hold a duplicate of this end."""
+    _libc.shutdown(end.fileno(), socket.SHUT_RDWR)
+    close(end)
+
+
+def close(end: socket.socket) -> None:
+    """Close a socket, if it is open."""
+    _libc.close(end.detach())
+
+
 def own_address(descriptor: int) -> bytes:
     """Return the address of this end, as the system has it. Raises OSError."""
     return _address(_libc.getsockname, descriptor)
@@ -44,6 +55,29 @@ def own_address(descriptor: int) -> bytes:
 def peer_address(descriptor: int) -> bytes:
     """Return the address of the other end, as the system has it. Raises OSError."""
     return _address(_libc.getpeername, descriptor)
+
+
+def leads(descriptor: int, to: bytes, own: bytes) -> bool:
+    """Tell whether a descriptor, which may be none, is the end of a connection from the address *own* to another."""
+    try:
+        return peer_address(descriptor) == to and own_address(descriptor) == own
+    except OSError:
+        # No socket, not connected, or closed meanwhile.
+        return False
+
+
+def next_descriptors(count: int, like: int) -> list[int]:
+    """Return the numbers that the next files of this process will have, unless others open or close any meanwhile.
+
+    The system gives each file the lowest number that is free, here to duplicates of *like*. Where there is not room for
+    as many, there are fewer.
+    """
+    taken: list[int] = []
+    while len(taken) < count and (descriptor := _libc.dup(like)) >= 0:
+        taken.append(descriptor)
+    for descriptor in taken:
+        _libc.close(descriptor)
+    return taken
 
 
 def _address(call: Callable[..., int], descriptor: int) -> bytes:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import ConfigDict, Field, SecretStr, with_config
 
+from whalefall_capacity.collection import quick_calls
 from whalefall_capacity.collection.database_tables import DatabaseTables
 from whalefall_capacity.printable import first_of
 
@@ -335,7 +336,7 @@ class Cutoff:
         """Forget the connection."""
         self._end = None
         if self._socket is not None:
-            self._socket.close()
+            quick_calls.close(self._socket)
             self._socket = None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from fcntl import F_DUPFD, fcntl
 from functools import partial
@@ -57,7 +58,18 @@ def test_another_process_that_finds_the_port_is_hung_up_on(become: Callable[[Cal
         assert server.arrivals == 1
 
 
-def test_our_end_of_a_connection_is_found_however_far_its_descriptor() -> None:
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Allow this process more files than a fleet of 512 visits needs."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (6_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("number", [0, 900, 5_500])
+def test_our_end_of_a_connection_is_found_however_far_its_descriptor(number: int) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(connection.recv(100).upper())
 
@@ -65,7 +77,7 @@ def test_our_end_of_a_connection_is_found_however_far_its_descriptor() -> None:
         peer(answer) as server,
         Relay(target(ServerEngine.POSTGRESQL, server.port), 5, Cutoff()) as relay,
         socket.socket() as near,
-        socket.socket(fileno=fcntl(near.fileno(), F_DUPFD, 900)) as far,
+        socket.socket(fileno=fcntl(near.fileno(), F_DUPFD, number)) as far,
     ):
         near.close()
         far.settimeout(10)

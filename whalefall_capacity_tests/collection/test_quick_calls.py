@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from whalefall_capacity.collection import quick_calls
+from whalefall_capacity_tests.other_account import in_another_process
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -72,3 +74,50 @@ def test_a_socket_without_a_connection_has_no_other_end() -> None:
 def test_what_is_no_socket_has_no_address(call: Callable[[int], bytes]) -> None:
     with Path(os.devnull).open() as file, pytest.raises(OSError, match=os.strerror(errno.ENOTSOCK)):
         call(file.fileno())
+
+
+def test_one_end_leads_to_the_other_and_nothing_else_does(ends: Ends) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            to, own = quick_calls.own_address(accepted.fileno()), quick_calls.peer_address(accepted.fileno())
+            assert quick_calls.leads(client.fileno(), to, own)
+            gone = socket.socket()
+            gone.close()
+            others = [accepted, listener, *ends, gone]
+            assert not any(quick_calls.leads(other.fileno(), to, own) for other in others)
+
+
+def foretell_three() -> str:
+    with socket.socket() as known:
+        foretold = quick_calls.next_descriptors(3, like=known.fileno())
+        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+            return "right" if [first.fileno(), second.fileno(), third.fileno()] == foretold else "wrong"
+
+
+def foretell_more_than_fit() -> str:
+    with socket.socket() as known:
+        first, second = quick_calls.next_descriptors(2, like=known.fileno())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (second, second))
+        return "right" if quick_calls.next_descriptors(5, like=known.fileno()) == [first] else "wrong"
+
+
+@pytest.mark.parametrize("foretell", [foretell_three, foretell_more_than_fit])
+def test_the_next_files_have_the_numbers_that_were_foretold(foretell: Callable[[], str]) -> None:
+    # Where no thread of another test opens or closes a file.
+    assert in_another_process(foretell) == "right"
+
+
+def test_a_connection_is_hung_up_though_somebody_has_a_duplicate_of_its_end(ends: Ends) -> None:
+    one, other = ends
+    with one.dup():
+        quick_calls.hang_up(one)
+        assert quick_calls.receive(other.fileno(), 100) == b""
+
+
+def test_what_is_closed_may_be_closed_again(ends: Ends) -> None:
+    one, _ = ends
+    quick_calls.close(one)
+    assert one.fileno() == -1
+    quick_calls.close(one)
+    quick_calls.hang_up(one)
