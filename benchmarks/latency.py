@@ -3,7 +3,7 @@
 Dagster's daemon runs with `dagster.yaml`, each run is a process of its own, and what is timed begins when the event of
 the day of stats is in Dagster's log and ends with the last of the eight materializations. Beside it the same chain (the
 same sensor, the same runs) with empty bodies. How long the sensor's next look takes to come is chance; what follows is
-not.
+not. A round begins when the forecast that follows the round before has ended.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, timezone
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
 from sqlalchemy import Engine, text
 
 from benchmarks.aggregation import DATABASES, fill, point_settings_at
 from benchmarks.harness import SMALLEST_SCALE, fresh_store, print_result
-from whalefall_capacity.asset_keys import aggregation_keys
+from whalefall_capacity.asset_keys import FORECAST_JOB_NAME, aggregation_keys
 from whalefall_capacity.assets.imported import report_stored_days
 from whalefall_capacity.periods import PeriodType, today, window_of
 from whalefall_capacity.settings import PREFIX, PROJECT_ROOT, load_settings
@@ -33,14 +34,17 @@ from whalefall_capacity.supervisor import stop_families
 
 ROUNDS = 7
 PATIENCE_SECONDS = 300
-SIDES: Mapping[str, str] = {
-    "the pipeline": "whalefall_capacity.definitions",
-    "the same runs with empty bodies": "benchmarks.empty_location",
+# The code location of each side, and the job whose run follows a round.
+SIDES: Mapping[str, tuple[str, str | None]] = {
+    "the pipeline": ("whalefall_capacity.definitions", FORECAST_JOB_NAME),
+    "the same runs with empty bodies": ("benchmarks.empty_location", None),
 }
 GROW = """
 UPDATE {level}_size_stats SET {size} = {size} + 1, updated_at = clock_timestamp() WHERE collected_date = :day
 """
 SIZES = {"database": "size_bytes", "instance": "total_size_bytes"}
+
+T = TypeVar("T")
 
 
 def run(scale: float) -> None:
@@ -56,13 +60,13 @@ def run(scale: float) -> None:
         storage = EmbeddedPostgres(Path(folder) / "postgres")
         with storage.running():
             rows = []
-            for number, (side, module) in enumerate(SIDES.items()):
+            for number, (side, (module, last_job)) in enumerate(SIDES.items()):
                 database = f"dagster_{number}"
                 storage.create_databases(database)
                 os.environ[f"{PREFIX}DAGSTER_URL"] = storage.url(database).get_secret_value()
                 load_settings.cache_clear()
                 with _daemon(Path(folder) / database, module) as instance:
-                    times = [_chain(engine, instance, day) for _ in range(uncounted + rounds)][uncounted:]
+                    times = [_chain(engine, instance, day, last_job) for _ in range(uncounted + rounds)][uncounted:]
                 waits, totals = zip(*times, strict=True)
                 runs = [total - wait for wait, total in times]
                 rows.append((side, *map(statistics.median, (totals, waits, runs)), max(totals)))
@@ -94,20 +98,29 @@ def _daemon(home: Path, module: str) -> Iterator[dg.DagsterInstance]:
             stop_families([process.pid])
 
 
-def _chain(engine: Engine, instance: dg.DagsterInstance, day: date) -> tuple[float, float]:
+def _chain(engine: Engine, instance: dg.DagsterInstance, day: date, last_job: str | None) -> tuple[float, float]:
     """Return the seconds from new stats of *day* to the first run that the sensor asks for, and to the last end."""
     with engine.begin() as connection:
         for level, size in SIZES.items():
             connection.execute(text(GROW.format(level=level, size=size)), {"day": day})
     report_stored_days(instance, engine, [day])
     started = datetime.now(timezone.utc)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (ended := _ended(instance, day, started.timestamp())):
-        assert time.monotonic() < deadline, "the aggregations did not come; see daemon.log"
-        time.sleep(0.5)
+    ended = _awaited(lambda: _ended(instance, day, started.timestamp()))
     records = instance.get_run_records(dg.RunsFilter(created_after=started))
     asked = min(record.create_timestamp.timestamp() for record in records)
+    if last_job is not None:
+        ends = dg.RunsFilter(job_name=last_job, statuses=[dg.DagsterRunStatus.SUCCESS], created_after=started)
+        _awaited(lambda: instance.get_run_records(ends))
     return asked - started.timestamp(), ended - started.timestamp()
+
+
+def _awaited(look: Callable[[], T | None]) -> T:
+    """Return what *look* finds, as soon as it finds anything."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := look()):
+        assert time.monotonic() < deadline, "a run did not end; see daemon.log"
+        time.sleep(0.5)
+    return found
 
 
 def _ended(instance: dg.DagsterInstance, day: date, started: float) -> float | None:

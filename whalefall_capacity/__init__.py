@@ -1,1 +1,7 @@
 """Capacity pipeline for a fleet of MySQL, MariaDB and PostgreSQL servers, built on Dagster."""
+
+import gc
+
+# How many objects more than at its last look there are before Python looks for cycles. At its own 700 that took a fifth
+# of the time in which each process of ours loads its code, and a tenth of the processor's time of a large collection.
+gc.set_threshold(50_000)

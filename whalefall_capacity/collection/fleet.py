@@ -8,7 +8,6 @@ the process.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import queue
 import resource
@@ -41,10 +40,6 @@ MOST_TOGETHER = 64
 # How long a thread of Python may go on while others wait. They look that often whether they may, and by hundreds of
 # visits at Python's 5 ms they took a tenth of the processor for it: `python -m benchmarks scale`.
 SWITCH_INTERVAL_SECONDS = 0.02
-# How many objects there are more than at its last look before Python looks for cycles. What hundreds of visits hold is
-# freed without that a second later; at Python's 700 each of it was looked at several times before, in all a tenth of
-# the processor: `python -m benchmarks scale`.
-CYCLES_AFTER_OBJECTS = 50_000
 # Open files, at most: of one visit, sockets to the server and of the relay, and duplicates; and of all else here.
 FILES_OF_A_VISIT = 8
 OTHER_FILES = 200
@@ -221,11 +216,10 @@ def visit_fleet(
     A target is taken as its visit begins; None among *targets* says that the next one is not ready yet. *began* is told
     of each server as its visit begins. A batch is empty when nothing ended for a second.
 
-    Closing the generator early cuts the visits that run, and starts no more. The process keeps what is set here
-    for its threads and its memory.
+    Closing the generator early cuts the visits that run, and starts no more. The process keeps the longer switch
+    interval of its threads.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    gc.set_threshold(CYCLES_AFTER_OBJECTS)
 
     def call(target: Target, cutoff: Cutoff, findings: Findings) -> Visit:
         return visit(target, limits, filters, cutoff, findings)
