@@ -20,9 +20,9 @@ _FACTORS = {"": 1, "b": 1} | {
 
 
 def in_binary_units(size_bytes: int) -> tuple[float, str]:
-    """Return a size in the largest unit of which it has at least one, and that unit."""
+    """Return a size in the largest unit of which it has one when it is rounded, and that unit."""
     value, unit = float(size_bytes), 0
-    while abs(value) >= 1024 and unit < len(UNITS) - 1:
+    while round(abs(value)) >= 1024 and unit < len(UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return value, UNITS[unit]
 

@@ -16,6 +16,7 @@ from psycopg2 import sql
 
 from whalefall_capacity.collection import postgresql
 from whalefall_capacity.collection.postgresql import PostgresqlSession
+from whalefall_capacity.collection.postgresql.server import Server
 from whalefall_capacity.collection.sizes import (
     Capability,
     Cutoff,
@@ -101,6 +102,15 @@ def open_session(target: Target, limits: Limits = LIMITS) -> closing[PostgresqlS
 def measure(target: Target, excluded: NameFilter = EVERYTHING) -> Measurement:
     with open_session(target) as session:
         return measured_by(session, excluded)
+
+
+def session_on(connection: psycopg2.extensions.connection, limits: Limits = LIMITS) -> PostgresqlSession:
+    """Return a session on a connection of the test, which cannot open another."""
+
+    def refuse(name: str) -> Server:
+        raise CollectionError(f"nothing but the connection of the test is there, not {name}")
+
+    return PostgresqlSession(Server(connection, limits), refuse)
 
 
 def measured_by(session: PostgresqlSession, excluded: NameFilter = EVERYTHING) -> Measurement:
@@ -579,7 +589,7 @@ def test_a_visit_leaves_no_setting_and_no_transaction_in_its_connection(
         own_connection(server, name, kind) as ours,
     ):
         before = settings_of(ours)
-        session = PostgresqlSession(ours, LIMITS)
+        session = session_on(ours)
         measurement = measured_by(session)
         session.capabilities(EVERYTHING)
         assert settings_of(ours) == before
@@ -605,7 +615,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(
         server.behaving("has_database_privilege(oid, text)", "PERFORM pg_sleep(60); RETURN true;") as name,
         own_connection(server, name, kind) as ours,
     ):
-        session = PostgresqlSession(ours, limits)
+        session = session_on(ours, limits)
         with pytest.raises(CollectionError) as failure:
             measured_by(session)
     assert str(failure.value) == (
@@ -629,7 +639,7 @@ def test_temporary_tables_of_the_session_are_not_taken_for_the_catalog(server: P
     with databases(server, "ours"), server.connect("ours") as cursor:
         cursor.execute("CREATE TEMPORARY TABLE pg_database AS SELECT * FROM pg_catalog.pg_database LIMIT 0")
         findings = Findings()
-        PostgresqlSession(cursor.connection, LIMITS).measure(only("ours"), findings)
+        session_on(cursor.connection).measure(only("ours"), findings)
     assert found(findings.measurement("not come to"))["ours"].size_bytes
 
 

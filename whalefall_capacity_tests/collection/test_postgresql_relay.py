@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from whalefall_capacity.collection.postgresql_connection import open_connection
-from whalefall_capacity.collection.postgresql_relay import Relay
+from whalefall_capacity.collection.postgresql.connection import open_connection
+from whalefall_capacity.collection.postgresql.relay import Relay
 from whalefall_capacity.collection.sizes import Cutoff, ServerEngine
 from whalefall_capacity_tests.collection.support import eventually, peer, stall_after_login, target
 from whalefall_capacity_tests.other_account import as_another_account, in_another_process, needs_root

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from whalefall_capacity.collection.postgresql_relay import Relay
+from whalefall_capacity.collection.postgresql.relay import Relay
 from whalefall_capacity.collection.sizes import Cutoff, Limits, Target, Tls
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.libpq import forget_environment
