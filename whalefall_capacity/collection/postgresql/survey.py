@@ -49,8 +49,8 @@ COPY (
 """
 # Databases of one row. psycopg2 lets go of the interpreter for each row, and has to win it back from other visits.
 MOST_IN_A_ROW = 16
-# What has come of a statement that is ended is kept by rows: few databases have one each.
-FEWEST_ROWS = 4
+# What has come of a statement that is ended is kept by rows: fewer databases have one each.
+FEW_DATABASES = 16
 MEASURE_ONE = "SELECT pg_database_size(oid) FROM pg_database WHERE oid = {oid}"
 MEASURE_WAL = "SELECT sum(size)::bigint FROM pg_ls_waldir()"
 # Both in one round trip, for an account that may list the WAL.
@@ -105,12 +105,12 @@ class Survey:
                 raise
             return list_databases(self._server), None
         databases = databases_of(self._server, [row[:5] for row in rows if row[0] is not None])
-        return databases, None if self._server.taken_notices() else folders_of(row[5:] for row in rows)
+        return databases, None if self._server.taken_notices() else folders_of(row[-2:] for row in rows)
 
     def _measure_together(self, names: Mapping[int, str]) -> list[int]:
         """Measure as many databases as give their size quickly; return the others."""
         waiting, others = list(names), []
-        in_a_row = min(max(len(names) // FEWEST_ROWS, 1), MOST_IN_A_ROW)
+        in_a_row = 1 if len(names) < FEW_DATABASES else MOST_IN_A_ROW
         while waiting:
             rows = _CopiedRows(names, self._findings)
             try:
