@@ -48,14 +48,18 @@ def test_another_process_that_finds_the_port_is_hung_up_on(become: Callable[[Cal
         heard.append(connection.recv(100))
         connection.sendall(b"welcome")
 
-    with peer(answer) as server, Relay(target(ServerEngine.POSTGRESQL, server.port), 5, Cutoff()) as relay:
+    with peer(answer) as server:
+        relay = Relay(target(ServerEngine.POSTGRESQL, server.port), 5, Cutoff())
         port = relay.parameters["port"]
         assert isinstance(port, int)
+        # Before libpq is expected, and while it is.
         assert become(partial(answer_of, port)) == ""
-        assert heard == []
-        # Whoever came first has not taken the way to the server away.
-        assert answer_of(port) == "welcome"
-        assert server.arrivals == 1
+        with relay:
+            assert become(partial(answer_of, port)) == ""
+            assert heard == []
+            # Whoever came first has not taken the way to the server away.
+            assert answer_of(port) == "welcome"
+            assert server.arrivals == 1
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ class Relay:
         self._listener = self._listen()
         self._pairs: list[_Pair] = []
         self._is_closed = False
+        self._expected: list[int] = []
         threading.Thread(target=self._run, name=f"relay-{target.name}", daemon=True).start()
 
     def __enter__(self) -> Relay:
