@@ -57,7 +57,10 @@ def folders_of(pairs: Iterable[tuple[int | None, int | None]]) -> Folders:
 
 
 def list_folders(server: Server) -> Folders | None:
-    """Look for the folders of each tablespace; return None when none are told. Raises psycopg2.Error if that is all."""
+    """Look for the folders of each tablespace; return None when the server does not tell.
+
+    Raises psycopg2.Error or CollectionError when the connection has ended.
+    """
     try:
         return _folders_one_by_one(server)
     except (psycopg2.Error, LimitReachedError):
