@@ -15,8 +15,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from whalefall_capacity.collection import quick_calls
@@ -154,19 +153,25 @@ def _temporary_folder() -> str:
 
 
 def _is_of_this_process(accepted: socket.socket, expected: Iterable[int]) -> bool:
-    """Tell whether this process holds the other end of a connection over TCP, mostly at one of the *expected* numbers.
-
-    To list the descriptors of a process that visits hundreds of servers takes longer than all the rest of a visit, for
-    Python lets the other threads run at each of thousands.
-    """
+    """Tell whether this process holds the other end of a connection over TCP, mostly at an *expected* number."""
     try:
         ends = quick_calls.own_address(accepted.fileno()), quick_calls.peer_address(accepted.fileno())
     except OSError:
         # Whoever it was has left.
         return False
-    listed = (int(path.name) for path in Path("/dev/fd").iterdir())
-    descriptors = chain(expected, range(USUAL_DESCRIPTORS), listed)
-    return any(quick_calls.leads(descriptor, *ends) for descriptor in descriptors)
+    return any(quick_calls.leads(descriptor, *ends) for descriptor in _descriptors(expected))
+
+
+def _descriptors(expected: Iterable[int]) -> Iterator[int]:
+    """Yield the descriptors of this process, the *expected* ones first, and numbers that are none.
+
+    They are listed only when all else is exhausted, which newer Pythons would do at once outside a generator: of a
+    process that visits hundreds of servers that takes longer than all the rest of a visit, for Python lets the other
+    threads run at each of thousands.
+    """
+    yield from expected
+    yield from range(USUAL_DESCRIPTORS)
+    yield from (int(path.name) for path in Path("/dev/fd").iterdir())
 
 
 class _Pair:

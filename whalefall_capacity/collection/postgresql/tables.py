@@ -35,7 +35,8 @@ def read_tables(server: Server) -> DatabaseTables:
         rows = server.rows(RAW_NAMES + LIST_TABLES)
     except LimitReachedError as error:
         raise CollectionError(f"the sizes of its tables {error}") from None
-    return largest_first(_table(row, server.encoding or "ascii") for row in rows)
+    encoding = server.encoding or "ascii"
+    return largest_first(_table(row, encoding) for row in rows)
 
 
 def _table(row: tuple[Any, ...], encoding: str) -> DatabaseTable:
