@@ -16,21 +16,21 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from whalefall_capacity.collection import quick_calls
 from whalefall_capacity.collection.meter import Meter
+from whalefall_capacity.collection.postgresql.loop import Handler, loop_of_this_process
+from whalefall_capacity.collection.postgresql.pair import Pair
 from whalefall_capacity.collection.sizes import Cutoff, Target, open_socket
 from whalefall_capacity.errors import CollectionError
 from whalefall_capacity.socket_paths import can_be_reached_by_libpq
 
-CHUNK_BYTES = 64 * 1024
 # A value of nothing has four bytes on the way and sixteen in the memory of libpq.
 LIBPQ_FACTOR = 4
 # Until the client is let in, a server has little to say, and libpq takes long to note many parameters.
 LOGIN_LIMIT_BYTES = 1024**2
-# How long the relay may not notice that it is no longer needed.
-LOOK_AGAIN_SECONDS = 0.5
 # In which of the next descriptors the socket of libpq is looked for first: others open files at the same time.
 NEXT_DESCRIPTORS = 8
 # Below which number it is looked for before all descriptors are listed: as many as a process of 512 visits has.
@@ -38,7 +38,7 @@ USUAL_DESCRIPTORS = 5_000
 
 
 class Relay:
-    """Takes the connections of libpq and makes one to the server for each, in a thread of its own."""
+    """Takes the connections of libpq, and makes one to the server for each."""
 
     def __init__(self, target: Target, timeout_seconds: float, cutoff: Cutoff) -> None:
         """Connect to the server. Raises OSError."""
@@ -50,10 +50,13 @@ class Relay:
         self._folder: Path | None = None
         self.parameters: dict[str, str | int]
         self._listener = self._listen()
-        self._pairs: list[_Pair] = []
+        self._listener.setblocking(False)
+        self._pairs: list[Pair] = []
         self._is_closed = False
         self._expected: list[int] = []
-        threading.Thread(target=self._run, name=f"relay-{target.name}", daemon=True).start()
+        # From here on the sockets are for the thread of the loop alone.
+        self._loop = loop_of_this_process()
+        self._call(self._start)
 
     def __enter__(self) -> Relay:
         """Expect a connection of libpq, which opens its socket next."""
@@ -61,9 +64,10 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take no more connections, from half a second on; one that there is ends with libpq's end of it."""
+        """Take no more connections, from a moment later on; one that there is ends with libpq's end of it."""
         self._is_closed = True
-        # At once: when the process ends now, the thread has no time for it.
+        self._call(self._stop)
+        # At once: when the process ends now, the loop has no time for it.
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -98,51 +102,82 @@ class Relay:
         listener.listen()
         return listener
 
-    def _run(self) -> None:
-        try:
-            while self._pairs or not self._is_closed:
-                self._step()
-        except CollectionError as error:
-            self._cutoff.cut(str(error))
-        finally:
-            for pair in self._pairs:
-                pair.close()
-            quick_calls.close(self._listener)
-            if self._first is not None:
-                quick_calls.close(self._first)
+    def _call(self, handler: Handler) -> None:
+        """Call *handler* in the thread of the loop."""
+        self._loop.call(partial(self._guarded, handler))
 
-    def _step(self) -> None:
-        """Wait until something can be done, and do it. Raises CollectionError when the server has said too much."""
-        poll = select.poll()
-        if self._is_closed:
-            quick_calls.close(self._listener)
-        else:
-            poll.register(self._listener, select.POLLIN)
-        for pair in self._pairs:
-            pair.register(poll)
-        ready = {descriptor for descriptor, _ in poll.poll(LOOK_AGAIN_SECONDS * 1000)}
-        for pair in self._pairs:
-            meter = self._meter if self._is_closed else self._login_meter
-            meter.count(LIBPQ_FACTOR * pair.exchange(ready))
-        for pair in [pair for pair in self._pairs if pair.is_over]:
-            self._pairs.remove(pair)
-            pair.close()
-        if self._listener.fileno() in ready:
-            self._accept()
+    def _wait_for(self, end: socket.socket, events: int, handler: Handler) -> None:
+        self._loop.wait_for(end.fileno(), events, partial(self._guarded, handler))
+
+    def _guarded(self, handler: Handler) -> None:
+        """Let an error end this visit, and no other."""
+        try:
+            handler()
+        except Exception as error:
+            self._cutoff.cut(str(error) if isinstance(error, CollectionError) else f"the relay failed: {error!r}")
+            while self._pairs:
+                self._end(self._pairs[0])
+            self._stop()
+
+    def _start(self) -> None:
+        self._wait_for(self._listener, select.EPOLLIN, self._accept)
+
+    def _stop(self) -> None:
+        self._loop.forget(self._listener.fileno())
+        quick_calls.close(self._listener)
+        if self._first is not None:
+            quick_calls.close(self._first)
 
     def _accept(self) -> None:
         """Take a connection: libpq makes another when TLS, or going without, is refused."""
-        client, _ = self._listener.accept()
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            # Whoever it was has left.
+            return
         if self._folder is None and not _is_of_this_process(client, self._expected):
             quick_calls.close(client)
-            return
+        elif self._first is None:
+            # The loop cannot wait for that.
+            threading.Thread(target=self._reach_again, args=(client,), daemon=True).start()
+        else:
+            self._join(client, self._first)
+            self._first = None
+
+    def _reach_again(self, client: socket.socket) -> None:
         try:
-            server = self._first or self._reach()
+            server = self._reach()
         except OSError:
             quick_calls.close(client)
             return
-        self._first = None
-        self._pairs.append(_Pair(client, server))
+        self._call(partial(self._join, client, server))
+
+    def _join(self, client: socket.socket, server: socket.socket) -> None:
+        pair = Pair(client, server)
+        self._pairs.append(pair)
+        self._wait(pair)
+
+    def _exchange(self, pair: Pair, end: socket.socket) -> None:
+        """Pass on what an end says. Raises CollectionError when the server has said too much."""
+        meter = self._meter if self._is_closed else self._login_meter
+        meter.count(LIBPQ_FACTOR * pair.exchange(end))
+        if pair.is_over:
+            self._end(pair)
+        else:
+            self._wait(pair)
+
+    def _wait(self, pair: Pair) -> None:
+        for end, events in pair.wishes():
+            if events:
+                self._wait_for(end, events, partial(self._exchange, pair, end))
+            else:
+                self._loop.forget(end.fileno())
+
+    def _end(self, pair: Pair) -> None:
+        self._pairs.remove(pair)
+        for end, _ in pair.wishes():
+            self._loop.forget(end.fileno())
+        pair.close()
 
 
 def _temporary_folder() -> str:
@@ -172,68 +207,3 @@ def _descriptors(expected: Iterable[int]) -> Iterator[int]:
     yield from expected
     yield from range(USUAL_DESCRIPTORS)
     yield from (int(path.name) for path in Path("/dev/fd").iterdir())
-
-
-class _Pair:
-    """A connection of libpq and the one to the server."""
-
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
-        self._ends = (client, server)
-        # By who takes it: of each direction one chunk is on its way, and the next is taken when that has gone.
-        self._waiting = {client: b"", server: b""}
-        self._gone: set[socket.socket] = set()
-
-    @property
-    def is_over(self) -> bool:
-        """True when one end has gone, and the other has heard all that it said."""
-        return any(not self._waiting[self._other(end)] for end in self._gone)
-
-    def register(self, poll: select.poll) -> None:
-        """Say what each end can be waited for."""
-        for end in self._ends:
-            reads = not self._waiting[self._other(end)] and end not in self._gone
-            wish = (select.POLLIN if reads else 0) | (select.POLLOUT if self._waiting[end] else 0)
-            if wish:
-                poll.register(end, wish)
-
-    def exchange(self, ready: set[int]) -> int:
-        """Pass on what there is; return how many bytes the server has sent."""
-        received = 0
-        for end in self._ends:
-            other = self._other(end)
-            if end.fileno() in ready and not self._waiting[other] and end not in self._gone:
-                self._waiting[other] = self._take(end)
-                received += len(self._waiting[other]) if end is self._ends[1] else 0
-        for end in self._ends:
-            self._send(end)
-        return received
-
-    def close(self) -> None:
-        for end in self._ends:
-            quick_calls.hang_up(end)
-
-    def _other(self, end: socket.socket) -> socket.socket:
-        client, server = self._ends
-        return server if end is client else client
-
-    def _take(self, end: socket.socket) -> bytes:
-        try:
-            content = quick_calls.receive(end.fileno(), CHUNK_BYTES)
-        except BlockingIOError:
-            return b""
-        except OSError:
-            content = b""
-        if not content:
-            self._gone.add(end)
-        return content
-
-    def _send(self, end: socket.socket) -> None:
-        if not self._waiting[end]:
-            return
-        try:
-            self._waiting[end] = self._waiting[end][quick_calls.send(end.fileno(), self._waiting[end]) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._gone.add(end)
-            self._waiting[end] = b""
