@@ -43,10 +43,12 @@ def _credible_database(database: DatabaseSize, hide: Callable[[str], str]) -> Da
     if not _is_size(database.size_bytes):
         reported = printable(hide(str(database.size_bytes)), LONGEST_VERSION)
         return DatabaseSize(database.name, None, f"the server reported {reported} bytes")
-    return replace(
-        database,
-        data_size_bytes=_size_or_none(database.data_size_bytes),
-        log_size_bytes=_size_or_none(database.log_size_bytes),
+    return DatabaseSize(
+        database.name,
+        database.size_bytes,
+        database.reason,
+        _size_or_none(database.data_size_bytes),
+        _size_or_none(database.log_size_bytes),
     )
 
 

@@ -7,6 +7,7 @@ of threads wait for it, that takes far longer than a call which never waits: `py
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -64,6 +65,11 @@ def leads(descriptor: int, to: bytes, own: bytes) -> bool:
     except OSError:
         # No socket, not connected, or closed meanwhile.
         return False
+
+
+def duplicate(descriptor: int) -> socket.socket:
+    """Return a socket of its own for the connection behind a descriptor. Raises OSError."""
+    return socket.socket(fileno=_checked(_libc.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0)))
 
 
 def next_descriptors(count: int, like: int) -> list[int]:

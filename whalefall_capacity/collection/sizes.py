@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import threading
@@ -307,7 +306,7 @@ class Cutoff:
     def watch(self, file_descriptor: int) -> None:
         """Remember the connection behind *file_descriptor*, through a duplicate that outlives TLS wrapping."""
         self.release()
-        self._socket = socket.socket(fileno=os.dup(file_descriptor))
+        self._socket = quick_calls.duplicate(file_descriptor)
         # The visit was given up while it was still connecting.
         if self._is_cut:
             self.cut()
