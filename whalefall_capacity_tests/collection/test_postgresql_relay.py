@@ -90,6 +90,71 @@ def test_our_end_of_a_connection_is_found_however_far_its_descriptor(number: int
         assert far.recv(100) == b"HELLO"
 
 
+def echo(connection: socket.socket) -> None:
+    while content := connection.recv(100):
+        connection.sendall(content.upper())
+
+
+def assert_passes_on(client: socket.socket) -> None:
+    client.sendall(b"hello")
+    assert client.recv(100) == b"HELLO"
+
+
+def connected(relay: Relay) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", relay.parameters["port"]), timeout=30)
+
+
+def test_a_server_that_says_too_much_ends_its_own_visit_alone() -> None:
+    def flood(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"x" * 65536)
+
+    flooded = Cutoff()
+    with (
+        peer(echo) as quiet,
+        peer(flood) as loud,
+        Relay(target(ServerEngine.POSTGRESQL, quiet.port), 5, Cutoff()) as other,
+        connected(other) as client,
+    ):
+        assert_passes_on(client)
+        with Relay(target(ServerEngine.POSTGRESQL, loud.port), 5, flooded) as relay, connected(relay):
+            assert eventually(lambda: flooded.is_cut)
+        assert str(flooded.reason).startswith("the server's answers take more than 1 MiB")
+        assert_passes_on(client)
+
+
+def test_a_second_connection_that_nobody_takes_holds_up_no_other_visit() -> None:
+    with (
+        peer(echo) as server,
+        # Takes one connection, and then no more.
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        Relay(target(ServerEngine.POSTGRESQL, server.port), 5, Cutoff()) as other,
+        Relay(target(ServerEngine.POSTGRESQL, full.getsockname()[1]), 600, Cutoff()) as relay,
+        connected(relay),
+        connected(relay),
+        connected(other) as client,
+    ):
+        assert_passes_on(client)
+
+
+def reason_without_room_for_files(port: int) -> str:
+    cutoff = Cutoff()
+    with (
+        Relay(target(ServerEngine.POSTGRESQL, port), 5, cutoff) as relay,
+        socket.socket() as client,
+        socket.socket() as last,
+    ):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, last.fileno() + 1))
+        client.connect(("127.0.0.1", relay.parameters["port"]))
+        return cutoff.reason or "" if eventually(lambda: cutoff.is_cut) else "never cut"
+
+
+def test_an_error_of_the_relay_is_that_of_its_visit() -> None:
+    with peer(echo) as server:
+        found = in_another_process(partial(reason_without_room_for_files, server.port))
+    assert found == "the relay failed: OSError(24, 'Too many open files')"
+
+
 def test_nobody_listens_any_more_when_the_login_is_over() -> None:
     with peer(stall_after_login) as server:
         before = ports_listened_on()

@@ -135,22 +135,33 @@ class Relay:
         except (BlockingIOError, ConnectionError):
             # Whoever it was has left.
             return
-        if self._folder is None and not _is_of_this_process(client, self._expected):
-            quick_calls.close(client)
-        elif self._first is None:
-            # The loop cannot wait for that.
-            threading.Thread(target=self._reach_again, args=(client,), daemon=True).start()
+        if self._folder is not None or _is_held(client, self._expected):
+            self._admit(client)
         else:
+            # To look everywhere takes a while, for which the loop cannot wait.
+            threading.Thread(target=self._examine, args=(client,), daemon=True).start()
+
+    def _examine(self, client: socket.socket) -> None:
+        if _is_held(client, _descriptors()):
+            self._call(partial(self._admit, client))
+        else:
+            quick_calls.close(client)
+
+    def _admit(self, client: socket.socket) -> None:
+        if self._first is not None:
             self._join(client, self._first)
             self._first = None
+        else:
+            # Nor for another connection.
+            threading.Thread(target=self._reach_again, args=(client,), daemon=True).start()
 
     def _reach_again(self, client: socket.socket) -> None:
         try:
             server = self._reach()
         except OSError:
             quick_calls.close(client)
-            return
-        self._call(partial(self._join, client, server))
+        else:
+            self._call(partial(self._join, client, server))
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:
         pair = Pair(client, server)
@@ -187,23 +198,22 @@ def _temporary_folder() -> str:
     return folder if can_be_reached_by_libpq(longest) else "/tmp"  # noqa: S108 - nobody else may enter what we make there
 
 
-def _is_of_this_process(accepted: socket.socket, expected: Iterable[int]) -> bool:
-    """Tell whether this process holds the other end of a connection over TCP, mostly at an *expected* number."""
+def _is_held(accepted: socket.socket, descriptors: Iterable[int]) -> bool:
+    """Tell whether one of the *descriptors* of this process is the other end of a connection over TCP."""
     try:
         ends = quick_calls.own_address(accepted.fileno()), quick_calls.peer_address(accepted.fileno())
     except OSError:
         # Whoever it was has left.
         return False
-    return any(quick_calls.leads(descriptor, *ends) for descriptor in _descriptors(expected))
+    return any(quick_calls.leads(descriptor, *ends) for descriptor in descriptors)
 
 
-def _descriptors(expected: Iterable[int]) -> Iterator[int]:
-    """Yield the descriptors of this process, the *expected* ones first, and numbers that are none.
+def _descriptors() -> Iterator[int]:
+    """Yield the descriptors of this process, and numbers that are none.
 
     They are listed only when all else is exhausted, which newer Pythons would do at once outside a generator: of a
     process that visits hundreds of servers that takes longer than all the rest of a visit, for Python lets the other
     threads run at each of thousands.
     """
-    yield from expected
     yield from range(USUAL_DESCRIPTORS)
     yield from (int(path.name) for path in Path("/dev/fd").iterdir())
