@@ -47,7 +47,7 @@ class Loop:
         known, _ = self._waits.get(descriptor, (0, None))
         if events != known:
             (self._epoll.modify if known else self._epoll.register)(descriptor, events)
-            self._waits[descriptor] = events, handler
+        self._waits[descriptor] = events, handler
 
     def forget(self, descriptor: int) -> None:
         """Wait for nothing of a descriptor, if anything was waited for; before it is closed, always."""

@@ -115,6 +115,7 @@ class Relay:
             handler()
         except Exception as error:
             self._cutoff.cut(str(error) if isinstance(error, CollectionError) else f"the relay failed: {error!r}")
+            self._is_closed = True
             while self._pairs:
                 self._end(self._pairs[0])
             self._stop()
@@ -148,11 +149,14 @@ class Relay:
             quick_calls.close(client)
 
     def _admit(self, client: socket.socket) -> None:
-        if self._first is not None:
+        if self._is_closed:
+            # It was found too late.
+            quick_calls.close(client)
+        elif self._first is not None:
             self._join(client, self._first)
             self._first = None
         else:
-            # Nor for another connection.
+            # The loop cannot wait for that either.
             threading.Thread(target=self._reach_again, args=(client,), daemon=True).start()
 
     def _reach_again(self, client: socket.socket) -> None:
