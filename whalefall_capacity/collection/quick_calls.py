@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable
+from typing import NoReturn
 
 # Room for the address of any family. https://man7.org/linux/man-pages/man3/sockaddr.3type.html
 ADDRESS_BYTES = 128
@@ -60,11 +61,8 @@ def peer_address(descriptor: int) -> bytes:
 
 def leads(descriptor: int, to: bytes, own: bytes) -> bool:
     """Tell whether a descriptor, which may be none, is the end of a connection from the address *own* to another."""
-    try:
-        return peer_address(descriptor) == to and own_address(descriptor) == own
-    except OSError:
-        # No socket, not connected, or closed meanwhile.
-        return False
+    # Where there is no socket, it is not connected or closed meanwhile, there is no address.
+    return _found(_libc.getpeername, descriptor) == to and _found(_libc.getsockname, descriptor) == own
 
 
 def duplicate(descriptor: int) -> socket.socket:
@@ -87,13 +85,19 @@ def next_descriptors(count: int, like: int) -> list[int]:
 
 
 def _address(call: Callable[..., int], descriptor: int) -> bytes:
+    found = _found(call, descriptor)
+    return found if found is not None else _failed()
+
+
+def _found(call: Callable[..., int], descriptor: int) -> bytes | None:
     address, length = ctypes.create_string_buffer(ADDRESS_BYTES), ctypes.c_uint32(ADDRESS_BYTES)
-    _checked(call(descriptor, address, ctypes.byref(length)))
-    return address.raw[: length.value]
+    return address.raw[: length.value] if call(descriptor, address, ctypes.byref(length)) == 0 else None
 
 
 def _checked(result: int) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result
+    return result if result >= 0 else _failed()
+
+
+def _failed() -> NoReturn:
+    error = ctypes.get_errno()
+    raise OSError(error, os.strerror(error))

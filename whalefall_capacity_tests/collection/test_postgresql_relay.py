@@ -22,7 +22,7 @@ from whalefall_capacity_tests.other_account import as_another_account, in_anothe
 from whalefall_capacity_tests.servers import LIMITS, PostgresqlServer
 
 
-def answer_of(port: int) -> str:
+def answer_of(port: int | str) -> str:
     """Return the first words of whoever listens on a port of this machine; nothing when he hangs up."""
     with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as connection:
         try:
@@ -119,6 +119,8 @@ def test_a_server_that_says_too_much_ends_its_own_visit_alone() -> None:
         assert_passes_on(client)
         with Relay(target(ServerEngine.POSTGRESQL, loud.port), 5, flooded) as relay, connected(relay):
             assert eventually(lambda: flooded.is_cut)
+            # Its port is no other visit's before libpq has stopped to come.
+            assert answer_of(relay.parameters["port"]) == ""
         assert str(flooded.reason).startswith("the server's answers take more than 1 MiB")
         assert_passes_on(client)
 
@@ -135,6 +137,34 @@ def test_a_second_connection_that_nobody_takes_holds_up_no_other_visit() -> None
         connected(other) as client,
     ):
         assert_passes_on(client)
+
+
+def is_connecting(port: int) -> bool:
+    connections = psutil.Process().net_connections("tcp4")
+    return any(found.status == psutil.CONN_SYN_SENT and found.raddr.port == port for found in connections)
+
+
+def test_a_second_connection_that_comes_too_late_is_not_the_one_that_is_cut() -> None:
+    cutoff, (ours, theirs) = Cutoff(), socket.socketpair()
+    with ours, theirs, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        with (
+            Relay(target(ServerEngine.POSTGRESQL, port), 600, cutoff) as relay,
+            connected(relay),
+            connected(relay),
+        ):
+            assert eventually(lambda: is_connecting(port))
+        cutoff.watch(ours.fileno())
+        # Now there is room for it.
+        full.settimeout(30)
+        for _ in range(2):
+            taken, _ = full.accept()
+            with taken:
+                taken.settimeout(30)
+                assert taken.recv(1) == b""
+        theirs.settimeout(30)
+        cutoff.cut()
+        assert theirs.recv(1) == b""
 
 
 def reason_without_room_for_files(port: int) -> str:

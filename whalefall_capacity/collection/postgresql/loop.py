@@ -12,6 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from whalefall_capacity.collection import quick_calls
 
@@ -52,15 +53,17 @@ class Loop:
     def forget(self, descriptor: int) -> None:
         """Wait for nothing of a descriptor, if anything was waited for; before it is closed, always."""
         if self._waits.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+            # What is closed already is forgotten.
+            with suppress(OSError):
+                self._epoll.unregister(descriptor)
 
     def _run(self) -> None:
         while True:
             for descriptor, _ in self._epoll.poll():
                 # Unless a handler before it has closed it.
                 if descriptor in self._waits:
-                    _, handler = self._waits[descriptor]
-                    handler()
+                    # Held by no name: of the last one all would stay, with its password.
+                    self._waits[descriptor][1]()
 
     def _answer_bell(self) -> None:
         quick_calls.receive(self._ear.fileno(), 1)

@@ -70,5 +70,5 @@ class Pair:
         except BlockingIOError:
             return
         except OSError:
-            self._gone.add(end)
+            # It hears nothing any more, and may have said something before it left.
             self._waiting[end] = b""

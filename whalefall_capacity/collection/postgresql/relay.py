@@ -15,6 +15,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ LOGIN_LIMIT_BYTES = 1024**2
 NEXT_DESCRIPTORS = 8
 # Below which number it is looked for before all descriptors are listed: as many as a process of 512 visits has.
 USUAL_DESCRIPTORS = 5_000
+# After how many of them others may run: to look at one does not let go of the interpreter.
+NUMBERS_OF_A_TURN = 64
 
 
 class Relay:
@@ -47,12 +50,15 @@ class Relay:
         self._cutoff = cutoff
         self._login_meter, self._meter = Meter(LOGIN_LIMIT_BYTES), Meter()
         self._first: socket.socket | None = self._reach()
+        cutoff.watch(self._first.fileno())
         self._folder: Path | None = None
         self.parameters: dict[str, str | int]
         self._listener = self._listen()
         self._listener.setblocking(False)
         self._pairs: list[Pair] = []
         self._is_closed = False
+        # Between noting that it is closed and watching another connection: whoever closed it may watch one, too.
+        self._lock = threading.Lock()
         self._expected: list[int] = []
         # From here on the sockets are for the thread of the loop alone.
         self._loop = loop_of_this_process()
@@ -65,7 +71,8 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         """Take no more connections, from a moment later on; one that there is ends with libpq's end of it."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         self._call(self._stop)
         # At once: when the process ends now, the loop has no time for it.
         if self._folder is not None:
@@ -78,9 +85,7 @@ class Relay:
     def _reach(self) -> socket.socket:
         host, port = self._target.host, self._target.port
         where = f"{host}/.s.PGSQL.{port}" if self._target.is_local else (host, port)
-        reached = open_socket(where, self._timeout_seconds)
-        self._cutoff.watch(reached.fileno())
-        return reached
+        return open_socket(where, self._timeout_seconds)
 
     def _listen(self) -> socket.socket:
         """Return a listening socket, and note where it is and what libpq calls it in its messages."""
@@ -115,10 +120,10 @@ class Relay:
             handler()
         except Exception as error:
             self._cutoff.cut(str(error) if isinstance(error, CollectionError) else f"the relay failed: {error!r}")
+            # It goes on to listen: libpq may still connect to this port, which must not be another visit's by then.
             self._is_closed = True
             while self._pairs:
                 self._end(self._pairs[0])
-            self._stop()
 
     def _start(self) -> None:
         self._wait_for(self._listener, select.EPOLLIN, self._accept)
@@ -136,21 +141,32 @@ class Relay:
         except (BlockingIOError, ConnectionError):
             # Whoever it was has left.
             return
+        except OSError:
+            # It would be tried again and again.
+            self._stop()
+            raise
         if self._folder is not None or _is_held(client, self._expected):
             self._admit(client)
         else:
-            # To look everywhere takes a while, for which the loop cannot wait.
+            # To look everywhere takes a while, for which the loop cannot wait. One at a time, however many come.
+            self._loop.forget(self._listener.fileno())
             threading.Thread(target=self._examine, args=(client,), daemon=True).start()
 
     def _examine(self, client: socket.socket) -> None:
-        if _is_held(client, _descriptors()):
-            self._call(partial(self._admit, client))
+        is_ours = _is_held(client, _descriptors())
+        self._call(partial(self._examined, client, is_ours))
+
+    def _examined(self, client: socket.socket, is_ours: bool) -> None:
+        if is_ours:
+            self._admit(client)
         else:
             quick_calls.close(client)
+        # Unless nobody listens any more.
+        if self._listener.fileno() >= 0:
+            self._start()
 
     def _admit(self, client: socket.socket) -> None:
         if self._is_closed:
-            # It was found too late.
             quick_calls.close(client)
         elif self._first is not None:
             self._join(client, self._first)
@@ -165,7 +181,16 @@ class Relay:
         except OSError:
             quick_calls.close(client)
         else:
-            self._call(partial(self._join, client, server))
+            self._call(partial(self._join_again, client, server))
+
+    def _join_again(self, client: socket.socket, server: socket.socket) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._cutoff.watch(server.fileno())
+                self._join(client, server)
+                return
+        for end in (client, server):
+            quick_calls.close(end)
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:
         pair = Pair(client, server)
@@ -219,5 +244,8 @@ def _descriptors() -> Iterator[int]:
     process that visits hundreds of servers that takes longer than all the rest of a visit, for Python lets the other
     threads run at each of thousands.
     """
-    yield from range(USUAL_DESCRIPTORS)
+    for number in range(USUAL_DESCRIPTORS):
+        if number % NUMBERS_OF_A_TURN == 0:
+            time.sleep(0)
+        yield number
     yield from (int(path.name) for path in Path("/dev/fd").iterdir())
