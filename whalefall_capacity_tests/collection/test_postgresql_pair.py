@@ -22,20 +22,15 @@ def connection() -> Ends:
 
 
 @pytest.fixture
-def libpq() -> Iterator[Ends]:
-    near, far = connection()
-    with near, far:
-        yield near, far
+def connections() -> Iterator[tuple[Ends, Ends]]:
+    """One of libpq and one to a server, within this process."""
+    libpq, server = connection(), connection()
+    with libpq[0], libpq[1], server[0], server[1]:
+        yield libpq, server
 
 
-@pytest.fixture
-def server() -> Iterator[Ends]:
-    near, far = connection()
-    with near, far:
-        yield near, far
-
-
-def test_the_last_words_of_a_server_arrive_though_it_hears_nothing_any_more(libpq: Ends, server: Ends) -> None:
+def test_the_last_words_of_a_server_arrive_though_it_hears_nothing_any_more(connections: tuple[Ends, Ends]) -> None:
+    libpq, server = connections
     client_end, server_end = libpq[1], server[0]
     with closing(Pair(client_end, server_end)) as pair:
         server[1].sendall(b"goodbye")
